@@ -1,0 +1,5 @@
+"""The one exception that command lines turn into a message instead of a traceback."""
+
+
+class UserError(ValueError):
+    """A mistake the user can mend: the message names the value, the valid choices and the next step."""

@@ -1,0 +1,160 @@
+"""The layers with weights or randomness as thin Flax modules over `ops`, each built from its variant's row."""
+
+from math import prod
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from alexnet_io.errors import UserError
+from jax_alexnet import variants as v
+from jax_alexnet.initialization import initializers
+from jax_alexnet.ops import convolution, lrn, pooling
+from jax_alexnet.shapes import window_count
+
+
+class _Weighted(nn.Module):
+    """A layer with `kernel` and `bias`, kept in `param_dtype` and computed in the dtype of the input."""
+
+    layer: v.Layer
+    init: str = "variant"
+    param_dtype: jnp.dtype = jnp.float32
+
+    def weights(self, x: Array, kernel_shape: tuple[int, ...], bias_shape: tuple[int, ...], fan_in: int):
+        """The kernel and bias cast to the dtype of `x`; their stored shapes must be those asked for."""
+        if self.has_variable("params", "kernel"):
+            stored = self.get_variable("params", "kernel").shape
+            if stored != kernel_shape:
+                name = self.layer.name
+                raise UserError(
+                    f"{name} has a kernel of shape {tuple(stored)}, but its input of shape {x.shape} needs "
+                    f"{kernel_shape}: the weights were made for another image size or another number of classes"
+                )
+        kernel_init, bias_init = initializers(self.layer, self.init, fan_in)  # type: ignore[arg-type]
+        kernel = self.param("kernel", kernel_init, kernel_shape, self.param_dtype)
+        bias = self.param("bias", bias_init, bias_shape, self.param_dtype)
+        return kernel.astype(x.dtype), bias.astype(x.dtype)
+
+
+class Conv(_Weighted):
+    """Shared convolution (batch, height, width, channels) -> (batch, height', width', features)."""
+
+    layer: v.Conv
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Convolve and add the bias."""
+        row = self.layer
+        inputs = x.shape[-1] // row.groups
+        shape = (row.window, row.window, inputs, row.features)
+        kernel, bias = self.weights(x, shape, (row.features,), row.window**2 * inputs)
+        out = convolution.conv(
+            x, kernel, stride=row.stride, padding=row.padding, groups=row.groups, ceil=row.ceil
+        )
+        return out + bias
+
+
+class LocalConv(_Weighted):
+    """Unshared convolution: a kernel and a bias for each output position."""
+
+    layer: v.LocalConv
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Apply each position's own kernel and add its bias."""
+        row = self.layer
+        inputs = x.shape[-1]
+        place = tuple(window_count(n, row.window, 1, row.padding) for n in x.shape[1:3])
+        shape = (*place, row.window, row.window, inputs, row.features)
+        kernel, bias = self.weights(x, shape, (*place, row.features), row.window**2 * inputs)
+        return convolution.local_conv(x, kernel, padding=row.padding) + bias
+
+
+class Dense(_Weighted):
+    """Fully connected layer on the flattened map; rows of the kernel follow height, width, channel."""
+
+    layer: v.Dense
+    features: int = 0
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Flatten (batch, ...) to (batch, inputs), multiply and add the bias."""
+        inputs = prod(x.shape[1:])
+        kernel, bias = self.weights(x, (inputs, self.features), (self.features,), inputs)
+        return x.reshape(x.shape[0], inputs) @ kernel + bias
+
+
+class Dropout(nn.Module):
+    """Inverted dropout whose mask depends on the key and each example's place in the global batch alone.
+
+    So the masks are the same however many devices share the batch, and differ between examples, layers and
+    steps.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool, mask: Array | None = None, first_example: Array | int = 0):
+        """Zero a share `rate` of `x` (batch, features) and divide the rest by 1 - rate; identity in evaluation.
+
+        Args:
+            x: activations, examples first.
+            train: whether to drop at all.
+            mask: bool array of the shape of `x`, True where kept; drawn from the `dropout` stream if None.
+            first_example: place of x[0] in the global batch.
+        """
+        if not train or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        if mask is None:
+            key = self.make_rng("dropout")
+            places = first_example + jnp.arange(x.shape[0])
+            keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(places)
+            mask = jax.vmap(lambda key: jax.random.bernoulli(key, keep, x.shape[1:]))(keys)
+        elif mask.shape != x.shape:
+            raise UserError(
+                f"the dropout mask has shape {mask.shape}; it must be that of the input, {x.shape}"
+            )
+        return jnp.where(mask, x / keep, jnp.zeros((), x.dtype))
+
+
+class Relu(nn.Module):
+    """max(x, 0); the gradient at 0 is 0, as in PyTorch."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Element by element."""
+        return nn.relu(x)
+
+
+class Norm(nn.Module):
+    """Response normalisation across channels or across positions."""
+
+    layer: v.LRN | v.SpatialNorm
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Normalise maps (batch, height, width, channels)."""
+        row = self.layer
+        if isinstance(row, v.SpatialNorm):
+            return lrn.spatial_response_norm(x, size=row.size, alpha=row.alpha, beta=row.beta, k=row.k)
+        return lrn.local_response_norm(
+            x, size=row.size, alpha=row.alpha, beta=row.beta, k=row.k,
+            divide_by_size=row.divide_by_size, columns=row.columns,
+        )  # fmt: skip
+
+
+class Pool(nn.Module):
+    """Max, average or adaptive average pooling."""
+
+    layer: v.Pool | v.AdaptivePool
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Pool maps (batch, height, width, channels)."""
+        row = self.layer
+        if isinstance(row, v.AdaptivePool):
+            return pooling.adaptive_average_pool(x, (row.size, row.size))
+        pool = pooling.max_pool if row.kind == "max" else pooling.average_pool
+        return pool(x, row.window, row.stride, ceil=row.ceil)

@@ -1,0 +1,120 @@
+"""AlexNet as one Flax Linen module: it walks down its variant's table."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from alexnet_io.errors import UserError
+from jax_alexnet import layers
+from jax_alexnet import variants as v
+from jax_alexnet.shapes import smallest_image_size, trace
+
+
+class AlexNet(nn.Module):
+    """Any of the networks in `variants.VARIANTS`.
+
+    Attributes:
+        variant: the table of layers, or its name.
+        classes: number of logits; the variant's own if None.
+        init: `variant`, `pytorch`, `paper` or `caffe`; see `initialization.initializers`.
+        dropout_rate: replaces the variant's rate of 0.5 if given.
+        dtype: of activations and arithmetic.
+        param_dtype: of the stored weights.
+    """
+
+    variant: v.Variant | str = v.SINGLE_COLUMN
+    classes: int | None = None
+    init: str = "variant"
+    dropout_rate: float | None = None
+    dtype: jnp.dtype = jnp.float32
+    param_dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        images: Array,
+        *,
+        train: bool = False,
+        capture: bool = False,
+        dropout_masks: dict[str, Array] | None = None,
+        first_example: Array | int = 0,
+    ):
+        """Logits of a batch of images.
+
+        Args:
+            images: (batch, height, width, 3), normalised, floating point.
+            train: whether dropout drops; needs an rng stream `dropout` unless masks are given.
+            capture: return the named activations as well.
+            dropout_masks: by layer name (`drop6`, `drop7`), bool (batch, features), True where kept.
+            first_example: place of images[0] in the global batch; dropout masks follow it.
+
+        Returns:
+            Logits (batch, classes) in `dtype`; with `capture`, (logits, {layer name: activation, NHWC}).
+
+        Raises:
+            UserError: the images are unbatched, not RGB, not floating point or too small; the message names
+                the smallest size that works.
+        """
+        variant = v.VARIANTS[self.variant] if isinstance(self.variant, str) else self.variant
+        classes = self.classes or variant.classes
+        check_images(variant, images)
+        x = images.astype(self.dtype)
+        activations: dict[str, Array] = {}
+        for row in variant.layers:
+            if isinstance(row, v.Dropout):
+                rate = row.rate if self.dropout_rate is None else self.dropout_rate
+                mask = (dropout_masks or {}).get(row.name)
+                x = layers.Dropout(rate, name=row.name)(
+                    x.reshape(x.shape[0], -1), train=train, mask=mask, first_example=first_example
+                )
+            else:
+                x = self._build(row, classes)(x)
+            if capture:
+                activations[row.name] = x
+        return (x, activations) if capture else x
+
+    def _build(self, row: v.Layer, classes: int) -> nn.Module:
+        weighted = {"init": self.init, "param_dtype": self.param_dtype, "name": row.name}
+        match row:
+            case v.Conv():
+                return layers.Conv(row, **weighted)
+            case v.LocalConv():
+                return layers.LocalConv(row, **weighted)
+            case v.Dense():
+                return layers.Dense(row, features=row.features or classes, **weighted)
+            case v.Relu():
+                return layers.Relu(name=row.name)
+            case v.LRN() | v.SpatialNorm():
+                return layers.Norm(row, name=row.name)
+            case v.Pool() | v.AdaptivePool():
+                return layers.Pool(row, name=row.name)
+        raise TypeError(f"no module for {row!r}")
+
+
+def check_images(variant: v.Variant, images: Array) -> None:
+    """Refuse a batch that the network can't take.
+
+    Raises:
+        UserError: naming what is wrong, the shape that is right and the smallest size that works.
+    """
+    smallest = f"(batch, height, width, 3) with sides of {variant.image_size} by default"
+    if images.ndim != 4:
+        hint = "; add the batch axis with images[None]" if images.ndim == 3 else ""
+        raise UserError(
+            f"{variant.name} takes batches of images {smallest}, not shape {images.shape}{hint}. "
+            + _smallest(variant)
+        )
+    if images.shape[-1] != 3:
+        hint = ": channels come last here, use images.transpose(0, 2, 3, 1)" if images.shape[1] == 3 else ""
+        raise UserError(
+            f"{variant.name} takes RGB images {smallest}, not {images.shape[-1]} channels in shape "
+            f"{images.shape}{hint}. " + _smallest(variant)
+        )
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise UserError(f"{variant.name} takes normalised floating-point images, not {images.dtype}")
+    trace(variant, images.shape[1:3])
+
+
+def _smallest(variant: v.Variant) -> str:
+    side = smallest_image_size(variant)
+    return f"The smallest size that works is {side}x{side}."

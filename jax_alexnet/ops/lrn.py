@@ -1,0 +1,162 @@
+"""Local response normalisation in every convention, and its same-map relative, with closed-form gradients."""
+
+from functools import partial
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from alexnet_io.errors import UserError
+
+
+class _Window(NamedTuple):
+    """Static settings of one normalisation: how far the window reaches, and s = k + scale * sum."""
+
+    axes: tuple[int, ...]
+    before: int
+    after: int
+    scale: float
+    beta: float
+    k: float
+
+
+def local_response_norm(
+    x: Array,
+    *,
+    size: int,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 1.0,
+    divide_by_size: bool = True,
+    even: Literal["left", "right"] = "left",
+    columns: int = 1,
+) -> Array:
+    """Divide each value by (k + a * sum of squares over neighbouring channels) ** beta.
+
+    y_i = x_i / (k + a * sum_{j in W(i)} x_j^2)^beta, with channels outside the map left out of the sum.
+
+    Conventions, which agree on the formula and differ in a and W:
+        paper, section 3.3:  a = alpha (`divide_by_size=False`), window of `size` channels around i.
+        PyTorch, cuda-convnet, Caffe, ONNX: a = alpha / size (`divide_by_size=True`).
+        TensorFlow: a = alpha, `size = 2 * depth_radius + 1`.
+        Even sizes: PyTorch and cuda-convnet look left, W(i) = [i - size//2, i + (size-1)//2] (`even="left"`);
+        ONNX looks right, W(i) = [i - (size-1)//2, i + size//2] (`even="right"`).
+
+    Sums are of shifted squares, never differences of cumulative sums, so small values keep their precision
+    beside large ones. float16 and bfloat16 inputs are computed in float32, where 300^2 does not overflow.
+
+    Args:
+        x: activations, channels last: (..., channels), any floating dtype.
+        size: channels in the window, at least 1; may exceed the number of channels.
+        alpha: weight of the squares.
+        beta: exponent.
+        k: the constant under the power.
+        divide_by_size: whether alpha is divided by `size`.
+        even: the side on which a window of even size has one more channel.
+        columns: groups of consecutive channels whose windows never meet (2 in the two-column networks).
+
+    Returns:
+        An array of the shape and dtype of `x`.
+
+    Raises:
+        UserError: a setting is out of range, or the channels don't divide into `columns`.
+    """
+    if size < 1:
+        raise UserError(f"size is {size}: the LRN window must hold at least 1 channel")
+    if even not in ("left", "right"):
+        raise UserError(f"even is {even!r}: choose 'left' (PyTorch, cuda-convnet) or 'right' (ONNX)")
+    channels = x.shape[-1]
+    if columns < 1 or channels % columns:
+        raise UserError(f"columns is {columns}: {channels} channels don't divide into that many columns")
+    short, long = (size - 1) // 2, size // 2
+    before, after = (long, short) if even == "left" else (short, long)
+    scale = alpha / size if divide_by_size else alpha
+    split = x.reshape(*x.shape[:-1], columns, channels // columns) if columns > 1 else x
+    window = _Window((-1,), before, after, float(scale), float(beta), float(k))
+    return _normalize(window, split).reshape(x.shape)
+
+
+def spatial_response_norm(x: Array, *, size: int, alpha: float, beta: float, k: float = 1.0) -> Array:
+    """Response normalisation over a `size` x `size` square of positions within each channel.
+
+    y = x / (k + alpha / size^2 * sum over the square of x^2)^beta; positions outside the map are left out.
+    This is cuda-convnet's `rnorm` layer (its `cmrnorm` is `local_response_norm`). In the 2012 code's network
+    145 the base k is taken as 1: that kernel was not released, so the value is unverified.
+
+    Args:
+        x: activations (batch, height, width, channels), any floating dtype.
+        size: side of the square in positions; even squares look up and left.
+        alpha: weight of the squares, divided by size^2.
+        beta: exponent.
+        k: the constant under the power.
+
+    Returns:
+        An array of the shape and dtype of `x`.
+    """
+    if size < 1:
+        raise UserError(f"size is {size}: the window must hold at least 1 position")
+    window = _Window((-3, -2), size // 2, (size - 1) // 2, alpha / size**2, float(beta), float(k))
+    return _normalize(window, x)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _normalize(window: _Window, x: Array) -> Array:
+    wide = _widened(x)
+    return (wide * _power(_base(window, wide), -window.beta)).astype(x.dtype)
+
+
+def _normalize_forward(window: _Window, x: Array) -> tuple[Array, Array]:
+    # Only x is kept: computing s again costs less than reading it back from memory.
+    return _normalize(window, x), x
+
+
+def _normalize_backward(window: _Window, x: Array, gradient: Array) -> tuple[Array]:
+    # dL/dx_i = g_i s_i^-b - 2 a b x_i * sum_{j: i in W(j)} g_j x_j s_j^(-b-1)
+    wide, g = _widened(x), _widened(gradient)
+    base = _base(window, wide)
+    scaled = g * _power(base, -window.beta)
+    # i is in W(j) exactly when j is in the mirrored window of i.
+    mirrored = window._replace(before=window.after, after=window.before)
+    crossed = _window_sum(mirrored, scaled * (wide / base))
+    # Written as a product of small factors: wide * crossed stays finite where wide^2 would not.
+    return ((scaled - (2 * window.scale * window.beta) * wide * crossed).astype(x.dtype),)
+
+
+_normalize.defvjp(_normalize_forward, _normalize_backward)
+
+
+def _widened(x: Array) -> Array:
+    return x.astype(jnp.float32) if x.dtype in (jnp.float16, jnp.bfloat16) else x
+
+
+def _base(window: _Window, x: Array) -> Array:
+    # scale goes in before the second factor, so that x^2 alone never overflows.
+    return window.k + _window_sum(window, (window.scale * x) * x)
+
+
+def _window_sum(window: _Window, values: Array) -> Array:
+    """Sum of `values` over [i - before, i + after] along each axis of the window; nothing beyond the ends."""
+    for axis in window.axes:
+        length = values.shape[axis]
+        before, after = min(window.before, length - 1), min(window.after, length - 1)
+        padding = [(0, 0, 0)] * values.ndim
+        padding[axis] = (before, after, 0)
+        padded = lax.pad(values, jnp.zeros((), values.dtype), padding)
+        values = sum(
+            (lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(1, before + after + 1)),
+            start=lax.slice_in_dim(padded, 0, length, axis=axis),
+        )
+    return values
+
+
+def _power(base: Array, exponent: float) -> Array:
+    """base ** exponent; the exponents in use avoid the slow general power."""
+    if exponent == -0.75:
+        root = lax.rsqrt(base)
+        return root * lax.sqrt(root)
+    if exponent == -0.5:
+        return lax.rsqrt(base)
+    if exponent == -1.0:
+        return 1 / base
+    return base**exponent

@@ -1,0 +1,174 @@
+"""Max, average and adaptive pooling on NHWC maps, without padding, floor or ceil, with cheap exact gradients."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from alexnet_io.errors import UserError
+from jax_alexnet.shapes import window_count
+
+
+def max_pool(x: Array, window: int, stride: int, *, ceil: bool = False) -> Array:
+    """Maximum over square windows.
+
+    The gradient goes to the first maximum of each window in row-major order and NaN wins, as in PyTorch. A
+    uint8 index per output replaces XLA's select-and-scatter, which is slow on CPUs and refused by
+    deterministic GPU programs.
+
+    Args:
+        x: maps (batch, height, width, channels).
+        window: side of the window in pixels, at most 16.
+        stride: step between windows in pixels.
+        ceil: let the last windows overhang at the bottom and right, as Caffe and cuda-convnet do; the
+            overhang never counts.
+
+    Returns:
+        Maps (batch, 1 + (height-window)/stride, 1 + (width-window)/stride, channels), rounded down or up.
+
+    Raises:
+        UserError: the map is smaller than one window.
+    """
+    _output_size(x.shape, window, stride, ceil)
+    return _max_pool((window, stride, ceil), x)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _max_pool(geometry: tuple[int, int, bool], x: Array) -> Array:
+    best, *others = _window_slices(geometry, x, _lowest(x.dtype))
+    for other in others:
+        best = jnp.maximum(best, other)
+    return best
+
+
+def _max_pool_forward(
+    geometry: tuple[int, int, bool], x: Array
+) -> tuple[Array, tuple[Array, tuple[int, ...]]]:
+    slices = _window_slices(geometry, x, _lowest(x.dtype))
+    best = next(slices)
+    chosen = jnp.zeros(best.shape, jnp.uint8)
+    for index, other in enumerate(slices, start=1):
+        better = (other > best) | jnp.isnan(other)
+        best = jnp.where(better, other, best)
+        chosen = jnp.where(better, jnp.uint8(index), chosen)
+    return best, (chosen, x.shape)
+
+
+def _max_pool_backward(
+    geometry: tuple[int, int, bool], kept: tuple[Array, tuple[int, ...]], gradient: Array
+) -> tuple[Array]:
+    chosen, shape = kept
+    window, stride, _ = geometry
+    zero = jnp.zeros((), gradient.dtype)
+    total = None
+    for index in range(window * window):
+        share = jnp.where(chosen == index, gradient, zero)
+        spread = lax.pad(share, zero, _spread(shape, gradient.shape, divmod(index, window), stride))
+        total = spread if total is None else total + spread
+    assert total is not None
+    return (total,)
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+def average_pool(x: Array, window: int, stride: int, *, ceil: bool = False) -> Array:
+    """Mean over square windows; an overhanging window divides by its clipped area (cuda-convnet2's kernel).
+
+    Args:
+        x: maps (batch, height, width, channels).
+        window: side of the window in pixels.
+        stride: step between windows in pixels.
+        ceil: let the last windows overhang at the bottom and right.
+
+    Returns:
+        Maps of the shape that `max_pool` gives.
+
+    Raises:
+        UserError: the map is smaller than one window.
+    """
+    rows, columns = _output_size(x.shape, window, stride, ceil)
+    total = sum(_window_slices((window, stride, ceil), x, 0.0))
+    heights = [min(window, x.shape[1] - stride * i) for i in range(rows)]
+    widths = [min(window, x.shape[2] - stride * i) for i in range(columns)]
+    area = np.outer(heights, widths)[None, :, :, None]
+    return total / jnp.asarray(area, x.dtype)
+
+
+def adaptive_average_pool(x: Array, output: tuple[int, int]) -> Array:
+    """Average over a grid of `output` windows that cover the map, as PyTorch's AdaptiveAvgPool2d.
+
+    Window i of m over n pixels is [floor(i n / m), ceil((i+1) n / m)): windows overlap where m does not divide
+    n, and repeat pixels where m > n. Two small matrix products, exact in the dtype of `x`.
+
+    Args:
+        x: maps (batch, height, width, channels).
+        output: height and width of the result.
+
+    Returns:
+        Maps (batch, *output, channels).
+    """
+    if x.shape[1:3] == tuple(output):
+        return x
+    rows, columns = (_averaging(n, m) for n, m in zip(x.shape[1:3], output, strict=True))
+    wide = jnp.float32 if x.dtype in (jnp.float16, jnp.bfloat16) else x.dtype
+    pooled = jnp.einsum(
+        "ih,nhwc,jw->nijc",
+        jnp.asarray(rows, wide), x.astype(wide), jnp.asarray(columns, wide),
+        precision=lax.Precision.HIGHEST,
+    )  # fmt: skip
+    return pooled.astype(x.dtype)
+
+
+def _averaging(length: int, count: int) -> np.ndarray:
+    """Matrix (count, length) whose rows average the windows."""
+    matrix = np.zeros((count, length))
+    for i in range(count):
+        start, stop = i * length // count, -(-(i + 1) * length // count)
+        matrix[i, start:stop] = 1 / (stop - start)
+    return matrix
+
+
+def _output_size(shape: tuple[int, ...], window: int, stride: int, ceil: bool) -> tuple[int, int]:
+    height, width = (window_count(n, window, stride, ceil=ceil) for n in shape[1:3])
+    if min(height, width) < 1:
+        raise UserError(f"a {window}x{window} pooling window doesn't fit into a {shape[1]}x{shape[2]} map")
+    return height, width
+
+
+def _lowest(dtype: jnp.dtype) -> float:
+    return -np.inf if jnp.issubdtype(dtype, jnp.floating) else int(jnp.iinfo(dtype).min)
+
+
+def _window_slices(geometry: tuple[int, int, bool], x: Array, beyond: float) -> Iterator[Array]:
+    """For each position in the window, row by row: that pixel of every window."""
+    window, stride, ceil = geometry
+    rows, columns = _output_size(x.shape, window, stride, ceil)
+    reach = [(n - 1) * stride + window for n in (rows, columns)]
+    overhang = [max(0, r - n) for r, n in zip(reach, x.shape[1:3], strict=True)]
+    if any(overhang):
+        edges = ((0, 0, 0), (0, overhang[0], 0), (0, overhang[1], 0), (0, 0, 0))
+        x = lax.pad(x, jnp.asarray(beyond, x.dtype), edges)
+    for i in range(window):
+        for j in range(window):
+            yield lax.slice(
+                x,
+                (0, i, j, 0),
+                (x.shape[0], i + (rows - 1) * stride + 1, j + (columns - 1) * stride + 1, x.shape[3]),
+                (1, stride, stride, 1),
+            )
+
+
+def _spread(
+    shape: tuple[int, ...], pooled: tuple[int, ...], offset: tuple[int, int], stride: int
+) -> list[tuple[int, int, int]]:
+    """`lax.pad` settings that put pooled values back at their pixels; overhang is cut by negative padding."""
+    config = [(0, 0, 0)]
+    for axis in (1, 2):
+        low = offset[axis - 1]
+        used = low + (pooled[axis] - 1) * stride + 1
+        config.append((low, shape[axis] - used, stride - 1))
+    return [*config, (0, 0, 0)]
