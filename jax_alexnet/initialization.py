@@ -16,9 +16,7 @@ SCHEMES = ("variant", "pytorch", "paper", "caffe")
 _ALIVE = ("conv2", "conv4", "conv5", "fc6", "fc7")
 
 
-def initializers(
-    layer: Conv | LocalConv | Dense, scheme: str, fan_in: int
-) -> tuple[Initializer, Initializer]:
+def initializers(layer: Conv | LocalConv | Dense, scheme: str, fan_in: int) -> tuple[Initializer, Initializer]:
     """Initializers of the kernel and the bias of `layer`.
 
     Args:
@@ -32,7 +30,7 @@ def initializers(
         UserError: unknown scheme.
     """
     if scheme not in SCHEMES:
-        raise UserError(f"init is {scheme!r}: choose one of {', '.join(SCHEMES)}")
+        raise UserError(f"weight_init is {scheme!r}: choose one of {', '.join(SCHEMES)}")
     if scheme == "pytorch" or (scheme == "variant" and layer.std is None):
         bound = fan_in**-0.5
         return _uniform(bound), _uniform(bound)

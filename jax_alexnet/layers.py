@@ -18,7 +18,7 @@ class _Weighted(nn.Module):
     """A layer with `kernel` and `bias`, kept in `param_dtype` and computed in the dtype of the input."""
 
     layer: v.Layer
-    init: str = "variant"
+    weight_init: str = "variant"
     param_dtype: jnp.dtype = jnp.float32
 
     def weights(self, x: Array, kernel_shape: tuple[int, ...], bias_shape: tuple[int, ...], fan_in: int):
@@ -31,7 +31,7 @@ class _Weighted(nn.Module):
                     f"{name} has a kernel of shape {tuple(stored)}, but its input of shape {x.shape} needs "
                     f"{kernel_shape}: the weights were made for another image size or another number of classes"
                 )
-        kernel_init, bias_init = initializers(self.layer, self.init, fan_in)  # type: ignore[arg-type]
+        kernel_init, bias_init = initializers(self.layer, self.weight_init, fan_in)  # type: ignore[arg-type]
         kernel = self.param("kernel", kernel_init, kernel_shape, self.param_dtype)
         bias = self.param("bias", bias_init, bias_shape, self.param_dtype)
         return kernel.astype(x.dtype), bias.astype(x.dtype)
@@ -49,9 +49,7 @@ class Conv(_Weighted):
         inputs = x.shape[-1] // row.groups
         shape = (row.window, row.window, inputs, row.features)
         kernel, bias = self.weights(x, shape, (row.features,), row.window**2 * inputs)
-        out = convolution.conv(
-            x, kernel, stride=row.stride, padding=row.padding, groups=row.groups, ceil=row.ceil
-        )
+        out = convolution.conv(x, kernel, stride=row.stride, padding=row.padding, groups=row.groups, ceil=row.ceil)
         return out + bias
 
 
@@ -96,7 +94,7 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool, mask: Array | None = None, first_example: Array | int = 0):
-        """Zero a share `rate` of `x` (batch, features) and divide the rest by 1 - rate; identity in evaluation.
+        """Zero a share `rate` of `x` (batch, ...) and divide the rest by 1 - rate; identity in evaluation.
 
         Args:
             x: activations, examples first.
@@ -113,9 +111,7 @@ class Dropout(nn.Module):
             keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(places)
             mask = jax.vmap(lambda key: jax.random.bernoulli(key, keep, x.shape[1:]))(keys)
         elif mask.shape != x.shape:
-            raise UserError(
-                f"the dropout mask has shape {mask.shape}; it must be that of the input, {x.shape}"
-            )
+            raise UserError(f"the dropout mask has shape {mask.shape}; it must be that of the input, {x.shape}")
         return jnp.where(mask, x / keep, jnp.zeros((), x.dtype))
 
 

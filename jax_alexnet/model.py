@@ -16,7 +16,7 @@ class AlexNet(nn.Module):
     Attributes:
         variant: the table of layers, or its name.
         classes: number of logits; the variant's own if None.
-        init: `variant`, `pytorch`, `paper` or `caffe`; see `initialization.initializers`.
+        weight_init: `variant`, `pytorch`, `paper` or `caffe`; see `initialization.initializers`.
         dropout_rate: replaces the variant's rate of 0.5 if given.
         dtype: of activations and arithmetic.
         param_dtype: of the stored weights.
@@ -24,7 +24,7 @@ class AlexNet(nn.Module):
 
     variant: v.Variant | str = v.SINGLE_COLUMN
     classes: int | None = None
-    init: str = "variant"
+    weight_init: str = "variant"
     dropout_rate: float | None = None
     dtype: jnp.dtype = jnp.float32
     param_dtype: jnp.dtype = jnp.float32
@@ -45,7 +45,7 @@ class AlexNet(nn.Module):
             images: (batch, height, width, 3), normalised, floating point.
             train: whether dropout drops; needs an rng stream `dropout` unless masks are given.
             capture: return the named activations as well.
-            dropout_masks: by layer name (`drop6`, `drop7`), bool (batch, features), True where kept.
+            dropout_masks: by layer name (`drop6`, `drop7`), bool of that layer's input shape, True where kept.
             first_example: place of images[0] in the global batch; dropout masks follow it.
 
         Returns:
@@ -64,9 +64,7 @@ class AlexNet(nn.Module):
             if isinstance(row, v.Dropout):
                 rate = row.rate if self.dropout_rate is None else self.dropout_rate
                 mask = (dropout_masks or {}).get(row.name)
-                x = layers.Dropout(rate, name=row.name)(
-                    x.reshape(x.shape[0], -1), train=train, mask=mask, first_example=first_example
-                )
+                x = layers.Dropout(rate, name=row.name)(x, train=train, mask=mask, first_example=first_example)
             else:
                 x = self._build(row, classes)(x)
             if capture:
@@ -74,7 +72,7 @@ class AlexNet(nn.Module):
         return (x, activations) if capture else x
 
     def _build(self, row: v.Layer, classes: int) -> nn.Module:
-        weighted = {"init": self.init, "param_dtype": self.param_dtype, "name": row.name}
+        weighted = {"weight_init": self.weight_init, "param_dtype": self.param_dtype, "name": row.name}
         match row:
             case v.Conv():
                 return layers.Conv(row, **weighted)

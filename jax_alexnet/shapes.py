@@ -54,11 +54,8 @@ def layer_shape(layer: Layer, shape: tuple[int, ...], classes: int) -> LayerShap
         return LayerShape(layer.name, (*out, channels), 0, 0)
     positions = prod(out)
     kernel = layer.window**2 * channels // getattr(layer, "groups", 1) * layer.features
-    if isinstance(layer, LocalConv):
-        parameters = positions * (kernel + layer.features)
-    else:
-        parameters = kernel + layer.features
-    return LayerShape(layer.name, (*out, layer.features), parameters, positions * kernel)
+    copies = positions if isinstance(layer, LocalConv) else 1
+    return LayerShape(layer.name, (*out, layer.features), copies * (kernel + layer.features), positions * kernel)
 
 
 def trace(variant: Variant, image_size: int | Size, classes: int | None = None) -> list[LayerShape]:

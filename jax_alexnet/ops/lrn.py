@@ -151,7 +151,7 @@ def _window_sum(window: _Window, values: Array) -> Array:
 
 
 def _power(base: Array, exponent: float) -> Array:
-    """base ** exponent; the exponents in use avoid the slow general power."""
+    """Raise the base to `exponent`; the exponents in use avoid the slow general power."""
     if exponent == -0.75:
         root = lax.rsqrt(base)
         return root * lax.sqrt(root)

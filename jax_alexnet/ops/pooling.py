@@ -44,9 +44,7 @@ def _max_pool(geometry: tuple[int, int, bool], x: Array) -> Array:
     return best
 
 
-def _max_pool_forward(
-    geometry: tuple[int, int, bool], x: Array
-) -> tuple[Array, tuple[Array, tuple[int, ...]]]:
+def _max_pool_forward(geometry: tuple[int, int, bool], x: Array) -> tuple[Array, tuple[Array, tuple[int, ...]]]:
     slices = _window_slices(geometry, x, _lowest(x.dtype))
     best = next(slices)
     chosen = jnp.zeros(best.shape, jnp.uint8)
