@@ -42,19 +42,17 @@ class NetworkFacts(NamedTuple):
     units: int | None = None  # activations of all layers with weights, where the sources give the figure
 
 
-KEEPS_SHAPE = ("relu", "lrn", "rnorm", "drop")
+_Rows = dict[str, LayerFacts]
 
 
-def _layers(order: str, rows: dict[str, LayerFacts]) -> dict[str, LayerFacts]:
-    """The named rows in running order; a layer that keeps its input's shape has the one before it."""
-    layers: dict[str, LayerFacts] = {}
+def _layers(order: str, rows: _Rows) -> _Rows:
+    """The named rows in running order; layers without a row keep the shape of the one before them."""
+    layers: _Rows = {}
+    previous = LayerFacts((3,))
     for name in order.split():
-        if name.startswith(KEEPS_SHAPE):
-            before = layers[list(layers)[-1]] if layers else None
-            assert before is not None, name
-            layers[name] = LayerFacts(before.output)
-        else:
-            layers[name] = rows[name]
+        keeps_shape = name.startswith(("relu", "lrn", "rnorm", "drop"))
+        previous = LayerFacts(previous.output) if keeps_shape else rows[name]
+        layers[name] = previous
     return layers
 
 
@@ -74,7 +72,6 @@ _TWO_COLUMN = {
 }
 _MIDDLE = "conv3 relu3 conv4 relu4 conv5 relu5 pool5"
 _HEAD = "fc6 relu6 drop6 fc7 relu7 drop7 fc8"
-_PAPER_ORDER = f"conv1 relu1 lrn1 pool1 conv2 relu2 lrn2 pool2 {_MIDDLE} {_HEAD}"
 
 # --- cuda-convnet2's one-GPU net and torchvision's: "one weird trick", one column [C2][TV].
 _ONE_WEIRD_TRICK = {
@@ -128,88 +125,40 @@ _CIFAR_LOCAL = {
     "fc10": LayerFacts((10,), 11_530, 11_520),
 }
 
+_ORDERS = {
+    "seed": f"conv1 relu1 lrn1 pool1 conv2 relu2 lrn2 pool2 {_MIDDLE} avgpool {_HEAD}",
+    "paper": f"conv1 relu1 lrn1 pool1 conv2 relu2 lrn2 pool2 {_MIDDLE} {_HEAD}",
+    "released": f"conv1 lrn1 pool1 relu1 conv2 relu2 lrn2 rnorm2 pool2 {_MIDDLE} {_HEAD}",
+    "caffenet": f"conv1 relu1 pool1 lrn1 conv2 relu2 pool2 lrn2 {_MIDDLE} {_HEAD}",
+    "torchvision": f"conv1 relu1 pool1 conv2 relu2 pool2 {_MIDDLE} avgpool drop6 fc6 relu6 drop7 fc7 relu7 fc8",
+    "one_gpu": f"conv1 lrn1 pool1 relu1 conv2 relu2 lrn2 pool2 {_MIDDLE} {_HEAD}",
+    "18pct": "conv1 pool1 relu1 rnorm1 conv2 relu2 pool2 rnorm2 conv3 relu3 pool3 fc10",
+    "13pct": "conv1 relu1 pool1 conv2 relu2 pool2 local3 relu3 local4 relu4 fc10",
+    "11pct": "conv1 relu1 lrn1 pool1 conv2 relu2 lrn2 pool2 local3 relu3 local4 relu4 fc10",
+}
+
+
+def _network(size: int, classes: int, parameters: int, macs: int, units: int | None, order: str, rows: _Rows):
+    return NetworkFacts(size, classes, parameters, macs, _layers(_ORDERS[order], rows), units)
+
+
 NETWORKS: dict[str, NetworkFacts] = {
-    "single_column": NetworkFacts(  # [SD]; the total is the one the notebook prints
-        227,
-        10,
-        58_322_314,
-        1_131_201_056,
-        _layers(
-            f"conv1 relu1 lrn1 pool1 conv2 relu2 lrn2 pool2 {_MIDDLE} avgpool {_HEAD}",
-            _SINGLE_COLUMN,
-        ),
-    ),
-    "two_column": NetworkFacts(  # [P] section 3; 659,272 units are the paper's "650,000 neurons"
-        224, 1000, 60_965_224, 724_406_816, _layers(_PAPER_ORDER, _TWO_COLUMN), 659_272
-    ),
-    "cuda_convnet_2012": NetworkFacts(  # [S] layers/layers-145.cfg
-        224,
-        1000,
-        60_965_224,
-        724_406_816,
-        _layers(
-            f"conv1 lrn1 pool1 relu1 conv2 relu2 lrn2 rnorm2 pool2 {_MIDDLE} {_HEAD}",
-            _TWO_COLUMN,
-        ),
-        659_272,
-    ),
-    "caffe_alexnet": NetworkFacts(  # [K] models/bvlc_alexnet
-        227, 1000, 60_965_224, 724_406_816, _layers(_PAPER_ORDER, _TWO_COLUMN), 659_272
-    ),
-    "caffenet": NetworkFacts(  # [K] models/bvlc_reference_caffenet
-        227,
-        1000,
-        60_965_224,
-        724_406_816,
-        _layers(f"conv1 relu1 pool1 lrn1 conv2 relu2 pool2 lrn2 {_MIDDLE} {_HEAD}", _TWO_COLUMN),
-        659_272,
-    ),
-    "one_weird_trick": NetworkFacts(  # [TV]; both totals are in its documentation (0.714 G)
-        224,
-        1000,
-        61_100_840,
-        714_188_480,
-        _layers(
-            f"conv1 relu1 pool1 conv2 relu2 pool2 {_MIDDLE} avgpool drop6 fc6 relu6 drop7 fc7 relu7 fc8",
-            _ONE_WEIRD_TRICK,
-        ),
-        494_184,
-    ),
-    "one_weird_trick_lrn": NetworkFacts(  # [C2] layers-imagenet-1gpu.cfg
-        224,
-        1000,
-        61_100_840,
-        714_188_480,
-        _layers(f"conv1 lrn1 pool1 relu1 conv2 relu2 lrn2 pool2 {_MIDDLE} {_HEAD}", _ONE_WEIRD_TRICK),
-        494_184,
-    ),
-    "cifar_18pct": NetworkFacts(  # [S]
-        32,
-        10,
-        89_578,
-        12_298_240,
-        _layers(
-            "conv1 pool1 relu1 rnorm1 conv2 relu2 pool2 rnorm2 conv3 relu3 pool3 fc10",
-            _CIFAR_18PCT,
-        ),
-    ),
-    "cifar_13pct": NetworkFacts(  # [S]
-        24,
-        10,
-        1_116_490,
-        18_517_248,
-        _layers("conv1 relu1 pool1 conv2 relu2 pool2 local3 relu3 local4 relu4 fc10", _CIFAR_LOCAL),
-    ),
-    "cifar_11pct": NetworkFacts(  # [C1]
-        24,
-        10,
-        1_116_490,
-        18_517_248,
-        _layers(
-            "conv1 relu1 lrn1 pool1 conv2 relu2 lrn2 pool2 local3 relu3 local4 relu4 fc10",
-            _CIFAR_LOCAL,
-        ),
-    ),
+    # [SD]; the total is the one the notebook prints
+    "single_column": _network(227, 10, 58_322_314, 1_131_201_056, None, "seed", _SINGLE_COLUMN),
+    # [P] section 3; the paper rounds to "60 million parameters and 650,000 neurons"
+    "two_column": _network(224, 1000, 60_965_224, 724_406_816, 659_272, "paper", _TWO_COLUMN),
+    # [S] layers/layers-145.cfg
+    "cuda_convnet_2012": _network(224, 1000, 60_965_224, 724_406_816, 659_272, "released", _TWO_COLUMN),
+    # [K] models/bvlc_alexnet and models/bvlc_reference_caffenet
+    "caffe_alexnet": _network(227, 1000, 60_965_224, 724_406_816, 659_272, "paper", _TWO_COLUMN),
+    "caffenet": _network(227, 1000, 60_965_224, 724_406_816, 659_272, "caffenet", _TWO_COLUMN),
+    # [TV]; both totals are in its documentation (0.714 G)
+    "one_weird_trick": _network(224, 1000, 61_100_840, 714_188_480, 494_184, "torchvision", _ONE_WEIRD_TRICK),
+    # [C2] layers-imagenet-1gpu.cfg
+    "one_weird_trick_lrn": _network(224, 1000, 61_100_840, 714_188_480, 494_184, "one_gpu", _ONE_WEIRD_TRICK),
+    "cifar_18pct": _network(32, 10, 89_578, 12_298_240, None, "18pct", _CIFAR_18PCT),  # [S]
+    "cifar_13pct": _network(24, 10, 1_116_490, 18_517_248, None, "13pct", _CIFAR_LOCAL),  # [S]
+    "cifar_11pct": _network(24, 10, 1_116_490, 18_517_248, None, "11pct", _CIFAR_LOCAL),  # [C1]
 }
 
 
@@ -265,213 +214,165 @@ TORCHVISION_MIN_SIZE = 63  # [TV]
 COLUMN_CHANNELS = {"lrn1": 48, "lrn2": 128}  # each column's share; LRN windows stay inside it in [S]
 
 
-class LrnCase(NamedTuple):
+class LrnSettings(NamedTuple):
     """y_i = x_i / (k + a * sum of x_j^2 over the window)^beta, with a = alpha / size when `divided`.
 
-    `even` says which side of an even window holds one channel more. Values are held to `digits` significant
-    digits (10 where computed with 40-digit decimals) or, where a report states them so, to `atol`.
+    `even` names the side on which an even window holds one channel more; `columns` are equal blocks of
+    channels that windows don't cross.
     """
 
-    name: str
-    x: tuple[float, ...]
     size: int
     alpha: float
     beta: float
     k: float
-    divided: bool
-    even: str
+    divided: bool = True
+    even: str = "left"
+    columns: int = 1
+
+
+class LrnCase(NamedTuple):
+    """Channels of one pixel before and after; by default given to ten significant digits."""
+
+    name: str
+    x: tuple[float, ...]
+    settings: LrnSettings
     y: tuple[float, ...]
     rtol: float = 1e-9
     atol: float = 0.0
+
+
+def _rounded(
+    name: str, x: tuple[float, ...], settings: LrnSettings, y: tuple[float, ...], atol: float = 6e-8
+) -> LrnCase:
+    """A case from a report, whose values are rounded to a number of decimals."""
+    return LrnCase(name, x, settings, y, 0.0, atol)
 
 
 _X5 = (1.0, 2.0, 3.0, 4.0, 5.0)
 _X4 = (1.0, 2.0, 3.0, 4.0)
 _X100 = (100.0,) * 5
 _ONES = (1.0,) * 4
-
-
-def _report(name: str, x: Shape | tuple[float, ...], *settings: object, atol: float = 6e-8) -> LrnCase:
-    size, alpha, beta, k, divided, even, y = settings
-    return LrnCase(name, x, size, alpha, beta, k, divided, even, y, 0.0, atol)  # type: ignore[arg-type]
-
+_MEAN = LrnSettings(5, 1.0, 0.75, 2.0)
+_SUM = LrnSettings(5, 1.0, 0.75, 2.0, False)
+_SUM_VALUES = (0.1250000, 0.1486509, 0.2229763, 0.3044659)
 
 LRN_CASES = (
-    # [calc] to ten significant digits; names say whose settings they are.
+    # [calc], 40-digit decimals; the names say whose settings they are.
     LrnCase(
-        "paper, also TensorFlow with depth_radius 2 and bias 2",
+        "paper, also TensorFlow with depth_radius 2, bias 2, alpha 1e-4, beta 0.75",
         _X5,
-        5,
-        1e-4,
-        0.75,
-        2.0,
-        False,
-        "left",
+        LrnSettings(5, 1e-4, 0.75, 2.0, False),
         (0.5942915817, 1.187871011, 1.780140394, 2.373609292, 2.967455545),
     ),
     LrnCase(
         "released code, also MXNet's default",
         _X5,
-        5,
-        1e-4,
-        0.75,
-        2.0,
-        True,
-        "left",
+        LrnSettings(5, 1e-4, 0.75, 2.0),
         (0.5945411318, 1.188939614, 1.783075205, 2.377451427, 2.971903393),
     ),
     LrnCase(
         "PyTorch's and ONNX's default, Caffe's AlexNet",
         _X5,
-        5,
-        1e-4,
-        0.75,
-        1.0,
-        True,
-        "left",
+        LrnSettings(5, 1e-4, 0.75, 1.0),
         (0.9997900514, 1.999100472, 2.997527380, 3.996763059, 4.996253278),
     ),
     LrnCase(
         "Caffe's default",
         _X5,
-        5,
-        1.0,
-        0.75,
-        1.0,
-        True,
-        "left",
+        LrnSettings(5, 1.0, 0.75, 1.0),
         (0.3674195852, 0.4647361605, 0.4653024296, 0.6282731295, 0.8278001304),
     ),
     LrnCase(
-        "TensorFlow's default: depth_radius 5 is eleven channels wide",
+        "TensorFlow's default, depth_radius 5: eleven channels wide",
         _X5,
-        11,
-        1.0,
-        0.5,
-        1.0,
-        False,
-        "left",
+        LrnSettings(11, 1.0, 0.5, 1.0, False),
         (0.1336306210, 0.2672612419, 0.4008918629, 0.5345224838, 0.6681531048),
     ),
     LrnCase(
-        "size 2 in PyTorch and cuda-convnet (the notebook)",
+        "size 2 in PyTorch and cuda-convnet: the notebook's",
         _X5,
-        2,
-        1e-4,
-        0.75,
-        1.0,
-        True,
-        "left",
+        LrnSettings(2, 1e-4, 0.75, 1.0),
         (0.9999625016, 1.999625082, 2.998538331, 3.996254097, 4.992326264),
     ),
     LrnCase(
         "size 2 in ONNX",
         _X5,
-        2,
-        1e-4,
-        0.75,
-        1.0,
-        True,
-        "right",
+        LrnSettings(2, 1e-4, 0.75, 1.0, even="right"),
         (0.9998125410, 1.999025554, 2.997190573, 3.993861011, 4.995317621),
     ),
     LrnCase(
         "size 2 in PyTorch, alpha 1",
         _X5,
-        2,
-        1.0,
-        0.75,
-        1.0,
-        True,
-        "left",
+        LrnSettings(2, 1.0, 0.75, 1.0),
         (0.7377879465, 0.7815899428, 0.6619501839, 0.5679494260, 0.5007732932),
     ),
     LrnCase(
         "size 2 in ONNX, alpha 1",
         _X5,
-        2,
-        1.0,
-        0.75,
-        1.0,
-        True,
-        "right",
+        LrnSettings(2, 1.0, 0.75, 1.0, even="right"),
         (0.3907949714, 0.4413001226, 0.4259620695, 0.4006186346, 0.7099367825),
     ),
     LrnCase(
         "cifar_11pct",
         _X5,
-        5,
-        1e-3,
-        0.75,
-        1.0,
-        True,
-        "left",
+        LrnSettings(5, 1e-3, 0.75, 1.0),
         (0.9979051318, 1.991046992, 2.975485841, 3.967903179, 4.962825145),
     ),
-    # https://github.com/BVLC/caffe/issues/1453 and https://github.com/pytorch/pytorch/pull/4667
-    _report("mean", _X4, 5, 1.0, 0.75, 2.0, True, "left", (0.3083678, 0.4204482, 0.6306723, 0.8570162)),
-    _report("sum", _X4, 5, 1.0, 0.75, 2.0, False, "left", (0.1250000, 0.1486509, 0.2229763, 0.3044659)),
-    _report("mean, alpha 5", _X4, 5, 5.0, 0.75, 2.0, True, "left", (0.125, 0.1486509, 0.2229763, 0.3044659)),
-    _report(
-        "mean, x 100",
+    # https://github.com/BVLC/caffe/issues/1453 , https://github.com/pytorch/pytorch/pull/4667
+    _rounded("mean", _X4, _MEAN, (0.3083678, 0.4204482, 0.6306723, 0.8570162)),
+    _rounded("sum", _X4, _SUM, _SUM_VALUES),
+    _rounded("mean with five times alpha", _X4, _MEAN._replace(alpha=5.0), _SUM_VALUES),
+    _rounded(
+        "mean of hundreds",
         _X100,
-        *(5, 1e-4, 0.75, 2.0, True, "left"),
+        _MEAN._replace(alpha=1e-4),
         (48.83936, 46.19888, 43.86913, 46.19888, 48.83936),
-        atol=6e-6,
+        6e-6,
     ),
-    _report(
-        "sum, x 100",
+    _rounded(
+        "sum of hundreds",
         _X100,
-        *(5, 1e-4, 0.75, 2.0, False, "left"),
+        _SUM._replace(alpha=1e-4),
         (29.90698, 26.08474, 23.23681, 26.08474, 29.90698),
-        atol=6e-6,
+        6e-6,
     ),
-    # https://github.com/alibaba/MNN/pull/192: radius 5 taken for size 5, the bug's own values
-    _report(
-        "radius 5", _X4, 11, 1.0, 0.75, 2.0, False, "left", (0.0743254, 0.1486509, 0.2229763, 0.2973018)
+    # https://github.com/alibaba/MNN/pull/192: what depth_radius 5 gives where size 5 was meant
+    _rounded("radius 5", _X4, _SUM._replace(size=11), (0.0743254, 0.1486509, 0.2229763, 0.2973018)),
+    # https://github.com/apache/mxnet/issues/11281 , https://github.com/tracel-ai/burn/pull/4765
+    _rounded("size 4, left", _X4, LrnSettings(4, 1.0, 0.75, 1.0), (0.5443311, 0.6473224, 0.6026388, 0.8217118)),
+    _rounded("size 2, left", _X4, LrnSettings(2, 1.0, 0.75, 1.0), (0.7377879, 0.7815899, 0.6619502, 0.5679494)),
+    _rounded(
+        "size 4, right",
+        _X4,
+        LrnSettings(4, 1.0, 0.75, 1.0, even="right"),
+        (0.3236612, 0.4017592, 0.6162839, 0.9053291),
     ),
-    # https://github.com/apache/mxnet/issues/11281 and https://github.com/tracel-ai/burn/pull/4765
-    _report("size 4 left", _X4, 4, 1.0, 0.75, 1.0, True, "left", (0.5443311, 0.6473224, 0.6026388, 0.8217118)),
-    _report("size 2 left", _X4, 2, 1.0, 0.75, 1.0, True, "left", (0.7377879, 0.7815899, 0.6619502, 0.5679494)),
-    _report(
-        "size 4 right", _X4, 4, 1.0, 0.75, 1.0, True, "right", (0.3236612, 0.4017592, 0.6162839, 0.9053291)
+    _rounded(
+        "size 2, right",
+        _X4,
+        LrnSettings(2, 1.0, 0.75, 1.0, even="right"),
+        (0.3907950, 0.4413001, 0.4259621, 0.7698004),
     ),
-    _report(
-        "size 2 right", _X4, 2, 1.0, 0.75, 1.0, True, "right", (0.3907950, 0.4413001, 0.4259621, 0.7698004)
-    ),
-    # https://github.com/FluxML/Flux.jl/pull/720: edges are zero-padded, not repeated
-    _report("ones, size 3", _ONES, 3, 1.0, 1.0, 0.0, False, "left", (1 / 2, 1 / 3, 1 / 3, 1 / 2), atol=1e-15),
-    _report("ones, size 5", _ONES, 5, 1.0, 1.0, 0.0, False, "left", (1 / 3, 1 / 4, 1 / 4, 1 / 3), atol=1e-15),
-    _report("ones, size 7", _ONES, 7, 1.0, 1.0, 0.0, False, "left", (1 / 4,) * 4, atol=1e-15),
-    # https://github.com/NVIDIA/caffe/issues/135: the value half precision must come near
-    _report("one channel, x 300", (300.0,), 5, 1e-4, 0.75, 2.0, True, "left", (110.2259,), atol=6e-5),
-    # https://github.com/BVLC/caffe/issues/296: one pixel each of the two that follow
-    _report("max of both pixels", (4.0, 9.0), 5, 1.0, 0.75, 2.0, True, "left", (0.4020219, 0.9045492)),
-    _report("ReLU first", (0.0, 1.0), 5, 1.0, 0.75, 2.0, True, "left", (0.0, 0.5535833)),
+    # https://github.com/FluxML/Flux.jl/pull/720: channels beyond the edge are zeros, not repeats
+    _rounded("ones, 3", _ONES, LrnSettings(3, 1.0, 1.0, 0.0, False), (1 / 2, 1 / 3, 1 / 3, 1 / 2), 1e-15),
+    _rounded("ones, 5", _ONES, LrnSettings(5, 1.0, 1.0, 0.0, False), (1 / 3, 1 / 4, 1 / 4, 1 / 3), 1e-15),
+    _rounded("ones, 7", _ONES, LrnSettings(7, 1.0, 1.0, 0.0, False), (1 / 4, 1 / 4, 1 / 4, 1 / 4), 1e-15),
+    # https://github.com/NVIDIA/caffe/issues/135: what half precision must come near to
+    _rounded("one channel of 300", (300.0,), _MEAN._replace(alpha=1e-4), (110.2259,), 6e-5),
+    # https://github.com/BVLC/caffe/issues/4202 , https://github.com/chainer/chainer/pull/1650
+    _rounded("pool before LRN", (4.0, 9.0), _MEAN, (0.4020219, 0.9045492)),
+    _rounded("ReLU before LRN", (0.0, 1.0), _MEAN, (0.0, 0.5535833)),
 )
 
-
-class LrnSettings(NamedTuple):
-    """Where a network normalises across maps, and how; `columns` are separate windows."""
-
-    size: int
-    alpha: float
-    beta: float
-    k: float
-    divided: bool
-    columns: int = 1
-
-
-# The networks' own settings: [SD], [P] section 3.3, [S] layers-145.cfg, [K], [C2], [C1]. None of the even ones
-# but the notebook's, whose window looks left as PyTorch's does.
+# The networks' own: [SD], [P] section 3.3, [S] layers-145.cfg, [K], [C2], [C1].
 LRN_SETTINGS: dict[str, LrnSettings] = {
-    "single_column": LrnSettings(2, 1e-4, 0.75, 1.0, True),
-    "two_column": LrnSettings(5, 1e-4, 0.75, 2.0, False, 2),
-    "cuda_convnet_2012": LrnSettings(5, 1e-4, 0.75, 2.0, True, 2),
-    "caffe_alexnet": LrnSettings(5, 1e-4, 0.75, 1.0, True),
-    "caffenet": LrnSettings(5, 1e-4, 0.75, 1.0, True),
-    "one_weird_trick_lrn": LrnSettings(5, 1e-4, 0.75, 2.0, True),
-    "cifar_11pct": LrnSettings(5, 1e-3, 0.75, 1.0, True),
+    "single_column": LrnSettings(2, 1e-4, 0.75, 1.0),
+    "two_column": LrnSettings(5, 1e-4, 0.75, 2.0, False, columns=2),
+    "cuda_convnet_2012": LrnSettings(5, 1e-4, 0.75, 2.0, columns=2),
+    "caffe_alexnet": LrnSettings(5, 1e-4, 0.75, 1.0),
+    "caffenet": LrnSettings(5, 1e-4, 0.75, 1.0),
+    "one_weird_trick_lrn": LrnSettings(5, 1e-4, 0.75, 2.0),
+    "cifar_11pct": LrnSettings(5, 1e-3, 0.75, 1.0),
 }
 
 
@@ -513,7 +414,7 @@ INITIALISATION: dict[str, dict[str, Initialisation]] = {
     "cuda_convnet_2012": _initialisation(".01 .01 .03 .03 .03 .01 .01 .01", "0 1 0 1 1 1 1 0", _EIGHT),
     # [K]: 0.1 where the paper has 1, which gave a flat loss
     "caffe_alexnet": _initialisation(".01 .01 .01 .01 .01 .005 .005 .01", "0 .1 0 .1 .1 .1 .1 0", _EIGHT),
-    # [K] bvlc_reference_caffenet; see CAFFENET_BIAS
+    # [K] bvlc_reference_caffenet
     "caffenet": _initialisation(".01 .01 .01 .01 .01 .005 .005 .01", "0 1 0 1 1 1 1 0", _EIGHT),
     # [C2]: the last bias suits logistic outputs
     "one_weird_trick_lrn": _initialisation(".01 .01 .03 .03 .03 .01 .01 .01", "0 1 0 1 1 1 1 -7", _EIGHT),
@@ -566,9 +467,7 @@ class CifarRecipe(NamedTuple):
 
 CIFAR_RECIPES: dict[str, CifarRecipe] = {
     # [S] layer-params-18pct.cfg: all rates divided by 10 after 120 epochs, and again 10 later
-    "cifar_18pct": CifarRecipe(
-        1e-3, 2.0, 0.9, {"conv1": 0.004, "conv2": 0.004, "conv3": 0.004, "fc10": 1.0}
-    ),
+    "cifar_18pct": CifarRecipe(1e-3, 2.0, 0.9, {"conv1": 0.004, "conv2": 0.004, "conv3": 0.004, "fc10": 1.0}),
     "cifar_13pct": CifarRecipe(
         1e-3, 2.0, 0.9, {"conv1": 0.0, "conv2": 0.0, "local3": 0.004, "local4": 0.004, "fc10": 0.004}
     ),
