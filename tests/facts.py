@@ -215,7 +215,7 @@ COLUMN_CHANNELS = {"lrn1": 48, "lrn2": 128}  # each column's share; LRN windows 
 
 
 class LrnSettings(NamedTuple):
-    """y_i = x_i / (k + a * sum of x_j^2 over the window)^beta, with a = alpha / size when `divided`.
+    """y_i = x_i / (k + a * sum of x_j^2 over the window)^beta, with a = alpha / size when `divide_by_size`.
 
     `even` names the side on which an even window holds one channel more; `columns` are equal blocks of
     channels that windows don't cross.
@@ -225,7 +225,7 @@ class LrnSettings(NamedTuple):
     alpha: float
     beta: float
     k: float
-    divided: bool = True
+    divide_by_size: bool = True
     even: str = "left"
     columns: int = 1
 

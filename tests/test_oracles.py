@@ -10,18 +10,6 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 
-def settings(case: facts.LrnSettings) -> dict:
-    return {
-        "size": case.size,
-        "alpha": case.alpha,
-        "beta": case.beta,
-        "k": case.k,
-        "divide_by_size": case.divided,
-        "even": case.even,
-        "columns": case.columns,
-    }
-
-
 # --- The figures
 
 
@@ -82,7 +70,7 @@ def test_pool_size_traces_the_cifar_maps(image: int, widths: tuple[int, ...]) ->
 
 @pytest.mark.parametrize("case", facts.LRN_CASES, ids=lambda case: case.name)
 def test_lrn_check_values(case: facts.LrnCase) -> None:
-    y = oracles.lrn(np.reshape(case.x, (1, -1, 1, 1)), **settings(case.settings)).ravel()
+    y = oracles.lrn(np.reshape(case.x, (1, -1, 1, 1)), **case.settings._asdict()).ravel()
     assert_allclose(y, case.y, rtol=case.rtol, atol=case.atol)
 
 
