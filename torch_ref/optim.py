@@ -1,0 +1,130 @@
+"""The paper's update rule, and the optimizer that a recipe asks for."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, Optimizer
+
+from alexnet_io.errors import UserError
+from torch_ref.recipes import Recipe
+
+
+class MomentumInside(Optimizer):
+    """Momentum with the learning rate inside the velocity (paper, section 5; cuda-convnet and Caffe alike).
+
+    The update is::
+
+        v <- momentum * v - weight_decay * lr * w - lr * gradient
+        w <- w + v
+
+    Equal to `torch.optim.SGD` only while the rate is constant: there the rate multiplies the whole velocity, so
+    a drop acts on past gradients too. The gradient is that of the mean loss over the batch.
+
+    Args:
+        params: Parameters, or groups of them; a group may set `lr`, `lr_multiplier`, `momentum` and
+            `weight_decay` of its own.
+        lr: Learning rate, what schedules change.
+        momentum: Share of the velocity that is kept.
+        weight_decay: Pull towards zero, relative to the rate.
+        lr_multiplier: Factor on `lr`, for biases that learn faster.
+
+    Raises:
+        UserError: A setting is negative, or the momentum is 1 or more.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        lr: float = 0.01,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        lr_multiplier: float = 1.0,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "lr_multiplier": lr_multiplier,
+        }
+        super().__init__(params, defaults)
+        for group in self.param_groups:
+            for name in defaults:
+                if not group[name] >= 0 or (name == "momentum" and group[name] >= 1):
+                    limit = "in [0, 1)" if name == "momentum" else "0 or more"
+                    raise UserError(f"{name}={group[name]} is out of range; choose {limit}")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update every parameter that has a gradient; state holds its velocity as ``velocity``."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            lr = group["lr"] * group["lr_multiplier"]
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                state = self.state[weight]
+                if "velocity" not in state:
+                    state["velocity"] = torch.zeros_like(weight)
+                velocity = state["velocity"]
+                velocity.mul_(group["momentum"])
+                velocity.sub_(weight, alpha=group["weight_decay"] * lr)
+                velocity.sub_(weight.grad, alpha=lr)
+                weight.add_(velocity)
+        return loss
+
+
+def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """A network's parameters grouped by the recipe's rates and decays.
+
+    Layer names are the last but one part of a parameter's name, so wrappers (``module.``) do no harm.
+
+    Returns:
+        Groups with `params`, `lr_multiplier` and `weight_decay`, in order of first appearance.
+    """
+    groups: dict[tuple[float, float], list[Tensor]] = {}
+    for name, parameter in network.named_parameters():
+        layer, kind = name.split(".")[-2:]
+        multiplier, decay = 1.0, recipe.layer_weight_decay.get(layer, recipe.weight_decay)
+        if kind == "bias":
+            multiplier = recipe.bias_lr_multiplier
+            decay = decay if recipe.decay_biases else 0.0
+        groups.setdefault((multiplier, decay), []).append(parameter)
+    return [
+        {"params": parameters, "lr_multiplier": multiplier, "weight_decay": decay}
+        for (multiplier, decay), parameters in groups.items()
+    ]
+
+
+def build_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
+    """The recipe's optimizer over all parameters of a network, at the recipe's first learning rate.
+
+    Raises:
+        UserError: An unknown optimizer.
+    """
+    groups = parameter_groups(network, recipe)
+    match recipe.optimizer:
+        case "momentum_inside":
+            return MomentumInside(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
+        case "sgd":
+            optimizer: Optimizer = SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
+        case "adam":
+            optimizer = Adam(groups, lr=recipe.learning_rate)
+        case _:
+            raise UserError(f"unknown optimizer {recipe.optimizer!r}; choose one of: momentum_inside, sgd, adam")
+    set_learning_rate(optimizer, recipe.learning_rate)
+    return optimizer
+
+
+def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
+    """Set the weights' learning rate; groups with an `lr_multiplier` get theirs by it.
+
+    `MomentumInside` multiplies by itself; PyTorch's optimizers know no multiplier, their groups carry the product.
+    """
+    for group in optimizer.param_groups:
+        inside = isinstance(optimizer, MomentumInside)
+        group["lr"] = rate if inside else rate * group.get("lr_multiplier", 1.0)
