@@ -1,0 +1,132 @@
+"""The settings of a training run, the same for both frameworks. What a recipe decides is None until it does."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from alexnet_io.errors import UserError
+from alexnet_io.settings import setting
+
+MODELS = (
+    "single_column", "two_column", "cuda_convnet_2012", "caffe_alexnet", "caffenet",
+    "one_weird_trick", "one_weird_trick_lrn", "cifar_18pct", "cifar_13pct", "cifar_11pct",
+)  # fmt: skip
+RECIPES = ("blog", "paper", "caffe", "torchvision", "cifar")
+OPTIMIZERS = ("adam", "sgd", "paper")
+SCHEDULES = ("constant", "every_epochs", "every_steps", "at_epochs", "plateau")
+WEIGHT_INITS = ("variant", "pytorch", "paper", "caffe")
+NORMALIZATIONS = ("half", "imagenet", "mean_image", "channel_mean", "channel", "unit")
+PRECISIONS = ("float32", "tf32", "bfloat16", "float64")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where images come from; shared by training, evaluation and prediction."""
+
+    data: str = setting("digits", "digits, folder:PATH, cifar10, cifar100, imagenet:PATH, tfds:NAME or synthetic")
+    data_dir: Path = setting(Path("data"), "where data sets lie that were fetched or prepared earlier")
+    cache_dir: Path | None = setting(None, "where decoded images are kept; the user's cache folder by default")
+    holdout: float | None = setting(
+        None, "share of a folder without test/ or val/ that is kept for testing", above=0, below=1
+    )
+    download: bool = setting(False, "fetch cifar10 or cifar100 into the data directory if it isn't there")
+
+
+@dataclass(frozen=True)
+class TrainSettings(DataSettings):
+    """Train AlexNet or a relative; without any flag, the blog's network on scikit-learn's handwritten digits."""
+
+    model: str = setting("single_column", "the network: " + ", ".join(MODELS), choices=MODELS)
+    recipe: str | None = setting(
+        None, "how to train: " + ", ".join(RECIPES) + "; the network's own by default", choices=RECIPES
+    )
+    image_size: int | None = setting(
+        None, "side of the images the network sees, in pixels", minimum=1, maximum=4096
+    )
+    stored_size: int | None = setting(
+        None, "side of the images in the cache, from which crops are taken, in pixels", minimum=1, maximum=4096
+    )
+    epochs: int | None = setting(None, "passes over the training set", minimum=1)
+    steps: int | None = setting(None, "stop after this many steps, if the epochs don't end sooner", minimum=1)
+    batch_size: int | None = setting(None, "images a step, over all devices", minimum=1)
+    optimizer: str | None = setting(
+        None,
+        "adam; sgd (learning rate outside the velocity, as PyTorch); paper (inside the velocity)",
+        choices=OPTIMIZERS,
+    )
+    learning_rate: float | None = setting(None, "initial learning rate of the weights", above=0)
+    bias_learning_rate_factor: float | None = setting(
+        None, "the biases' learning rate over the weights'", minimum=0
+    )
+    momentum: float | None = setting(None, "share of the velocity kept from step to step", minimum=0, below=1)
+    weight_decay: float | None = setting(None, "L2 penalty on weights, coupled with the gradient", minimum=0)
+    decay_biases: bool | None = setting(None, "whether weight decay touches biases")
+    schedule: str | None = setting(None, "how the learning rate falls: " + ", ".join(SCHEDULES), choices=SCHEDULES)
+    drop_every: int | None = setting(None, "epochs or steps between drops (every_epochs, every_steps)", minimum=1)
+    drop_epochs: list[int] | None = setting(None, "epochs at which it drops (at_epochs)", minimum=0)
+    drop_factor: float | None = setting(None, "what a drop multiplies the learning rate by", above=0, below=1)
+    plateau_patience: int | None = setting(None, "epochs without progress that are tolerated (plateau)", minimum=0)
+    plateau_cooldown: int | None = setting(
+        None, "epochs after a drop in which none are counted (plateau)", minimum=0
+    )
+    weight_init: str | None = setting(None, "initial weights: " + ", ".join(WEIGHT_INITS), choices=WEIGHT_INITS)
+    normalize: str | None = setting(
+        None,
+        "half ((x/255-0.5)/0.5), imagenet (torchvision's mean and std), mean_image or channel_mean (subtracted on "
+        "the 0..255 scale), channel (mean and std of the training set), unit (x/255)",
+        choices=NORMALIZATIONS,
+    )
+    crop: bool | None = setting(None, "random crops from the stored images in training")
+    flip: bool | None = setting(None, "random horizontal flips in training")
+    color_noise: bool | None = setting(None, "the paper's PCA colour noise in training")
+    dropout: float | None = setting(None, "share of units dropped after fc6 and fc7", minimum=0, below=1)
+    span_columns: bool = setting(False, "let the LRN windows of two_column span both columns")
+    precision: str = setting("float32", "arithmetic: " + ", ".join(PRECISIONS), choices=PRECISIONS)
+    devices: str = setting("all", "all, a count, or ids such as 0,2")
+    seed: int = setting(0, "of weights, order, dropout and augmentation", minimum=0, maximum=2**31 - 1)
+    output: Path | None = setting(None, "the run's directory; runs/TIME-MODEL-DATA by default")
+    resume: bool = setting(False, "go on with the run in --output", action=True)
+    strict_resume: bool = setting(
+        False, "refuse a damaged checkpoint instead of using the one before", action=True
+    )
+    checkpoint_seconds: float = setting(60.0, "save no more often than this; the end is always saved", minimum=0)
+    evaluate_every: int = setting(1, "epochs between evaluations on the test set", minimum=1)
+    max_bad_images: int = setting(100, "undecodable images that are skipped before the run is refused", minimum=0)
+    tensorboard: bool = setting(False, "write TensorBoard event files too")
+    dry_run: bool = setting(False, "check everything, build one step, and stop", action=True)
+    print_config: bool = setting(False, "print the settings that would run, as YAML, and stop", action=True)
+
+
+def fill(settings: TrainSettings, **values: Any) -> TrainSettings:
+    """The settings with `values` in place of what is still None."""
+    return replace(settings, **{name: value for name, value in values.items() if getattr(settings, name) is None})
+
+
+# What the default data set runs with, where neither the command line nor a file says otherwise: the blog's recipe
+# at a size that a laptop trains in two minutes. 67 pixels is the smallest image that single_column takes.
+DIGITS = {"image_size": 67, "batch_size": 32, "epochs": 8}
+
+
+def data_defaults(settings: TrainSettings) -> TrainSettings:
+    """The settings with what suits the data set in place of None, before the recipe has its say."""
+    if settings.data == "digits" and settings.model == "single_column" and settings.recipe in (None, "blog"):
+        return fill(settings, **DIGITS)
+    return settings
+
+
+def stored_size(settings: TrainSettings, image_size: int) -> int:
+    """Side of the stored images: 256 for crops of 224 or 227, 32 for crops of 24, 8/7 of other crops.
+
+    Raises:
+        UserError: the stored images are smaller than what is cut from them.
+    """
+    usual = {224: 256, 227: 256, 24: 32}
+    side = settings.stored_size or (
+        usual.get(image_size, round(image_size * 8 / 7)) if settings.crop else image_size
+    )
+    if side < image_size:
+        raise UserError(
+            f"--stored-size {side} is smaller than --image-size {image_size}, which is cut from it: "
+            f"make it at least {image_size}"
+        )
+    return side

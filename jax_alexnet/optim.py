@@ -1,0 +1,98 @@
+"""Optimizers as optax chains whose learning rate is an argument of each update.
+
+The rate comes in from outside because a plateau schedule knows it only after an evaluation. Weight decay is
+always coupled: it joins the gradient before momentum or Adam see it, as in PyTorch and in the paper.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import optax
+from jax import Array
+
+from alexnet_io.train_settings import TrainSettings
+from jax_alexnet.variants import Variant
+
+Tree = Any
+
+
+class Velocity(NamedTuple):
+    """The paper's momentum variable, one array for each parameter."""
+
+    velocity: Tree
+
+
+def paper_momentum(momentum: float, decay: Tree, factors: Tree) -> optax.GradientTransformationExtraArgs:
+    """v <- m v - lr d w - lr g; w <- w + v, with the learning rate inside the velocity [P section 5].
+
+    PyTorch and optax keep it outside, v <- m v + g; w <- w - lr v, which is the same only while lr is constant.
+
+    Args:
+        momentum: m, 0.9 in the paper.
+        decay: d for each parameter, a tree of floats; 0.0005 in the paper.
+        factors: what multiplies `learning_rate` for each parameter, a tree of floats.
+    """
+
+    def init(params: Tree) -> Velocity:
+        return Velocity(jax.tree.map(jax.numpy.zeros_like, params))
+
+    def update(grads: Tree, state: Velocity, params: Tree = None, *, learning_rate: Array, **_: Any):
+        def one(g: Array, v: Array, w: Array, d: float, factor: float) -> Array:
+            rate = (learning_rate * factor).astype(w.dtype)
+            return momentum * v - rate * (g + d * w)
+
+        velocity = jax.tree.map(one, grads, state.velocity, params, decay, factors)
+        return velocity, Velocity(velocity)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def add_decay(decay: Tree) -> optax.GradientTransformation:
+    """Adds d w to the gradient, with a d for each parameter."""
+
+    def update(grads: Tree, state: optax.EmptyState, params: Tree = None):
+        return jax.tree.map(lambda g, w, d: g + d * w if d else g, grads, params, decay), state
+
+    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+
+
+def descend(factors: Tree) -> optax.GradientTransformationExtraArgs:
+    """Multiplies by minus the learning rate that comes with the update, times each parameter's factor."""
+
+    def update(updates: Tree, state: optax.EmptyState, params: Tree = None, *, learning_rate: Array, **_: Any):
+        def one(u: Array, factor: float) -> Array:
+            return -(learning_rate * factor).astype(u.dtype) * u
+
+        return jax.tree.map(one, updates, factors), state
+
+    return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
+
+
+def make_optimizer(
+    settings: TrainSettings, variant: Variant, params: Tree
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer of completed settings; `update` takes `learning_rate`, a scalar array.
+
+    Args:
+        settings: completed by a recipe.
+        variant: its per-layer weight decay applies where the recipe is `cifar`.
+        params: the tree {layer: {"kernel", "bias"}} or its shapes.
+    """
+    assert settings.weight_decay is not None and settings.momentum is not None
+    by_layer = dict(variant.weight_decay) if settings.recipe == "cifar" else {}
+
+    def decay_of(path: tuple[Any, ...], _: Any) -> float:
+        layer, kind = (entry.key for entry in path[-2:])
+        if kind == "bias" and not settings.decay_biases:
+            return 0.0
+        return float(by_layer.get(layer, settings.weight_decay))
+
+    def factor_of(path: tuple[Any, ...], _: Any) -> float:
+        return float(settings.bias_learning_rate_factor or 0.0) if path[-1].key == "bias" else 1.0
+
+    decay = jax.tree_util.tree_map_with_path(decay_of, params)
+    factors = jax.tree_util.tree_map_with_path(factor_of, params)
+    if settings.optimizer == "paper":
+        return paper_momentum(settings.momentum, decay, factors)
+    middle = optax.scale_by_adam() if settings.optimizer == "adam" else optax.trace(settings.momentum)
+    return optax.with_extra_args_support(optax.chain(add_decay(decay), middle, descend(factors)))

@@ -1,0 +1,84 @@
+"""Learning rates by epoch and step, in Python floats on the host, so that both frameworks can be held to them."""
+
+import math
+from dataclasses import dataclass
+
+from alexnet_io.train_settings import TrainSettings
+
+
+@dataclass
+class Plateau:
+    """Divide the learning rate when a metric that should fall has stopped falling.
+
+    Counts exactly as `torch.optim.lr_scheduler.ReduceLROnPlateau` in its `min`, `rel` mode: progress means a value
+    below (1 - threshold) * best; more than `patience` epochs in a row without it multiply the learning rate by
+    `factor`; in the `cooldown` epochs after that, epochs without progress don't count.
+    """
+
+    learning_rate: float
+    factor: float
+    patience: int
+    cooldown: int
+    threshold: float = 1e-4
+    best: float = math.inf
+    bad_epochs: int = 0
+    cooldown_left: int = 0
+
+    def update(self, metric: float) -> float:
+        """Count one epoch's metric; returns the learning rate for the next."""
+        if metric < self.best * (1 - self.threshold):
+            self.best, self.bad_epochs = metric, 0
+        else:
+            self.bad_epochs += 1
+        if self.cooldown_left > 0:
+            self.cooldown_left -= 1
+            self.bad_epochs = 0
+        if self.bad_epochs > self.patience:
+            lowered = self.learning_rate * self.factor
+            if self.learning_rate - lowered > 1e-8:  # PyTorch leaves differences below its `eps` alone
+                self.learning_rate = lowered
+            self.cooldown_left, self.bad_epochs = self.cooldown, 0
+        return self.learning_rate
+
+    def state(self) -> dict[str, float | int]:
+        """What a checkpoint must hold to go on counting."""
+        names = ("learning_rate", "best", "bad_epochs", "cooldown_left")
+        return {name: getattr(self, name) for name in names}
+
+    def restore(self, state: dict[str, float | int]) -> None:
+        """Go on from `state()`."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+def learning_rate(settings: TrainSettings, epoch: int, step: int, plateau: Plateau | None = None) -> float:
+    """Learning rate of the weights.
+
+    Args:
+        settings: completed by a recipe.
+        epoch: epochs finished before this step, from 0; drops at epoch 30 are first felt in epoch 30.
+        step: steps done before this one, from 0.
+        plateau: the counter, if the schedule is `plateau`.
+    """
+    base, factor = settings.learning_rate, settings.drop_factor
+    assert base is not None and factor is not None
+    match settings.schedule:
+        case "plateau":
+            assert plateau is not None
+            return plateau.learning_rate
+        case "every_epochs":
+            return base * factor ** (epoch // (settings.drop_every or 1))
+        case "every_steps":
+            return base * factor ** (step // (settings.drop_every or 1))
+        case "at_epochs":
+            return base * factor ** sum(epoch >= drop for drop in settings.drop_epochs or ())
+    return base
+
+
+def plateau_for(settings: TrainSettings) -> Plateau | None:
+    """A fresh counter if the schedule asks for one."""
+    if settings.schedule != "plateau":
+        return None
+    assert settings.learning_rate and settings.drop_factor
+    patience, cooldown = settings.plateau_patience or 0, settings.plateau_cooldown or 0
+    return Plateau(settings.learning_rate, settings.drop_factor, patience, cooldown)
