@@ -77,8 +77,8 @@ def plain(value: Any) -> Any:
         return os.fspath(value)
     if isinstance(value, (bool, int, float, str)):  # subclasses: numpy.float64, enum members, ...
         return next(kind(value) for kind in (bool, int, float, str) if isinstance(value, kind))
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
+    if callable(to_list := getattr(value, "tolist", None)):
+        return plain(to_list())
     raise TypeError(f"{value!r} of type {type(value).__name__} can't be written as JSON")
 
 

@@ -230,8 +230,8 @@ def restore_newest(
     ]
     if reasons:
         raise UserError(
-            f"no intact checkpoint is left in {printable_path(directory)} ({'; '.join(reasons)}): restore one from "
-            "a copy, or start a new run with another --output."
+            f"no intact checkpoint is left in {printable_path(directory)} ({'; '.join(reasons)}): "
+            "restore one from a copy, or start a new run with another --output."
         )
     return None
 

@@ -154,7 +154,9 @@ def like(leaf: Any, array: np.ndarray) -> Any:
     """`array`, made a typed PRNG key if the template's `leaf` is one."""
     import jax
 
-    return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if _is_key(leaf) else array
+    if not _is_key(leaf):
+        return array
+    return jax.random.wrap_key_data(jax.numpy.asarray(array), impl=jax.random.key_impl(leaf))
 
 
 def _is_key(leaf: Any) -> bool:
@@ -180,5 +182,9 @@ def structure_differences(manifest: Manifest, leaves: Mapping[str, Any], partial
         shape, dtype = np.shape(leaf), np.dtype(getattr(leaf, "dtype", None) or np.asarray(leaf).dtype).name
         if (shape, dtype) != (saved.shape, saved.dtype):
             other.append(f"{name}: saved {saved.dtype}{list(saved.shape)}, asked for {dtype}{list(shape)}")
-    extra = [] if partial else [f"{name} is only there" for name in manifest.leaves if name not in leaves]
+    extra = (
+        []
+        if partial
+        else [f"{name} is only in the checkpoint" for name in sorted(manifest.leaves.keys() - leaves)]
+    )
     return other + absent + extra

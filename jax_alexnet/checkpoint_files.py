@@ -105,6 +105,11 @@ def set_aside(path: Path) -> Path | None:
         return None
 
 
+def set_aside_before(directory: Path) -> list[str]:
+    """The names of the checkpoints that were set aside, now or by an earlier run."""
+    return [atomic_file.printable_path(path.name) for path in entries(directory) if BAD in path.suffixes]
+
+
 def prune(directory: Path, keep: int) -> None:
     """Removes all complete checkpoints but the `keep` newest and the best."""
     found = checkpoints(directory)

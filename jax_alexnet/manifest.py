@@ -68,7 +68,7 @@ def digest(array: np.ndarray) -> str:
     """SHA-256 of an array's bytes in C order, as hexadecimal."""
     import numpy as np
 
-    return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).hexdigest()
 
 
 def write(directory: Path, manifest: Manifest) -> None:
