@@ -23,7 +23,7 @@ class Velocity(NamedTuple):
 
 
 def paper_momentum(momentum: float, decay: Tree, factors: Tree) -> optax.GradientTransformationExtraArgs:
-    """v <- m v - lr d w - lr g; w <- w + v, with the learning rate inside the velocity [P section 5].
+    """The update v <- m v - lr d w - lr g; w <- w + v, with the learning rate inside the velocity [P section 5].
 
     PyTorch and optax keep it outside, v <- m v + g; w <- w - lr v, which is the same only while lr is constant.
 

@@ -1,0 +1,136 @@
+"""One training step and one evaluation step, pure functions compiled over a mesh of devices."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jax_alexnet import augment
+from jax_alexnet.devices import compiler_options
+from jax_alexnet.model import AlexNet
+
+Tree = Any
+
+
+class TrainState(NamedTuple):
+    """All that a step changes."""
+
+    step: Array  # int32: steps done
+    params: Tree
+    opt_state: Tree
+
+
+class Batch(NamedTuple):
+    """A global batch; rows of weight 0 only fill it up."""
+
+    images: Array  # uint8 (batch, height, width, 3)
+    labels: Array  # int32 (batch,)
+    weights: Array  # float32 (batch,)
+
+
+class Metrics(NamedTuple):
+    """Sums over the batch's real examples."""
+
+    loss: Array
+    top1: Array
+    top5: Array
+    examples: Array
+
+
+def make_train_step(
+    model: AlexNet,
+    optimizer: optax.GradientTransformationExtraArgs,
+    augmentation: augment.Augmentation,
+    mesh: Mesh,
+) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Compiled (state, batch, learning_rate, key, statistics) -> (state, metrics).
+
+    The batch is split over the mesh's `data` axis; parameters and optimizer state are replicated. The gradient
+    is that of the mean loss over the batch's real examples, whatever their split: each device sums over its own,
+    and one float32 reduction adds the sums. `key` is folded by the step; the state's buffers are donated.
+    """
+
+    def local_step(state: TrainState, batch: Batch, learning_rate: Array, key: Array, statistics: Tree):
+        here = batch.images.shape[0]
+        first = jax.lax.axis_index("data") * here
+        augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+        places = first + jnp.arange(here)
+        draws = augment.draw(augment_key, places, augmentation, batch.images.shape[1:3])
+        images = augment.apply(batch.images, draws, augmentation, statistics)
+
+        def loss_sum(params: Tree) -> tuple[Array, Metrics]:
+            logits = model.apply(
+                {"params": params}, images, train=True, first_example=first, rngs={"dropout": dropout_key}
+            )
+            metrics = measure(logits, batch)
+            return metrics.loss, metrics
+
+        # Parameters marked as differing between devices keep autodiff from reducing by itself, layer by layer
+        # and in the compute dtype; the one sum below is in the parameters' own dtype.
+        varying = jax.tree.map(lambda leaf: jax.lax.pcast(leaf, "data", to="varying"), state.params)
+        grads, metrics = jax.grad(loss_sum, has_aux=True)(varying)
+        grads, metrics = jax.lax.psum((grads, metrics), "data")
+        grads = jax.tree.map(lambda g: g / metrics.examples.astype(g.dtype), grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, learning_rate=learning_rate)
+        return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), metrics
+
+    sharded = jax.shard_map(local_step, mesh=mesh, in_specs=(P(), P("data"), P(), P(), P()), out_specs=(P(), P()))
+    options = compiler_options(mesh.devices.flat[0].platform)
+    return jax.jit(sharded, donate_argnums=0, compiler_options=options)
+
+
+def make_eval_step(
+    model: AlexNet, augmentation: augment.Augmentation, mesh: Mesh
+) -> Callable[[Tree, Batch, Tree], tuple[Array, Array]]:
+    """Compiled (params, batch, statistics) -> (logits (batch, classes) float32, loss of each example (batch,))."""
+
+    def local_step(params: Tree, batch: Batch, statistics: Tree) -> tuple[Array, Array]:
+        images = augment.apply(batch.images, None, augmentation.for_evaluation, statistics)
+        logits = model.apply({"params": params}, images, train=False)
+        wide = _wide(logits)
+        return wide, optax.softmax_cross_entropy_with_integer_labels(wide, batch.labels)
+
+    sharded = jax.shard_map(
+        local_step, mesh=mesh, in_specs=(P(), P("data"), P()), out_specs=(P("data"), P("data"))
+    )
+    return jax.jit(sharded, compiler_options=compiler_options(mesh.devices.flat[0].platform))
+
+
+def measure(logits: Array, batch: Batch) -> Metrics:
+    """Sums of cross-entropy, top-1 and top-5 hits over the real examples of `batch`.
+
+    A class counts as above the right one if its logit is larger, or equal with a smaller index, so that ties
+    are broken as a stable sort would.
+    """
+    wide = _wide(logits)
+    weights = batch.weights.astype(wide.dtype)
+    losses = optax.softmax_cross_entropy_with_integer_labels(wide, batch.labels)
+    right = jnp.take_along_axis(wide, batch.labels[:, None], axis=1)
+    earlier = jnp.arange(wide.shape[1])[None] < batch.labels[:, None]
+    rank = jnp.sum((wide > right) | ((wide == right) & earlier), axis=1)
+    return Metrics(
+        loss=jnp.sum(weights * losses),
+        top1=jnp.sum(weights * (rank < 1)),
+        top5=jnp.sum(weights * (rank < 5)),
+        examples=jnp.sum(weights),
+    )
+
+
+def _wide(logits: Array) -> Array:
+    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+
+
+def replicate(tree: Tree, mesh: Mesh) -> Tree:
+    """`tree` on every device of the mesh."""
+    return jax.device_put(tree, NamedSharding(mesh, P()))
+
+
+def split(batch: Batch, mesh: Mesh) -> Batch:
+    """`batch`, NumPy arrays of this process's rows, spread over the mesh's `data` axis."""
+    sharding = NamedSharding(mesh, P("data"))
+    return Batch(*(jax.make_array_from_process_local_data(sharding, leaf) for leaf in batch))
