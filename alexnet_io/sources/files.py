@@ -1,0 +1,81 @@
+"""Image files as they lie on disk: a listing that can be read by number, and its fingerprint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from alexnet_io.decoding import EXTENSIONS
+from alexnet_io.sources.dataset import digest
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """Undecoded images.
+
+    Attributes:
+        names: one for each image, for people: the path inside the data folder.
+        sizes: bytes of each.
+        read: gives the bytes of image number i; called from several threads.
+        fingerprint: changes when a file is added, removed, replaced or touched.
+    """
+
+    names: Sequence[str]
+    sizes: Sequence[int]
+    read: Callable[[int], bytes]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def files_on_disk(root: Path, names: Sequence[str]) -> EncodedImages:
+    """The files `root / name`, fingerprinted by path, size and time of change.
+
+    Raises:
+        OSError: a file vanished since it was listed.
+    """
+    stats = [os.stat(os.path.join(root, name)) for name in names]
+    stamps = (f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}" for name, stat in zip(names, stats, strict=True))
+
+    def read(index: int) -> bytes:
+        with open(os.path.join(root, names[index]), "rb", buffering=0) as file:
+            return file.readall()
+
+    fingerprint = digest(str(root.resolve()), *stamps)
+    return EncodedImages(names, [stat.st_size for stat in stats], read, fingerprint)
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the visible folders in `folder`, sorted by code point."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
+def image_names(folder: Path, ignored: dict[str, int] | None = None) -> Iterator[str]:
+    """Paths, relative to `folder`, of the images in it and below, in the order of torchvision's `ImageFolder`.
+
+    Hidden files and folders are passed over, links are followed, once. `ignored` counts the files passed over
+    because of their extension.
+    """
+    seen: set[str] = set()
+    walk: list[tuple[str, list[str]]] = []
+    for parent, inner, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        if real in seen:  # a link to a folder that was already walked
+            inner.clear()
+            continue
+        seen.add(real)
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        walk.append((parent, files))
+    for parent, files in sorted(walk):
+        for name in sorted(files):
+            extension = os.path.splitext(name)[1].lower()
+            if name.startswith("."):
+                continue
+            if extension in EXTENSIONS:
+                yield os.path.relpath(os.path.join(parent, name), folder)
+            elif ignored is not None:
+                ignored[extension] = ignored.get(extension, 0) + 1

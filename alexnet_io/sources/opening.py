@@ -1,0 +1,86 @@
+"""`open_source`: from what `--data` says to a `DataSet`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alexnet_io.cache import Progress
+from alexnet_io.decoding import Resizing
+from alexnet_io.errors import UserError
+from alexnet_io.sources.dataset import DataSet
+from alexnet_io.sources.specs import parse_spec
+
+FITS = ("crop", "stretch")
+FOLDER_SIZE = 256  # the paper's: shorter side 256, central 256x256
+
+
+def open_source(
+    spec: str,
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    fit: str = "crop",
+    short_side: int | None = None,
+    data_dir: str | Path = "data",
+    cache_dir: str | Path | None = None,
+    holdout: float | None = None,
+    download: bool = False,
+    seed: int = 0,
+    max_bad: int = 10,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> DataSet:
+    """Opens a data source.
+
+    Args:
+        spec: `digits`, `folder:PATH`, `cifar10`, `cifar100`, `imagenet:PATH`, `tfds:NAME` or `synthetic`.
+        image_size: side, or (height, width), of the images handed out. None: as they are for `digits` (8),
+            CIFAR (32) and `synthetic` (32), and 256 for the others.
+        fit: "crop" brings the shorter side to `short_side` and cuts out the centre; "stretch" ignores proportions.
+        short_side: for "crop"; default the larger side of `image_size`.
+        data_dir: where CIFAR and tfds data lie.
+        cache_dir: where decoded images are kept; default `$XDG_CACHE_HOME/jax_alexnet`.
+        holdout: share of each class kept for testing, for a folder without test images.
+        download: allows fetching CIFAR.
+        seed: for `synthetic`.
+        max_bad: unreadable files tolerated.
+        threads: decoding threads; default one a core.
+        progress: called with files done, files in all, and what is being done.
+
+    Raises:
+        UserError: anything that keeps the data from being used, with what to do about it.
+    """
+    wanted = parse_spec(spec)
+    resizing = _resizing(image_size, fit, short_side)
+    if holdout is not None and wanted.kind != "folder":
+        raise UserError(f"--holdout is for folder:PATH only; {wanted.kind} has a test split of its own")
+    if wanted.kind == "digits":
+        from alexnet_io.sources.digits import open_digits
+
+        return open_digits(resizing)
+    if wanted.kind == "folder":
+        from alexnet_io.sources.folder import Preparing, open_folder
+
+        preparing = Preparing(
+            resizing or Resizing(FOLDER_SIZE, FOLDER_SIZE, FOLDER_SIZE),
+            None if cache_dir is None else Path(cache_dir),
+            threads,
+            max_bad,
+            progress,
+        )
+        return open_folder(Path(wanted.argument).expanduser(), preparing, holdout)
+    raise UserError(f"data source {wanted.kind} is not available yet")
+
+
+def _resizing(image_size: int | tuple[int, int] | None, fit: str, short_side: int | None) -> Resizing | None:
+    if fit not in FITS:
+        raise UserError(f"images are fitted by {' or '.join(FITS)}, not {fit!r}")
+    if image_size is None:
+        if short_side is not None:
+            raise UserError("a shorter side needs an image size: give both")
+        return None
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if fit == "stretch":
+        if short_side is not None:
+            raise UserError("stretched images keep no proportions: leave out the shorter side, or fit by crop")
+        return Resizing(height, width)
+    return Resizing(height, width, short_side or max(height, width))

@@ -1,0 +1,66 @@
+"""What `--data` may say, checked before anything slow is imported."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+from alexnet_io.errors import UserError
+
+# Name, and what follows the colon: "" nothing, "PATH" or "NAME" required, "[...]" optional.
+KINDS = {
+    "digits": "",
+    "folder": "PATH",
+    "cifar10": "",
+    "cifar100": "",
+    "imagenet": "PATH",
+    "tfds": "NAME",
+    "synthetic": "[classes=N,train=N,test=N]",
+}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A parsed data specification: `folder:/pictures` is kind "folder", argument "/pictures"."""
+
+    kind: str
+    argument: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.argument}" if self.argument else self.kind
+
+
+def parse_spec(text: str) -> Spec:
+    """Parses `text`, one of `usage()`.
+
+    Raises:
+        UserError: no such source (the nearest name is given), or its path or name is missing or unexpected.
+    """
+    kind, colon, argument = text.partition(":")
+    if kind not in KINDS:
+        hint = difflib.get_close_matches(kind.lower(), KINDS, n=1, cutoff=0.5)
+        if Path(text).is_dir():
+            advice = f"for a folder of images say folder:{text}"
+        elif hint:
+            advice = f"did you mean {hint[0]}{':' if KINDS[hint[0]].isalpha() else ''}{argument}?"
+        else:
+            advice = "choose one of these"
+        raise UserError(f"unknown data source {text!r}: {advice} (valid: {usage()})")
+    wanted = KINDS[kind]
+    if wanted.isalpha() and not argument:
+        raise UserError(f"data source {text!r} needs {kind}:{wanted}, as in {_EXAMPLES[kind]}")
+    if not wanted and colon:
+        raise UserError(f"data source {kind!r} takes nothing after its name, but {text!r} was given")
+    return Spec(kind, argument)
+
+
+def usage() -> str:
+    """All valid specifications, for help texts and errors."""
+    return ", ".join(
+        kind + (f":{wanted}" if wanted.isalpha() else wanted.replace("[", "[:", 1))
+        for kind, wanted in KINDS.items()
+    )
+
+
+_EXAMPLES = {"folder": "folder:/home/me/pictures", "imagenet": "imagenet:/data/imagenet", "tfds": "tfds:mnist"}
