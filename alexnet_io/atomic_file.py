@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_io.errors import UserError
+from alexnet_io.printing import printable_path
 
 PARTIAL_SUFFIX = ".partial"
 
@@ -93,8 +94,3 @@ def naming_the_path(action: str, path: Path) -> Iterator[None]:
             f"cannot {action} {printable_path(path)}: {reason}. Free some space there, make the directory "
             "writable, or choose another place with --output."
         ) from error
-
-
-def printable_path(path: Path | str) -> str:
-    """`path` as text that any terminal takes: bytes that are not UTF-8 are shown as escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")

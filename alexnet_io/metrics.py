@@ -19,8 +19,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from alexnet_io import atomic_file
-from alexnet_io.atomic_file import printable_path
 from alexnet_io.errors import UserError
+from alexnet_io.printing import printable_path
 
 JSONL = "metrics.jsonl"
 CSV = "metrics.csv"

@@ -26,8 +26,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from alexnet_io import atomic_file
-from alexnet_io.atomic_file import printable_path
 from alexnet_io.errors import UserError
+from alexnet_io.printing import printable_path
 from jax_alexnet import checkpoint_arrays, checkpoint_files
 from jax_alexnet import manifest as manifests
 from jax_alexnet.checkpoint_files import Checkpoint, PathLike, best, checkpoints, newest, remove_leftovers

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alexnet_io import atomic_file
-from alexnet_io.atomic_file import printable_path
 from alexnet_io.errors import UserError
+from alexnet_io.printing import printable_path
 from jax_alexnet import manifest as manifests
 from jax_alexnet.manifest import DamagedCheckpoint, Manifest
 

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 from alexnet_io import atomic_file
+from alexnet_io.printing import printable_path
 from jax_alexnet import manifest as manifests
 from jax_alexnet.manifest import DamagedCheckpoint, Manifest
 
@@ -107,7 +108,7 @@ def set_aside(path: Path) -> Path | None:
 
 def set_aside_before(directory: Path) -> list[str]:
     """The names of the checkpoints that were set aside, now or by an earlier run."""
-    return [atomic_file.printable_path(path.name) for path in entries(directory) if BAD in path.suffixes]
+    return [printable_path(path.name) for path in entries(directory) if BAD in path.suffixes]
 
 
 def prune(directory: Path, keep: int) -> None:

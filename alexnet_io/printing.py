@@ -1,0 +1,88 @@
+"""Printing that survives what it meets: closed pipes, full disks, narrow encodings, hostile file names."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import unicodedata
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+BROKEN_PIPE_EXIT = 141  # 128 + SIGPIPE, what a shell reports for a program that the closed pipe ended
+_DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def printable_path(path: str | os.PathLike[str]) -> str:
+    r"""A file name on one line, for any terminal: bytes that aren't UTF-8 as \xff, control characters escaped."""
+    return "".join(map(_printable_character, os.fspath(path)))
+
+
+def _printable_character(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte that isn't UTF-8 (surrogateescape)
+        return f"\\x{code - 0xDC00:02x}"
+    # Controls, lone surrogates, line separators, and what reverses the direction of the text.
+    if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in _DIRECTIONS:
+        return character.encode("unicode_escape").decode()
+    return character
+
+
+def say(text: str, stream: TextIO | None = None) -> bool:
+    """Prints `text` as a line at once. If nobody reads the stream any more, it falls silent for good.
+
+    Args:
+        text: may hold characters that the stream's encoding lacks; they are escaped.
+        stream: standard output by default.
+
+    Returns:
+        Whether the line could be written.
+    """
+    stream = sys.stdout if stream is None else stream
+    if stream is None or stream.closed:
+        return False
+    try:
+        stream.write(encodable(text, stream) + "\n")
+        stream.flush()
+    except OSError:  # a closed pipe, a terminal that hung up, a full disk behind a redirection
+        silence(stream)
+        return False
+    return True
+
+
+def encodable(text: str, stream: TextIO) -> str:
+    """`text` with what the stream's encoding lacks as escapes."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def silence(stream: TextIO) -> None:
+    """Sends all that `stream` still holds and gets to nowhere, so that closing it at exit can't fail."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, stream.fileno())
+        finally:
+            os.close(nowhere)
+
+
+@contextlib.contextmanager
+def tolerant_output() -> Iterator[None]:
+    """For a command's whole run: escapes what the terminal can't show, and ends quietly at a closed pipe.
+
+    Raises:
+        SystemExit: with BROKEN_PIPE_EXIT, if the reader of standard output went away.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure: Any = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+    try:
+        yield
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                silence(stream)
+        raise SystemExit(BROKEN_PIPE_EXIT) from None
