@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_io.errors import UserError
-from alexnet_io.printing import printable_path
+from alexnet_io.printing import printable
 
 PARTIAL_SUFFIX = ".partial"
 
@@ -91,6 +91,6 @@ def naming_the_path(action: str, path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(
-            f"cannot {action} {printable_path(path)}: {reason}. Free some space there, make the directory "
+            f"cannot {action} {printable(path)}: {reason}. Free some space there, make the directory "
             "writable, or choose another place with --output."
         ) from error

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from alexnet_io import atomic_file
 from alexnet_io.errors import UserError
-from alexnet_io.printing import printable_path
+from alexnet_io.printing import printable
 
 JSONL = "metrics.jsonl"
 CSV = "metrics.csv"
@@ -74,7 +74,7 @@ class MetricsWriter:
         self.path = Path(directory).resolve() / JSONL
         self._csv_path = self.path.with_name(CSV)
         if resume_step is None and self.path.exists() and self.path.stat().st_size:
-            raise UserError(f"{printable_path(self.path)} already holds a run's metrics: choose another --output.")
+            raise UserError(f"{printable(self.path)} already holds a run's metrics: choose another --output.")
         rows = repair(self.path.parent, -1 if resume_step is None else resume_step)
         self._last = {row.split: row.step for row in rows}
         with atomic_file.naming_the_path("write", self.path):
@@ -136,9 +136,9 @@ def read_metrics(path: str | os.PathLike[str]) -> list[MetricsRow]:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"no metrics at {printable_path(path)}: pass the directory that training wrote.") from None
+        raise UserError(f"no metrics at {printable(path)}: pass the directory that training wrote.") from None
     except OSError as error:
-        raise UserError(f"cannot read {printable_path(path)}: {error.strerror or error}.") from error
+        raise UserError(f"cannot read {printable(path)}: {error.strerror or error}.") from error
     whole, _, _ = content.rpartition(b"\n")
     rows = []
     for number, line in enumerate(whole.split(b"\n") if whole else [], start=1):
@@ -146,7 +146,7 @@ def read_metrics(path: str | os.PathLike[str]) -> list[MetricsRow]:
             rows.append(_parse(line))
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise UserError(
-                f"{printable_path(path)}, line {number} is no row of metrics ({error}): "
+                f"{printable(path)}, line {number} is no row of metrics ({error}): "
                 "resuming the run repairs the file."
             ) from None
     return rows

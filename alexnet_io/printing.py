@@ -13,9 +13,9 @@ BROKEN_PIPE_EXIT = 141  # 128 + SIGPIPE, what a shell reports for a program that
 _DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
-def printable_path(path: str | os.PathLike[str]) -> str:
+def printable(name: str | os.PathLike[str]) -> str:
     r"""A file name on one line, for any terminal: bytes that aren't UTF-8 as \xff, control characters escaped."""
-    return "".join(map(_printable_character, os.fspath(path)))
+    return "".join(map(_printable_character, os.fspath(name)))
 
 
 def _printable_character(character: str) -> str:

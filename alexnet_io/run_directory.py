@@ -28,7 +28,7 @@ from typing import IO, Any, Self
 
 from alexnet_io import atomic_file
 from alexnet_io.errors import UserError
-from alexnet_io.printing import printable_path
+from alexnet_io.printing import printable
 
 LOCK = ".lock"
 DESCRIPTION = "run.json"
@@ -164,12 +164,12 @@ def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
         UserError: there is no run there, or its description is damaged or of an unknown format.
     """
     file = Path(path).expanduser().resolve() / DESCRIPTION
-    shown = printable_path(file)
+    shown = printable(file)
     remedy = "pass the directory that training wrote (its --output)"
     try:
         description = json.loads(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"no run in {printable_path(file.parent)}: {DESCRIPTION} is missing; {remedy}.") from None
+        raise UserError(f"no run in {printable(file.parent)}: {DESCRIPTION} is missing; {remedy}.") from None
     except OSError as error:
         raise UserError(f"cannot read {shown}: {error.strerror or error}; {remedy}.") from error
     except (ValueError, RecursionError) as error:
@@ -198,7 +198,7 @@ def package_versions() -> dict[str, str]:
 
 def _check_contents(path: Path, resume: bool) -> None:
     """Refuses a directory that this run must not write into."""
-    shown = printable_path(path)
+    shown = printable(path)
     if path.exists() and not path.is_dir():
         raise UserError(f"{shown} is a file; --output takes a directory.")
     with atomic_file.naming_the_path("look into", path):
@@ -210,7 +210,7 @@ def _check_contents(path: Path, resume: bool) -> None:
     # What a run leaves that was killed before run.json existed is no reason to refuse.
     foreign = [name for name in entries if name not in (LOCK, SETTINGS) and not _is_leftover(name)]
     if foreign:
-        listed = ", ".join(printable_path(name) for name in foreign[:3]) + (", ..." if foreign[3:] else "")
+        listed = ", ".join(printable(name) for name in foreign[:3]) + (", ..." if foreign[3:] else "")
         raise UserError(
             f"{shown} holds files that are no run's ({listed}): choose another --output, or empty it yourself."
         )
@@ -231,7 +231,7 @@ def _take_lock(path: Path) -> IO[str]:
 
     def in_use(holder: str) -> UserError:
         return UserError(
-            f"{printable_path(path)} is in use by {holder}: choose another --output, or wait until it ends."
+            f"{printable(path)} is in use by {holder}: choose another --output, or wait until it ends."
         )
 
     if path in _locked_here:  # asked before opening: closing any handle of the file would give the lock back
@@ -249,7 +249,7 @@ def _take_lock(path: Path) -> IO[str]:
     except OSError as error:
         lock.close()
         raise UserError(
-            f"cannot lock {printable_path(file)}: {error.strerror}. Choose an --output on a disk with locks."
+            f"cannot lock {printable(file)}: {error.strerror}. Choose an --output on a disk with locks."
         ) from error
     _locked_here.add(path)
     with atomic_file.naming_the_path("write", file):

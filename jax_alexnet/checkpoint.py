@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from alexnet_io import atomic_file
 from alexnet_io.errors import UserError
-from alexnet_io.printing import printable_path
+from alexnet_io.printing import printable
 from jax_alexnet import checkpoint_arrays, checkpoint_files
 from jax_alexnet import manifest as manifests
 from jax_alexnet.checkpoint_files import Checkpoint, PathLike, best, checkpoints, newest, remove_leftovers
@@ -162,7 +162,7 @@ def restore(
     """
     path = Path(path).resolve()
     manifest = manifests.read(path)
-    shown = printable_path(path)
+    shown = printable(path)
     other = manifests.differences(manifest.metadata, expected or {})
     if other:
         raise UserError(
@@ -221,16 +221,16 @@ def restore_newest(
                 raise DamagedCheckpoint(f"{error}. Strict mode refuses to use an older checkpoint.") from error
             reasons.append(str(error))
             aside = None if read_only else checkpoint_files.set_aside(path)
-            what = "ignored" if aside is None else f"set aside as {printable_path(aside.name)}"
+            what = "ignored" if aside is None else f"set aside as {printable(aside.name)}"
             warnings.warn(f"{error}; {what}", CheckpointWarning, stacklevel=2)
     reasons += [
-        printable_path(path.name)
+        printable(path.name)
         for path in checkpoint_files.entries(directory)
         if checkpoint_files.BAD in path.suffixes
     ]
     if reasons:
         raise UserError(
-            f"no intact checkpoint is left in {printable_path(directory)} ({'; '.join(reasons)}): "
+            f"no intact checkpoint is left in {printable(directory)} ({'; '.join(reasons)}): "
             "restore one from a copy, or start a new run with another --output."
         )
     return None

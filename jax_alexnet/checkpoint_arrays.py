@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from alexnet_io import atomic_file
 from alexnet_io.errors import UserError
-from alexnet_io.printing import printable_path
+from alexnet_io.printing import printable
 from jax_alexnet import manifest as manifests
 from jax_alexnet.manifest import DamagedCheckpoint, Manifest
 
@@ -81,7 +81,7 @@ def read_arrays(path: Path, manifest: Manifest, names: list[str]) -> dict[str, n
 
     for file in (path / STATE).rglob("*"):
         if not os.access(file, os.R_OK):
-            raise UserError(f"cannot read {printable_path(file)}: its permissions don't allow it. Mend them.")
+            raise UserError(f"cannot read {printable(file)}: its permissions don't allow it. Mend them.")
 
     wanted = _nested({name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names})
     like = _nested({name: np.empty((0,)) for name in names})
@@ -93,10 +93,10 @@ def read_arrays(path: Path, manifest: Manifest, names: list[str]) -> dict[str, n
         raise
     except Exception as error:
         reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
-        raise DamagedCheckpoint(f"{printable_path(path)} can't be read ({reason})") from error
+        raise DamagedCheckpoint(f"{printable(path)} can't be read ({reason})") from error
     for name, leaf in manifests.describe(arrays).items():
         if leaf != manifest.leaves[name]:
-            raise DamagedCheckpoint(f"{printable_path(path)}: {name} isn't what was saved (its digest differs)")
+            raise DamagedCheckpoint(f"{printable(path)}: {name} isn't what was saved (its digest differs)")
     return arrays
 
 

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 from alexnet_io import atomic_file
-from alexnet_io.printing import printable_path
+from alexnet_io.printing import printable
 from jax_alexnet import manifest as manifests
 from jax_alexnet.manifest import DamagedCheckpoint, Manifest
 
@@ -108,7 +108,7 @@ def set_aside(path: Path) -> Path | None:
 
 def set_aside_before(directory: Path) -> list[str]:
     """The names of the checkpoints that were set aside, now or by an earlier run."""
-    return [printable_path(path.name) for path in entries(directory) if BAD in path.suffixes]
+    return [printable(path.name) for path in entries(directory) if BAD in path.suffixes]
 
 
 def prune(directory: Path, keep: int) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from alexnet_io import atomic_file
 from alexnet_io.errors import UserError
-from alexnet_io.printing import printable_path
+from alexnet_io.printing import printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,7 +90,7 @@ def read(directory: Path) -> Manifest:
         DamagedCheckpoint: it is missing, torn or altered.
         UserError: it can't be read for lack of permission, or comes from a newer version.
     """
-    shown = printable_path(directory)
+    shown = printable(directory)
     try:
         content = json.loads((directory / FILE).read_bytes())
         version = content.pop("format")
