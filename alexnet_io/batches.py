@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_io.atomic_file import printable_path
 from alexnet_io.errors import UserError
+from alexnet_io.printing import printable
 from alexnet_io.sources.dataset import Split
 
 LOADERS = ("grain", "threads")
@@ -146,7 +146,7 @@ def _name_failure(split: Split, ids: np.ndarray, error: Exception) -> LoadingErr
         try:
             split.read([place])
         except Exception as single:
-            name = printable_path(split.names[place])
+            name = printable(split.names[place])
             return LoadingError(
                 f"{split.name} image {place} ({name}) can't be read: {single or type(single).__name__}"
             )
@@ -175,7 +175,7 @@ class _Reading:
         if isinstance(self._outcome, BaseException):
             raise self._outcome
         if self._outcome is None:
-            place = printable_path(self._split.store) if self._split.store else "memory"
+            place = printable(self._split.store) if self._split.store else "memory"
             raise LoadingError(
                 f"batch {self._step} of the {self._split.name} split was not read within {self._limit_s:g} s: "
                 f"check the disk or network drive that holds it ({place})"

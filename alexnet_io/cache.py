@@ -17,11 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_io.atomic_file import printable_path, sync_directory, write_text
+from alexnet_io.atomic_file import sync_directory, write_text
 from alexnet_io.cache_filling import Filling, fill
 from alexnet_io.cache_lock import cache_lock
 from alexnet_io.decoding import Resizing
 from alexnet_io.errors import UserError
+from alexnet_io.printing import printable
 from alexnet_io.sources.dataset import digest
 from alexnet_io.sources.files import EncodedImages
 
@@ -98,7 +99,7 @@ def prepare_images(
                 prepared = _open(folder, shape, key) or _build(folder, files, resizing, threads, max_bad, report)
         except OSError as error:
             raise UserError(
-                f"cannot prepare images in {printable_path(folder.parent)}: {error.strerror or error}. Free some "
+                f"cannot prepare images in {printable(folder.parent)}: {error.strerror or error}. Free some "
                 "space, make the directory writable, or choose another place with --cache-dir"
             ) from error
     _check_bad(prepared.bad, files, max_bad)
@@ -136,7 +137,7 @@ def _build(
     sync_directory(folder.parent)
     prepared = _open(folder, shape, folder.name.removeprefix("images-"))
     if prepared is None:
-        raise UserError(f"{printable_path(folder)} changed while it was written; remove it and try again")
+        raise UserError(f"{printable(folder)} changed while it was written; remove it and try again")
     return prepared
 
 
@@ -167,7 +168,7 @@ def _check_bad(bad: dict[int, str], files: EncodedImages, max_bad: int) -> None:
     if len(bad) > max_bad:
         listed = "\n  ".join(reason for _, reason in sorted(bad.items())[:20])
         raise UserError(
-            f"{len(bad)} image files can't be read, more than the {max_bad} that may be left out (--max-bad):\n"
+            f"{len(bad)} image files can't be read, more than the {max_bad} that --max-bad-images leaves out:\n"
             f"  {listed}\nReplace or remove them, or allow more"
         )
     if len(bad) == len(files):

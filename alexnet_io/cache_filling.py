@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_io.atomic_file import printable_path
 from alexnet_io.decoding import ImageError, Resizing, prepare
 from alexnet_io.errors import UserError
+from alexnet_io.printing import printable
 from alexnet_io.sources.files import EncodedImages
 
 PENDING, GOOD, BAD = 0, 1, 2
@@ -54,7 +54,7 @@ class Filling:
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise UserError(
-                f"the prepared images need {needed / 1e9:.1f} GB in {printable_path(self.folder.parent)}, where "
+                f"the prepared images need {needed / 1e9:.1f} GB in {printable(self.folder.parent)}, where "
                 f"{free / 1e9:.1f} GB are free. Free some space, or choose another place with --cache-dir"
             )
         self._offset = (self.folder / "images.npy").stat().st_size - self.shape[0] * self.row_bytes
@@ -166,7 +166,7 @@ def _join_for(workers: list[threading.Thread], seconds: float) -> None:
 
 
 def _fill_row(filling: Filling, files: EncodedImages, number: int, resizing: Resizing) -> None:
-    name = printable_path(files.names[number])
+    name = printable(files.names[number])
     try:
         data = files.read(number)
         pixels = prepare(data, name, resizing)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from alexnet_io.atomic_file import printable_path
 from alexnet_io.errors import UserError
+from alexnet_io.printing import printable
 
 STALL_LIMIT_S = 600.0
 _POLL_S = 0.2
@@ -39,7 +39,7 @@ def cache_lock(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
                 since, mark = time.monotonic(), now
             elif time.monotonic() - since > STALL_LIMIT_S:
                 raise UserError(
-                    f"another process holds {printable_path(path)} and has prepared no image for "
+                    f"another process holds {printable(path)} and has prepared no image for "
                     f"{STALL_LIMIT_S:.0f} s. End that process, or choose another place with --cache-dir"
                 )
         yield

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alexnet_io.atomic_file import printable_path
 from alexnet_io.errors import UserError
+from alexnet_io.printing import printable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -118,7 +118,7 @@ def read_rgb(path: str | Path) -> np.ndarray:
     Raises:
         ImageError: also when the file can't be read.
     """
-    name = printable_path(path)
+    name = printable(path)
     try:
         data = Path(path).read_bytes()
     except OSError as error:

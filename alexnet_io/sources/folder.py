@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_io.atomic_file import printable_path
 from alexnet_io.cache import PreparedImages, Progress, prepare_images
 from alexnet_io.decoding import EXTENSIONS, Resizing
 from alexnet_io.errors import UserError
+from alexnet_io.printing import printable
 from alexnet_io.sources.dataset import DataSet, Split, digest
 from alexnet_io.sources.files import EncodedImages, files_on_disk, image_names, subfolders
 
@@ -65,7 +65,7 @@ def open_folder(root: Path, preparing: Preparing, holdout: float | None = None) 
         UserError: missing or empty folders, one class, classes that differ between the splits, files that are
             in both, or too many unreadable ones.
     """
-    shown, spec = printable_path(root), f"folder:{printable_path(root)}"
+    shown, spec = printable(root), f"folder:{printable(root)}"
     if not root.is_dir():
         raise UserError(f"{shown} {'is not a folder' if root.exists() else 'does not exist'}: check the path")
     inner = subfolders(root)
@@ -93,7 +93,7 @@ def list_classes(folder: Path) -> Listing:
     Raises:
         UserError: there are no class folders, or one has no images.
     """
-    shown, classes, ignored = printable_path(folder), subfolders(folder), {}
+    shown, classes, ignored = printable(folder), subfolders(folder), {}
     if not classes:
         loose = any(image_names(folder))
         raise UserError(
@@ -106,7 +106,7 @@ def list_classes(folder: Path) -> Listing:
         found = [f"{name}/{image}" for image in image_names(folder / name, ignored)]
         names += found
         counts.append(len(found))
-    empty = [printable_path(name) for name, count in zip(classes, counts, strict=True) if not count]
+    empty = [printable(name) for name, count in zip(classes, counts, strict=True) if not count]
     if empty:
         raise UserError(
             f"{len(empty)} of {len(classes)} class folders in {shown} have no images "
@@ -115,15 +115,13 @@ def list_classes(folder: Path) -> Listing:
     try:
         files = files_on_disk(folder, names)
     except OSError as error:
-        raise UserError(
-            f"{shown}: {printable_path(error.filename or '')} can't be read: {error.strerror}"
-        ) from error
+        raise UserError(f"{shown}: {printable(error.filename or '')} can't be read: {error.strerror}") from error
     return Listing(classes, np.repeat(np.arange(len(classes), dtype=np.int32), counts), files, ignored)
 
 
 def _two_folders(spec: str, train: Path, test: Path, preparing: Preparing, notes: list[str]) -> DataSet:
     listings = list_classes(train), list_classes(test)
-    check_same_classes(listings[0].classes, listings[1].classes, printable_path(train), printable_path(test))
+    check_same_classes(listings[0].classes, listings[1].classes, printable(train), printable(test))
     _require_two(spec, listings[0].classes)
     prepared = [preparing(listing.files) for listing in listings]
     notes = notes + check_apart((listings[0].files, prepared[0]), (listings[1].files, prepared[1]), spec)
@@ -195,7 +193,7 @@ def check_same_classes(train: Sequence[str], test: Sequence[str], train_name: st
         UserError: the names that only one of them has.
     """
     lines = [
-        f"only in {where}: {_some([printable_path(name) for name in sorted(more)])}"
+        f"only in {where}: {_some([printable(name) for name in sorted(more)])}"
         for where, more in ((train_name, set(train) - set(test)), (test_name, set(test) - set(train)))
         if more
     ]
@@ -223,7 +221,7 @@ def check_apart(
         data = test_files.read(number) if candidates else b""
         twin = next((other for other in candidates if train_files.read(other) == data), None)
         if twin is not None:
-            names = (printable_path(files.names[at]) for files, at in ((test_files, number), (train_files, twin)))
+            names = (printable(files.names[at]) for files, at in ((test_files, number), (train_files, twin)))
             twins.append(" = ".join(names))
     if not twins:
         return []
@@ -249,13 +247,13 @@ def describe(listing: Listing, prepared: PreparedImages) -> list[str]:
 def _require_two(spec: str, classes: Sequence[str]) -> None:
     if len(classes) < 2:  # said before hours of decoding; DataSet would say it in the end
         raise UserError(
-            f"{spec}: only one class folder ({printable_path(classes[0])}) was found, and telling classes apart "
+            f"{spec}: only one class folder ({printable(classes[0])}) was found, and telling classes apart "
             "needs two or more"
         )
 
 
 def _names(classes: Sequence[str]) -> tuple[str, ...]:
-    return tuple(printable_path(name) for name in classes)
+    return tuple(printable(name) for name in classes)
 
 
 def _bytes(name: str) -> bytes:
