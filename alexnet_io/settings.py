@@ -46,7 +46,12 @@ class _Flag:
 
 
 def parse(cls: type[T], program: str, arguments: Sequence[str] | None = None) -> T:
-    """Settings of type `cls` from the command line, or exit.
+    """Settings of type `cls` from the command line; see `parse_given`."""
+    return parse_given(cls, program, arguments)[0]
+
+
+def parse_given(cls: type[T], program: str, arguments: Sequence[str] | None = None) -> tuple[T, dict[str, Any]]:
+    """Settings of type `cls` from the command line and, of those, the ones that were given; or exit.
 
     Exits with 0 after `--help`, and with 2 and one line on standard error for an unknown flag (the nearest
     name is given), a value of the wrong type, or a value that `cls` itself refuses with a UserError.
@@ -60,12 +65,14 @@ def parse(cls: type[T], program: str, arguments: Sequence[str] | None = None) ->
     flags = _flags(cls)
     parser = _parser(cls, program, flags)
     _refuse_unknown(parser, flags, words)
-    values = parser.parse_args(_with_dashes(words)).as_dict()
+    words = _with_dashes(words)
+    values = parser.parse_args(words).as_dict()
     values = {flag.name: values.get(flag.name) for flag in flags}
+    given = parser.parse_args(words, defaults=False).as_dict()
     try:
         for flag in flags:
             _check(flag, values[flag.name])
-        return cls(**values)
+        return cls(**values), {name: values[name] for name in given if name in values}
     except UserError as error:
         parser.error(str(error))
 

@@ -1,6 +1,6 @@
 """The settings of a training run, the same for both frameworks. What a recipe decides is None until it does."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,7 @@ class TrainSettings(DataSettings):
     recipe: str | None = setting(
         None, "how to train: " + ", ".join(RECIPES) + "; the network's own by default", choices=RECIPES
     )
-    image_size: int | None = setting(
-        None, "side of the images the network sees, in pixels", minimum=1, maximum=4096
-    )
+    image_size: int | None = setting(None, "side of the images the network sees, in pixels", minimum=1, maximum=4096)
     stored_size: int | None = setting(
         None, "side of the images in the cache, from which crops are taken, in pixels", minimum=1, maximum=4096
     )
@@ -55,9 +53,7 @@ class TrainSettings(DataSettings):
         choices=OPTIMIZERS,
     )
     learning_rate: float | None = setting(None, "initial learning rate of the weights", above=0)
-    bias_learning_rate_factor: float | None = setting(
-        None, "the biases' learning rate over the weights'", minimum=0
-    )
+    bias_learning_rate_factor: float | None = setting(None, "the biases' learning rate over the weights'", minimum=0)
     momentum: float | None = setting(None, "share of the velocity kept from step to step", minimum=0, below=1)
     weight_decay: float | None = setting(None, "L2 penalty on weights, coupled with the gradient", minimum=0)
     decay_biases: bool | None = setting(None, "whether weight decay touches biases")
@@ -66,9 +62,7 @@ class TrainSettings(DataSettings):
     drop_epochs: list[int] | None = setting(None, "epochs at which it drops (at_epochs)", minimum=0)
     drop_factor: float | None = setting(None, "what a drop multiplies the learning rate by", above=0, below=1)
     plateau_patience: int | None = setting(None, "epochs without progress that are tolerated (plateau)", minimum=0)
-    plateau_cooldown: int | None = setting(
-        None, "epochs after a drop in which none are counted (plateau)", minimum=0
-    )
+    plateau_cooldown: int | None = setting(None, "epochs after a drop in which none are counted (plateau)", minimum=0)
     weight_init: str | None = setting(None, "initial weights: " + ", ".join(WEIGHT_INITS), choices=WEIGHT_INITS)
     normalize: str | None = setting(
         None,
@@ -86,10 +80,11 @@ class TrainSettings(DataSettings):
     seed: int = setting(0, "of weights, order, dropout and augmentation", minimum=0, maximum=2**31 - 1)
     output: Path | None = setting(None, "the run's directory; runs/TIME-MODEL-DATA by default")
     resume: bool = setting(False, "go on with the run in --output", action=True)
-    strict_resume: bool = setting(
-        False, "refuse a damaged checkpoint instead of using the one before", action=True
+    strict_resume: bool = setting(False, "refuse a damaged checkpoint instead of using the one before", action=True)
+    checkpoint_seconds: float = setting(
+        300.0, "save at least this often; the best epoch and the end are always saved", minimum=0
     )
-    checkpoint_seconds: float = setting(60.0, "save no more often than this; the end is always saved", minimum=0)
+    log_every: int = setting(20, "steps between rows of training metrics", minimum=1)
     evaluate_every: int = setting(1, "epochs between evaluations on the test set", minimum=1)
     max_bad_images: int = setting(100, "undecodable images that are skipped before the run is refused", minimum=0)
     tensorboard: bool = setting(False, "write TensorBoard event files too")
@@ -100,6 +95,47 @@ class TrainSettings(DataSettings):
 def fill(settings: TrainSettings, **values: Any) -> TrainSettings:
     """The settings with `values` in place of what is still None."""
     return replace(settings, **{name: value for name, value in values.items() if getattr(settings, name) is None})
+
+
+# What a resumed run may change; everything else decides its numbers and stays as it was.
+CHANGEABLE_ON_RESUME = frozenset(
+    ("epochs", "steps", "devices", "output", "resume", "strict_resume", "checkpoint_seconds", "evaluate_every",
+     "tensorboard", "data_dir", "cache_dir", "download", "dry_run", "print_config")
+)  # fmt: skip
+
+
+def resumed(saved: dict[str, Any], given: dict[str, Any]) -> TrainSettings:
+    """The settings of a saved run with those from the command line that may change.
+
+    Args:
+        saved: the run's completed settings, as `plain` wrote them.
+        given: what the command line says, with parsed values.
+
+    Raises:
+        UserError: the command line contradicts the run; all differing settings are listed.
+    """
+    kept = {item.name: item for item in fields(TrainSettings)}
+    values = {name: value for name, value in saved.items() if name in kept}
+    for name in ("data_dir", "cache_dir", "output"):
+        values[name] = Path(values[name]) if values.get(name) else None
+    differing = [
+        f"--{name.replace('_', '-')} {value} (the run has {values.get(name)})"
+        for name, value in given.items()
+        if name not in CHANGEABLE_ON_RESUME and value != values.get(name)
+    ]
+    if differing:
+        raise UserError(
+            f"--resume can't change {'; '.join(differing)}. Leave these flags out, or start a new run with another "
+            "--output."
+        )
+    values.update({name: value for name, value in given.items() if name in CHANGEABLE_ON_RESUME})
+    return TrainSettings(**values)
+
+
+def plain(settings: TrainSettings) -> dict[str, Any]:
+    """The settings as JSON can hold them."""
+    values = {item.name: getattr(settings, item.name) for item in fields(settings)}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
 
 
 # What the default data set runs with, where neither the command line nor a file says otherwise: the blog's recipe
@@ -121,9 +157,7 @@ def stored_size(settings: TrainSettings, image_size: int) -> int:
         UserError: the stored images are smaller than what is cut from them.
     """
     usual = {224: 256, 227: 256, 24: 32}
-    side = settings.stored_size or (
-        usual.get(image_size, round(image_size * 8 / 7)) if settings.crop else image_size
-    )
+    side = settings.stored_size or (usual.get(image_size, round(image_size * 8 / 7)) if settings.crop else image_size)
     if side < image_size:
         raise UserError(
             f"--stored-size {side} is smaller than --image-size {image_size}, which is cut from it: "

@@ -224,9 +224,7 @@ def restore_newest(
             what = "ignored" if aside is None else f"set aside as {printable(aside.name)}"
             warnings.warn(f"{error}; {what}", CheckpointWarning, stacklevel=2)
     reasons += [
-        printable(path.name)
-        for path in checkpoint_files.entries(directory)
-        if checkpoint_files.BAD in path.suffixes
+        printable(path.name) for path in checkpoint_files.entries(directory) if checkpoint_files.BAD in path.suffixes
     ]
     if reasons:
         raise UserError(

@@ -182,9 +182,5 @@ def structure_differences(manifest: Manifest, leaves: Mapping[str, Any], partial
         shape, dtype = np.shape(leaf), np.dtype(getattr(leaf, "dtype", None) or np.asarray(leaf).dtype).name
         if (shape, dtype) != (saved.shape, saved.dtype):
             other.append(f"{name}: saved {saved.dtype}{list(saved.shape)}, asked for {dtype}{list(shape)}")
-    extra = (
-        []
-        if partial
-        else [f"{name} is only in the checkpoint" for name in sorted(manifest.leaves.keys() - leaves)]
-    )
+    extra = [] if partial else [f"{name} is only in the checkpoint" for name in sorted(manifest.leaves.keys() - leaves)]
     return other + absent + extra

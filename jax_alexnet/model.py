@@ -99,8 +99,7 @@ def check_images(variant: v.Variant, images: Array) -> None:
     if images.ndim != 4:
         hint = "; add the batch axis with images[None]" if images.ndim == 3 else ""
         raise UserError(
-            f"{variant.name} takes batches of images {smallest}, not shape {images.shape}{hint}. "
-            + _smallest(variant)
+            f"{variant.name} takes batches of images {smallest}, not shape {images.shape}{hint}. " + _smallest(variant)
         )
     if images.shape[-1] != 3:
         hint = ": channels come last here, use images.transpose(0, 2, 3, 1)" if images.shape[1] == 3 else ""

@@ -68,9 +68,7 @@ def descend(factors: Tree) -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
 
 
-def make_optimizer(
-    settings: TrainSettings, variant: Variant, params: Tree
-) -> optax.GradientTransformationExtraArgs:
+def make_optimizer(settings: TrainSettings, variant: Variant, params: Tree) -> optax.GradientTransformationExtraArgs:
     """The optimizer of completed settings; `update` takes `learning_rate`, a scalar array.
 
     Args:

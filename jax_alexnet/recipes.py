@@ -74,9 +74,7 @@ def choose_variant(settings: TrainSettings) -> Variant:
     if not settings.span_columns:
         return variant
     if settings.model != "two_column":
-        raise UserError(
-            f"--span-columns is for two_column; {settings.model} has no such choice: leave the flag out"
-        )
+        raise UserError(f"--span-columns is for two_column; {settings.model} has no such choice: leave the flag out")
     return spanning_columns(variant)
 
 

@@ -95,9 +95,7 @@ def make_eval_step(
         wide = _wide(logits)
         return wide, optax.softmax_cross_entropy_with_integer_labels(wide, batch.labels)
 
-    sharded = jax.shard_map(
-        local_step, mesh=mesh, in_specs=(P(), P("data"), P()), out_specs=(P("data"), P("data"))
-    )
+    sharded = jax.shard_map(local_step, mesh=mesh, in_specs=(P(), P("data"), P()), out_specs=(P("data"), P("data")))
     return jax.jit(sharded, compiler_options=compiler_options(mesh.devices.flat[0].platform))
 
 

@@ -291,6 +291,4 @@ VARIANTS: dict[str, Variant] = {
 
 def spanning_columns(variant: Variant) -> Variant:
     """The same network with LRN windows that cross the columns."""
-    return replace(
-        variant, layers=tuple(replace(x, columns=1) if isinstance(x, LRN) else x for x in variant.layers)
-    )
+    return replace(variant, layers=tuple(replace(x, columns=1) if isinstance(x, LRN) else x for x in variant.layers))

@@ -1,0 +1,150 @@
+"""Everything a run needs before its first step, built from completed settings: data, network, steps, devices."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from alexnet_io.batches import Batch as HostBatch
+from alexnet_io.batches import steps_in_epoch
+from alexnet_io.sources import DataSet, open_source
+from alexnet_io.train_settings import TrainSettings
+from jax_alexnet import augment, steps
+from jax_alexnet.devices import check_batch, choose_devices, data_mesh, set_precision
+from jax_alexnet.model import AlexNet
+from jax_alexnet.optim import make_optimizer
+from jax_alexnet.recipes import choose_variant
+from jax_alexnet.shapes import trace
+
+STATISTICS = "statistics.safetensors"
+
+
+@dataclass
+class Setup:
+    """What training and its evaluations share."""
+
+    settings: TrainSettings
+    data: DataSet
+    model: AlexNet
+    mesh: Mesh
+    augmentation: augment.Augmentation
+    statistics: dict[str, jax.Array]
+    train_step: Any
+    eval_step: Any
+    optimizer: Any
+    batch_size: int
+    headline: str
+
+    @property
+    def key(self) -> jax.Array:
+        """Root of the randomness inside steps."""
+        return jax.random.fold_in(jax.random.key(self.settings.seed), 1)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that cover the training set, the short last one included."""
+        return steps_in_epoch(len(self.data.train), self.batch_size)
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Images in an evaluation step: a multiple of the devices, and not tiny where training batches are."""
+        devices = self.mesh.devices.size
+        return -(-max(self.batch_size, 64) // devices) * devices
+
+    def new_state(self) -> steps.TrainState:
+        """Fresh weights and optimizer state on all devices."""
+        params = init_params(self.model, self.augmentation.image_size, self.settings.seed)
+        state = steps.TrainState(jnp.asarray(0, jnp.int32), params, self.optimizer.init(params))
+        return steps.replicate(state, self.mesh)
+
+    def on_devices(self, batch: HostBatch) -> steps.Batch:
+        """A host batch split over the devices."""
+        return steps.split(steps.Batch(batch.images, batch.labels, batch.weights), self.mesh)
+
+    def save_statistics(self, directory: Path) -> None:
+        """Keep the normalisation's arrays with the run, so that evaluation and prediction see the same input."""
+        from safetensors.numpy import save_file
+
+        if self.statistics:
+            save_file({name: np.asarray(value) for name, value in self.statistics.items()}, directory / STATISTICS)
+
+
+def init_params(model: AlexNet, image_size: int, seed: int) -> Any:
+    """Fresh weights {layer: {"kernel", "bias"}} for square images of `image_size` pixels."""
+    image = jnp.zeros((1, image_size, image_size, 3), model.dtype)
+    return jax.jit(model.init)(jax.random.key(seed), image)["params"]
+
+
+def make_model(settings: TrainSettings, classes: int, dtype: jnp.dtype) -> AlexNet:
+    """The network of completed settings."""
+    wide = jnp.dtype(jnp.float64) if settings.precision == "float64" else jnp.dtype(jnp.float32)
+    return AlexNet(choose_variant(settings), classes, settings.weight_init or "variant", settings.dropout, dtype, wide)
+
+
+def prepare(settings: TrainSettings) -> Setup:
+    """Check everything, open the data, and build the compiled steps (compiled at their first call).
+
+    Raises:
+        UserError: an image size the network can't take, devices that aren't there, a batch they can't share, data
+            that can't be used.
+    """
+    assert settings.image_size is not None and settings.batch_size is not None
+    variant = choose_variant(settings)
+    trace(variant, settings.image_size)
+    dtype = set_precision(settings.precision)
+    devices = choose_devices(settings.devices)
+    check_batch(settings.batch_size, len(devices))
+    data = open_data(settings)
+    mesh = data_mesh(devices)
+    model = make_model(settings, len(data.class_names), dtype)
+    augmentation = augment.Augmentation.of(settings)
+    shapes = jax.eval_shape(lambda: init_params(model, augmentation.image_size, 0))
+    optimizer = make_optimizer(settings, variant, shapes)
+    parameters = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
+    return Setup(
+        settings=settings,
+        data=data,
+        model=model,
+        mesh=mesh,
+        augmentation=augmentation,
+        statistics=steps.replicate(_statistics(augmentation, data), mesh),
+        train_step=steps.make_train_step(model, optimizer, augmentation, mesh),
+        eval_step=steps.make_eval_step(model, augmentation, mesh),
+        optimizer=optimizer,
+        batch_size=settings.batch_size,
+        headline=(
+            f"{settings.model}, {parameters:,} parameters, recipe {settings.recipe}, {settings.precision}; "
+            f"{len(data.train):,} training and {len(data.test):,} test images in {len(data.class_names)} classes at "
+            f"{settings.image_size} pixels; batches of {settings.batch_size} on {len(devices)} {devices[0].platform} "
+            "device(s)"
+        ),
+    )
+
+
+def open_data(settings: TrainSettings) -> DataSet:
+    """The data set that the settings name, its images stored at the size from which crops are taken."""
+    data = open_source(
+        settings.data,
+        image_size=settings.stored_size,
+        data_dir=settings.data_dir,
+        cache_dir=settings.cache_dir,
+        holdout=settings.holdout,
+        download=settings.download,
+        seed=settings.seed,
+        max_bad=settings.max_bad_images,
+    )
+    for note in data.notes:
+        print(note, flush=True)
+    return data
+
+
+def _statistics(augmentation: augment.Augmentation, data: DataSet) -> dict[str, np.ndarray]:
+    if not augment.needs_statistics(augmentation):
+        return {}
+    from alexnet_io.image_statistics import training_statistics
+
+    return augment.statistics_for(augmentation, training_statistics(data.train))
