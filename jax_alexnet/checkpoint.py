@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import shutil
 import warnings
@@ -245,13 +246,13 @@ def _write(
     """Writes one checkpoint under a temporary name, renames it, and prunes the others."""
     final = directory / f"step_{step:08d}"
     temporary = directory / f"{checkpoint_files.SAVING}{final.name}-{os.getpid()}"
-    metric = None if metric is None or metric != metric else float(metric)
-    manifest = Manifest(step, metric, atomic_file.plain(metadata), manifests.describe(arrays))
+    metric = None if metric is None or math.isnan(metric) else float(metric)
     try:
         with atomic_file.naming_the_path("save the checkpoint", final):
             directory.mkdir(parents=True, exist_ok=True)
             _need_space(directory, sum(array.nbytes for array in arrays.values()))
             temporary.mkdir()
+            manifest = Manifest(step, metric, atomic_file.plain(metadata), manifests.describe(arrays))
             checkpoint_arrays.write_arrays(temporary / checkpoint_arrays.STATE, arrays)
             manifests.write(temporary, manifest)
             checkpoint_files.replace(temporary, final)

@@ -103,8 +103,9 @@ def read_arrays(path: Path, manifest: Manifest, names: list[str]) -> dict[str, n
 def _orbax() -> Any:
     """An orbax checkpointer for this process alone.
 
-    Of the settings tried with 700 MB of float32 the fastest by far is one raw file per array: no compression,
-    since trained weights barely compress, and no OCDBT, whose merging writes everything twice.
+    One raw file per array is the fastest of orbax's settings: 700 MB of float32 took 0.4 s to write on two
+    cores, against 1.8 s with OCDBT, whose merging writes everything twice, and 4.4 s with its default of OCDBT
+    and compression, which made the files 8% smaller.
     """
     import jax
     import orbax.checkpoint as ocp

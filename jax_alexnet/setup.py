@@ -49,11 +49,9 @@ class Setup:
         """Steps that cover the training set, the short last one included."""
         return steps_in_epoch(len(self.data.train), self.batch_size)
 
-    @property
-    def evaluation_batch(self) -> int:
-        """Images in an evaluation step: a multiple of the devices, and not tiny where training batches are."""
-        devices = self.mesh.devices.size
-        return -(-max(self.batch_size, 64) // devices) * devices
+    def evaluable(self, params: Any) -> "Weighted":
+        """This setup with weights, ready to be evaluated."""
+        return Weighted(list(self.data.class_names), self.mesh, self.eval_step, params, self.statistics)
 
     def new_state(self) -> steps.TrainState:
         """Fresh weights and optimizer state on all devices."""
@@ -71,6 +69,17 @@ class Setup:
 
         if self.statistics:
             save_file({name: np.asarray(value) for name, value in self.statistics.items()}, directory / STATISTICS)
+
+
+@dataclass
+class Weighted:
+    """A network with weights; see `evaluation.Evaluable`."""
+
+    class_names: list[str]
+    mesh: Mesh
+    eval_step: Any
+    params: Any
+    statistics: dict[str, jax.Array]
 
 
 def init_params(model: AlexNet, image_size: int, seed: int) -> Any:

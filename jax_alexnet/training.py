@@ -72,8 +72,13 @@ def _dry_run(setup: Setup) -> int:
 def _order(setup: Setup, epoch: int, start_step: int) -> Iterator[HostBatch]:
     settings = setup.settings
     return batches(
-        setup.data.train, batch_size=setup.batch_size, seed=settings.seed, epoch=epoch, shuffle=True, start_step=start_step
-    )  # fmt: skip
+        setup.data.train,
+        batch_size=setup.batch_size,
+        seed=settings.seed,
+        epoch=epoch,
+        shuffle=True,
+        start_step=start_step,
+    )
 
 
 @dataclass
@@ -204,7 +209,7 @@ class _Run:
         if self.epoch % settings.evaluate_every and not last and settings.schedule != "plateau":
             return
         started = time.perf_counter()
-        report = evaluate_split(self.setup, state.params, self.setup.data.test)
+        report = evaluate_split(self.setup.evaluable(state.params), self.setup.data.test)
         self.last_report = report
         speed = report.examples / max(time.perf_counter() - started, 1e-9)
         rate = learning_rate(settings, max(self.epoch - 1, 0), self.step - 1, self.plateau)
@@ -280,12 +285,12 @@ class _Run:
     # --- the end -----------------------------------------------------------------------------------------
 
     def _finish(self, state: steps.TrainState) -> None:
-        report = self.last_report or evaluate_split(self.setup, state.params, self.setup.data.test)
+        report = self.last_report or evaluate_split(self.setup.evaluable(state.params), self.setup.data.test)
         pictures.draw(self.directory.path, state.params, report)
         best = max(self.best, report.top1)
         print(
-            f"reached {report.top1:.2%} on {report.examples} test images after {self.step} steps (best {best:.2%}, step "
-            f"{self.best_step or self.step}); the run lies in {self.directory.path}",
+            f"reached {report.top1:.2%} on {report.examples} test images after {self.step} steps (best {best:.2%}, "
+            f"step {self.best_step or self.step}); the run lies in {self.directory.path}",
             flush=True,
         )
 

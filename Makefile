@@ -1,0 +1,49 @@
+# `make train` and `make test` set up .venv by themselves; every other target uses the same environment.
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+
+# The CUDA release that the NVIDIA driver supports decides which build of JAX fits; no driver, no CUDA.
+CUDA_MAJOR := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: *\([0-9]*\).*/\1/p')
+CUDA := $(if $(CUDA_MAJOR),$(if $(filter 13 14 15,$(CUDA_MAJOR)),cuda13,cuda12))
+
+.PHONY: train test test-slow lint types format clean
+
+train: $(VENV)/.base
+	$(BIN)/python -m jax_alexnet.train --devices all $(ARGS)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/pyright
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/.created:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ": make train PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	touch $@
+
+$(VENV)/.base: $(VENV)/.created pyproject.toml
+	$(if $(CUDA),@echo "NVIDIA driver for CUDA $(CUDA_MAJOR) found: installing the $(CUDA) extra")
+	$(BIN)/python -m pip install --quiet -e ".$(if $(CUDA),[$(CUDA)])"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet -e ".[dev]"
+	touch $@

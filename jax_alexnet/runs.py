@@ -1,0 +1,95 @@
+"""A finished or unfinished run read back: its settings, network, weights and normalisation."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from alexnet_io.errors import UserError
+from alexnet_io.run_directory import read_description
+from alexnet_io.train_settings import TrainSettings, resumed
+from jax_alexnet import augment, checkpoint, steps
+from jax_alexnet.devices import data_mesh, set_precision
+from jax_alexnet.model import AlexNet
+from jax_alexnet.setup import STATISTICS, init_params, make_model
+
+WHICH = ("best", "newest")
+
+
+@dataclass
+class TrainedNetwork:
+    """What a run learnt, on the devices of `mesh`."""
+
+    settings: TrainSettings
+    class_names: list[str]
+    model: AlexNet
+    params: Any
+    augmentation: augment.Augmentation
+    statistics: dict[str, jax.Array]
+    mesh: jax.sharding.Mesh
+    step: int
+
+    @property
+    def eval_step(self) -> Any:
+        """Compiled (params, batch, statistics) -> (logits, losses)."""
+        return steps.make_eval_step(self.model, self.augmentation, self.mesh)
+
+
+def saved_settings(run: Path) -> TrainSettings:
+    """The completed settings of the run in directory `run`; imports no JAX work.
+
+    Raises:
+        UserError: there is no run, or its description is damaged.
+    """
+    return resumed(read_description(run)["settings"], {})
+
+
+def load_run(run: Path, *, which: str, devices: list[jax.Device], precision: str | None = None) -> TrainedNetwork:
+    """The run's network with the weights of its best or newest intact checkpoint.
+
+    Args:
+        run: the directory that training wrote.
+        which: `best` (highest test accuracy) or `newest`.
+        devices: what to compute on.
+        precision: instead of the run's own.
+
+    Raises:
+        UserError: no run, or no intact checkpoint in it.
+    """
+    description = read_description(run)
+    settings = saved_settings(run)
+    dtype = set_precision(precision or settings.precision)
+    model = make_model(settings, len(description["class_names"]), dtype)
+    assert settings.image_size is not None
+    shapes = jax.eval_shape(lambda: init_params(model, settings.image_size or 0, 0))
+    find = checkpoint.restore_best if which == "best" else checkpoint.restore_newest
+    where = Path(run).resolve() / "checkpoints"
+    found = find(where, {"params": shapes}, partial=True, read_only=True)
+    if found is None:
+        raise UserError(f"no checkpoint was finished in {where}: let the run go on with --resume --output {run}")
+    augmentation = augment.Augmentation.of(settings)
+    mesh = data_mesh(devices)
+    return TrainedNetwork(
+        settings=settings,
+        class_names=list(description["class_names"]),
+        model=model,
+        params=steps.replicate(found.state["params"], mesh),
+        augmentation=augmentation,
+        statistics=steps.replicate(_statistics(Path(run), augmentation), mesh),
+        mesh=mesh,
+        step=found.step,
+    )
+
+
+def _statistics(run: Path, augmentation: augment.Augmentation) -> dict[str, jax.Array]:
+    if not augment.needs_statistics(augmentation):
+        return {}
+    from safetensors.numpy import load_file
+
+    path = run / STATISTICS
+    try:
+        return {name: jnp.asarray(value) for name, value in load_file(path).items()}
+    except Exception as error:
+        raise UserError(f"the normalisation in {path} can't be read ({error}): restore the file from a copy") from None
