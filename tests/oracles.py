@@ -196,8 +196,8 @@ def adaptive_avg_pool(x: ArrayLike, size: tuple[int, int]) -> Array:
     y = np.empty((*x.shape[:-2], *size))
     for i, rows in enumerate(adaptive_bins(x.shape[-2], size[0])):
         for j, columns in enumerate(adaptive_bins(x.shape[-1], size[1])):
-            values = [x[..., r, c] for r in rows for c in columns]
-            y[..., i, j] = sum(values) / len(values)
+            pixels = x[..., rows.start : rows.stop, columns.start : columns.stop]
+            y[..., i, j] = pixels.sum(axis=(-2, -1)) / (len(rows) * len(columns))
     return y
 
 

@@ -9,7 +9,6 @@ import oracles
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-
 # --- The figures
 
 
