@@ -105,9 +105,7 @@ def batches(
         UserError: arguments that can't be met.
         LoadingError: an image could not be read, or not within `time_limit_s`.
     """
-    _check(
-        split, batch_size, seed, epoch, start_step, process_index, process_count, loader, min(prefetch, threads)
-    )
+    _check(split, batch_size, seed, epoch, start_step, process_index, process_count, loader, min(prefetch, threads))
     order = epoch_order(len(split), seed=seed, epoch=epoch, shuffle=shuffle)
     share = batch_size // process_count
     offset = process_index * share
@@ -136,9 +134,7 @@ def _read_batch(split: Split, order: np.ndarray, first: int, count: int) -> Batc
         raise LoadingError(
             f"{split.name} images should be uint8 {split.image_shape}, got {images.dtype} {images.shape}"
         )
-    return Batch(
-        images, split.labels[ids].astype(np.int32), real.astype(np.float32), np.where(real, ids, PADDING_ID)
-    )
+    return Batch(images, split.labels[ids].astype(np.int32), real.astype(np.float32), np.where(real, ids, PADDING_ID))
 
 
 def _name_failure(split: Split, ids: np.ndarray, error: Exception) -> LoadingError:
@@ -146,13 +142,9 @@ def _name_failure(split: Split, ids: np.ndarray, error: Exception) -> LoadingErr
         try:
             split.read([place])
         except Exception as single:
-            name = printable(split.names[place])
-            return LoadingError(
-                f"{split.name} image {place} ({name}) can't be read: {single or type(single).__name__}"
-            )
-    return LoadingError(
-        f"{split.name} images {ids.tolist()} can't be read together: {error or type(error).__name__}"
-    )
+            name = printable(split.names[int(place)])
+            return LoadingError(f"{split.name} image {place} ({name}) can't be read: {single or type(single).__name__}")
+    return LoadingError(f"{split.name} images {ids.tolist()} can't be read together: {error or type(error).__name__}")
 
 
 class _Reading:

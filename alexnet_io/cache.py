@@ -24,7 +24,7 @@ from alexnet_io.decoding import Resizing
 from alexnet_io.errors import UserError
 from alexnet_io.printing import printable
 from alexnet_io.sources.dataset import digest
-from alexnet_io.sources.files import EncodedImages
+from alexnet_io.sources.files import Images
 
 FORMAT = 1
 Progress = Callable[[int, int, str], None]
@@ -62,7 +62,7 @@ def default_cache_dir() -> Path:
 
 
 def prepare_images(
-    files: EncodedImages,
+    files: Images,
     resizing: Resizing,
     cache_dir: Path | None = None,
     *,
@@ -93,9 +93,7 @@ def prepare_images(
         report = progress or (lambda done, total, what: None)
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with cache_lock(
-                folder, lambda: report(0, len(files), "waiting for another run to prepare the images")
-            ):
+            with cache_lock(folder, lambda: report(0, len(files), "waiting for another run to prepare the images")):
                 prepared = _open(folder, shape, key) or _build(folder, files, resizing, threads, max_bad, report)
         except OSError as error:
             raise UserError(
@@ -108,7 +106,7 @@ def prepare_images(
 
 def _build(
     folder: Path,
-    files: EncodedImages,
+    files: Images,
     resizing: Resizing,
     threads: int | None,
     max_bad: int,
@@ -164,7 +162,7 @@ def _open(folder: Path, shape: tuple[int, ...], key: str) -> PreparedImages | No
     return PreparedImages(images, bad, checksums, folder, key)
 
 
-def _check_bad(bad: dict[int, str], files: EncodedImages, max_bad: int) -> None:
+def _check_bad(bad: dict[int, str], files: Images, max_bad: int) -> None:
     if len(bad) > max_bad:
         listed = "\n  ".join(reason for _, reason in sorted(bad.items())[:20])
         raise UserError(

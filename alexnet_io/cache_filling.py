@@ -7,21 +7,19 @@ import os
 import shutil
 import threading
 import time
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from alexnet_io.decoding import ImageError, Resizing, prepare
+from alexnet_io.decoding import ImageError, Resizing
 from alexnet_io.errors import UserError
 from alexnet_io.printing import printable
-from alexnet_io.sources.files import EncodedImages
+from alexnet_io.sources.files import Images
 
 PENDING, GOOD, BAD = 0, 1, 2
 _SYNC_EVERY_S = 5.0
 _REPORT_EVERY_S = 0.25
-_EDGE = 4096  # bytes at either end of a file that its checksum covers
 
 
 class Filling:
@@ -77,7 +75,7 @@ class Filling:
 
     def write(self, number: int, pixels: np.ndarray, checksum: int) -> None:
         """Stores row `number`; called from several threads."""
-        view, place = memoryview(pixels).cast("B"), self._offset + number * self.row_bytes
+        view, place = pixels.data.cast("B"), self._offset + number * self.row_bytes
         while view:
             written = os.pwrite(self._file, view, place)
             view, place = view[written:], place + written
@@ -110,7 +108,7 @@ class Filling:
 
 def fill(
     filling: Filling,
-    files: EncodedImages,
+    files: Images,
     resizing: Resizing,
     threads: int,
     max_bad: int,
@@ -165,14 +163,10 @@ def _join_for(workers: list[threading.Thread], seconds: float) -> None:
         worker.join(max(0.0, end - time.monotonic()))
 
 
-def _fill_row(filling: Filling, files: EncodedImages, number: int, resizing: Resizing) -> None:
-    name = printable(files.names[number])
+def _fill_row(filling: Filling, files: Images, number: int, resizing: Resizing) -> None:
     try:
-        data = files.read(number)
-        pixels = prepare(data, name, resizing)
+        pixels, checksum = files.pixels(number, resizing)
     except ImageError as error:
         filling.reject(number, str(error))
-    except OSError as error:
-        filling.reject(number, f"{name}: cannot be read: {error.strerror or error}")
     else:
-        filling.write(number, pixels, zlib.crc32(data[-_EDGE:], zlib.crc32(data[:_EDGE])))
+        filling.write(number, pixels, checksum)

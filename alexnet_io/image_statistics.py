@@ -41,9 +41,7 @@ class TrainingStatistics:
     eigenvectors: np.ndarray
 
 
-def training_statistics(
-    split: Split, progress: Callable[[int, int, str], None] | None = None
-) -> TrainingStatistics:
+def training_statistics(split: Split, progress: Callable[[int, int, str], None] | None = None) -> TrainingStatistics:
     """Measures `split`, or reads what was measured before from beside its cache.
 
     Sums are exact: whole numbers in float64, below 2**53 for up to 10**11 pixels.

@@ -116,16 +116,6 @@ def check_labels(split: Split, classes: int, where: str = "data") -> None:
         )
 
 
-def array_split(
-    name: str, images: np.ndarray, labels: np.ndarray, names: Sequence[str], fingerprint: str
-) -> Split:
-    """A split whose images are in memory: uint8 (N, height, width, 3)."""
-    shape = (images.shape[1], images.shape[2], 3)
-    return Split(
-        name, labels.astype(np.int32), names, shape, lambda places: images[places], digest(fingerprint, str(shape))
-    )
-
-
 def digest(*parts: str | bytes) -> str:
     """A short hexadecimal SHA-256 of `parts`, each kept apart from the next."""
     hasher = hashlib.sha256()

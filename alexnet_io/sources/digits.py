@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 
-from alexnet_io.decoding import Resizing, resize
-from alexnet_io.sources.dataset import DataSet, array_split
+from alexnet_io.sources.dataset import DataSet
+from alexnet_io.sources.files import DecodedImages
+from alexnet_io.sources.prepared import Preparing, array_split
 
 NATIVE_SIZE = 8
 TEST_SHARE = 0.2
 _SPLIT_KEY = 1797  # fixed: every run, whatever its seed, is measured on the same digits
 
 
-def open_digits(resizing: Resizing | None = None) -> DataSet:
-    """The digits, 0 to 16 grey made 0 to 255 RGB, in a fixed split with a fifth of each class for testing.
-
-    Args:
-        resizing: None leaves them at 8x8.
-    """
+def open_digits(preparing: Preparing) -> DataSet:
+    """The digits, 0 to 16 grey made 0 to 255 RGB, in a fixed split with a fifth of each class for testing."""
     from sklearn.datasets import load_digits
 
     grey, labels = load_digits(return_X_y=True)
     grey = np.rint(grey.reshape(-1, NATIVE_SIZE, NATIVE_SIZE) * (255 / 16)).astype(np.uint8)
     images = np.repeat(grey[..., None], 3, axis=-1)
-    if resizing is not None:
-        images = np.stack([resize(image, resizing) for image in images])
     test = _test_places(labels)
-    splits = [
-        array_split(
-            name, images[places], labels[places], [f"digit-{place:04d}" for place in places], f"digits {name}"
-        )
-        for name, places in (("train", np.setdiff1d(np.arange(len(labels)), test)), ("test", test))
-    ]
+    splits = []
+    for name, places in (("train", np.setdiff1d(np.arange(len(labels)), test)), ("test", test)):
+        names = [f"digit-{place:04d}" for place in places]
+        decoded = DecodedImages(names, images[places], f"digits {name}")
+        splits.append(array_split(name, decoded, labels[places], preparing))
     return DataSet("digits", tuple("0123456789"), splits[0], splits[1])
 
 

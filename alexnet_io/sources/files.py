@@ -1,14 +1,20 @@
-"""Image files as they lie on disk: a listing that can be read by number, and its fingerprint."""
+"""Images before they have their one size: a listing that can be read by number, and its fingerprint."""
 
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from alexnet_io.decoding import EXTENSIONS
+import numpy as np
+
+from alexnet_io.decoding import EXTENSIONS, ImageError, Resizing, prepare, resize
+from alexnet_io.printing import printable
 from alexnet_io.sources.dataset import digest
+
+_EDGE = 4096  # bytes at either end of a file that its checksum covers: enough to find likely twins
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,45 @@ class EncodedImages:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def pixels(self, number: int, resizing: Resizing) -> tuple[np.ndarray, int]:
+        """Image `number` decoded and resized, and a checksum of its bytes: equal files have equal ones.
+
+        Raises:
+            ImageError: it can't be read or decoded.
+        """
+        name = printable(self.names[number])
+        try:
+            data = self.read(number)
+        except OSError as error:
+            raise ImageError(f"{name}: cannot be read: {error.strerror or error}") from error
+        return prepare(data, name, resizing), zlib.crc32(data[-_EDGE:], zlib.crc32(data[:_EDGE]))
+
+
+@dataclass(frozen=True)
+class DecodedImages:
+    """Images in memory.
+
+    Attributes:
+        names: one for each.
+        images: uint8 (N, height, width, 3).
+        fingerprint: changes with the images.
+    """
+
+    names: Sequence[str]
+    images: np.ndarray
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def pixels(self, number: int, resizing: Resizing) -> tuple[np.ndarray, int]:
+        """Image `number` resized, and a checksum of it."""
+        image = self.images[number]
+        return resize(image, resizing, self.names[number]), zlib.crc32(np.ascontiguousarray(image).data)
+
+
+Images = EncodedImages | DecodedImages
 
 
 def files_on_disk(root: Path, names: Sequence[str]) -> EncodedImages:

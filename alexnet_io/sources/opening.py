@@ -7,11 +7,12 @@ from pathlib import Path
 from alexnet_io.cache import Progress
 from alexnet_io.decoding import Resizing
 from alexnet_io.errors import UserError
+from alexnet_io.printing import printable
 from alexnet_io.sources.dataset import DataSet
-from alexnet_io.sources.specs import parse_spec
+from alexnet_io.sources.prepared import Preparing
+from alexnet_io.sources.specs import Spec, parse_spec
 
 FITS = ("crop", "stretch")
-FOLDER_SIZE = 256  # the paper's: shorter side 256, central 256x256
 
 
 def open_source(
@@ -39,7 +40,7 @@ def open_source(
         short_side: for "crop"; default the larger side of `image_size`.
         data_dir: where CIFAR and tfds data lie.
         cache_dir: where decoded images are kept; default `$XDG_CACHE_HOME/jax_alexnet`.
-        holdout: share of each class kept for testing, for a folder without test images.
+        holdout: share of each class kept for testing, for `folder` and `tfds` without test images.
         download: allows fetching CIFAR.
         seed: for `synthetic`.
         max_bad: unreadable files tolerated.
@@ -50,25 +51,46 @@ def open_source(
         UserError: anything that keeps the data from being used, with what to do about it.
     """
     wanted = parse_spec(spec)
-    resizing = _resizing(image_size, fit, short_side)
-    if holdout is not None and wanted.kind != "folder":
-        raise UserError(f"--holdout is for folder:PATH only; {wanted.kind} has a test split of its own")
+    if holdout is not None and wanted.kind not in ("folder", "tfds"):
+        raise UserError(f"--holdout is for folder:PATH and tfds:NAME; {wanted.kind} has a test split of its own")
+    cache = None if cache_dir is None else Path(cache_dir)
+    preparing = Preparing(_resizing(image_size, fit, short_side), cache, threads, max_bad, progress)
+    try:
+        return _open(wanted, preparing, Path(data_dir).expanduser(), holdout, download, seed)
+    except OSError as error:
+        place = printable(error.filename) if error.filename else str(wanted)
+        raise UserError(
+            f"{place} can't be read: {error.strerror or error}. Check the path and who may read it"
+        ) from error
+
+
+def _open(
+    wanted: Spec, preparing: Preparing, data_dir: Path, holdout: float | None, download: bool, seed: int
+) -> DataSet:
+    path = Path(wanted.argument).expanduser()
+    if wanted.kind == "folder":
+        from alexnet_io.sources.folder import open_folder
+
+        return open_folder(path, preparing, holdout)
+    if wanted.kind == "imagenet":
+        from alexnet_io.sources.imagenet import open_imagenet
+
+        return open_imagenet(path, preparing)
+    if wanted.kind == "tfds":
+        from alexnet_io.sources.tfds_prepared import open_tfds, tfds_dirs
+
+        return open_tfds(wanted.argument, tfds_dirs(data_dir), preparing, holdout)
+    if wanted.kind == "synthetic":
+        from alexnet_io.sources.synthetic import open_synthetic
+
+        return open_synthetic(wanted.argument, preparing.resizing, seed)
     if wanted.kind == "digits":
         from alexnet_io.sources.digits import open_digits
 
-        return open_digits(resizing)
-    if wanted.kind == "folder":
-        from alexnet_io.sources.folder import Preparing, open_folder
+        return open_digits(preparing)
+    from alexnet_io.sources.cifar import open_cifar
 
-        preparing = Preparing(
-            resizing or Resizing(FOLDER_SIZE, FOLDER_SIZE, FOLDER_SIZE),
-            None if cache_dir is None else Path(cache_dir),
-            threads,
-            max_bad,
-            progress,
-        )
-        return open_folder(Path(wanted.argument).expanduser(), preparing, holdout)
-    raise UserError(f"data source {wanted.kind} is not available yet")
+    return open_cifar(wanted.kind, data_dir, preparing, download)
 
 
 def _resizing(image_size: int | tuple[int, int] | None, fit: str, short_side: int | None) -> Resizing | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet_io.errors import UserError
+from alexnet_io.printing import printable
 
 # Name, and what follows the colon: "" nothing, "PATH" or "NAME" required, "[...]" optional.
 KINDS = {
@@ -39,14 +41,11 @@ def parse_spec(text: str) -> Spec:
     """
     kind, colon, argument = text.partition(":")
     if kind not in KINDS:
-        hint = difflib.get_close_matches(kind.lower(), KINDS, n=1, cutoff=0.5)
-        if Path(text).is_dir():
-            advice = f"for a folder of images say folder:{text}"
-        elif hint:
-            advice = f"did you mean {hint[0]}{':' if KINDS[hint[0]].isalpha() else ''}{argument}?"
+        if Path(text).expanduser().is_dir():
+            hint = f": for a folder of images say folder:{text}"
         else:
-            advice = "choose one of these"
-        raise UserError(f"unknown data source {text!r}: {advice} (valid: {usage()})")
+            hint = nearest(kind.lower(), KINDS)
+        raise UserError(f"unknown data source {printable(text)!r}{hint}; valid: {usage()}")
     wanted = KINDS[kind]
     if wanted.isalpha() and not argument:
         raise UserError(f"data source {text!r} needs {kind}:{wanted}, as in {_EXAMPLES[kind]}")
@@ -55,11 +54,16 @@ def parse_spec(text: str) -> Spec:
     return Spec(kind, argument)
 
 
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """Ends a message with the valid word most like `word`; empty where none is."""
+    close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else ""
+
+
 def usage() -> str:
     """All valid specifications, for help texts and errors."""
     return ", ".join(
-        kind + (f":{wanted}" if wanted.isalpha() else wanted.replace("[", "[:", 1))
-        for kind, wanted in KINDS.items()
+        kind + (f":{wanted}" if wanted.isalpha() else wanted.replace("[", "[:", 1)) for kind, wanted in KINDS.items()
     )
 
 

@@ -1,0 +1,64 @@
+"""Images inside tar files, read in place."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from alexnet_io.decoding import EXTENSIONS
+from alexnet_io.errors import UserError
+from alexnet_io.printing import printable
+from alexnet_io.sources.dataset import digest
+from alexnet_io.sources.files import EncodedImages
+
+
+def images_in_tars(root: Path, tars: Sequence[str]) -> tuple[EncodedImages, list[int]]:
+    """Lists the images in `root / tar` for each of `tars`, sorted by name inside each.
+
+    Returns:
+        The images, named "TAR/MEMBER", and how many each tar has.
+
+    Raises:
+        UserError: a tar file can't be read.
+    """
+    names: list[str] = []
+    places: list[tuple[int, int, int]] = []  # number of the tar, offset, bytes
+    counts: list[int] = []
+    stamps: list[str] = []
+    for number, tar in enumerate(tars):
+        path = root / tar
+        found = _members(path)
+        stat = path.stat()
+        stamps.append(f"{tar}\0{stat.st_size}\0{stat.st_mtime_ns}")
+        names += [f"{tar}/{name}" for name, _, _ in found]
+        places += [(number, offset, size) for _, offset, size in found]
+        counts.append(len(found))
+    paths = [root / tar for tar in tars]
+
+    def read(index: int) -> bytes:
+        number, offset, size = places[index]
+        with open(paths[number], "rb", buffering=0) as file:
+            data = os.pread(file.fileno(), size, offset)
+        if len(data) != size:
+            raise OSError(f"the tar file ends after {len(data)} of {size} bytes")
+        return data
+
+    fingerprint = digest(str(root.resolve()), *stamps)
+    return EncodedImages(names, [size for _, _, size in places], read, fingerprint), counts
+
+
+def _members(path: Path) -> list[tuple[str, int, int]]:
+    """Name, offset and size of every image in an uncompressed tar file, sorted by name."""
+    try:
+        with tarfile.open(path, "r:") as archive:
+            return sorted(
+                (member.name.removeprefix("./"), member.offset_data, member.size)
+                for member in archive
+                if member.isreg() and member.name.lower().endswith(EXTENSIONS)
+            )
+    except (OSError, tarfile.TarError) as error:
+        raise UserError(
+            f"{printable(path)} is not a readable, uncompressed tar file ({error}): get it again"
+        ) from error
