@@ -1,0 +1,207 @@
+"""Every published shape, parameter and MAC of the JAX networks; abstract evaluation, so nothing is computed."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+import facts
+import jax
+import jax.numpy as jnp
+import pytest
+
+from alexnet_io.train_settings import MODELS
+from jax_alexnet.model import AlexNet
+from jax_alexnet.summary import summarize
+from jax_alexnet.variants import VARIANTS
+
+
+def abstract(model: str, image_size: int, classes: int | None = None) -> tuple[dict, dict]:
+    """Shapes of ({layer: {"kernel", "bias"}}, {layer: activation}) for one image."""
+    network = AlexNet(model, classes)
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    weights = jax.eval_shape(network.init, jax.random.key(0), images)
+    order: list[str] = []
+
+    def run(weights: dict, images: jax.Array) -> tuple[jax.Array, dict]:
+        logits, activations = network.apply(weights, images, capture=True)
+        order.extend(activations)  # JAX sorts the names of what it returns
+        return logits, activations
+
+    logits, activations = jax.eval_shape(run, weights, images)
+    activations = {name: activations[name] for name in order}
+    assert logits.shape == (1, classes or facts.NETWORKS[model].classes)
+    assert list(weights) == ["params"]
+    return weights["params"], activations
+
+
+def channels_last(shape: facts.Shape) -> facts.Shape:
+    return (*shape[1:], shape[0])
+
+
+def equations(jaxpr) -> Iterator[Any]:
+    """All equations of a traced program, those inside calls included."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            inner = getattr(value, "jaxpr", value)
+            if hasattr(inner, "eqns"):
+                yield from equations(inner)
+
+
+def executed_macs(model: str, image_size: int, classes: int | None = None) -> Counter[str]:
+    """Multiplications that the traced program does, by the layer they belong to.
+
+    A convolution takes, for each output value, the kernel values of one output feature; a matrix product, the
+    contracted length. Counted from the program itself, not from the tables that built it.
+    """
+    network = AlexNet(model, classes)
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, 3), jnp.float32)
+    weights = jax.eval_shape(network.init, jax.random.key(0), images)
+    traced = jax.make_jaxpr(lambda w, x: network.apply(w, x))(weights, images)
+    counts: Counter[str] = Counter()
+    for equation in equations(traced.jaxpr):
+        output = equation.outvars[0].aval.shape
+        if equation.primitive.name == "conv_general_dilated":
+            kernel = equation.invars[1].aval.shape
+            features = equation.params["dimension_numbers"].rhs_spec[0]
+            each = prod(kernel) // kernel[features]
+        elif equation.primitive.name == "dot_general":
+            (contracted, _), _ = equation.params["dimension_numbers"]
+            each = prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+        else:
+            continue
+        layer = str(equation.source_info.name_stack).split("/")[1]
+        counts[layer] += prod(output) * each
+    counts.pop("avgpool", None)  # averages as matrix products: no weights
+    return counts
+
+
+def test_the_models_are_those_of_the_sources() -> None:
+    assert set(facts.NETWORKS) == set(VARIANTS) == set(MODELS)
+    for name, network in facts.NETWORKS.items():
+        assert (VARIANTS[name].image_size, VARIANTS[name].classes) == (network.image_size, network.classes)
+
+
+def test_the_default_model_is_the_notebooks() -> None:
+    images = jax.ShapeDtypeStruct((1, 227, 227, 3), jnp.float32)
+    weights = jax.eval_shape(AlexNet().init, jax.random.key(0), images)
+    assert sum(leaf.size for leaf in jax.tree.leaves(weights)) == facts.NETWORKS["single_column"].parameters
+
+
+@pytest.mark.parametrize("model", facts.NETWORKS)
+def test_layers_in_order_with_shapes_and_parameters(model: str) -> None:
+    expected = facts.NETWORKS[model]
+    params, activations = abstract(model, expected.image_size)
+    assert list(activations) == list(expected.layers)
+    for name, layer in expected.layers.items():
+        assert activations[name].shape == (1, *channels_last(layer.output)), name
+        assert sum(leaf.size for leaf in jax.tree.leaves(params.get(name, {}))) == layer.parameters, name
+    assert set(params) == {name for name, layer in expected.layers.items() if layer.parameters}
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == expected.parameters
+
+
+@pytest.mark.parametrize("model", facts.NETWORKS)
+def test_macs_of_the_traced_program(model: str) -> None:
+    expected = facts.NETWORKS[model]
+    counts = executed_macs(model, expected.image_size)
+    assert dict(counts) == {name: layer.macs for name, layer in expected.layers.items() if layer.macs}
+    assert counts.total() == expected.macs
+
+
+@pytest.mark.parametrize("size", facts.OTHER_SIZES, ids=lambda size: f"{size.model}-{size.image_size}-{size.classes}")
+def test_other_sizes(size: facts.OtherSize) -> None:
+    params, activations = abstract(size.model, size.image_size, size.classes)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == size.parameters
+    for name, shape in (size.outputs or {}).items():
+        assert activations[name].shape == (1, *channels_last(shape)), name
+    if size.macs is not None:
+        assert executed_macs(size.model, size.image_size, size.classes).total() == size.macs
+
+
+@pytest.mark.parametrize(
+    ("model", "layer", "kernel", "bias"),
+    [
+        ("single_column", "conv1", (11, 11, 3, 96), (96,)),
+        ("single_column", "conv2", (5, 5, 96, 256), (256,)),
+        # https://github.com/tensorflow/tensorflow/issues/45751
+        ("two_column", "conv2", (5, 5, 48, 256), (256,)),
+        ("two_column", "conv3", (3, 3, 256, 384), (384,)),
+        ("two_column", "conv4", (3, 3, 192, 384), (384,)),
+        ("two_column", "conv5", (3, 3, 192, 256), (256,)),
+        ("two_column", "fc6", (9216, 4096), (4096,)),
+        ("one_weird_trick", "conv1", (11, 11, 3, 64), (64,)),
+        ("cifar_13pct", "local3", (6, 6, 3, 3, 64, 32), (6, 6, 32)),
+        ("cifar_18pct", "fc10", (1024, 10), (10,)),
+    ],
+)
+def test_kernel_layouts(model: str, layer: str, kernel: tuple[int, ...], bias: tuple[int, ...]) -> None:
+    """HWIO with the inputs of one group; dense (in, out); unshared kernels by position."""
+    params, _ = abstract(model, facts.NETWORKS[model].image_size)
+    assert params[layer]["kernel"].shape == kernel
+    assert params[layer]["bias"].shape == bias
+
+
+# --- The summary
+
+
+@pytest.mark.parametrize("model", facts.NETWORKS)
+def test_summary_figures(model: str) -> None:
+    expected = facts.NETWORKS[model]
+    summary = summarize(VARIANTS[model])
+    assert (summary["parameters"], summary["macs"]) == (expected.parameters, expected.macs)
+    if expected.units is not None:
+        assert summary["units"] == expected.units
+    rows = {row["name"]: (tuple(row["output_shape"]), row["parameters"], row["macs"]) for row in summary["layers"]}
+    assert list(rows) == list(expected.layers)
+    for name, layer in expected.layers.items():
+        assert rows[name] == (channels_last(layer.output), layer.parameters, layer.macs), name
+
+
+@pytest.mark.parametrize("size", facts.OTHER_SIZES, ids=lambda size: f"{size.model}-{size.image_size}-{size.classes}")
+def test_summary_of_other_sizes(size: facts.OtherSize) -> None:
+    summary = summarize(VARIANTS[size.model], size.image_size, size.classes)
+    assert summary["parameters"] == size.parameters
+    if size.macs is not None:
+        assert summary["macs"] == size.macs
+    shapes = {row["name"]: tuple(row["output_shape"]) for row in summary["layers"]}
+    for name, shape in (size.outputs or {}).items():
+        assert shapes[name] == channels_last(shape), name
+
+
+def run_summary(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "jax_alexnet.summary", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parameters", "macs"),
+    [
+        ([], 58_322_314, 1_131_201_056),
+        (["--model", "two_column"], 60_965_224, 724_406_816),
+        (["--model", "one_weird_trick"], 61_100_840, 714_188_480),
+        (["--model", "single_column", "--classes", "1000"], 62_378_344, 1_135_256_096),
+        (["--model", "cifar_11pct", "--image-size", "32"], 1_901_386, 32_919_552),
+    ],
+)
+def test_summary_command(arguments: list[str], parameters: int, macs: int) -> None:
+    done = run_summary(*arguments, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    summary = json.loads(done.stdout)
+    assert (summary["parameters"], summary["macs"]) == (parameters, macs)
+    assert sum(layer["parameters"] for layer in summary["layers"]) == parameters
+    assert {"name", "output_shape", "parameters", "macs"} <= set(summary["layers"][0])
+    table = run_summary(*arguments).stdout
+    assert f"{parameters:,}" in table
+    assert f"{macs:,}" in table
+
+
+def test_summary_command_names_the_smallest_size() -> None:
+    done = run_summary("--model", "one_weird_trick", "--image-size", str(facts.TORCHVISION_MIN_SIZE - 1))
+    assert done.returncode in (1, 2)
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert f"{facts.TORCHVISION_MIN_SIZE}x{facts.TORCHVISION_MIN_SIZE}" in done.stderr
