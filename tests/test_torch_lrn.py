@@ -86,6 +86,18 @@ def test_half_precision_does_not_overflow(dtype: torch.dtype, low: float, high: 
     assert low <= y.item() <= high
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("norm", [local_response_norm, spatial_response_norm])
+def test_half_precision_rounds_once(rng: np.random.Generator, dtype: torch.dtype, norm) -> None:
+    """All the arithmetic is float32's: the result is the exact one of the rounded input, rounded."""
+    x = torch.tensor(rng.normal(scale=3, size=(1, 16, 4, 4))).to(dtype)
+    settings: dict = {"size": 5, "alpha": 1.0, "beta": 0.75, "k": 2.0}
+    exact = norm(x.double(), **settings)
+    info = torch.finfo(dtype)
+    subnormal = info.smallest_normal * info.eps
+    assert_allclose(norm(x, **settings).double(), exact, rtol=0.51 * info.eps, atol=subnormal)
+
+
 def test_squares_beyond_float32_give_zero_and_no_nan() -> None:
     """https://github.com/tensorflow/tensorflow/issues/46996."""
     x = column((-2e38, 1.0, 1e38, 1.0, 1.0, 1.0, 1.0), torch.float32).requires_grad_()
