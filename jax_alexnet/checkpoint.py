@@ -224,9 +224,7 @@ def restore_newest(
             aside = None if read_only else checkpoint_files.set_aside(path)
             what = "ignored" if aside is None else f"set aside as {printable(aside.name)}"
             warnings.warn(f"{error}; {what}", CheckpointWarning, stacklevel=2)
-    reasons += [
-        printable(path.name) for path in checkpoint_files.entries(directory) if checkpoint_files.BAD in path.suffixes
-    ]
+    reasons += checkpoint_files.set_aside_before(directory)
     if reasons:
         raise UserError(
             f"no intact checkpoint is left in {printable(directory)} ({'; '.join(reasons)}): "
@@ -251,10 +249,12 @@ def _write(
         with atomic_file.naming_the_path("save the checkpoint", final):
             directory.mkdir(parents=True, exist_ok=True)
             _need_space(directory, sum(array.nbytes for array in arrays.values()))
+            shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
-            manifest = Manifest(step, metric, atomic_file.plain(metadata), manifests.describe(arrays))
+            leaves = manifests.describe(arrays)
             checkpoint_arrays.write_arrays(temporary / checkpoint_arrays.STATE, arrays)
-            manifests.write(temporary, manifest)
+            files = manifests.list_files(temporary, checkpoint_arrays.STATE)
+            manifests.write(temporary, Manifest(step, metric, atomic_file.plain(metadata), leaves, files))
             checkpoint_files.replace(temporary, final)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alexnet_io import atomic_file
-from alexnet_io.errors import UserError
 from alexnet_io.printing import printable
 from jax_alexnet import manifest as manifests
 from jax_alexnet.manifest import DamagedCheckpoint, Manifest
@@ -73,16 +72,13 @@ def read_arrays(path: Path, manifest: Manifest, names: list[str]) -> dict[str, n
     """Reads the arrays called `names` of the checkpoint at `path` and compares them with their digests.
 
     Raises:
-        DamagedCheckpoint: orbax can't read them, or they aren't what the manifest says.
-        UserError: a file may not be read.
+        DamagedCheckpoint: they aren't what the manifest says.
+        UserError: a file can't be read for lack of permission.
     """
     import numpy as np
     import orbax.checkpoint as ocp
 
-    for file in (path / STATE).rglob("*"):
-        if not os.access(file, os.R_OK):
-            raise UserError(f"cannot read {printable(file)}: its permissions don't allow it. Mend them.")
-
+    manifests.check_files(path, manifest)
     wanted = _nested({name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names})
     like = _nested({name: np.empty((0,)) for name in names})
     try:

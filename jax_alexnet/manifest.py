@@ -1,6 +1,7 @@
 """What a checkpoint must hold: a digest of every array, so that no damaged byte passes for a weight.
 
-orbax restores an array with a flipped bit without a word; the manifest beside it tells.
+orbax restores an array with a flipped bit without a word; the manifest beside it tells. The files are listed
+too, so that a missing, short or altered one is noticed before orbax stumbles over it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 FILE = "manifest.json"
 FORMAT = 1
+_SMALL = 65536  # bytes; the contents of larger files are arrays, which have digests of their own
 
 
 class DamagedCheckpoint(UserError):
@@ -38,6 +40,14 @@ class Leaf:
 
 
 @dataclasses.dataclass(frozen=True)
+class StoredFile:
+    """One file of orbax's: its size in bytes and, if it is small, the SHA-256 of its contents."""
+
+    size: int
+    sha256: str | None
+
+
+@dataclasses.dataclass(frozen=True)
 class Manifest:
     """The contents of manifest.json.
 
@@ -46,12 +56,14 @@ class Manifest:
         metric: what "best" is judged by, higher is better; None if it wasn't measured.
         metadata: plain facts of the run: model, classes, class names, optimizer, epoch, plateau state, ...
         leaves: by name, such as "params/conv1/kernel".
+        files: by path below the checkpoint.
     """
 
     step: int
     metric: float | None
     metadata: dict[str, Any]
     leaves: dict[str, Leaf]
+    files: dict[str, StoredFile]
 
 
 def describe(arrays: Mapping[str, np.ndarray]) -> dict[str, Leaf]:
@@ -69,6 +81,40 @@ def digest(array: np.ndarray) -> str:
     import numpy as np
 
     return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).hexdigest()
+
+
+def list_files(directory: Path, below: str) -> dict[str, StoredFile]:
+    """The files in `directory`/`below`, by path from `directory`."""
+    found = {}
+    for path in sorted((directory / below).rglob("*")):
+        if path.is_file():
+            size = path.stat().st_size
+            sha256 = hashlib.sha256(path.read_bytes()).hexdigest() if size <= _SMALL else None
+            found[path.relative_to(directory).as_posix()] = StoredFile(size, sha256)
+    return found
+
+
+def check_files(directory: Path, manifest: Manifest) -> None:
+    """Compares the files on disk with the manifest, reading the small ones only.
+
+    Raises:
+        DamagedCheckpoint: a file is missing, has another size or other contents.
+        UserError: a file can't be read for lack of permission.
+    """
+    for name, stored in manifest.files.items():
+        path, shown = directory / name, printable(directory / name)
+        try:
+            size = path.stat().st_size
+            with open(path, "rb") as file:
+                content = file.read() if stored.sha256 else b""
+        except FileNotFoundError:
+            raise DamagedCheckpoint(f"{shown} is missing") from None
+        except OSError as error:
+            raise UserError(f"cannot read {shown}: {error.strerror or error}.") from error
+        if size != stored.size:
+            raise DamagedCheckpoint(f"{shown} has {size} bytes instead of {stored.size}")
+        if stored.sha256 and hashlib.sha256(content).hexdigest() != stored.sha256:
+            raise DamagedCheckpoint(f"{shown} isn't what was saved (its digest differs)")
 
 
 def write(directory: Path, manifest: Manifest) -> None:
@@ -103,7 +149,8 @@ def read(directory: Path) -> Manifest:
             name: Leaf(tuple(leaf["shape"]), leaf["dtype"], leaf["sha256"])
             for name, leaf in content.pop("leaves").items()
         }
-        return Manifest(leaves=leaves, **content)
+        files = {name: StoredFile(**stored) for name, stored in content.pop("files").items()}
+        return Manifest(leaves=leaves, files=files, **content)
     except (FileNotFoundError, NotADirectoryError):
         raise DamagedCheckpoint(f"{shown} holds no {FILE}: it is no finished checkpoint of this program") from None
     except OSError as error:
