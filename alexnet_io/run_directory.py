@@ -199,9 +199,9 @@ def package_versions() -> dict[str, str]:
 def _check_contents(path: Path, resume: bool) -> None:
     """Refuses a directory that this run must not write into."""
     shown = printable(path)
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{shown} is a file; --output takes a directory.")
     with atomic_file.naming_the_path("look into", path):
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{shown} is a file; --output takes a directory.")
         entries = sorted(entry.name for entry in path.iterdir()) if path.exists() else []
     if DESCRIPTION in entries:
         if not resume:
@@ -230,9 +230,7 @@ def _take_lock(path: Path) -> IO[str]:
     import fcntl
 
     def in_use(holder: str) -> UserError:
-        return UserError(
-            f"{printable(path)} is in use by {holder}: choose another --output, or wait until it ends."
-        )
+        return UserError(f"{printable(path)} is in use by {holder}: choose another --output, or wait until it ends.")
 
     if path in _locked_here:  # asked before opening: closing any handle of the file would give the lock back
         raise in_use("this very process")
