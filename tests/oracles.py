@@ -225,21 +225,17 @@ def conv(
     groups: int = 1,
     ceil: bool = False,
 ) -> Array:
-    """Grouped convolution of (N, C, H, W) with (O, C / groups, size, size), one output value at a time."""
+    """Grouped convolution of (N, C, H, W) with (O, C / groups, size, size), window by window."""
     kernel = _float64(kernel)
     outputs, inputs, size, _ = kernel.shape
     x = _padded(_float64(x), size, stride, padding, ceil)
     height, width = ((n - size) // stride + 1 for n in x.shape[-2:])
     y = np.zeros((x.shape[0], outputs, height, width))
-    for o, i, j in np.ndindex(outputs, height, width):
-        group = o // (outputs // groups)
-        patch = x[
-            :,
-            group * inputs : (group + 1) * inputs,
-            i * stride : i * stride + size,
-            j * stride : j * stride + size,
-        ]
-        y[:, o, i, j] = np.sum(patch * kernel[o], axis=(1, 2, 3))
+    for group, i, j in np.ndindex(groups, height, width):
+        rows, columns = slice(i * stride, i * stride + size), slice(j * stride, j * stride + size)
+        patch = x[:, group * inputs : (group + 1) * inputs, rows, columns]
+        own = slice(group * outputs // groups, (group + 1) * outputs // groups)
+        y[:, own, i, j] = np.tensordot(patch, kernel[own], axes=([1, 2, 3], [1, 2, 3]))
     return y if bias is None else y + _float64(bias)[:, None, None]
 
 
@@ -251,11 +247,11 @@ def local_conv(
     height, width, outputs, _, size, _ = kernel.shape
     x = _padded(_float64(x), size, stride, padding, ceil=False)
     y = np.zeros((x.shape[0], outputs, height, width))
-    for i, j, o in np.ndindex(height, width, outputs):
+    for i, j in np.ndindex(height, width):
         patch = x[:, :, i * stride : i * stride + size, j * stride : j * stride + size]
-        y[:, o, i, j] = np.sum(patch * kernel[i, j, o], axis=(1, 2, 3))
+        y[:, :, i, j] = np.tensordot(patch, kernel[i, j], axes=([1, 2, 3], [1, 2, 3]))
         if bias is not None:
-            y[:, o, i, j] += _float64(bias)[i, j, o]
+            y[:, :, i, j] += _float64(bias)[i, j]
     return y
 
 

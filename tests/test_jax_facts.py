@@ -26,7 +26,7 @@ def abstract(model: str, image_size: int, classes: int | None = None) -> tuple[d
     weights = jax.eval_shape(network.init, jax.random.key(0), images)
     order: list[str] = []
 
-    def run(weights: dict, images: jax.Array) -> tuple[jax.Array, dict]:
+    def run(weights: dict, images: jax.Array) -> Any:
         logits, activations = network.apply(weights, images, capture=True)
         order.extend(activations)  # JAX sorts the names of what it returns
         return logits, activations
