@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import os
 import shutil
 import threading
@@ -20,6 +20,7 @@ from alexnet_io.sources.files import Images
 PENDING, GOOD, BAD = 0, 1, 2
 _SYNC_EVERY_S = 5.0
 _REPORT_EVERY_S = 0.25
+STALL_LIMIT_S = 120.0
 
 
 class Filling:
@@ -36,6 +37,7 @@ class Filling:
         self.states = np.zeros(shape[0], np.uint8)
         self.checksums = np.zeros(shape[0], np.uint32)
         self.bad: dict[int, str] = {}
+        self.leave_open = False
 
     def open(self) -> None:
         """Opens what an interrupted fill left behind, or starts anew where that is missing or torn.
@@ -102,8 +104,9 @@ class Filling:
         (self.folder / "done.bin").unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Ends the writing."""
-        os.close(self._file)
+        """Ends the writing; not where a thread that hangs might still write, by then into another file."""
+        if not self.leave_open:
+            os.close(self._file)
 
 
 def fill(
@@ -120,27 +123,12 @@ def fill(
 
     Raises:
         OSError: a row can't be written.
+        UserError: no file could be read for `STALL_LIMIT_S` seconds.
     """
-    pending = np.flatnonzero(filling.states == PENDING).tolist()
-    numbers, stop, failures = iter(pending), threading.Event(), []
-
-    def work() -> None:
-        try:
-            for number in numbers:  # list iterators are safe to share: each number goes to one thread
-                if stop.is_set():
-                    return
-                _fill_row(filling, files, number, resizing)
-        except BaseException as error:
-            failures.append(error)
-            stop.set()
-
-    workers = [threading.Thread(target=work, name="decode", daemon=True) for _ in range(max(1, threads))]
+    decoders = _Decoders(filling, files, resizing, threads)
     total, synced = len(files), time.monotonic()
-    for worker in workers:
-        worker.start()
     try:
-        while any(worker.is_alive() for worker in workers):
-            _join_for(workers, _REPORT_EVERY_S)
+        while decoders.busy_after(_REPORT_EVERY_S):
             report(int((filling.states != PENDING).sum()), total, "preparing images")
             if len(filling.bad) > max_bad:
                 break
@@ -148,25 +136,73 @@ def fill(
                 filling.sync()
                 synced = time.monotonic()
     finally:
-        stop.set()
-        for worker in workers:
-            worker.join()
-        filling.sync()
-    if failures:
-        raise failures[0]
-    report(total, total, "preparing images")
+        decoders.stop()
+    filling.sync()
+    report(int((filling.states != PENDING).sum()), total, "preparing images")
 
 
-def _join_for(workers: list[threading.Thread], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    for worker in itertools.takewhile(lambda _: time.monotonic() < end, workers):
-        worker.join(max(0.0, end - time.monotonic()))
+class _Decoders:
+    """Threads that share out the pending rows."""
 
+    def __init__(self, filling: Filling, files: Images, resizing: Resizing, threads: int) -> None:
+        self._filling, self._files, self._resizing = filling, files, resizing
+        self._numbers = iter(np.flatnonzero(filling.states == PENDING).tolist())
+        self._stop = threading.Event()
+        self._failures: list[BaseException] = []
+        self._reading: dict[int, tuple[int, float]] = {}  # by thread: row, and when it was begun
+        self._hung = False
+        self._threads = [
+            threading.Thread(target=self._work, args=(place,), name="decode", daemon=True)
+            for place in range(max(1, threads))
+        ]
+        for thread in self._threads:
+            thread.start()
 
-def _fill_row(filling: Filling, files: Images, number: int, resizing: Resizing) -> None:
-    try:
-        pixels, checksum = files.pixels(number, resizing)
-    except ImageError as error:
-        filling.reject(number, str(error))
-    else:
-        filling.write(number, pixels, checksum)
+    def _work(self, place: int) -> None:
+        try:
+            for number in self._numbers:  # list iterators may be shared: each number goes to one thread
+                if self._stop.is_set():
+                    return
+                self._reading[place] = number, time.monotonic()
+                try:
+                    row = self._files.pixels(number, self._resizing)
+                except ImageError as error:
+                    self._filling.reject(number, str(error))
+                else:
+                    self._filling.write(number, *row)
+        except BaseException as error:
+            self._failures.append(error)
+            self._stop.set()
+        finally:
+            self._reading.pop(place, None)
+
+    def busy_after(self, seconds: float) -> bool:
+        """Waits, and tells whether work is left.
+
+        Raises:
+            UserError: a file has been read for too long.
+        """
+        end = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        for number, since in list(self._reading.values()):
+            if time.monotonic() - since > STALL_LIMIT_S:
+                self._hung = True
+                raise UserError(
+                    f"{printable(self._files.names[number])} could not be read within {STALL_LIMIT_S:g} s: check the "
+                    "disk or network drive that holds it"
+                )
+        return any(thread.is_alive() for thread in self._threads)
+
+    def stop(self) -> None:
+        """Ends all threads, but for those that hang in the system, and raises what went wrong in them."""
+        self._stop.set()
+        if self._hung:
+            self._filling.leave_open = True
+            return
+        for thread in self._threads:
+            thread.join()
+        if self._failures:
+            with contextlib.suppress(OSError):
+                self._filling.sync()
+            raise self._failures[0]
