@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,15 @@ from alexnet_io.errors import UserError
 from alexnet_io.printing import printable
 
 PARTIAL_SUFFIX = ".partial"
+_FULL, _FORBIDDEN = "Free some space there", "Make the directory writable"
+_REMEDIES = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: _FULL,
+    errno.EACCES: _FORBIDDEN,
+    errno.EPERM: _FORBIDDEN,
+    errno.EROFS: _FORBIDDEN,
+}
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -89,8 +99,8 @@ def naming_the_path(action: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
+        remedy = _REMEDIES.get(error.errno or errno.ENOSPC, "Put that right")
         raise UserError(
-            f"cannot {action} {printable(path)}: {reason}. Free some space there, make the directory "
-            "writable, or choose another place with --output."
+            f"cannot {action} {printable(path)}: {error.strerror or error}. "
+            f"{remedy}, or choose another place with --output."
         ) from error

@@ -77,10 +77,10 @@ class MetricsWriter:
             raise UserError(f"{printable(self.path)} already holds a run's metrics: choose another --output.")
         rows = repair(self.path.parent, -1 if resume_step is None else resume_step)
         self._last = {row.split: row.step for row in rows}
+        self._board = _tensorboard(self.path.with_name(TENSORBOARD), resume_step) if tensorboard else None
         with atomic_file.naming_the_path("write", self.path):
             self._jsonl = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run)
             self._csv = open(self._csv_path, "a", encoding="utf-8", newline="")  # noqa: SIM115
-        self._board = _tensorboard(self.path.with_name(TENSORBOARD), resume_step) if tensorboard else None
 
     def write(self, row: MetricsRow) -> bool:
         """Appends `row`; False, and nothing written, if its split already has a row of this step or a later one.
@@ -146,8 +146,7 @@ def read_metrics(path: str | os.PathLike[str]) -> list[MetricsRow]:
             rows.append(_parse(line))
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             raise UserError(
-                f"{printable(path)}, line {number} is no row of metrics ({error}): "
-                "resuming the run repairs the file."
+                f"{printable(path)}, line {number} is no row of metrics ({error}): resuming the run repairs the file."
             ) from None
     return rows
 
@@ -223,7 +222,8 @@ def _number(name: str, value: Any) -> float | None:
         return float(value)
     if not isinstance(value, int | float) or isinstance(value, bool):
         raise ValueError(f"{name} is {value!r}, not a number")
-    return value if name == "epoch" and isinstance(value, int) else float(value)
+    number = float(value)
+    return value if name == "epoch" and isinstance(value, int) else number
 
 
 def _json_line(row: MetricsRow) -> str:

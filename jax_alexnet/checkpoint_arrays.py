@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,10 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     except OSError:
         raise
     except Exception as error:  # tensorstore reports a full disk as a ValueError
-        raise OSError(str(error).splitlines()[0][:400]) from error
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        if code:
+            raise OSError(int(code[1]), os.strerror(int(code[1]))) from error
+        raise OSError(_first_line(error)) from error
     for folder, _, files in os.walk(path):
         for name in files:
             with open(os.path.join(folder, name), "rb") as file:
@@ -88,8 +92,7 @@ def read_arrays(path: Path, manifest: Manifest, names: list[str]) -> dict[str, n
     except MemoryError:
         raise
     except Exception as error:
-        reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
-        raise DamagedCheckpoint(f"{printable(path)} can't be read ({reason})") from error
+        raise DamagedCheckpoint(f"{printable(path)} can't be read ({_first_line(error)})") from error
     for name, leaf in manifests.describe(arrays).items():
         if leaf != manifest.leaves[name]:
             raise DamagedCheckpoint(f"{printable(path)}: {name} isn't what was saved (its digest differs)")
@@ -106,7 +109,7 @@ def _orbax() -> Any:
     import jax
     import orbax.checkpoint as ocp
 
-    logging.getLogger("absl").addFilter(_not_about_merging)
+    logging.getLogger("absl").addFilter(_worth_saying)
     here = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=here, active_processes={here}, barrier_sync_key_prefix=f"process{here}"
@@ -115,8 +118,14 @@ def _orbax() -> Any:
     return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
-def _not_about_merging(record: logging.LogRecord) -> bool:
-    return "Skipping merge of OCDBT" not in str(record.msg)
+def _worth_saying(record: logging.LogRecord) -> bool:
+    """Not that OCDBT is off, which was our wish, nor errors that reach the user as ours."""
+    message = str(record.msg)
+    return "Skipping merge of OCDBT" not in message and "_SignalingThread.run() raised" not in message
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 def named_leaves(tree: Any) -> tuple[dict[str, Any], Any]:

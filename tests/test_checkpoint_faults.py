@@ -187,8 +187,11 @@ def test_other_shapes_and_leaves_are_refused_before_anything_is_read(saved, monk
     assert not list(saved.glob("*.bad"))
 
 
-def test_a_full_disk_ends_the_save_and_keeps_the_last_good_one(saved):
-    """A limit on the size of files makes writes fail as a full disk does, in orbax's threads too."""
+@pytest.mark.parametrize("when", ["before writing", "while orbax writes"])
+def test_a_full_disk_ends_the_save_and_keeps_the_last_good_one(saved, monkeypatch, when):
+    """A limit on the size of files makes writes fail as a full disk does."""
+    if when == "while orbax writes":
+        monkeypatch.setattr(checkpoint, "_need_space", lambda *_: None)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     big = {"w": np.random.default_rng(0).normal(size=(1000, 1000))}
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
