@@ -111,8 +111,11 @@ def apply(images: Array, draws: Draws | None, augmentation: Augmentation, statis
     if draws is not None and augmentation.color_noise:
         # Section 4.1: add [p1, p2, p3] [alpha_i lambda_i] to every pixel of an image. lambda belongs to pixels on
         # the 0..1 scale; on the 0..255 scale it would drown the image.
-        shift = (draws.noise * statistics["eigenvalues"]) @ statistics["eigenvectors"].T * 255
-        pixels = pixels + shift[:, None, None, :].astype(pixels.dtype)
+        # Written out rather than as a matrix product, which rounds differently for other batch sizes.
+        amounts = draws.noise.astype(pixels.dtype) * statistics["eigenvalues"].astype(pixels.dtype) * 255
+        components = statistics["eigenvectors"].astype(pixels.dtype).T
+        shift = sum(amounts[:, i, None] * components[i] for i in range(3))
+        pixels = pixels + shift[:, None, None, :]
     return normalized(pixels, augmentation.normalize, statistics)
 
 

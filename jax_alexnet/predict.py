@@ -51,12 +51,12 @@ def main() -> int:
 
 def report(network: "TrainedNetwork", paths: list[Path], json_path: Path | None) -> int:
     """Print the five likeliest classes of each file as it is done; unreadable files are named and passed over."""
-    from alexnet_io.printing import printable_path
+    from alexnet_io.printing import printable
 
     found: list[dict[str, Any]] = []
     failed = 0
     for path, outcome in predictions(network, paths):
-        shown = printable_path(path)
+        shown = printable(path)
         if isinstance(outcome, UserError):
             failed += 1
             print(f"error: {outcome}", file=sys.stderr)

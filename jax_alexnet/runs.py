@@ -64,9 +64,12 @@ def load_run(run: Path, *, which: str, devices: list[jax.Device], precision: str
     model = make_model(settings, len(description["class_names"]), dtype)
     assert settings.image_size is not None
     shapes = jax.eval_shape(lambda: init_params(model, settings.image_size or 0, 0))
-    find = checkpoint.restore_best if which == "best" else checkpoint.restore_newest
     where = Path(run).resolve() / "checkpoints"
-    found = find(where, {"params": shapes}, partial=True, read_only=True)
+    best = checkpoint.best(where) if which == "best" else None
+    if best is not None:
+        found = checkpoint.restore(best.path, {"params": shapes}, partial=True)
+    else:  # before the first evaluation none is best yet
+        found = checkpoint.restore_newest(where, {"params": shapes}, partial=True, read_only=True)
     if found is None:
         raise UserError(f"no checkpoint was finished in {where}: let the run go on with --resume --output {run}")
     augmentation = augment.Augmentation.of(settings)
