@@ -8,6 +8,7 @@ resizing and Pillow's version, whose decoders may differ in the last bit.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -143,21 +144,18 @@ def _open(folder: Path, shape: tuple[int, ...], key: str) -> PreparedImages | No
     """The cache in `folder`, or None when it is missing or anything about it is not as it was written."""
     try:
         index = json.loads((folder / "index.json").read_bytes())
-        if index["format"] != FORMAT or tuple(index["shape"]) != shape:
-            return None
         bad = {int(number): str(reason) for number, reason in index["bad"]}
-        if any(not 0 <= number < shape[0] for number in bad):
-            return None
         # A map of a file that is too short would end the process at the first access beyond its end.
-        if (folder / "images.npy").stat().st_size != index["bytes"]:
+        whole = (folder / "images.npy").stat().st_size == index["bytes"]
+        if index["format"] != FORMAT or not whole or any(not 0 <= number < shape[0] for number in bad):
             return None
-        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        checksums = np.load(folder / "checksums.npy", allow_pickle=False)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
-        return None
-    if images.dtype != np.uint8 or images.shape != shape or checksums.shape != shape[:1]:
-        return None
-    if checksums.dtype != np.uint32 or not images.flags.c_contiguous:
+        images = np.lib.format.open_memmap(folder / "images.npy", mode="r")
+        checksums = np.lib.format.read_array(io.BytesIO((folder / "checksums.npy").read_bytes()), allow_pickle=False)
+        if images.shape != shape or images.dtype != np.uint8 or not images.flags.c_contiguous:
+            return None
+        if checksums.shape != shape[:1] or checksums.dtype != np.uint32:
+            return None
+    except Exception:  # missing, or whatever it holds now is not what was written
         return None
     return PreparedImages(images, bad, checksums, folder, key)
 

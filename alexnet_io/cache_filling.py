@@ -62,10 +62,10 @@ class Filling:
 
     def _resume(self) -> bool:
         try:
-            images = np.load(self.folder / "images.npy", mmap_mode="r", allow_pickle=False)
+            images = np.lib.format.open_memmap(self.folder / "images.npy", mode="r")
             states = np.fromfile(self.folder / "done.bin", np.uint8)
             checksums = np.fromfile(self.folder / "checksums.bin", np.uint32)
-        except (OSError, ValueError, EOFError):
+        except Exception:  # missing, or whatever it holds now is not what was written
             return False
         if images.shape != self.shape or images.dtype != np.uint8 or not images.flags.c_contiguous:
             return False

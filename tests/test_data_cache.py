@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from image_files import encoded, solid, write_folder
 
 import alexnet_io.cache_filling
@@ -115,6 +117,21 @@ def test_a_damaged_cache_is_made_again(root, decoded, damage):
     again = filled(root)
     assert len(decoded) == 24
     np.testing.assert_array_equal(again.images, expected)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from(["index.json", "images.npy", "checksums.npy"]), data=st.data())
+def test_random_bytes_in_a_cache_never_escape(root, name, data):
+    folder = filled(root).folder
+    content = bytearray((folder / name).read_bytes())
+    if data.draw(st.booleans()):
+        content = bytearray(data.draw(st.sampled_from([b"", b"PK\3\4", b"\x93NUMPY\1\0"])) + data.draw(st.binary()))
+    else:
+        for _ in range(3):  # in the header of an array
+            content[data.draw(st.integers(0, min(len(content), 128) - 1))] = data.draw(st.integers(0, 255))
+    (folder / name).write_bytes(content)
+    cache = filled(root)
+    assert cache.images.shape == (12, 6, 6, 3) and cache.images.dtype == np.uint8
 
 
 def test_the_lock_and_leftovers_are_small(root):

@@ -1,6 +1,7 @@
 import io
 import struct
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -139,7 +140,8 @@ def test_resize_and_crop_are_torchvisions_bit_for_bit(rng, size, short_side, cro
     from torchvision.transforms.v2 import functional
 
     rgb = rng.integers(0, 256, (*size, 3), np.uint8)
-    theirs = functional.center_crop(functional.resize(Image.fromarray(rgb), [short_side]), [crop])
+    image: Any = Image.fromarray(rgb)
+    theirs = functional.center_crop(functional.resize(image, [short_side]), [crop])
     np.testing.assert_array_equal(resize_and_center_crop(rgb, short_side, crop), np.asarray(theirs))
 
 

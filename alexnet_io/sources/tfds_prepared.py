@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Sequence
@@ -102,8 +103,8 @@ def _open_builder(name: str, folder: Path, data_dirs: Sequence[Path]) -> tuple[A
 
     def source(split: str, image_key: str) -> Any:
         try:
-            decode: Any = tfds.decode  # its classes are decorated beyond what a type checker sees
-            return builder.as_data_source(split, decoders={image_key: decode.SkipDecoding()})
+            undecoded = tfds.decode.SkipDecoding()  # pyright: ignore[reportCallIssue]
+            return builder.as_data_source(split, decoders={image_key: undecoded})
         except NotImplementedError:
             raise UserError(
                 _how_to_prepare(
@@ -145,11 +146,11 @@ def _labels(prepared: PreparedImages, source: Any, label_key: str) -> np.ndarray
     """int64 (N,): kept beside the cache, since tfds has no way to them but through every example."""
     kept = prepared.folder / "labels.npy"
     try:
-        labels = np.load(kept, allow_pickle=False)
+        labels = np.lib.format.read_array(io.BytesIO(kept.read_bytes()), allow_pickle=False)
         if labels.shape == (len(source),) and labels.dtype == np.int64:
             return labels
-    except (OSError, ValueError, EOFError):
-        pass
+    except Exception:  # missing, or whatever it holds now is not what was written
+        labels = None
     labels = np.array([int(source[place][label_key]) for place in range(len(source))], np.int64)
     partial = kept.with_name(f"labels-{os.getpid()}.npy")
     np.save(partial, labels)
