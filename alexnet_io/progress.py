@@ -74,7 +74,7 @@ class Progress:
         now = self._clock()
         if self._first is None:
             self._first = (step, now)
-        interval = _BAR_INTERVAL if self._bar else self._line_interval(now)
+        interval = _BAR_INTERVAL if self._bar else _line_interval(now - self._first[1])
         if now - self._shown_at < interval and step < self._total:
             return
         self._shown_at = now
@@ -87,7 +87,7 @@ class Progress:
         ]
         text = "  ".join(fact for fact in facts if fact)
         if self._bar is None:
-            self._say(f"step {step}/{self._total}  {text}")
+            self._say(f"step {step}/{self._total}  {text}".rstrip())
         else:
             self._draw(step, text)
 
@@ -161,9 +161,6 @@ class Progress:
         if self._stream is not None and not printing.say(text, self._stream):
             self._stream = None
 
-    def _line_interval(self, now: float) -> float:
-        return min(max(_FIRST_INTERVAL, (now - self._started) / 30), _LAST_INTERVAL)
-
     def _time_left(self, step: int, now: float) -> str | None:
         """From the mean time of a step since the first one, which alone waits for the compiler."""
         if self._first is None or step <= self._first[0]:
@@ -215,6 +212,11 @@ def duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600}h {whole % 3600 // 60:02}m"
     return f"{whole // 86400}d {whole % 86400 // 3600:02}h"
+
+
+def _line_interval(elapsed: float) -> float:
+    """Seconds between plain lines: some thirty while a run grows threefold, so that long logs stay readable."""
+    return min(max(_FIRST_INTERVAL, elapsed / 30), _LAST_INTERVAL)
 
 
 def _rounded(rate: float) -> str:
