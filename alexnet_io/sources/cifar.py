@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tarfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from alexnet_io.decoding import Resizing
 from alexnet_io.errors import UserError
 from alexnet_io.printing import printable
-from alexnet_io.sources.cifar_files import CIFAR10, CIFAR100, Form, Read
+from alexnet_io.sources.cifar_files import CIFAR10, CIFAR100, SIDE, Form, Read
 from alexnet_io.sources.dataset import DataSet, digest
 from alexnet_io.sources.downloading import fetch
 from alexnet_io.sources.files import DecodedImages
@@ -65,7 +66,8 @@ def open_cifar(name: str, data_dir: Path, preparing: Preparing, download: bool =
         from alexnet_io.sources.tfds_prepared import find_prepared, open_tfds
 
         if find_prepared(name, [data_dir]) is not None:
-            return open_tfds(name, [data_dir], preparing)
+            native = replace(preparing, resizing=preparing.resizing or Resizing(SIDE, SIDE, SIDE))
+            return open_tfds(name, [data_dir], native)
     if found is None:
         binary = origin.forms[1]
         target = data_dir / binary.archive

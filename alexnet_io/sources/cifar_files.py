@@ -116,6 +116,13 @@ class _StoredArray:
             return None
 
 
+def _from_buffer(raw: Any, kind: Any, shape: Any, order: Any) -> _StoredArray:
+    """How protocol 5 describes an array."""
+    stored = _StoredArray()
+    stored.state = (1, shape, kind, order == "F", raw)
+    return stored
+
+
 class _StoredType:
     """The type of the elements of such an array."""
 
@@ -135,6 +142,8 @@ def _encode(text: Any, encoding: Any = "latin1") -> bytes:
 _ALLOWED = {
     ("numpy.core.multiarray", "_reconstruct"): lambda *_: _StoredArray(),
     ("numpy._core.multiarray", "_reconstruct"): lambda *_: _StoredArray(),
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,
+    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
     ("numpy", "ndarray"): _StoredArray,
     ("numpy", "dtype"): _StoredType,
     ("_codecs", "encode"): _encode,

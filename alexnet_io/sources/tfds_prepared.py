@@ -103,8 +103,8 @@ def _open_builder(name: str, folder: Path, data_dirs: Sequence[Path]) -> tuple[A
 
     def source(split: str, image_key: str) -> Any:
         try:
-            undecoded = tfds.decode.SkipDecoding()  # pyright: ignore[reportCallIssue]
-            return builder.as_data_source(split, decoders={image_key: undecoded})
+            decoders: Any = {image_key: tfds.decode.SkipDecoding()}
+            return builder.as_data_source(split, decoders=decoders)  # pyright: ignore[reportCallIssue]
         except NotImplementedError:
             raise UserError(
                 _how_to_prepare(
