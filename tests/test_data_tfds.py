@@ -28,7 +28,7 @@ def make(root: Path, splits: dict[str, int], name: str = "tiny", extra: bool = F
             example = {"image": io.BytesIO(encoded(solid((number, 7, 9)))), "label": number % labels}
             yield number, {**example, "other": example["label"]} if extra else example
 
-    class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # pyright: ignore
         VERSION = tfds.core.Version("1.2.0")
 
         def _info(self):

@@ -129,7 +129,7 @@ def _keys(info: Any, spec: str) -> tuple[str, str, tuple[str, ...]]:
     if len(images) != 1 or len(labels) != 1:
         raise UserError(
             f"{spec} is not an image classification data set with one image and one label: it has the features "
-            f"{', '.join(info.features)}"
+            f"{', '.join(sorted(info.features))}"
         )
     return images[0], labels[0], tuple(info.features[labels[0]].names)
 
