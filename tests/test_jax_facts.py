@@ -5,18 +5,24 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 import facts
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from numpy.testing import assert_array_equal
 
-from alexnet_io.train_settings import MODELS
+from alexnet_io.train_settings import MODELS, TrainSettings
+from jax_alexnet.initialization import initializers
 from jax_alexnet.model import AlexNet
+from jax_alexnet.optim import make_optimizer
+from jax_alexnet.recipes import resolve
 from jax_alexnet.summary import summarize
-from jax_alexnet.variants import VARIANTS
+from jax_alexnet.variants import VARIANTS, Conv, Dense, LocalConv
 
 
 def abstract(model: str, image_size: int, classes: int | None = None) -> tuple[dict, dict]:
@@ -205,3 +211,130 @@ def test_summary_command_names_the_smallest_size() -> None:
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")
     assert f"{facts.TORCHVISION_MIN_SIZE}x{facts.TORCHVISION_MIN_SIZE}" in done.stderr
+
+
+# --- Recipes
+
+
+@pytest.mark.parametrize("name", facts.RECIPES)
+def test_recipe_figures(name: str) -> None:
+    expected, run = facts.RECIPES[name], resolve(TrainSettings(recipe=name, data="cifar10"))
+    assert (run.batch_size, run.learning_rate) == (expected.batch, expected.learning_rate)
+    assert run.weight_decay == expected.weight_decay
+    assert run.optimizer == {"blog": "adam", "torchvision": "sgd"}.get(name, "paper")
+    if expected.momentum is not None:
+        assert run.momentum == expected.momentum
+    if expected.weight_decay:
+        assert run.decay_biases == expected.biases_decay
+    assert run.bias_learning_rate_factor == expected.bias_rate
+    assert run.drop_factor == 0.1
+    schedules = {
+        "blog": ("constant", None),
+        "paper": ("plateau", None),
+        "caffe": ("every_steps", facts.CAFFE_STEP_ITERATIONS),
+        "torchvision": ("every_epochs", facts.TORCHVISION_STEP_EPOCHS),
+    }
+    assert (run.schedule, run.drop_every) == schedules[name]
+    assert run.epochs == (expected.epochs or 90)  # Caffe's 450,000 iterations of 256 are 90 epochs
+
+
+@pytest.mark.parametrize("model", facts.CIFAR_RECIPES)
+def test_cifar_recipe_figures(model: str) -> None:
+    expected, run = facts.CIFAR_RECIPES[model], resolve(TrainSettings(model=model, data="cifar10"))
+    assert (run.recipe, run.optimizer, run.batch_size) == ("cifar", "paper", 128)
+    assert (run.learning_rate, run.momentum) == (expected.learning_rate, expected.momentum)
+    assert (run.bias_learning_rate_factor, run.decay_biases) == (expected.bias_rate, False)
+    assert dict(VARIANTS[model].weight_decay) == expected.weight_decay
+    assert run.image_size == facts.NETWORKS[model].image_size
+    cropped = model in facts.CIFAR_CROP
+    assert (run.crop, run.flip) == (cropped, cropped)
+    if model == "cifar_18pct":
+        assert tuple(run.drop_epochs or ()) == facts.CIFAR_18PCT_MILESTONES
+
+
+@pytest.mark.parametrize("model", facts.CIFAR_RECIPES)
+def test_cifar_decay_and_rates_by_layer(model: str) -> None:
+    """One step of the paper's update from weights of 1: -rate (gradient + decay), biases twice as fast, undecayed."""
+    expected, network = facts.CIFAR_RECIPES[model], VARIANTS[model]
+    layers = {layer: {"kernel": jnp.ones(1), "bias": jnp.ones(1)} for layer in expected.weight_decay}
+    optimizer = make_optimizer(resolve(TrainSettings(model=model, data="cifar10")), network, layers)
+    rate = jnp.asarray(expected.learning_rate)
+    for gradient in (0.0, 1.0):
+        grads = jax.tree.map(lambda leaf, g=gradient: jnp.full_like(leaf, g), layers)
+        updates: Any = optimizer.update(grads, optimizer.init(layers), layers, learning_rate=rate)[0]
+        for layer, decay in expected.weight_decay.items():
+            assert updates[layer]["kernel"].item() == pytest.approx(-1e-3 * (gradient + decay), rel=1e-12, abs=0)
+            assert updates[layer]["bias"].item() == pytest.approx(-2e-3 * gradient, rel=1e-12, abs=0)
+
+
+# --- Initial weights
+
+
+def initial_statistics(model: str, image_size: int) -> dict[str, Any]:
+    """Mean, standard deviation, largest magnitude and count of each fresh kernel and bias.
+
+    The hidden fully connected layers are narrowed to 64, since drawing millions of numbers takes seconds.
+    """
+    variant = VARIANTS[model]
+    narrow = tuple(
+        replace(row, features=64) if isinstance(row, Dense) and row.features else row for row in variant.layers
+    )
+    network = AlexNet(replace(variant, layers=narrow), classes=50)
+    images = jnp.zeros((1, image_size, image_size, 3), jnp.float32)
+
+    @jax.jit
+    def measure(key: jax.Array) -> Any:
+        params = network.init(key, images)["params"]
+        return jax.tree.map(lambda w: (w.mean(), w.std(), jnp.abs(w).max(), w.size), params)
+
+    return measure(jax.random.key(7, impl="rbg"))  # compiles much faster than the default
+
+
+@pytest.mark.parametrize("model", facts.INITIALISATION)
+def test_initial_laws_of_every_layer(model: str) -> None:
+    """Normal of the stated deviation about zero, constant biases; five standard errors are allowed."""
+    rows = {row.name: row for row in VARIANTS[model].layers if isinstance(row, Conv | LocalConv | Dense)}
+    assert set(rows) == set(facts.INITIALISATION[model])
+    for layer, (std, bias) in facts.INITIALISATION[model].items():
+        kernel, constant = (
+            np.asarray(law(jax.random.key(1), (10_000,), jnp.float32))
+            for law in initializers(rows[layer], "variant", fan_in=100)
+        )
+        assert abs(kernel.mean()) < 5 * std / 100, layer
+        assert abs(kernel.std() - std) < 5 * std / 20_000**0.5, layer
+        assert np.abs(kernel).max() > 3 * std, f"{layer} is not normal"
+        assert_array_equal(constant, np.float32(bias), err_msg=layer)
+
+
+def test_initial_weights_of_a_network_are_of_its_laws() -> None:
+    model = "cuda_convnet_2012"
+    measured = initial_statistics(model, image_size=40)
+    for layer, (std, bias) in facts.INITIALISATION[model].items():
+        mean, deviation, _, count = (float(value) for value in measured[layer]["kernel"])
+        assert abs(mean) < 5 * std / count**0.5, layer
+        assert abs(deviation - std) < 5 * std / (2 * count) ** 0.5, layer
+        assert [float(value) for value in measured[layer]["bias"][:3]] == [bias, 0, abs(bias)], layer
+
+
+def test_initial_weights_of_a_network_with_pytorchs_default() -> None:
+    """Weights and biases uniform within 1 / sqrt(fan in): deviation 1 / sqrt(3 fan in)."""
+    measured = initial_statistics("single_column", image_size=67)
+    fan_ins = {"conv1": 363, "conv2": 2400, "conv3": 2304, "conv5": 3456, "fc6": 9216, "fc7": 64}
+    for layer, fan_in in fan_ins.items():
+        for kind in ("kernel", "bias"):
+            _, deviation, largest, count = (float(value) for value in measured[layer][kind])
+            assert largest <= fan_in**-0.5 * (1 + 1e-6), layer
+            assert largest > fan_in**-0.5 * (1 - 20 / count), layer
+            assert abs(deviation - (3 * fan_in) ** -0.5) < 5 * (3 * fan_in * count) ** -0.5, layer
+
+
+@pytest.mark.parametrize("model", ["single_column", "one_weird_trick"])
+def test_laws_of_networks_with_pytorchs_default(model: str) -> None:
+    """https://github.com/n2cholas/jax-resnet/issues/3: deviation 0.0303030 in conv1 and 0.0060141 in fc6."""
+    for row in VARIANTS[model].layers:
+        if isinstance(row, Conv | Dense):
+            for fan_in, (std, bound) in facts.DEFAULT_STD.items():
+                for law in initializers(row, "variant", fan_in):
+                    draws = np.asarray(law(jax.random.key(2), (10_000,), jnp.float32))
+                    assert bound * 0.99 < np.abs(draws).max() < bound * (1 + 1e-6), row.name
+                    assert abs(draws.std() - std) < 0.02 * std, row.name
