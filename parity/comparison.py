@@ -1,0 +1,215 @@
+"""`parity.compare`: is this Flax module the same function as that PyTorch module, and if not, where not?"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from parity import jax_backward, jax_leaves, layouts, matching
+from parity.bounds import END_TO_END_ROUNDINGS, normwise_difference, normwise_limit
+from parity.jax_side import DTYPES, Candidate, check_dtype
+from parity.report import Report
+from parity.rows import Row
+from parity.store import Store
+
+
+def compare(
+    flax_module: Any,
+    torch_module: Any,
+    inputs: ArrayLike | tuple[ArrayLike, ...],
+    *,
+    variables: dict[str, Any] | None = None,
+    dtype: str = "float64",
+    gradients: bool = True,
+    mapping: dict[str, str] | None = None,
+    flax_inputs: tuple[ArrayLike, ...] | None = None,
+    flax_kwargs: dict[str, Any] | None = None,
+    torch_kwargs: dict[str, Any] | None = None,
+    name: str = "model",
+    seed: int = 0,
+    workspace: str | Path | None = None,
+) -> Report:
+    """Compare a Flax Linen module with the PyTorch module it was ported from, layer by layer.
+
+    Every layer gets the reference's (PyTorch's) input, and backward the reference's cotangent, so each row of the
+    report judges one layer alone; the code between layers is judged by what it hands to the next one. Then both
+    models run freely from end to end.
+
+    Args:
+        flax_module: the candidate.
+        torch_module: the reference, with its weights; neither changed nor moved: a copy runs in evaluation mode.
+        inputs: array or arrays in PyTorch's layout; arrays of rank 4 (NCHW) are turned to NHWC for Flax.
+        variables: Flax's own, to check the conversion of the weights as well; None to convert PyTorch's here.
+        dtype: `float64` decides correctness; `float32` and `bfloat16` compare the precisions.
+        gradients: compare backward passes too.
+        mapping: Flax path to PyTorch path of leaves that names, kinds and shapes don't pair.
+        flax_inputs: what Flax gets, if not the inputs with channels moved last.
+        flax_kwargs: more arguments of Flax's call, such as `{"train": False}`.
+        torch_kwargs: likewise PyTorch's.
+        name: of this pair, for the report.
+        seed: of the cotangent.
+        workspace: directory for captures, kept; a temporary one if None.
+
+    Returns:
+        The report; `print(report)` shows it, `report.equal` and `report.exit_code` decide.
+
+    Raises:
+        UserError: layers can't be paired, something can't be compared (by name), or float64 is off in JAX.
+    """
+    from parity import torch_backward, torch_side
+
+    check_dtype(dtype)
+    arrays = tuple(np.asarray(x) for x in (inputs if isinstance(inputs, (tuple, list)) else (inputs,)))
+    ours = tuple(np.asarray(x) for x in flax_inputs) if flax_inputs is not None else tuple(map(to_flax, arrays))
+    kwargs = flax_kwargs or {}
+    cast = tuple(cast(x, dtype) for x in ours)
+    leaves, abstract = jax_leaves.structure(flax_module, cast, kwargs)
+    torch_model = torch_side.prepared(torch_module, dtype)
+    torch_leaves = torch_side.structure(torch_model)
+    pairs = matching.match(leaves, torch_leaves, mapping)
+    directory = Path(workspace) if workspace else Path(tempfile.mkdtemp(prefix="parity-"))
+    try:
+        store = Store(directory)
+        torch_side.pin_precision()
+        capture = torch_side.Capture(torch_model, store, dtype, set(pairs.values()), torch_kwargs or {})
+        tensors = torch_side.as_tensors(arrays, dtype)
+        if gradients:
+            torch_backward.run(capture, tensors, seed=seed)
+        else:
+            capture.forward(tensors)
+        candidate = Candidate(
+            flax_module, kwargs, pairs, {x["path"]: x["kind"] for x in leaves}, store, dtype,
+            torch_side.weights_reader(torch_model), variables, name, abstract,
+        )  # fmt: skip
+        return finish(candidate, ours, gradients, torch_leaves)
+    finally:
+        if workspace is None:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def finish(
+    candidate: Candidate, inputs: tuple[NDArray, ...], gradients: bool, torch_leaves: list[dict[str, Any]]
+) -> Report:
+    """The candidate's half of a comparison, once the reference's captures lie in its store."""
+    candidate.forward(inputs)
+    if gradients:
+        jax_backward.run(candidate, inputs)
+    candidate.rows += end_to_end(candidate, inputs, gradients)
+    report = Report(candidate.rows, not_exercised(candidate, torch_leaves))
+    report.settings = {"dtype": candidate.dtype, "jax": jax.__version__, "backend": jax.default_backend()}
+    return report
+
+
+def end_to_end(candidate: Candidate, inputs: tuple[NDArray, ...], gradients: bool) -> list[Row]:
+    """Both models run freely: outputs, and gradients of all parameters together, compared normwise."""
+    store, module, kwargs = candidate.store, candidate.module, candidate.kwargs
+    variables = candidate.given if candidate.given is not None else candidate.variables
+    parameters = variables.get("params", {})
+    others = {k: v for k, v in variables.items() if k != "params"}
+    arrays = [candidate._array(x) for x in inputs]
+
+    def run(parameters: Any, *arrays: jax.Array) -> Any:
+        return jax.tree.leaves(module.apply({"params": parameters, **others}, *arrays, **kwargs))
+
+    with jax.default_matmul_precision("highest"):
+        if gradients:
+            cotangents = _cotangents(candidate, jax.eval_shape(run, parameters, *arrays))
+            outputs, found = jax.jit(_value_and_pullback(run))(parameters, arrays, cotangents)
+        else:
+            outputs, found = jax.jit(run)(parameters, *arrays), None
+    rows = []
+    for i, output in enumerate(outputs):
+        reference = store.array("output", f"input.{i}")
+        layout = layouts.align(reference, np.asarray(output, np.float64), None)
+        value = layout.to_flax(reference) if layout else reference
+        rows.append(_normwise(candidate, "outputs", [(np.asarray(output), value)]))
+    if found is not None:
+        rows.append(_normwise(candidate, "gradients", list(_gradient_pairs(candidate, found))))
+    return rows
+
+
+def _value_and_pullback(run: Any) -> Any:
+    def both(parameters: Any, arrays: list[jax.Array], cotangents: list[jax.Array]) -> Any:
+        outputs, pull_back = jax.vjp(lambda p: run(p, *arrays), parameters)
+        return outputs, pull_back(cotangents)[0]
+
+    return both
+
+
+def _cotangents(candidate: Candidate, shapes: list[Any]) -> list[jax.Array]:
+    found = []
+    for i, shape in enumerate(shapes):
+        reference = candidate.store.array("output_cotangent", f"cotangent.{i}")
+        fits = layouts.candidates(reference.shape, shape.shape, None)
+        found.append(jnp.asarray(fits[0].to_flax(reference) if fits else reference, DTYPES[candidate.dtype]))
+    return found
+
+
+def _gradient_pairs(candidate: Candidate, found: dict[str, Any]) -> Any:
+    for path, torch_path in candidate.pairs.items():
+        key = f"parameters-{torch_path}"
+        ours = jax_leaves.leaf_variables({"params": found}, path).get("params", {})
+        layout = candidate.input_layouts(path)
+        for name in candidate.store.names(key):
+            reference = candidate.store.array(key, name)
+            flax_name = layouts.flax_name(candidate.kinds[path], name)
+            if name == "weight":
+                reference = layouts.kernel_to_flax(candidate.kinds[path], reference, layout)
+            if flax_name in ours:
+                yield np.asarray(ours[flax_name]), reference
+
+
+def _normwise(candidate: Candidate, stage: str, pairs: list[tuple[NDArray, NDArray]]) -> Row:
+    row = Row(candidate.model, "end to end", "end to end", stage, candidate.dtype, order=len(candidate.records) + 1)
+    row.n, row.bound = round(END_TO_END_ROUNDINGS), normwise_limit(candidate.dtype)
+    if any(a.shape != b.shape for a, b in pairs):
+        row.verdict, row.fraction = "shape", float("inf")
+        return row
+    squares = [
+        (
+            normwise_difference(a, b) * np.linalg.norm(b.ravel().astype(np.float64)),
+            np.linalg.norm(b.ravel().astype(np.float64)),
+        )
+        for a, b in pairs
+    ]
+    norm = float(np.sqrt(sum(b**2 for _, b in squares)))
+    row.max_error = float(np.sqrt(sum(d**2 for d, _ in squares))) / norm if norm else 0.0
+    row.fraction = row.max_error / row.bound
+    if not row.fraction <= 1:
+        row.verdict = "mismatch"
+    return row
+
+
+def not_exercised(candidate: Candidate, torch_leaves: list[dict[str, Any]]) -> list[str]:
+    """What this comparison could not have noticed, in words."""
+    found = []
+    paths = {path for path, _ in candidate.records}
+    biased = [x["path"] for x in torch_leaves if "bias" in x["shapes"] and x["kind"] in ("conv", "dense", "local_conv")]
+    zero = [path for path in biased if path in paths and not np.any(candidate.weights(path)["bias"])]
+    if zero:
+        found.append(f"biases of zeros, where one left out would not show: {', '.join(zero)}")
+    found += [
+        f"{x['path']} has parameters but never ran" for x in torch_leaves if x["shapes"] and x["path"] not in paths
+    ]
+    for (path, _), key in candidate.records.items():
+        if candidate.store.has(key, "output.0") and not np.any(candidate.store.array(key, "output.0")):
+            found.append(f"{path} gives nothing but zeros: what follows can't be judged")
+    return found
+
+
+def to_flax(array: NDArray) -> NDArray:
+    """Arrays of rank 4 from NCHW to NHWC; others as they are."""
+    return layouts.channels_last(array) if array.ndim == 4 else array
+
+
+def cast(x: NDArray, dtype: str) -> Any:
+    """Shape and dtype of an input as the lane sees it."""
+    floating = np.issubdtype(x.dtype, np.floating)
+    return jax.ShapeDtypeStruct(x.shape, DTYPES[dtype] if floating else x.dtype)

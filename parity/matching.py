@@ -1,0 +1,95 @@
+"""Which PyTorch layer is which Flax layer: by name where names agree, else by kind, shape and order."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from alexnet_io.errors import UserError
+from parity import layouts
+
+
+def match(
+    flax: list[dict[str, Any]], torch: list[dict[str, Any]], given: dict[str, str] | None = None
+) -> dict[str, str]:
+    """Pair leaves with parameters, and those without where their names agree.
+
+    In this order: pairs that the caller gives; equal names (`features.0` equals `features_0` and `features/0`);
+    position, if what is left has the same kinds and shapes in the same order on both sides; kind and shape, where
+    only one leaf of each side has them. Anything else is a choice that only a person can make.
+
+    Args:
+        flax: leaves in order of execution: `path`, `kind`, `shapes` by Flax name.
+        torch: leaves in order of registration: `path`, `kind`, `shapes` by PyTorch name.
+        given: Flax path to PyTorch path.
+
+    Returns:
+        Flax path to PyTorch path.
+
+    Raises:
+        UserError: a leaf has no partner, or several, each named.
+    """
+    flax_by_path = {leaf["path"]: leaf for leaf in flax}
+    torch_by_path = {leaf["path"]: leaf for leaf in torch}
+    pairs: dict[str, str] = {}
+    for flax_path, torch_path in (given or {}).items():
+        for path, known, side in ((flax_path, flax_by_path, "Flax"), (torch_path, torch_by_path, "PyTorch")):
+            if path not in known:
+                raise UserError(f"mapping names {path!r}, no leaf of the {side} model; it has {', '.join(known)}")
+        pairs[flax_path] = torch_path
+    names = {_normalized(leaf["path"]): leaf["path"] for leaf in torch}
+    taken = set(pairs.values())
+    for leaf in flax:
+        partner = names.get(_normalized(leaf["path"]))
+        if leaf["path"] in pairs or partner is None or partner in taken:
+            continue
+        if _signature_flax(leaf) == _signature_torch(torch_by_path[partner]):
+            pairs[leaf["path"]] = partner
+            taken.add(partner)
+    ours = [leaf for leaf in flax if leaf["shapes"] and leaf["path"] not in pairs]
+    theirs = [leaf for leaf in torch if leaf["shapes"] and leaf["path"] not in taken]
+    pairs |= _by_shape(ours, theirs)
+    return pairs
+
+
+def _by_shape(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[str, str]:
+    if [_signature_flax(x) for x in ours] == [_signature_torch(x) for x in theirs]:
+        return {x["path"]: y["path"] for x, y in zip(ours, theirs, strict=True)}
+    groups: dict[tuple, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
+    for leaf in ours:
+        groups[_signature_flax(leaf)][0].append(leaf["path"])
+    for leaf in theirs:
+        groups[_signature_torch(leaf)][1].append(leaf["path"])
+    pairs, problems = {}, []
+    for signature, (a, b) in groups.items():
+        if len(a) == len(b) == 1:
+            pairs[a[0]] = b[0]
+        elif not a or not b:
+            side, names = ("Flax", b) if not a else ("PyTorch", a)
+            problems.append(f"{_described(signature)} {', '.join(names)}: nothing like it in the {side} model")
+        else:
+            problems.append(f"{_described(signature)}: Flax {', '.join(a)} could be PyTorch {', '.join(b)}")
+    if problems:
+        raise UserError(
+            "the layers can't be paired:\n  " + "\n  ".join(problems) + "\n"
+            "Say which is which with mapping={'flax/path': 'torch.path', ...}."
+        )
+    return pairs
+
+
+def _normalized(path: str) -> str:
+    return path.replace("/", ".").replace("_", ".").lower()
+
+
+def _signature_flax(leaf: dict[str, Any]) -> tuple:
+    shapes = {name: tuple(shape) for name, shape in leaf["shapes"].items()}
+    return leaf["kind"], tuple(sorted(shapes.items()))
+
+
+def _signature_torch(leaf: dict[str, Any]) -> tuple:
+    return leaf["kind"], tuple(sorted(layouts.flax_shapes(leaf["kind"], leaf["shapes"]).items()))
+
+
+def _described(signature: tuple) -> str:
+    kind, shapes = signature
+    return f"{kind} with " + ", ".join(f"{name} {shape}" for name, shape in shapes)

@@ -1,0 +1,144 @@
+"""Both sides of every network of this repository, with one set of weights and one set of images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from jax_alexnet.model import AlexNet
+from jax_alexnet.variants import VARIANTS
+from parity import jax_leaves, layouts, torch_leaves
+from parity.jax_side import DTYPES
+from parity.torch_side import DTYPES as TORCH_DTYPES
+from torch_ref import alexnet
+from torch_ref.layers import LocalConv2d
+
+torch_leaves.register_linear(LocalConv2d)
+
+MODELS = tuple(VARIANTS)
+
+
+@dataclass
+class Pair:
+    """One network, twice.
+
+    Attributes:
+        name: model id.
+        flax_module: the JAX side.
+        variables: its weights, in the dtype of the pair.
+        torch_module: the PyTorch side, same weights, evaluation mode.
+        dtype: of both.
+        image_size: height and width they are built for.
+    """
+
+    name: str
+    flax_module: AlexNet
+    variables: dict[str, Any]
+    torch_module: nn.Module
+    dtype: str
+    image_size: tuple[int, int]
+
+
+def build(
+    name: str,
+    *,
+    dtype: str = "float64",
+    seed: int = 0,
+    classes: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    weights: dict[str, NDArray] | None = None,
+) -> Pair:
+    """Both sides of a network with the same weights.
+
+    Args:
+        name: model id.
+        dtype: of weights and activations.
+        seed: of the weights.
+        classes: the network's own if None.
+        image_size: side, or height and width; the network's own if None.
+        weights: PyTorch state dict as float32 arrays (trained ones, say); drawn if None.
+    """
+    size = image_size or VARIANTS[name].image_size
+    height, width = (size, size) if isinstance(size, int) else size
+    reference = alexnet.build(name, classes=classes, image_size=(height, width)).eval()
+    state = weights if weights is not None else draw_weights(reference, seed)
+    module = AlexNet(variant=name, classes=classes, dtype=DTYPES[dtype], param_dtype=DTYPES[dtype])
+    variables = to_flax(reference, state, (height, width), dtype)
+    reference.to(TORCH_DTYPES[dtype])
+    with torch.no_grad():
+        for parameter_name, parameter in reference.named_parameters():
+            parameter.copy_(torch.from_numpy(state[parameter_name]))
+    return Pair(name, module, variables, reference, dtype, (height, width))
+
+
+def draw_weights(model: nn.Module, seed: int) -> dict[str, NDArray]:
+    """Weights and biases that make every mistake visible, float32 values that bfloat16 holds too.
+
+    Kernels are uniform over 256 levels of He's deviation rounded to a power of two, so that activations keep
+    their scale through all layers; nothing is symmetric, and no bias is near zero.
+    """
+    rng = np.random.default_rng(seed)
+    state = {}
+    for name, parameter in model.named_parameters():
+        shape = tuple(parameter.shape)
+        if name.endswith("bias"):
+            value = as_bfloat16(rng.uniform(0.1, 0.5, shape) * rng.choice([-1, 1], shape))
+        else:
+            fan_in = np.prod(shape[3:] if len(shape) == 6 else shape[1:])
+            step = 2.0 ** np.round(np.log2(np.sqrt(2 / fan_in) * np.sqrt(3) / 255))
+            # Odd numbers up to 255 fill bfloat16's eight bits; bytes are drawn 20 times faster than normals.
+            value = np.frombuffer(rng.bytes(int(np.prod(shape))), np.uint8).reshape(shape).astype(np.float32)
+            value *= 2
+            value -= 255
+            value *= np.float32(step)
+        state[name] = value
+    return state
+
+
+def as_bfloat16(values: NDArray) -> NDArray:
+    """float32 values rounded to what bfloat16 can hold, so that every lane starts from the same numbers."""
+    return np.asarray(values, np.float32).astype(jnp.bfloat16).astype(np.float32)
+
+
+def to_flax(model: nn.Module, state: dict[str, NDArray], image_size: tuple[int, int], dtype: str) -> dict[str, Any]:
+    """The reference's state dict as variables of `AlexNet`."""
+    variables: dict[str, Any] = {}
+    for path, leaf in torch_leaves.leaves(model).items():
+        names = [name for name, _ in leaf.named_parameters()]
+        if not names:
+            continue
+        kind = torch_leaves.kind_of(leaf)
+        layout = flattened_map(model, path, image_size) if kind == "dense" else None
+        arrays = layouts.weights_to_flax(kind, {name: state[f"{path}.{name}"] for name in names}, layout)
+        jax_leaves.insert_leaf(variables, path, jax.tree.map(lambda x: jnp.asarray(x, DTYPES[dtype]), arrays))
+    return variables
+
+
+def flattened_map(model: nn.Module, path: str, image_size: tuple[int, int]) -> layouts.Layout | None:
+    """Layout of the rows of the first fully connected layer; None for the others."""
+    first = next(name for name, child in model.named_children() if isinstance(child, nn.Linear))
+    if path != first:
+        return None
+    layer = model.get_submodule(path)
+    height, width = model.map_size(image_size)  # type: ignore[operator]
+    channels = int(layer.in_features) // (height * width)  # type: ignore[arg-type]
+    return layouts.Layout(map_shape=(channels, height, width))
+
+
+def images(pair: Pair, batch: int, seed: int = 0) -> NDArray:
+    """Random normalised images (batch, 3, height, width), float32 values that bfloat16 holds too.
+
+    Every second image is 128 times brighter: response normalisation with alpha = 1e-4 hardly moves values of unit
+    scale, and a wrong constant there would drown in rounding.
+    """
+    rng = np.random.default_rng([seed, 1])
+    values = rng.standard_normal((batch, 3, *pair.image_size), np.float32)
+    values[1::2] *= 128
+    return as_bfloat16(values)

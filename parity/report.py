@@ -1,0 +1,149 @@
+"""What a comparison found: a table for people, JSON for machines, an exit code for scripts."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parity.rows import Row
+
+SCHEMA = "parity-report/1"
+
+EXIT_EQUAL, EXIT_MISMATCH, EXIT_COULD_NOT_RUN, EXIT_NOT_EXERCISED = 0, 1, 2, 3
+
+
+@dataclass
+class Report:
+    """The outcome of a comparison.
+
+    Attributes:
+        rows: one per compared array, in order of execution: forward, end to end, then backward.
+        not_exercised: what the inputs or weights left untested, in words.
+        settings: how the runs were made (precision flags, seeds, versions).
+        arrays: of the worst layer: name to array.
+    """
+
+    rows: list[Row]
+    not_exercised: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, NDArray] = field(default_factory=dict)
+
+    @property
+    def equal(self) -> bool:
+        """Whether every row is within its bound."""
+        return all(row.equal for row in self.rows)
+
+    @property
+    def first_divergence(self) -> Row | None:
+        """The first row, in order of execution, that isn't equal."""
+        return next((row for row in self.rows if not row.equal), None)
+
+    @property
+    def divergences(self) -> list[Row]:
+        """One row for each layer that diverges: the first of that layer."""
+        found: dict[tuple[str, str], Row] = {}
+        for row in self.rows:
+            if not row.equal:
+                found.setdefault((row.model, row.name), row)
+        return list(found.values())
+
+    @property
+    def exit_code(self) -> int:
+        """0 equal, 1 mismatch, 3 equal as far as it was exercised."""
+        if not self.equal:
+            return EXIT_MISMATCH
+        return EXIT_NOT_EXERCISED if self.not_exercised else EXIT_EQUAL
+
+    def as_json(self) -> dict[str, Any]:
+        """The report as plain types; see SCHEMA for its version."""
+        first = self.first_divergence
+        return {
+            "schema": SCHEMA,
+            "equal": self.equal,
+            "exit_code": self.exit_code,
+            "first_divergence": None if first is None else _divergence(first),
+            "divergences": [_divergence(row) for row in self.divergences],
+            "not_exercised": self.not_exercised,
+            "settings": self.settings,
+            "layers": [row.as_json() for row in self.rows],
+        }
+
+    def write_json(self, path: str | Path) -> None:
+        """Write `as_json` to a file."""
+        Path(path).write_text(json.dumps(self.as_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+    def __str__(self) -> str:
+        return "\n".join([*_table(self.rows), *self._conclusion()])
+
+    def _conclusion(self) -> list[str]:
+        lines = []
+        for row in self.divergences:
+            first = row is self.first_divergence
+            lines += _described(row, "first divergence" if first else "also diverges")
+        lines += [f"not exercised: {what}" for what in self.not_exercised]
+        worst = max((row.fraction for row in self.rows), default=0.0)
+        if self.equal:
+            lines.append(f"equal: {len(self.rows)} comparisons, at most {_number(worst)} of a bound used")
+        return lines
+
+
+def _divergence(row: Row) -> dict[str, Any]:
+    plain = row.as_json()
+    keys = ("model", "torch_name", "stage", "index", "jax", "torch", "max_error", "bound", "verdict", "kind", "detail")
+    causes = row.causes
+    return {"layer": row.name, **{k: plain[k] for k in keys}, "cause": causes[0] if causes else None, "causes": causes}
+
+
+def _described(row: Row, title: str) -> list[str]:
+    where = f"{row.model}: {row.name}" + (f" ({row.torch_name} in PyTorch)" if row.torch_name != row.name else "")
+    lines = [f"{title}: {where}, {row.stage}, {row.kind or 'model'}: {row.verdict}"]
+    if row.index is not None:
+        lines.append(
+            f"  worst at {list(row.index)}: JAX {row.jax!r}, PyTorch {row.torch!r}; they differ by "
+            f"{_number(abs((row.jax or 0) - (row.torch or 0)))}, {_number(row.bound)} is allowed"
+        )
+    if row.detail:
+        lines.append(f"  {row.detail}")
+    lines += [f"  cause: {cause}" for cause in row.causes]
+    return lines
+
+
+def _table(rows: list[Row]) -> list[str]:
+    """Columns as wide as their contents; numbers to the right."""
+    header = ["layer", "stage", "shape", "n", "max error", "bound", "used", "ratio", "verdict"]
+    several = len({row.model for row in rows}) > 1
+    cells = [
+        [
+            f"{row.model}/{row.name}" if several else row.name,
+            row.stage,
+            "x".join(map(str, row.shape)) or "-",
+            str(row.n),
+            _number(row.max_error),
+            _number(row.bound),
+            _number(row.fraction),
+            "-" if row.ratio is None else f"{row.ratio:.2f}",
+            row.verdict if row.equal else row.verdict.upper(),
+        ]
+        for row in rows
+    ]
+    widths = [max(len(line[i]) for line in [header, *cells]) for i in range(len(header))]
+    left = {0, 1, 2, 8}
+    lines = []
+    for line in [header, *cells]:
+        parts = [c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
+        lines.append("  ".join(parts).rstrip())
+    return lines
+
+
+def _number(value: float) -> str:
+    if value == 0:
+        return "0"
+    if not math.isfinite(value):
+        return "inf" if value > 0 or np.isnan(value) else "-inf"
+    return f"{value:.2g}" if 1e-2 <= abs(value) < 1e4 else f"{value:.1e}"

@@ -1,0 +1,96 @@
+"""Tensors on their way from one framework to the other: one safetensors file per record, plain facts in JSON.
+
+Because every layer's activations go to the disk at once and are read back one layer at a time, neither side
+holds more than two layers' activations, and either side may be another process or another virtual environment.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from alexnet_io.errors import UserError
+
+SCHEMA = "parity-capture/1"
+
+
+class Store:
+    """A directory of records, each a set of named arrays and a dictionary of facts.
+
+    Attributes:
+        directory: where the files are; created if missing.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory = Path(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+
+    def put(self, key: str, arrays: dict[str, NDArray], **facts: Any) -> None:
+        """Write one record, replacing any of that key.
+
+        Args:
+            key: a file name without extension.
+            arrays: float, int or bool arrays; bfloat16 must be given as float32, which holds it exactly.
+            facts: anything that JSON can hold.
+        """
+        if arrays:
+            save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, self._tensors(key))
+        self._facts(key).write_text(json.dumps({"schema": SCHEMA, **facts}), encoding="utf-8")
+
+    def facts(self, key: str) -> dict[str, Any]:
+        """The facts of a record.
+
+        Raises:
+            UserError: the record is missing, or another version of this program wrote it.
+        """
+        try:
+            facts = json.loads(self._facts(key).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{self.directory} holds no capture {key!r} ({error}); capture the reference first"
+            ) from error
+        if facts.get("schema") != SCHEMA:
+            raise UserError(f"{self._facts(key)} has schema {facts.get('schema')!r}, this program reads {SCHEMA!r}")
+        return facts
+
+    def has(self, key: str, name: str) -> bool:
+        """Whether the record holds an array of that name."""
+        path = self._tensors(key)
+        if not path.exists():
+            return False
+        with safe_open(path, "numpy") as file:
+            return name in file.keys()
+
+    def array(self, key: str, name: str) -> NDArray:
+        """One array of a record, read alone."""
+        with safe_open(self._tensors(key), "numpy") as file:
+            return file.get_tensor(name)
+
+    def names(self, key: str) -> list[str]:
+        """Names of a record's arrays."""
+        path = self._tensors(key)
+        if not path.exists():
+            return []
+        with safe_open(path, "numpy") as file:
+            return sorted(file.keys())
+
+    def arrays(self, key: str, prefix: str) -> dict[str, NDArray]:
+        """The arrays whose names start with `prefix`, by the rest of their names."""
+        return {n.removeprefix(prefix): self.array(key, n) for n in self.names(key) if n.startswith(prefix)}
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """Keys of all records that start with `prefix`, in order."""
+        yield from sorted(p.stem for p in self.directory.glob(f"{prefix}*.json"))
+
+    def _tensors(self, key: str) -> Path:
+        return self.directory / f"{key}.safetensors"
+
+    def _facts(self, key: str) -> Path:
+        return self.directory / f"{key}.json"
