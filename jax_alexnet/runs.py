@@ -13,7 +13,7 @@ from alexnet_io.train_settings import TrainSettings, resumed
 from jax_alexnet import augment, checkpoint, steps
 from jax_alexnet.devices import data_mesh, set_precision
 from jax_alexnet.model import AlexNet
-from jax_alexnet.setup import STATISTICS, init_params, make_model
+from jax_alexnet.setup import BEST, STATISTICS, init_params, make_model
 
 WHICH = ("best", "newest")
 
@@ -65,10 +65,10 @@ def load_run(run: Path, *, which: str, devices: list[jax.Device], precision: str
     assert settings.image_size is not None
     shapes = jax.eval_shape(lambda: init_params(model, settings.image_size or 0, 0))
     where = Path(run).resolve() / "checkpoints"
-    best = checkpoint.best(where) if which == "best" else None
-    if best is not None:
-        found = checkpoint.restore(best.path, {"params": shapes}, partial=True)
-    else:  # before the first evaluation none is best yet
+    found = None
+    if which == "best":
+        found = checkpoint.restore_newest(where.with_name(BEST), {"params": shapes}, partial=True, read_only=True)
+    if found is None:  # none is the best before the first evaluation
         found = checkpoint.restore_newest(where, {"params": shapes}, partial=True, read_only=True)
     if found is None:
         raise UserError(f"no checkpoint was finished in {where}: let the run go on with --resume --output {run}")

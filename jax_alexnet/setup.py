@@ -20,7 +20,9 @@ from jax_alexnet.optim import make_optimizer
 from jax_alexnet.recipes import choose_variant
 from jax_alexnet.shapes import trace
 
+# Names inside a run's directory: the normalisation's arrays, and the weights that did best on the test images.
 STATISTICS = "statistics.safetensors"
+BEST = "best"
 
 
 @dataclass

@@ -51,35 +51,45 @@ def make_train_step(
     """Compiled (state, batch, learning_rate, key, statistics) -> (state, metrics).
 
     The batch is split over the mesh's `data` axis; parameters and optimizer state are replicated. The gradient
-    is that of the mean loss over the batch's real examples, whatever their split: each device sums over its own,
-    and one float32 reduction adds the sums. `key` is folded by the step; the state's buffers are donated.
+    is that of the mean loss over the batch's real examples, whatever their split: each device sums its examples'
+    shares, and one float32 reduction adds the sums. `key` is folded by the step; the state's buffers are donated.
     """
+
+    several = mesh.size > 1
+
+    def summed(tree: Tree) -> Tree:
+        # XLA would carry out a reduction over one device as a copy of every gradient.
+        return jax.lax.psum(tree, "data") if several else tree
 
     def local_step(state: TrainState, batch: Batch, learning_rate: Array, key: Array, statistics: Tree):
         here = batch.images.shape[0]
-        first = jax.lax.axis_index("data") * here
+        first = jax.lax.axis_index("data") * here if several else 0
         augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
         places = first + jnp.arange(here)
         draws = augment.draw(augment_key, places, augmentation, batch.images.shape[1:3])
         images = augment.apply(batch.images, draws, augmentation, statistics)
 
-        def loss_sum(params: Tree) -> tuple[Array, Metrics]:
+        examples = summed(jnp.sum(batch.weights))
+
+        def share_of_loss(params: Tree) -> tuple[Array, Metrics]:
             logits = model.apply(
                 {"params": params}, images, train=True, first_example=first, rngs={"dropout": dropout_key}
             )
             metrics = measure(logits, batch)
-            return metrics.loss, metrics
+            # The batch's mean, not its sum: dividing here costs nothing, dividing the gradients a pass over them.
+            return metrics.loss / examples.astype(metrics.loss.dtype), metrics
 
         # Parameters marked as differing between devices keep autodiff from reducing by itself, layer by layer
         # and in the compute dtype; the one sum below is in the parameters' own dtype.
-        varying = jax.tree.map(lambda leaf: jax.lax.pcast(leaf, "data", to="varying"), state.params)
-        grads, metrics = jax.grad(loss_sum, has_aux=True)(varying)
-        grads, metrics = jax.lax.psum((grads, metrics), "data")
-        grads = jax.tree.map(lambda g: g / metrics.examples.astype(g.dtype), grads)
+        params = state.params
+        if several:
+            params = jax.tree.map(lambda leaf: jax.lax.pcast(leaf, "data", to="varying"), params)
+        grads, metrics = summed(jax.grad(share_of_loss, has_aux=True)(params))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params, learning_rate=learning_rate)
         return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), metrics
 
-    sharded = jax.shard_map(local_step, mesh=mesh, in_specs=(P(), P("data"), P(), P(), P()), out_specs=(P(), P()))
+    share = P("data") if several else P()
+    sharded = jax.shard_map(local_step, mesh=mesh, in_specs=(P(), share, P(), P(), P()), out_specs=(P(), P()))
     options = compiler_options(mesh.devices.flat[0].platform)
     return jax.jit(sharded, donate_argnums=0, compiler_options=options)
 

@@ -24,7 +24,7 @@ from jax_alexnet import checkpoint, pictures, steps
 from jax_alexnet.devices import unusable_gpu
 from jax_alexnet.evaluation import evaluate_split
 from jax_alexnet.schedules import learning_rate, plateau_for
-from jax_alexnet.setup import Setup, prepare
+from jax_alexnet.setup import BEST, Setup, prepare
 
 
 def train(settings: TrainSettings) -> int:
@@ -124,6 +124,7 @@ class _Run:
                 tensorboard=settings.tensorboard,
             ) as self.writer,
             checkpoint.BackgroundSaver(self.directory.checkpoints) as self.saver,
+            checkpoint.BackgroundSaver(self.directory.path / BEST, keep=1) as self.best_saver,
             Progress(self._last_step(epochs), start=self.step) as self.progress,
         ):
             while self.epoch < epochs and not self._finished() and not self.signals.received:
@@ -131,6 +132,7 @@ class _Run:
             if self.signals.received or self.saved_step != self.step:
                 self._save(state)
             self.saver.wait()
+            self.best_saver.wait()
         if self.signals.received:
             print(f"stopped by signal {self.signals.received} after step {self.step}; go on with "
                   f"--resume --output {self.directory.path}", flush=True)  # fmt: skip
@@ -219,11 +221,13 @@ class _Run:
         )
         if self.plateau is not None:
             self.plateau.update(1 - report.top1)
-        better = report.top1 > self.best
-        if better:
+        if report.top1 > self.best:
             self.best, self.best_step = report.top1, self.step
-        if better or last or self._save_is_due():
-            self._save(state, metric=report.top1)
+            # Weights alone: a third of the state, and all that evaluation and prediction need.
+            self._check_finite(state)
+            self.best_saver.save(self.step, {"params": state.params}, self._metadata(), metric=report.top1)
+        if last or self._save_is_due():
+            self._save(state)
 
     def _finished(self, ahead: int = 0) -> bool:
         limit = self.setup.settings.steps
@@ -240,13 +244,16 @@ class _Run:
 
     saved_step: int = -1
 
-    def _save(self, state: steps.TrainState, metric: float | None = None) -> None:
+    def _check_finite(self, state: steps.TrainState) -> None:
         if not bool(_all_finite(state.params)):
             raise UserError(
                 f"the weights are no longer finite after step {self.step}; they are not saved, and the last finite "
                 f"checkpoint is kept in {self.directory.checkpoints}: use a smaller --learning-rate"
             )
-        self.saver.save(self.step, state._asdict(), self._metadata(), metric=metric)
+
+    def _save(self, state: steps.TrainState) -> None:
+        self._check_finite(state)
+        self.saver.save(self.step, state._asdict(), self._metadata())
         self.saved_step, self.saved_at = self.step, time.monotonic()
 
     def _metadata(self) -> dict[str, Any]:

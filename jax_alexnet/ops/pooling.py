@@ -16,12 +16,12 @@ def max_pool(x: Array, window: int, stride: int, *, ceil: bool = False) -> Array
     """Maximum over square windows.
 
     The gradient goes to the first maximum of each window in row-major order and NaN wins, as in PyTorch. A
-    uint8 index per output replaces XLA's select-and-scatter, which is slow on CPUs and refused by
+    small index per output replaces XLA's select-and-scatter, which is slow on CPUs and refused by
     deterministic GPU programs.
 
     Args:
         x: maps (batch, height, width, channels).
-        window: side of the window in pixels, at most 16.
+        window: side of the window in pixels.
         stride: step between windows in pixels.
         ceil: let the last windows overhang at the bottom and right, as Caffe and cuda-convnet do; the
             overhang never counts.
@@ -47,11 +47,12 @@ def _max_pool(geometry: tuple[int, int, bool], x: Array) -> Array:
 def _max_pool_forward(geometry: tuple[int, int, bool], x: Array) -> tuple[Array, tuple[Array, tuple[int, ...]]]:
     slices = _window_slices(geometry, x, _lowest(x.dtype))
     best = next(slices)
-    chosen = jnp.zeros(best.shape, jnp.uint8)
+    index_dtype = jnp.uint8 if geometry[0] <= 16 else jnp.int32
+    chosen = jnp.zeros(best.shape, index_dtype)
     for index, other in enumerate(slices, start=1):
         better = (other > best) | jnp.isnan(other)
         best = jnp.where(better, other, best)
-        chosen = jnp.where(better, jnp.uint8(index), chosen)
+        chosen = jnp.where(better, index_dtype(index), chosen)
     return best, (chosen, x.shape)
 
 
@@ -100,7 +101,8 @@ def adaptive_average_pool(x: Array, output: tuple[int, int]) -> Array:
     """Average over a grid of `output` windows that cover the map, as PyTorch's AdaptiveAvgPool2d.
 
     Window i of m over n pixels is [floor(i n / m), ceil((i+1) n / m)): windows overlap where m does not divide
-    n, and repeat pixels where m > n. Two small matrix products, exact in the dtype of `x`.
+    n, and repeat pixels where m > n. Means over slices, rows first: as products with averaging matrices, whose
+    zeros meet every pixel, one infinity would make every mean NaN.
 
     Args:
         x: maps (batch, height, width, channels).
@@ -111,23 +113,18 @@ def adaptive_average_pool(x: Array, output: tuple[int, int]) -> Array:
     """
     if x.shape[1:3] == tuple(output):
         return x
-    rows, columns = (_averaging(n, m) for n, m in zip(x.shape[1:3], output, strict=True))
-    wide = jnp.float32 if x.dtype in (jnp.float16, jnp.bfloat16) else x.dtype
-    pooled = jnp.einsum(
-        "ih,nhwc,jw->nijc",
-        jnp.asarray(rows, wide), x.astype(wide), jnp.asarray(columns, wide),
-        precision=lax.Precision.HIGHEST,
-    )  # fmt: skip
+    pooled = x.astype(jnp.float32) if x.dtype in (jnp.float16, jnp.bfloat16) else x
+    for axis, count in zip((1, 2), output, strict=True):
+        pooled = _window_means(pooled, axis, count)
     return pooled.astype(x.dtype)
 
 
-def _averaging(length: int, count: int) -> np.ndarray:
-    """Matrix (count, length) whose rows average the windows."""
-    matrix = np.zeros((count, length))
-    for i in range(count):
-        start, stop = i * length // count, -(-(i + 1) * length // count)
-        matrix[i, start:stop] = 1 / (stop - start)
-    return matrix
+def _window_means(x: Array, axis: int, count: int) -> Array:
+    """Means along `axis` over its `count` adaptive windows, in their place."""
+    length = x.shape[axis]
+    edges = [(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
+    means = [jnp.mean(lax.slice_in_dim(x, start, stop, axis=axis), axis=axis) for start, stop in edges]
+    return jnp.stack(means, axis=axis)
 
 
 def _output_size(shape: tuple[int, ...], window: int, stride: int, ceil: bool) -> tuple[int, int]:
