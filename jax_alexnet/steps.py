@@ -54,7 +54,6 @@ def make_train_step(
     is that of the mean loss over the batch's real examples, whatever their split: each device sums its examples'
     shares, and one float32 reduction adds the sums. `key` is folded by the step; the state's buffers are donated.
     """
-
     several = mesh.size > 1
 
     def summed(tree: Tree) -> Tree:
