@@ -128,7 +128,6 @@ def _build(
     index = {
         "format": FORMAT,
         "shape": shape,
-        "bytes": (partial / "images.npy").stat().st_size,
         "bad": sorted(filling.bad.items()),
     }
     write_text(partial / "index.json", json.dumps(index))
@@ -145,11 +144,9 @@ def _open(folder: Path, shape: tuple[int, ...], key: str) -> PreparedImages | No
     try:
         index = json.loads((folder / "index.json").read_bytes())
         bad = {int(number): str(reason) for number, reason in index["bad"]}
-        # A map of a file that is too short would end the process at the first access beyond its end.
-        whole = (folder / "images.npy").stat().st_size == index["bytes"]
-        if index["format"] != FORMAT or not whole or any(not 0 <= number < shape[0] for number in bad):
+        if index["format"] != FORMAT or any(not 0 <= number < shape[0] for number in bad):
             return None
-        images = np.lib.format.open_memmap(folder / "images.npy", mode="r")
+        images = np.lib.format.open_memmap(folder / "images.npy", mode="r")  # refuses a file that is too short
         checksums = np.lib.format.read_array(io.BytesIO((folder / "checksums.npy").read_bytes()), allow_pickle=False)
         if images.shape != shape or images.dtype != np.uint8 or not images.flags.c_contiguous:
             return None

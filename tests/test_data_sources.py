@@ -1,5 +1,6 @@
 """Digits, folders and synthetic images."""
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,15 @@ def test_digits_are_scikit_learns_whole_and_in_a_fixed_split():
     assert sorted(places["train"] + places["test"]) == list(range(1797))
     for digit in range(10):  # a fifth of each class
         assert (data.test.labels == digit).sum() == round(0.2 * (labels == digit).sum())
+
+
+def test_digits_without_the_table_come_from_scikit_learn_itself(monkeypatch):
+    expected = open_source("digits")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for split in ("train", "test"):
+        ours, theirs = getattr(open_source("digits"), split), getattr(expected, split)
+        np.testing.assert_array_equal(ours.read(np.arange(len(ours))), theirs.read(np.arange(len(theirs))))
+        np.testing.assert_array_equal(ours.labels, theirs.labels)
 
 
 def test_digits_are_scaled_up_to_the_size_asked_for():
@@ -258,6 +268,14 @@ def test_empty_folder(tmp_path):
 def test_empty_class(tmp_path):
     with pytest.raises(UserError, match=r"1 of 2 class folders in .*train have no images .*: b\. Fill or remove"):
         opened(both(tmp_path, {"a": 1, "b": 0}, {"a": 1, "b": 1}), tmp_path)
+
+
+def test_a_class_whose_images_are_all_unreadable(tmp_path):
+    spec = both(tmp_path, {"a": 2, "b": 2}, {"a": 1, "b": 1})
+    for path in (tmp_path / "train" / "b").iterdir():
+        path.write_bytes(b"<html>not found</html>")
+    with pytest.raises(UserError, match=r"(?s)no image of b can be read:.*b/000\.png: this is HTML"):
+        opened(spec, tmp_path)
 
 
 def test_no_test_folder(tmp_path):

@@ -16,6 +16,7 @@ from alexnet_io.sources.prepared import (
     Listing,
     Preparing,
     check_apart,
+    check_classes_left,
     check_same_classes,
     describe,
     held_out,
@@ -100,6 +101,8 @@ def _two_folders(spec: str, train: Path, test: Path, preparing: Preparing, notes
     check_same_classes(listings[0].classes, listings[1].classes, printable(train), printable(test))
     _require_two(spec, listings[0].classes)
     prepared = [preparing(listing.files) for listing in listings]
+    for listing, images in zip(listings, prepared, strict=True):
+        check_classes_left(listing, images)
     notes = notes + check_apart((listings[0].files, prepared[0]), (listings[1].files, prepared[1]), spec)
     for listing, images in zip(listings, prepared, strict=True):
         notes += describe(listing, images)

@@ -18,6 +18,7 @@ from alexnet_io.sources.prepared import (
     Listing,
     Preparing,
     check_apart,
+    check_classes_left,
     check_same_classes,
     describe,
     prepared_split,
@@ -46,6 +47,7 @@ def open_imagenet(root: Path, preparing: Preparing) -> DataSet:
     tested = _val_listing(root, val, learnt.classes)
     check_same_classes(learnt.classes, tested.classes, printable(train), printable(val))
     prepared = [preparing(listing.files) for listing in (learnt, tested)]
+    check_classes_left(learnt, prepared[0])
     notes = check_apart((learnt.files, prepared[0]), (tested.files, prepared[1]), spec)
     notes += describe(learnt, prepared[0]) + describe(tested, prepared[1])
     return DataSet(

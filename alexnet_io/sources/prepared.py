@@ -151,6 +151,19 @@ def check_apart(
     return [found + some(twins, 3)]
 
 
+def check_classes_left(listing: Listing, prepared: PreparedImages) -> None:
+    """Refuses classes that have no readable image.
+
+    Raises:
+        UserError: their names.
+    """
+    left = set(listing.labels[prepared.good].tolist())
+    lost = [printable(name) for label, name in enumerate(listing.classes) if label not in left]
+    if lost:
+        reasons = "\n  ".join(list(prepared.bad.values())[:10])
+        raise UserError(f"no image of {some(lost)} can be read:\n  {reasons}\nReplace the images or remove the class")
+
+
 def describe(listing: Listing, prepared: PreparedImages) -> list[str]:
     """What was left out of a listing, in words."""
     notes = [f"left out, unreadable: {reason}" for _, reason in sorted(prepared.bad.items())]
