@@ -75,6 +75,7 @@ def parse_given(cls: type[T], program: str, arguments: Sequence[str] | None = No
         return cls(**values), {name: values[name] for name in given if name in values}
     except UserError as error:
         parser.error(str(error))
+        raise  # never reached: the line above exits
 
 
 def as_yaml(settings: Any) -> str:

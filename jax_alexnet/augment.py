@@ -52,7 +52,7 @@ class Augmentation:
         return Augmentation(self.image_size, self.normalize)
 
 
-def draw(key: Array, places: Array, augmentation: Augmentation, stored: tuple[int, int]) -> Draws:
+def draw(key: Array, places: Array, augmentation: Augmentation, stored: tuple[int, ...]) -> Draws:
     """Random choices for the examples at `places` in the global batch.
 
     Args:
@@ -79,13 +79,15 @@ def draw(key: Array, places: Array, augmentation: Augmentation, stored: tuple[in
     return Draws(top, left, flip, noise.astype(jnp.float32))
 
 
-def central(stored: tuple[int, int], size: int) -> tuple[int, int]:
+def central(stored: tuple[int, ...], size: int) -> tuple[int, int]:
     """First row and column of the central crop, rounded as torchvision's CenterCrop does."""
     top, left = (round((n - size) / 2) for n in stored)
     return top, left
 
 
-def apply(images: Array, draws: Draws | None, augmentation: Augmentation, statistics: dict[str, Any]) -> Array:
+def apply(
+    images: Array | np.ndarray, draws: Draws | None, augmentation: Augmentation, statistics: dict[str, Any]
+) -> Array:
     """The network's input.
 
     Args:
@@ -98,6 +100,7 @@ def apply(images: Array, draws: Draws | None, augmentation: Augmentation, statis
         float32 (batch, size, size, 3); float64 if 64-bit types are on.
     """
     size = augmentation.image_size
+    images = jnp.asarray(images)
     stored = images.shape[1:3]
     centre = central(stored, size)
     if draws is None or not augmentation.crop:
@@ -107,15 +110,15 @@ def apply(images: Array, draws: Draws | None, augmentation: Augmentation, statis
         images = cut(images, draws.top, draws.left)
     if draws is not None and augmentation.flip:
         images = jnp.where(draws.flip[:, None, None, None], images[:, :, ::-1], images)
-    pixels = images.astype(jnp.float64 if jax.config.jax_enable_x64 else jnp.float32)
+    pixels = images.astype(jnp.float64 if jax.config.read("jax_enable_x64") else jnp.float32)
     if draws is not None and augmentation.color_noise:
         # Section 4.1: add [p1, p2, p3] [alpha_i lambda_i] to every pixel of an image. lambda belongs to pixels on
         # the 0..1 scale; on the 0..255 scale it would drown the image.
         # Written out rather than as a matrix product, which rounds differently for other batch sizes.
         amounts = draws.noise.astype(pixels.dtype) * statistics["eigenvalues"].astype(pixels.dtype) * 255
         components = statistics["eigenvectors"].astype(pixels.dtype).T
-        shift = sum(amounts[:, i, None] * components[i] for i in range(3))
-        pixels = pixels + shift[:, None, None, :]
+        for i in range(3):
+            pixels = pixels + (amounts[:, i, None] * components[i])[:, None, None, :]
     return normalized(pixels, augmentation.normalize, statistics)
 
 
@@ -146,7 +149,7 @@ def statistics_for(augmentation: Augmentation, measured: Any) -> dict[str, np.nd
     needed: dict[str, np.ndarray] = {}
     if augmentation.normalize == "mean_image":
         whole = np.asarray(measured.mean_image, np.float32)
-        top, left = central(whole.shape[:2], augmentation.image_size)  # type: ignore[arg-type]
+        top, left = central(whole.shape[:2], augmentation.image_size)
         needed["mean_image"] = whole[top : top + augmentation.image_size, left : left + augmentation.image_size]
     if augmentation.normalize in ("channel_mean", "channel"):
         needed["mean"] = np.asarray(measured.mean, np.float32)

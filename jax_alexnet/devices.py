@@ -3,16 +3,16 @@
 import functools
 import os
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from alexnet_io.errors import UserError
 
 if TYPE_CHECKING:
     import jax
-    import jax.numpy as jnp
+    import numpy as np
 
 
-def set_precision(precision: str) -> "jnp.dtype":
+def set_precision(precision: str) -> "np.dtype":
     """Pin JAX's arithmetic and return the dtype of activations.
 
     float32 and float64 are computed in full (JAX's default on GPUs would be TF32); tf32 allows TF32 on GPUs
@@ -29,7 +29,7 @@ def set_precision(precision: str) -> "jnp.dtype":
     )
 
 
-def choose_devices(wanted: str) -> list["jax.Device"]:
+def choose_devices(wanted: str) -> list[Any]:
     """The devices that `--devices` names.
 
     Args:
@@ -72,7 +72,7 @@ def check_batch(batch_size: int, devices: int) -> None:
         )
 
 
-def data_mesh(devices: list["jax.Device"]) -> "jax.sharding.Mesh":
+def data_mesh(devices: list[Any]) -> "jax.sharding.Mesh":
     """A mesh of one axis, `data`, over which the batch is split."""
     import numpy as np
     from jax.sharding import AxisType, Mesh

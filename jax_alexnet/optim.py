@@ -44,16 +44,20 @@ def paper_momentum(momentum: float, decay: Tree, factors: Tree) -> optax.Gradien
         velocity = jax.tree.map(one, grads, state.velocity, params, decay, factors)
         return velocity, Velocity(velocity)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore[reportArgumentType]
+
+
+def _no_state(params: Tree) -> optax.EmptyState:
+    return optax.EmptyState()
 
 
 def add_decay(decay: Tree) -> optax.GradientTransformation:
     """Adds d w to the gradient, with a d for each parameter."""
 
-    def update(grads: Tree, state: optax.EmptyState, params: Tree = None):
+    def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, Any]:
         return jax.tree.map(lambda g, w, d: g + d * w if d else g, grads, params, decay), state
 
-    return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+    return optax.GradientTransformation(_no_state, update)  # pyright: ignore[reportArgumentType]
 
 
 def descend(factors: Tree) -> optax.GradientTransformationExtraArgs:
@@ -65,7 +69,7 @@ def descend(factors: Tree) -> optax.GradientTransformationExtraArgs:
 
         return jax.tree.map(one, updates, factors), state
 
-    return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
+    return optax.GradientTransformationExtraArgs(_no_state, update)  # pyright: ignore[reportArgumentType]
 
 
 def make_optimizer(settings: TrainSettings, variant: Variant, params: Tree) -> optax.GradientTransformationExtraArgs:
@@ -77,13 +81,14 @@ def make_optimizer(settings: TrainSettings, variant: Variant, params: Tree) -> o
         params: the tree {layer: {"kernel", "bias"}} or its shapes.
     """
     assert settings.weight_decay is not None and settings.momentum is not None
+    decay_elsewhere = settings.weight_decay
     by_layer = dict(variant.weight_decay) if settings.recipe == "cifar" else {}
 
     def decay_of(path: tuple[Any, ...], _: Any) -> float:
         layer, kind = (entry.key for entry in path[-2:])
         if kind == "bias" and not settings.decay_biases:
             return 0.0
-        return float(by_layer.get(layer, settings.weight_decay))
+        return float(by_layer.get(layer, decay_elsewhere))
 
     def factor_of(path: tuple[Any, ...], _: Any) -> float:
         return float(settings.bias_learning_rate_factor or 0.0) if path[-1].key == "bias" else 1.0

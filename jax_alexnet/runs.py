@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from alexnet_io.errors import UserError
 from alexnet_io.run_directory import read_description
@@ -28,7 +29,7 @@ class TrainedNetwork:
     params: Any
     augmentation: augment.Augmentation
     statistics: dict[str, jax.Array]
-    mesh: jax.sharding.Mesh
+    mesh: Mesh
     step: int
 
     @property
@@ -46,7 +47,7 @@ def saved_settings(run: Path) -> TrainSettings:
     return resumed(read_description(run)["settings"], {})
 
 
-def load_run(run: Path, *, which: str, devices: list[jax.Device], precision: str | None = None) -> TrainedNetwork:
+def load_run(run: Path, *, which: str, devices: list[Any], precision: str | None = None) -> TrainedNetwork:
     """The run's network with the weights of its best or newest intact checkpoint.
 
     Args:

@@ -58,13 +58,13 @@ def layer_shape(layer: Layer, shape: tuple[int, ...], classes: int) -> LayerShap
     return LayerShape(layer.name, (*out, layer.features), copies * (kernel + layer.features), positions * kernel)
 
 
-def trace(variant: Variant, image_size: int | Size, classes: int | None = None) -> list[LayerShape]:
+def trace(variant: Variant, image_size: int | tuple[int, ...], classes: int | None = None) -> list[LayerShape]:
     """Every layer's shape and cost for one RGB image of `image_size` pixels (a side, or height and width).
 
     Raises:
         UserError: the image is too small; the message names the smallest that works.
     """
-    size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    size = (image_size, image_size) if isinstance(image_size, int) else (image_size[0], image_size[1])
     try:
         return _trace(variant, size, classes or variant.classes)
     except UserError as error:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 from jax.sharding import Mesh, NamedSharding
@@ -28,9 +29,9 @@ class TrainState(NamedTuple):
 class Batch(NamedTuple):
     """A global batch; rows of weight 0 only fill it up."""
 
-    images: Array  # uint8 (batch, height, width, 3)
-    labels: Array  # int32 (batch,)
-    weights: Array  # float32 (batch,)
+    images: Array | np.ndarray  # uint8 (batch, height, width, 3)
+    labels: Array | np.ndarray  # int32 (batch,)
+    weights: Array | np.ndarray  # float32 (batch,)
 
 
 class Metrics(NamedTuple):
@@ -108,7 +109,7 @@ def make_eval_step(
     return jax.jit(sharded, compiler_options=compiler_options(mesh.devices.flat[0].platform))
 
 
-def measure(logits: Array, batch: Batch) -> Metrics:
+def measure(logits: Any, batch: Batch) -> Metrics:
     """Sums of cross-entropy, top-1 and top-5 hits over the real examples of `batch`.
 
     A class counts as above the right one if its logit is larger, or equal with a smaller index, so that ties
@@ -128,7 +129,7 @@ def measure(logits: Array, batch: Batch) -> Metrics:
     )
 
 
-def _wide(logits: Array) -> Array:
+def _wide(logits: Any) -> Array:
     return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 

@@ -191,7 +191,7 @@ def _caffe(name: str, summary: str, bias: float, norm_first: bool) -> Variant:
     """Caffe's two nets [K]: LRN spans all channels with k=1; they differ in bias and in the order LRN, pool."""
     lrn = {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 1.0, "divide_by_size": True}
 
-    def norm_and_pool(number: int) -> tuple[Layer, Layer]:
+    def norm_and_pool(number: int) -> tuple[Layer, ...]:
         pair = LRN(f"lrn{number}", **lrn), Pool(f"pool{number}", "max", ceil=True)
         return pair if norm_first else pair[::-1]
 

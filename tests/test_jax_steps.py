@@ -1,5 +1,7 @@
 """One training step over 1, 2, 4 and 8 devices is the same step."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,7 +90,7 @@ def test_the_gradient_is_that_of_the_mean_over_real_examples(rng):
     images = (batch.images[:13, 2:26, 2:26] - _Measured.mean) / _Measured.std.astype(np.float32)
 
     def loss(params):
-        logits = model.apply({"params": params}, jnp.asarray(images))
+        logits: Any = model.apply({"params": params}, jnp.asarray(images))
         return optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels[:13]).mean()
 
     after, _ = _run(settings, batch, 4, count=1)
@@ -106,9 +108,9 @@ def test_dropout_masks_differ_between_examples_layers_and_steps():
     images = jnp.ones((4, 67, 67, 3))
 
     def masks(key, first=0):
-        _, seen = model.apply(
+        seen: Any = model.apply(
             variables, images, train=True, capture=True, first_example=first, rngs={"dropout": jax.random.key(key)}
-        )
+        )[1]
         return np.asarray(seen["drop6"] > 0), np.asarray(seen["drop7"] > 0)
 
     six, seven = masks(0)

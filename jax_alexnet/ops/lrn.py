@@ -74,7 +74,7 @@ def local_response_norm(
     scale = alpha / size if divide_by_size else alpha
     split = x.reshape(*x.shape[:-1], columns, channels // columns) if columns > 1 else x
     window = _Window((-1,), before, after, float(scale), float(beta), float(k))
-    return _normalize(window, split).reshape(x.shape)
+    return jnp.reshape(_normalize(window, split), x.shape)
 
 
 def spatial_response_norm(x: Array, *, size: int, alpha: float, beta: float, k: float = 1.0) -> Array:
