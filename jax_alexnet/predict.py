@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from alexnet_io.errors import UserError
 from alexnet_io.settings import parse, positional, run_command, setting
-from alexnet_io.train_settings import PRECISIONS
+from alexnet_io.train_settings import MODELS, PRECISIONS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +25,9 @@ class PredictSettings:
 
     images: list[Path] = positional("image files")
     run: Path | None = setting(None, "the directory that training wrote")
+    weights: Path | None = setting(None, "instead of a run: a .safetensors or .pth file, torchvision's too")
+    model: str | None = setting(None, "the network that --weights is for: " + ", ".join(MODELS), choices=MODELS)
+    class_names: Path | None = setting(None, "text file with the name of class 0, 1, ... a line, for --weights")
     checkpoint: str = setting("best", "best (highest test accuracy) or newest", choices=("best", "newest"))
     devices: str = setting("1", "all, a count, or ids such as 0,2")
     precision: str | None = setting(None, "arithmetic instead of the run's own", choices=PRECISIONS)
@@ -34,18 +37,29 @@ class PredictSettings:
 def main() -> int:
     """Predict, print, and return the exit code: 1 if a file could not be read."""
     settings = parse(PredictSettings, PROGRAM)
-    if settings.run is None:
-        raise UserError("--run is missing: pass --run DIR, the directory that training wrote (its --output)")
+    if (settings.run is None) == (settings.weights is None):
+        raise UserError(
+            "pass --run DIR, the directory that training wrote (its --output), or --model NAME --weights FILE"
+        )
+    if settings.weights is not None and settings.model is None:
+        raise UserError(f"--weights needs --model NAME: choose from {', '.join(MODELS)}")
     from jax_alexnet.devices import choose_devices, set_precision
-    from jax_alexnet.runs import load_run, saved_settings
+    from jax_alexnet.runs import load_run, load_weights, saved_settings
 
-    set_precision(settings.precision or saved_settings(settings.run).precision)
-    network = load_run(
-        settings.run,
-        which=settings.checkpoint,
-        devices=choose_devices(settings.devices),
-        precision=settings.precision,
-    )
+    if settings.run is not None:
+        set_precision(settings.precision or saved_settings(settings.run).precision)
+        devices = choose_devices(settings.devices)
+        network = load_run(settings.run, which=settings.checkpoint, devices=devices, precision=settings.precision)
+    else:
+        assert settings.weights is not None and settings.model is not None
+        set_precision(settings.precision or "float32")
+        network = load_weights(
+            settings.weights,
+            settings.model,
+            devices=choose_devices(settings.devices),
+            precision=settings.precision or "float32",
+            class_names=settings.class_names,
+        )
     return report(network, settings.images, settings.json)
 
 

@@ -1,0 +1,337 @@
+"""One set of weights in three homes: Flax, `torch_ref`, and torchvision's `alexnet`; as safetensors or a safe .pth.
+
+Every key and shape is checked before anything is copied, values are moved bit for bit, and a file that says which
+network it is for is never loaded into another.
+
+Layouts, converted here and nowhere else (B is a bias):
+    convolution   Flax (kh, kw, in, out)             PyTorch (out, in, kh, kw)
+    local         Flax (H, W, kh, kw, in, out)       PyTorch (H, W, out, in, kh, kw)
+    dense         Flax (in, out)                     PyTorch (out, in)
+    dense on a map of H x W x C: rows follow H, W, C in Flax; columns follow C, H, W in PyTorch
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from alexnet_io.errors import UserError
+from alexnet_io.printing import printable
+from jax_alexnet.shapes import layer_shape, trace
+from jax_alexnet.variants import VARIANTS, Conv, Dense, LocalConv, Variant
+
+Arrays = dict[str, np.ndarray]
+
+# torchvision's names of the same layers: positions in `features` and `classifier`.
+TORCHVISION = {
+    "conv1": "features.0", "conv2": "features.3", "conv3": "features.6", "conv4": "features.8",
+    "conv5": "features.10", "fc6": "classifier.1", "fc7": "classifier.4", "fc8": "classifier.6",
+}  # fmt: skip
+HOMES = ("flax", "torch_ref", "torchvision")
+_FLOATS = ("float64", "float32", "float16", "bfloat16")
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """One parameter: its place in Flax, its PyTorch name and shapes on both sides."""
+
+    layer: str
+    kind: str
+    name: str
+    flax_shape: tuple[int, ...]
+    torch_shape: tuple[int, ...]
+    to_torch: Callable[[np.ndarray], np.ndarray]
+    to_flax: Callable[[np.ndarray], np.ndarray]
+
+
+def to_torch(params: Mapping[str, Mapping[str, Any]], variant: Variant, image_size: int | None = None) -> Arrays:
+    """Flax parameters as a `torch_ref` state dict of NumPy arrays, bit for bit.
+
+    Args:
+        params: {layer: {"kernel", "bias"}}.
+        variant: the network's table.
+        image_size: side in pixels that the network was made for; the variant's own by default.
+
+    Raises:
+        UserError: a layer is missing, extra or of another shape; all are listed.
+    """
+    given = {f"{layer}/{kind}": np.asarray(leaf) for layer, leaves in params.items() for kind, leaf in leaves.items()}
+    slots = _slots(variant, image_size, _classes(given, variant, "{}/bias"))
+    _check(given, {f"{slot.layer}/{slot.kind}": slot.flax_shape for slot in slots}, variant, "the Flax parameters")
+    return {slot.name: np.ascontiguousarray(slot.to_torch(given[f"{slot.layer}/{slot.kind}"])) for slot in slots}
+
+
+def to_flax(state: Mapping[str, np.ndarray], variant: Variant, image_size: int | None = None) -> dict[str, Arrays]:
+    """A state dict of `torch_ref` or torchvision as Flax parameters, bit for bit.
+
+    `module.` prefixes of data-parallel wrappers are taken off; torchvision's names fit `one_weird_trick` alone.
+
+    Raises:
+        UserError: a key is missing or extra, or a shape is another's; all are listed, and nothing was copied.
+    """
+    given = _own_names(state, variant)
+    slots = _slots(variant, image_size, _classes(given, variant, "{}.bias"))
+    _check(given, {slot.name: slot.torch_shape for slot in slots}, variant, "the state dict")
+    params: dict[str, Arrays] = {}
+    for slot in slots:
+        params.setdefault(slot.layer, {})[slot.kind] = np.ascontiguousarray(slot.to_flax(given[slot.name]))
+    return params
+
+
+def to_torchvision(state: Mapping[str, np.ndarray]) -> Arrays:
+    """A `torch_ref` state dict of `one_weird_trick` under torchvision's names."""
+    unknown = sorted({name.rpartition(".")[0] for name in state} - set(TORCHVISION))
+    if unknown:
+        raise UserError(f"torchvision's alexnet has no {', '.join(unknown)}: only one_weird_trick can go there")
+    return {f"{TORCHVISION[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": value for name, value in state.items()}
+
+
+def save(path: Path, params: Mapping[str, Mapping[str, Any]], model: str, image_size: int, home: str) -> None:
+    """Write Flax parameters to `path` for one of `HOMES`, as .safetensors, or .pth for the two PyTorch homes.
+
+    The file says which network and image size it is for.
+    """
+    if home not in HOMES:
+        raise UserError(f"home {home!r} is not known: choose from {', '.join(HOMES)}")
+    if home == "torchvision" and model != "one_weird_trick":
+        raise UserError(f"torchvision's alexnet is one_weird_trick, not {model}: choose flax or torch_ref")
+    facts = {"model": model, "image_size": str(image_size), "home": home}
+    arrays = to_torch(params, VARIANTS[model], image_size)
+    if home == "flax":
+        arrays = {f"{layer}/{kind}": np.asarray(x) for layer, leaves in params.items() for kind, x in leaves.items()}
+    elif home == "torchvision":
+        arrays = to_torchvision(arrays)
+    if path.suffix == ".pth" and home != "flax":
+        _write_pth(path, arrays, facts)
+    elif path.suffix == ".safetensors":
+        from safetensors.numpy import save_file
+
+        save_file(arrays, path, facts)
+    else:
+        raise UserError(f"{printable(path)} must end in .safetensors, or in .pth for torch_ref and torchvision")
+
+
+def load(path: Path, model: str, image_size: int | None = None) -> tuple[dict[str, Arrays], int]:
+    """Flax parameters and the number of classes from a .safetensors or .pth file of any home.
+
+    Args:
+        path: the file.
+        model: the network they must be for.
+        image_size: side in pixels that the network is made for; the file's or the variant's own by default.
+
+    Raises:
+        UserError: unreadable, unsafe, for another network, or with wrong keys, shapes, types or values.
+    """
+    arrays, facts = _read(path)
+    variant = VARIANTS[model]
+    if facts.get("model", model) != model:
+        raise UserError(
+            f"{printable(path)} holds weights of {facts['model']}, not of {model}: pass --model {facts['model']}"
+        )
+    if "model" not in facts and not _is_torchvision(arrays):
+        _refuse_ambiguous(path, arrays, model)
+    size = image_size or int(facts.get("image_size", variant.image_size))
+    try:
+        if facts.get("home") == "flax":
+            arrays = to_torch(_nested(arrays), variant, size)
+        params = to_flax(arrays, variant, size)
+    except UserError as error:
+        raise UserError(f"{printable(path)}: {error}") from None
+    bad = [f"{layer}/{kind}" for layer, leaves in params.items() for kind, x in leaves.items() if not _finite(x)]
+    if bad:
+        raise UserError(f"{printable(path)} has values that are not finite in {', '.join(bad)}: use another file")
+    return params, len(params[variant.layers[-1].name]["bias"])
+
+
+def _slots(variant: Variant, image_size: int | None, classes: int) -> list[_Slot]:
+    slots: list[_Slot] = []
+    shape: tuple[int, ...] = (*(2 * (image_size or variant.image_size,)), 3)
+    trace(variant, shape[0], classes)  # refuses sizes that don't fit, with the smallest that does
+    for row in variant.layers:
+        after = layer_shape(row, shape, classes).output_shape
+        if isinstance(row, Conv):
+            flax = (row.window, row.window, shape[2] // row.groups, row.features)
+            slots += _pair(row.name, flax, (3, 2, 0, 1), (row.features,))
+        elif isinstance(row, LocalConv):
+            flax = (*after[:2], row.window, row.window, shape[2], row.features)
+            slots += _pair(row.name, flax, (0, 1, 5, 4, 2, 3), after)
+        elif isinstance(row, Dense) and len(shape) == 3:
+            slots += _dense_on_map(row.name, shape, after[0])
+        elif isinstance(row, Dense):
+            slots += _pair(row.name, (prod(shape), after[0]), (1, 0), after)
+        shape = after
+    return slots
+
+
+def _pair(layer: str, flax: tuple[int, ...], axes: tuple[int, ...], bias: tuple[int, ...]) -> list[_Slot]:
+    """Kernel and bias of a layer whose kernel only changes the order of its axes."""
+    torch = tuple(flax[axis] for axis in axes)
+    back = tuple(int(axis) for axis in np.argsort(axes))
+    return [
+        _Slot(
+            layer, "kernel", f"{layer}.weight", flax, torch, lambda x: x.transpose(axes), lambda x: x.transpose(back)
+        ),
+        _Slot(layer, "bias", f"{layer}.bias", bias, bias, lambda x: x, lambda x: x),
+    ]
+
+
+def _dense_on_map(layer: str, shape: tuple[int, ...], features: int) -> list[_Slot]:
+    height, width, channels = shape
+    inputs = prod(shape)
+
+    def to_torch(x: np.ndarray) -> np.ndarray:
+        return x.reshape(height, width, channels, features).transpose(3, 2, 0, 1).reshape(features, inputs)
+
+    def to_flax(x: np.ndarray) -> np.ndarray:
+        return x.reshape(features, channels, height, width).transpose(2, 3, 1, 0).reshape(inputs, features)
+
+    kernel = _Slot(layer, "kernel", f"{layer}.weight", (inputs, features), (features, inputs), to_torch, to_flax)
+    return [kernel, _Slot(layer, "bias", f"{layer}.bias", (features,), (features,), lambda x: x, lambda x: x)]
+
+
+def _classes(given: Mapping[str, np.ndarray], variant: Variant, pattern: str) -> int:
+    """Outputs of the last layer as the weights have it; the variant's own where they don't say."""
+    bias = given.get(pattern.format(variant.layers[-1].name))
+    return int(bias.shape[0]) if bias is not None and bias.ndim == 1 and bias.size else variant.classes
+
+
+def _check(given: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], variant: Variant, what: str) -> None:
+    wrong = [f"missing {name}" for name in wanted if name not in given]
+    wrong += [f"unknown {printable(name)}" for name in given if name not in wanted]
+    for name, shape in wanted.items():
+        if name in given and given[name].shape != shape:
+            wrong.append(f"{name} has shape {given[name].shape}, not {shape}")
+        if name in given and given[name].dtype.name not in _FLOATS:
+            wrong.append(f"{name} is {given[name].dtype}, not floating point")
+    if wrong:
+        more = f" and {len(wrong) - 10} more" if len(wrong) > 10 else ""
+        raise UserError(f"{what} doesn't fit {variant.name}: {'; '.join(wrong[:10])}{more}. Nothing was loaded")
+
+
+def _own_names(state: Mapping[str, np.ndarray], variant: Variant) -> Arrays:
+    """The state dict under `torch_ref`'s names, without the prefixes that wrappers add."""
+    plain = {".".join(part for part in name.split(".") if part != "module"): value for name, value in state.items()}
+    if len(plain) < len(state):
+        raise UserError("the state dict has keys that differ only by `module.`: remove one of each")
+    if not _is_torchvision(plain):
+        return plain
+    if variant.name != "one_weird_trick":
+        raise UserError(
+            f"these are weights of torchvision's alexnet, which is one_weird_trick, not {variant.name}: "
+            "pass --model one_weird_trick"
+        )
+    ours = {theirs: name for name, theirs in TORCHVISION.items()}
+    return {
+        f"{ours.get(name.rpartition('.')[0], name.rpartition('.')[0])}.{name.rpartition('.')[2]}": value
+        for name, value in plain.items()
+    }
+
+
+def _is_torchvision(state: Mapping[str, Any]) -> bool:
+    return any(name.removeprefix("module.").startswith(("features.", "classifier.")) for name in state)
+
+
+def _refuse_ambiguous(path: Path, arrays: Mapping[str, np.ndarray], model: str) -> None:
+    """Refuse weights without a name on them if they fit networks besides `model`."""
+    fitting = []
+    for variant in VARIANTS.values():
+        try:
+            to_flax(arrays, variant)
+        except UserError:
+            continue
+        fitting.append(variant.name)
+    if model in fitting and len(fitting) > 1:
+        raise UserError(
+            f"{printable(path)} doesn't say which network it is for, and its shapes fit {', '.join(fitting)}: save it "
+            f"again with the entry 'model': '{model}' beside its 'state_dict', or as safetensors metadata"
+        )
+
+
+def _nested(arrays: Arrays) -> dict[str, Arrays]:
+    nested: dict[str, Arrays] = {}
+    for name, value in arrays.items():
+        layer, _, kind = name.partition("/")
+        nested.setdefault(layer, {})[kind] = value
+    return nested
+
+
+def _finite(x: np.ndarray) -> bool:
+    return bool(np.isfinite(x.astype(np.float32) if x.dtype.name == "bfloat16" else x).all())
+
+
+def _read(path: Path) -> tuple[Arrays, dict[str, str]]:
+    """The file's arrays and the facts it states."""
+    if not path.is_file():
+        raise UserError(f"--weights {printable(path)} is not a file: pass a .safetensors or .pth file")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix in (".pth", ".pt"):
+        return _read_pth(path)
+    raise UserError(f"--weights {printable(path)}: only .safetensors and .pth files are read, not {path.suffix!r}")
+
+
+def _read_safetensors(path: Path) -> tuple[Arrays, dict[str, str]]:
+    import ml_dtypes  # noqa: F401 (teaches NumPy bfloat16)
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            facts = file.metadata() or {}
+            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 (not a dict)
+    except Exception as error:
+        raise UserError(f"{printable(path)} is not a readable safetensors file ({error}): use another copy") from None
+
+
+def _read_pth(path: Path) -> tuple[Arrays, dict[str, str]]:
+    """A state dict, bare or inside {"state_dict": ...}, with nothing run that the file might carry."""
+    try:
+        import torch
+    except ImportError:
+        raise UserError(
+            f'{printable(path)} needs PyTorch to be read: pip install "jax-alexnet[torch]", or use .safetensors'
+        ) from None
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{printable(path)} can't be read as plain weights and was not run ({reason}): use a state dict saved by "
+            "torch.save(model.state_dict()), or .safetensors"
+        ) from None
+    facts: dict[str, str] = {}
+    while isinstance(loaded, dict) and not any(isinstance(value, torch.Tensor) for value in loaded.values()):
+        facts |= {key: str(value) for key, value in loaded.items() if isinstance(value, str | int)}
+        inner = next(
+            (loaded[key] for key in ("state_dict", "model_state_dict", "model", "module") if key in loaded), None
+        )
+        if not isinstance(inner, dict):
+            break
+        loaded = inner
+    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+        raise UserError(f"{printable(path)} holds no state dict: save one by torch.save(model.state_dict())")
+    facts.pop("state_dict", None)
+    return {str(name): _as_numpy(value) for name, value in loaded.items()}, facts
+
+
+def _as_numpy(tensor: Any) -> np.ndarray:
+    import torch
+
+    tensor = tensor.detach().contiguous()
+    if tensor.dtype != torch.bfloat16:
+        return tensor.numpy()
+    import ml_dtypes
+
+    return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+
+
+def _write_pth(path: Path, arrays: Arrays, facts: dict[str, str]) -> None:
+    try:
+        import torch
+    except ImportError:
+        raise UserError('a .pth needs PyTorch: pip install "jax-alexnet[torch]", or write .safetensors') from None
+    tensors = {name: torch.from_numpy(value.copy()) for name, value in arrays.items()}
+    # torchvision's own loader takes a bare state dict; the name on a torch_ref file keeps networks apart.
+    torch.save(tensors if facts["home"] == "torchvision" else {**facts, "state_dict": tensors}, path)

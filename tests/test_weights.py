@@ -1,0 +1,187 @@
+"""Weights move between Flax, torch_ref and torchvision bit for bit, or not at all."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import torchvision
+from safetensors.numpy import save_file
+
+from alexnet_io.errors import UserError
+from jax_alexnet import weights
+from jax_alexnet.layers import Conv, Dense
+from jax_alexnet.model import AlexNet
+from jax_alexnet.variants import VARIANTS
+from jax_alexnet.variants import Conv as ConvRow
+from jax_alexnet.variants import Dense as DenseRow
+
+
+def _params(model, rng, image_size=None, classes=None):
+    size = image_size or VARIANTS[model].image_size
+    image = jnp.zeros((1, size, size, 3))
+    shapes = jax.eval_shape(AlexNet(model, classes).init, jax.random.key(0), image)["params"]
+    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+
+
+def _same(a, b):
+    return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
+
+
+@pytest.mark.parametrize(("model", "size"), [("cifar_18pct", 32), ("cifar_11pct", 24), ("two_column", 67)])
+@pytest.mark.parametrize("home", ["flax", "torch_ref"])
+def test_there_and_back_is_bit_for_bit(model, size, home, rng, tmp_path):
+    params = _params(model, rng, size)
+    file = tmp_path / "w.safetensors"
+    weights.save(file, params, model, size, home)
+    back, classes = weights.load(file, model)
+    assert classes == VARIANTS[model].classes
+    assert _same(params, back)
+    if home == "torch_ref":
+        weights.save(tmp_path / "w.pth", params, model, size, home)
+        assert _same(params, weights.load(tmp_path / "w.pth", model)[0])
+
+
+def test_a_kernel_keeps_its_orientation():
+    """https://github.com/huggingface/transformers/pull/11883: [[1,2],[3,4]] on [[1,10],[100,1000]] is 4321."""
+    kernel = weights._pair("conv1", (2, 2, 1, 1), (3, 2, 0, 1), (1,))[0]
+    flax = kernel.to_flax(np.array([[[[1.0, 2.0], [3.0, 4.0]]]]))
+    layer = Conv(ConvRow("conv1", 1, 2))
+    image = jnp.array([[1.0, 10.0], [100.0, 1000.0]]).reshape(1, 2, 2, 1)
+    assert float(layer.apply({"params": {"kernel": flax, "bias": jnp.zeros(1)}}, image).squeeze()) == 4321
+
+
+def test_a_dense_layer_on_a_map_keeps_its_order():
+    """PyTorch flattens C, H, W: channels [1,2] and [3,4] under the row [1,10,100,1000] give 4321."""
+    kernel = weights._dense_on_map("fc6", (1, 2, 2), 1)[0]
+    flax = kernel.to_flax(np.array([[1.0, 10.0, 100.0, 1000.0]]))
+    image = jnp.array([[1.0, 2.0], [3.0, 4.0]]).T.reshape(1, 1, 2, 2)  # (N, H, W, C)
+    layer = Dense(DenseRow("fc6", 1), features=1)
+    assert float(layer.apply({"params": {"kernel": flax, "bias": jnp.zeros(1)}}, image).squeeze()) == 4321
+
+
+def test_grouped_kernels_have_the_shapes_of_both_frameworks(rng):
+    """https://github.com/tensorflow/tensorflow/issues/45751: conv2 of two groups."""
+    params = _params("two_column", rng, 67)
+    assert params["conv2"]["kernel"].shape == (5, 5, 48, 256)
+    assert weights.to_torch(params, VARIANTS["two_column"], 67)["conv2.weight"].shape == (256, 48, 5, 5)
+
+
+@pytest.fixture(scope="module")
+def torchvision_alexnet():
+    torch.manual_seed(0)
+    return torchvision.models.alexnet(weights=None, num_classes=7).double().eval()
+
+
+def test_torchvision_gives_the_same_logits(torchvision_alexnet, rng):
+    state = {name: value.numpy() for name, value in torchvision_alexnet.state_dict().items()}
+    params = weights.to_flax(state, VARIANTS["one_weird_trick"])
+    images = rng.normal(size=(2, 3, 224, 224))
+    with torch.no_grad():
+        expected = torchvision_alexnet(torch.from_numpy(images)).numpy()
+    model = AlexNet("one_weird_trick", 7, dtype=jnp.dtype("float64"), param_dtype=jnp.dtype("float64"))
+    got = model.apply({"params": params}, jnp.asarray(images.transpose(0, 2, 3, 1)))
+    assert np.linalg.norm(got - expected) <= 1e-11 * np.linalg.norm(expected)
+    back = weights.to_torchvision(weights.to_torch(params, VARIANTS["one_weird_trick"]))
+    assert _same(state, back)
+
+
+def test_wrappers_and_prefixes_come_off(torchvision_alexnet, tmp_path):
+    """https://github.com/pytorch/pytorch/issues/3805: module. in front, in the middle, and a wrapper around it all."""
+    state = torchvision_alexnet.state_dict()
+    plain = weights.to_flax({name: value.numpy() for name, value in state.items()}, VARIANTS["one_weird_trick"])
+    wrapped = {
+        "epoch": 3,
+        "state_dict": {
+            ("features.module." + name[9:] if name.startswith("features.") else "module." + name): value
+            for name, value in state.items()
+        },
+    }
+    torch.save(wrapped, tmp_path / "w.pth")
+    assert _same(plain, weights.load(tmp_path / "w.pth", "one_weird_trick")[0])
+
+
+def test_what_does_not_fit_is_listed_and_nothing_loaded(rng, tmp_path):
+    params = _params("cifar_18pct", rng)
+    state = weights.to_torch(params, VARIANTS["cifar_18pct"])
+    bad = {**state, "../etc/passwd": np.zeros(1, np.float32), "conv1.weight": state["conv1.weight"][:, :, :4]}
+    del bad["fc10.bias"], bad["conv2.bias"]
+    with pytest.raises(UserError) as error:
+        weights.to_flax(bad, VARIANTS["cifar_18pct"])
+    for part in (
+        "missing fc10.bias",
+        "missing conv2.bias",
+        "unknown ../etc/passwd",
+        "(32, 3, 4, 5), not (32, 3, 5, 5)",
+    ):
+        assert part in str(error.value)
+    with pytest.raises(UserError, match="int64, not floating"):
+        weights.to_flax({**state, "conv1.bias": np.zeros(32, np.int64)}, VARIANTS["cifar_18pct"])
+    file = tmp_path / "nan.safetensors"
+    save_file({**state, "conv1.bias": np.full(32, np.nan, np.float32)}, file)
+    with pytest.raises(UserError, match="not finite in conv1/bias"):
+        weights.load(file, "cifar_18pct")
+
+
+def test_networks_are_never_mixed_up(rng, tmp_path, torchvision_alexnet):
+    """Four networks have the same shapes, and so have the two of One weird trick."""
+    params = _params("two_column", rng, 67)
+    file = tmp_path / "w.safetensors"
+    weights.save(file, params, "two_column", 67, "torch_ref")
+    for other in ("caffenet", "cuda_convnet_2012", "single_column"):
+        with pytest.raises(UserError, match="holds weights of two_column, not of"):
+            weights.load(file, other)
+    state = {name: value.numpy() for name, value in torchvision_alexnet.state_dict().items()}
+    with pytest.raises(UserError, match="pass --model one_weird_trick"):
+        weights.to_flax(state, VARIANTS["one_weird_trick_lrn"])
+    with pytest.raises(UserError, match="only one_weird_trick can go there"):
+        weights.to_torchvision(weights.to_torch(_params("cifar_18pct", rng), VARIANTS["cifar_18pct"]))
+    nameless = tmp_path / "nameless.safetensors"
+    save_file(weights.to_torch(_params("cifar_13pct", rng), VARIANTS["cifar_13pct"]), nameless)
+    with pytest.raises(UserError, match="its shapes fit cifar_13pct, cifar_11pct"):
+        weights.load(nameless, "cifar_13pct")
+
+
+class _Malicious:
+    def __reduce__(self):
+        return (open, ("marker", "w"))
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"conv1.weight": _Malicious()}, tmp_path / "evil.pth")
+    with pytest.raises(UserError, match="was not run"):
+        weights.load(tmp_path / "evil.pth", "one_weird_trick")
+    assert not (tmp_path / "marker").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 8, b"\x10\0\0\0\0\0\0\0{", bytes(range(200))])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_any_bytes_are_refused_by_name(content, suffix, tmp_path):
+    file = tmp_path / f"bad{suffix}"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match="bad"):
+        weights.load(file, "one_weird_trick")
+
+
+def test_missing_and_foreign_files_say_what_is_read(tmp_path):
+    with pytest.raises(UserError, match="is not a file"):
+        weights.load(tmp_path / "none.pth", "one_weird_trick")
+    (tmp_path / "w.h5").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"only \.safetensors and \.pth"):
+        weights.load(tmp_path / "w.h5", "one_weird_trick")
+
+
+def test_importing_and_reading_safetensors_loads_no_torch(rng, tmp_path):
+    file = tmp_path / "w.safetensors"
+    weights.save(file, _params("cifar_18pct", rng), "cifar_18pct", 32, "torch_ref")
+    code = (
+        "import sys; from pathlib import Path; from jax_alexnet import weights;"
+        f"weights.load(Path({str(file)!r}), 'cifar_18pct');"
+        "print({'torch', 'torchvision', 'torch_ref', 'parity'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
