@@ -1,6 +1,7 @@
 """ImageNet's layouts, in miniature."""
 
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 from image_files import encoded, solid, write_folder
 
+from alexnet_io.decoding import ImageError, Resizing
 from alexnet_io.errors import UserError
 from alexnet_io.sources import open_source
 from alexnet_io.sources.dataset import DataSet
+from alexnet_io.sources.tar_files import images_in_tars
 
 SYNSETS = ("n01440764", "n01443537", "n02105855")
 # The images of val/ in order, and their synsets.
@@ -89,11 +92,10 @@ def write_devkit(root: Path, packed: bool) -> None:
 
     folder = root / "ILSVRC2012_devkit_t12" / "data"
     folder.mkdir(parents=True)
-    inner = ("n00001740", 1001, 3)  # a synset that is no class: it has children
-    rows = [(synset, number, 0) for synset, number in NUMBERS.items()]
-    table = np.zeros((len(rows) + 1, 1), [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("num_children", "O")])
-    for place, (synset, number, children) in enumerate([*rows, inner]):
-        table[place, 0] = (np.uint16(number), synset, np.uint8(children))
+    rows = [*NUMBERS.items(), ("n00001740", 1001)]  # the kit lists inner synsets too
+    table = np.zeros((len(rows), 1), [("ILSVRC2012_ID", "O"), ("WNID", "O")])
+    for place, (synset, number) in enumerate(rows):
+        table[place, 0] = (np.uint16(number), synset)
     savemat(folder / "meta.mat", {"synsets": table})
     numbers = "\n".join(str(NUMBERS[synset]) for synset in TRUTH) + "\n"
     (folder / "ILSVRC2012_validation_ground_truth.txt").write_text(numbers)
@@ -211,6 +213,16 @@ def test_damaged_tars(tmp_path, damage):
             pass
     with pytest.raises(UserError, match=r"n01443537\.tar .*get (it|them) again"):
         opened(tmp_path)
+
+
+def test_a_tar_that_shrinks_after_listing_is_not_half_read(tmp_path):
+    write_train(tmp_path)
+    as_tars(tmp_path / "train")
+    files, counts = images_in_tars(tmp_path / "train", [f"{synset}.tar" for synset in SYNSETS])
+    assert counts == [2, 2, 2]
+    os.truncate(tmp_path / "train" / "n01440764.tar", 700)
+    with pytest.raises(ImageError, match=r"n01440764\.tar/001\.png: cannot be read: the tar file ends after \d+ of"):
+        files.pixels(1, Resizing(8, 8, 8))
 
 
 def test_the_same_image_in_train_and_val(tmp_path):

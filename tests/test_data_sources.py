@@ -177,7 +177,7 @@ def test_names_that_are_not_utf8(tmp_path):
     " ".join([*data.class_names, *data.notes]).encode("ascii")
 
 
-@pytest.mark.parametrize("share", [0.1, 0.25, 0.5])
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.6])
 def test_holdout_takes_its_share_of_each_class_whatever_the_seed(tmp_path, share):
     write_folder(tmp_path / "set", {"a": 20, "b": 8, "c": 1})
     data = opened(f"folder:{tmp_path}/set", tmp_path, holdout=share, seed=1)

@@ -27,7 +27,7 @@ from alexnet_io.sources.prepared import (
 TEST_FOLDERS = ("test", "val")
 
 
-def open_folder(root: Path, preparing: Preparing, holdout: float | None = None) -> DataSet:
+def open_folder(root: Path, preparing: Preparing, holdout: float | None = None, measuring: bool = False) -> DataSet:
     """Opens `root/train/CLASS/*` with `root/test` or `root/val`, or one folder of classes with `holdout`.
 
     Args:
@@ -35,6 +35,8 @@ def open_folder(root: Path, preparing: Preparing, holdout: float | None = None) 
         preparing: size of the images and place of the cache.
         holdout: share of every class kept for testing where there is no test folder. Which images these are
             depends on their names alone, so that no seed ever moves a test image into training.
+        measuring: nothing is learnt from the data, so that `root` may hold test images alone: `root/test/CLASS/*`,
+            `root/val/CLASS/*` or `root/CLASS/*`.
 
     Raises:
         UserError: missing or empty folders, one class, classes that differ between the splits, files that are
@@ -48,6 +50,8 @@ def open_folder(root: Path, preparing: Preparing, holdout: float | None = None) 
     if holdout is None and "train" in inner and tests:
         notes = [f"testing on {tests[0]}/; {tests[1]}/ is not used"] if len(tests) > 1 else []
         return _two_folders(spec, root / "train", root / tests[0], preparing, notes)
+    if holdout is None and measuring and "train" not in inner:
+        return _test_folder(spec, root / tests[0] if tests else root, preparing)
     if holdout is None:
         where = f"{shown}/train has no test/ or val/ beside it" if "train" in inner else f"{shown} has no train/"
         raise UserError(
@@ -126,6 +130,18 @@ def _one_folder(spec: str, folder: Path, preparing: Preparing, share: float) -> 
         prepared_split("test", names, listing.labels, images, good[held]),
     ]
     return DataSet(spec, _names(listing.classes), splits[0], splits[1], tuple(notes + describe(listing, images)))
+
+
+def _test_folder(spec: str, folder: Path, preparing: Preparing) -> DataSet:
+    """Every image of `folder` as a test image; what should be training images are the same."""
+    listing = list_classes(folder)
+    _require_two(spec, listing.classes)
+    images = preparing(listing.files)
+    check_classes_left(listing, images)
+    train, test = (
+        prepared_split(name, listing.files.names, listing.labels, images, images.good) for name in ("train", "test")
+    )
+    return DataSet(spec, _names(listing.classes), train, test, tuple(describe(listing, images)))
 
 
 def _require_two(spec: str, classes: Sequence[str]) -> None:

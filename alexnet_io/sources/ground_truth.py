@@ -83,18 +83,14 @@ def _from_devkit(read: Callable[[str], bytes], shown: str, names: Sequence[str],
 
 
 def _synset_numbers(meta: bytes, shown: str) -> dict[str, str]:
-    """ILSVRC2012_ID, as text, to synset, for the synsets that are classes."""
+    """ILSVRC2012_ID, as text, to synset."""
     try:
         from scipy.io import loadmat
     except ImportError:
         raise UserError("reading the development kit's meta.mat needs SciPy: pip install scipy") from None
     try:
         table: Any = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
-        return {
-            str(int(row["ILSVRC2012_ID"])): str(row["WNID"])
-            for row in np.atleast_1d(table)
-            if not int(row["num_children"])
-        }
+        return {str(int(row["ILSVRC2012_ID"])): str(row["WNID"]) for row in np.atleast_1d(table)}
     except Exception as error:  # SciPy raises nearly anything on damaged files
         raise UserError(f"{shown}/meta.mat is damaged ({error}): get the development kit again") from error
 

@@ -26,6 +26,7 @@ def open_source(
     holdout: float | None = None,
     download: bool = False,
     seed: int = 0,
+    measuring: bool = False,
     max_bad: int = 10,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -43,6 +44,7 @@ def open_source(
         holdout: share of each class kept for testing, for `folder` and `tfds` without test images.
         download: allows fetching CIFAR.
         seed: for `synthetic`.
+        measuring: nothing is learnt from the data: a folder may hold test images alone.
         max_bad: unreadable files tolerated.
         threads: decoding threads; default one a core.
         progress: called with files done, files in all, and what is being done.
@@ -56,7 +58,7 @@ def open_source(
     cache = None if cache_dir is None else Path(cache_dir)
     preparing = Preparing(_resizing(image_size, fit, short_side), cache, threads, max_bad, progress)
     try:
-        return _open(wanted, preparing, Path(data_dir).expanduser(), holdout, download, seed)
+        return _open(wanted, preparing, Path(data_dir).expanduser(), holdout, download, seed, measuring)
     except OSError as error:
         place = printable(error.filename) if error.filename else str(wanted)
         raise UserError(
@@ -65,13 +67,19 @@ def open_source(
 
 
 def _open(
-    wanted: Spec, preparing: Preparing, data_dir: Path, holdout: float | None, download: bool, seed: int
+    wanted: Spec,
+    preparing: Preparing,
+    data_dir: Path,
+    holdout: float | None,
+    download: bool,
+    seed: int,
+    measuring: bool,
 ) -> DataSet:
     path = Path(wanted.argument).expanduser()
     if wanted.kind == "folder":
         from alexnet_io.sources.folder import open_folder
 
-        return open_folder(path, preparing, holdout)
+        return open_folder(path, preparing, holdout, measuring)
     if wanted.kind == "imagenet":
         from alexnet_io.sources.imagenet import open_imagenet
 
