@@ -72,17 +72,13 @@ def build(
     settings: dict[str, object] = {}
     if span_columns:
         if model not in HAVE_COLUMNS:
-            raise UserError(
-                f"{model} has no column-wise LRN to span; span_columns is for {' and '.join(HAVE_COLUMNS)}"
-            )
+            raise UserError(f"{model} has no column-wise LRN to span; span_columns is for {' and '.join(HAVE_COLUMNS)}")
         settings["span_columns"] = True
     if model in HAVE_DROPOUT:
         settings["dropout"] = PAPER_DROPOUT if dropout is None else dropout
     elif dropout is not None:
         raise UserError(f"{model} has no dropout; leave it out or choose one of: {', '.join(HAVE_DROPOUT)}")
-    return entry.network(
-        classes, _height_width(entry.image_size if image_size is None else image_size), **settings
-    )
+    return entry.network(classes, _height_width(entry.image_size if image_size is None else image_size), **settings)
 
 
 def _height_width(image_size: int | tuple[int, int]) -> tuple[int, int]:

@@ -142,9 +142,7 @@ def initialize(network: Network, scheme: str = "variant", *, seed: int = 0) -> N
             continue
         if law is None:
             bound = 1 / math.sqrt(fan_in(weight))
-            weight.copy_(
-                torch.empty(weight.shape, dtype=torch.float32).uniform_(-bound, bound, generator=generator)
-            )
+            weight.copy_(torch.empty(weight.shape, dtype=torch.float32).uniform_(-bound, bound, generator=generator))
             bias.copy_(torch.empty(bias.shape, dtype=torch.float32).uniform_(-bound, bound, generator=generator))
         else:
             start = law.get(name, OTHER_LAYERS)

@@ -79,9 +79,7 @@ def learning_rate(schedule: Schedule, base: float, *, epoch: int, step: int) -> 
         case Milestones():
             drops = sum(epoch >= milestone for milestone in schedule.epochs)
         case _:
-            raise TypeError(
-                "a plateau schedule has no closed form; step torch_ref.schedules.plateau with each loss"
-            )
+            raise TypeError("a plateau schedule has no closed form; step torch_ref.schedules.plateau with each loss")
     return base * schedule.factor**drops
 
 
