@@ -44,7 +44,7 @@ def main() -> int:
         devices=choose_devices(settings.devices),
         precision=settings.precision,
     )
-    data = open_data(wanted)
+    data = open_data(wanted, measuring=settings.split == "test")
     check_classes(network.class_names, list(data.class_names), wanted.data)
     split = data.test if settings.split == "test" else data.train
     report = evaluate_split(network, split, settings.batch_size)
@@ -58,6 +58,8 @@ def main() -> int:
 def _data_of(saved: TrainSettings, settings: EvaluateSettings, given: dict) -> TrainSettings:
     """The run's settings with the data that the command line names."""
     names = ("data", "data_dir", "cache_dir", "holdout", "download")
+    if "data" in given:
+        saved = replace(saved, holdout=None)  # the run's share was of the run's data
     return replace(saved, **{name: getattr(settings, name) for name in names if name in given})
 
 

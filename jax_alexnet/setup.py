@@ -136,8 +136,11 @@ def prepare(settings: TrainSettings) -> Setup:
     )
 
 
-def open_data(settings: TrainSettings) -> DataSet:
-    """The data set that the settings name, its images stored at the size from which crops are taken."""
+def open_data(settings: TrainSettings, measuring: bool = False) -> DataSet:
+    """The data set that the settings name, its images stored at the size from which crops are taken.
+
+    With `measuring`, a folder may hold test images alone.
+    """
     data = open_source(
         settings.data,
         image_size=settings.stored_size,
@@ -147,6 +150,7 @@ def open_data(settings: TrainSettings) -> DataSet:
         download=settings.download,
         seed=settings.seed,
         max_bad=settings.max_bad_images,
+        measuring=measuring,
     )
     for note in data.notes:
         print(note, flush=True)

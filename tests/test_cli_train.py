@@ -115,6 +115,19 @@ def test_predict_names_unreadable_files_and_goes_on(finished, tmp_path):
     assert sum(shares) == pytest.approx(100, abs=0.1)
 
 
+def test_a_folder_of_test_images_alone_can_be_evaluated(finished, tmp_path):
+    run, _ = finished
+    names = list(json.loads((run / "run.json").read_text())["class_names"])
+    for number, name in enumerate(names):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for shade in range(number + 1):
+            Image.new("RGB", (40, 40), (60 * number, 50 * shade, 9)).save(tmp_path / "pictures" / name / f"{shade}.png")
+    words = ("--data", f"folder:{tmp_path / 'pictures'}", "--cache-dir", tmp_path / "cache", "--json", tmp_path / "e")
+    _run("evaluate", "--run", run, *words)
+    report = json.loads((tmp_path / "e").read_text())
+    assert [report["per_class"][name]["total"] for name in names] == [1, 2, 3, 4]
+
+
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(finished, tmp_path):
     """Stopped after step 4, inside the second epoch, and gone on with: weights, optimizer state and metrics."""
     straight, _ = finished

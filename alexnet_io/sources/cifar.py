@@ -132,7 +132,7 @@ def _archive_reader(path: Path, form: Form) -> Read:
                         file = archive.extractfile(member) if key and member.isfile() else None
                         if key and file:
                             members[key] = file.read()
-            except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+            except Exception as error:  # tarfile and zlib raise nearly anything on damaged files
                 raise UserError(f"{printable(path)} is damaged ({error}): remove it and get it again") from error
         if name not in members:
             raise UserError(f"{printable(path)} has no {form.folder}/{name}: remove it and get it again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -61,14 +62,14 @@ def _from_table(path: Path, names: Sequence[str], synsets: Sequence[str], places
             f"{printable(path)} has no label for {len(missing)} images, the first is {printable(missing[0])}"
         )
     wanted = [labels[Path(name).stem] for name in names]
-    if all(label.isascii() and label.isdigit() for label in wanted):
-        numbers = np.array([int(label) for label in wanted], np.int64)
+    if all(re.fullmatch(r"\d{1,9}", label, re.ASCII) for label in wanted):
+        numbers = np.array([int(label) for label in wanted], np.int32)
         if numbers.max() >= len(synsets):
             raise UserError(
                 f"{printable(path)} has the label {numbers.max()}, but training has {len(synsets)} synsets, 0 to "
                 f"{len(synsets) - 1}"
             )
-        return numbers.astype(np.int32)
+        return numbers
     return _places(wanted, places, path)
 
 
@@ -109,7 +110,7 @@ def _from_archive(archive: Path, name: str) -> bytes:
             file = opened.extractfile(f"{DEVKIT}/data/{name}")
             if file is not None:
                 return file.read()
-    except (OSError, EOFError, KeyError, tarfile.TarError) as error:
+    except Exception as error:  # tarfile and zlib raise nearly anything on damaged files
         raise UserError(f"{printable(archive)} is damaged ({error}): get it again") from error
     raise UserError(f"{printable(archive)} has no file data/{name}: get it again")
 

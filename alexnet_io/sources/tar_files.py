@@ -40,7 +40,8 @@ def images_in_tars(root: Path, tars: Sequence[str]) -> tuple[EncodedImages, list
     def read(index: int) -> bytes:
         number, offset, size = places[index]
         with open(paths[number], "rb", buffering=0) as file:
-            data = os.pread(file.fileno(), size, offset)
+            here = max(0, os.fstat(file.fileno()).st_size - offset)
+            data = os.pread(file.fileno(), min(size, here), offset)
         if len(data) != size:
             raise OSError(f"the tar file ends after {len(data)} of {size} bytes")
         return data
@@ -56,9 +57,9 @@ def _members(path: Path) -> list[tuple[str, int, int]]:
             return sorted(
                 (member.name.removeprefix("./"), member.offset_data, member.size)
                 for member in archive
-                if member.isreg() and member.name.lower().endswith(EXTENSIONS)
+                if member.isreg() and member.size >= 0 and member.name.lower().endswith(EXTENSIONS)
             )
-    except (OSError, tarfile.TarError) as error:
+    except Exception as error:  # tarfile raises nearly anything on damaged files
         raise UserError(
             f"{printable(path)} is not a readable, uncompressed tar file ({error}): get it again"
         ) from error
