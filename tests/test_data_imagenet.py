@@ -1,5 +1,6 @@
 """ImageNet's layouts, in miniature."""
 
+import contextlib
 import io
 import os
 import tarfile
@@ -7,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from image_files import encoded, solid, write_folder
 
 from alexnet_io.decoding import ImageError, Resizing
 from alexnet_io.errors import UserError
 from alexnet_io.sources import open_source
 from alexnet_io.sources.dataset import DataSet
+from alexnet_io.sources.ground_truth import validation_labels
 from alexnet_io.sources.tar_files import images_in_tars
 
 SYNSETS = ("n01440764", "n01443537", "n02105855")
@@ -223,6 +227,48 @@ def test_a_tar_that_shrinks_after_listing_is_not_half_read(tmp_path):
     os.truncate(tmp_path / "train" / "n01440764.tar", 700)
     with pytest.raises(ImageError, match=r"n01440764\.tar/001\.png: cannot be read: the tar file ends after \d+ of"):
         files.pixels(1, Resizing(8, 8, 8))
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    file=st.sampled_from(["LOC_val_solution.csv", "val.txt", "imagenet_2012_validation_synset_labels.txt"]),
+    content=st.binary(max_size=60)
+    | st.lists(st.tuples(st.sampled_from(["a", "b"]), st.text(max_size=12))).map(
+        lambda rows: "\n".join(" ".join(row) for row in rows).encode("utf-8", "surrogatepass")
+    ),
+)
+def test_random_lists_of_labels_never_escape(tmp_path, file, content):
+    (tmp_path / file).write_bytes(content)
+    try:
+        got = validation_labels(tmp_path, tmp_path, ["a.JPEG", "b.JPEG"], ["a", "b"])
+    except UserError:
+        got = np.zeros(2, np.int32)
+    (tmp_path / file).unlink()
+    assert got.shape == (2,) and set(got.tolist()) <= {0, 1}
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_damaged_tars_never_escape(tmp_path, data):
+    path = tmp_path / "n01440764.tar"
+    if not path.exists():
+        with tarfile.open(path, "w") as archive:
+            for name in ("a.png", "b.png"):
+                content = encoded(solid((1, 2, 3)))
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+        (tmp_path / "whole").write_bytes(path.read_bytes())
+    content = bytearray((tmp_path / "whole").read_bytes())
+    for _ in range(data.draw(st.integers(1, 5))):
+        content[data.draw(st.integers(0, 520) | st.integers(1024, 1544))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    with contextlib.suppress(UserError):
+        files, counts = images_in_tars(tmp_path, [path.name])
+        assert counts == [len(files)]
+        for number in range(len(files)):
+            with contextlib.suppress(ImageError):
+                files.pixels(number, Resizing(8, 8, 8))
 
 
 def test_the_same_image_in_train_and_val(tmp_path):
