@@ -51,7 +51,7 @@ def test_a_kernel_keeps_its_orientation():
     flax = kernel.to_flax(np.array([[[[1.0, 2.0], [3.0, 4.0]]]]))
     layer = Conv(ConvRow("conv1", 1, 2))
     image = jnp.array([[1.0, 10.0], [100.0, 1000.0]]).reshape(1, 2, 2, 1)
-    assert float(layer.apply({"params": {"kernel": flax, "bias": jnp.zeros(1)}}, image).squeeze()) == 4321
+    assert np.asarray(layer.apply({"params": {"kernel": flax, "bias": jnp.zeros(1)}}, image)).item() == 4321
 
 
 def test_a_dense_layer_on_a_map_keeps_its_order():
@@ -60,7 +60,7 @@ def test_a_dense_layer_on_a_map_keeps_its_order():
     flax = kernel.to_flax(np.array([[1.0, 10.0, 100.0, 1000.0]]))
     image = jnp.array([[1.0, 2.0], [3.0, 4.0]]).T.reshape(1, 1, 2, 2)  # (N, H, W, C)
     layer = Dense(DenseRow("fc6", 1), features=1)
-    assert float(layer.apply({"params": {"kernel": flax, "bias": jnp.zeros(1)}}, image).squeeze()) == 4321
+    assert np.asarray(layer.apply({"params": {"kernel": flax, "bias": jnp.zeros(1)}}, image)).item() == 4321
 
 
 def test_grouped_kernels_have_the_shapes_of_both_frameworks(rng):
