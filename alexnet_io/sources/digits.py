@@ -43,7 +43,8 @@ def _table() -> tuple[np.ndarray, np.ndarray]:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise UserError("the digits come with scikit-learn: pip install scikit-learn") from error
-    return load_digits(return_X_y=True)
+    grey, labels = load_digits(return_X_y=True)
+    return np.asarray(grey), np.asarray(labels)
 
 
 def _test_places(labels: np.ndarray) -> np.ndarray:
