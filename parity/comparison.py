@@ -102,7 +102,7 @@ def finish(
     if gradients:
         jax_backward.run(candidate, inputs)
     candidate.rows += end_to_end(candidate, inputs, gradients)
-    report = Report(candidate.rows, not_exercised(candidate, torch_leaves))
+    report = Report(candidate.rows, not_exercised(candidate, torch_leaves), arrays=candidate.arrays)
     report.settings = {"dtype": candidate.dtype, "jax": jax.__version__, "backend": jax.default_backend()}
     return report
 

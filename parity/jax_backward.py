@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from parity import layouts
 from parity.bounds import Bound, linear_bound, running_bound
 from parity.jax_side import Candidate, _Visit
-from parity.rows import Row, compare_arrays
+from parity.rows import Row
 
 
 def run(candidate: Candidate, inputs: tuple[NDArray, ...]) -> list[Row]:
@@ -103,7 +103,7 @@ def _compare(
         bound = running_bound(facts["n"][name], move(store.array(key, f"error.{name}")))
     truth = move(store.array(key, f"truth.{name}")) if store.has(key, f"truth.{name}") else None
     free_order = not name.startswith("input.") or (row.kind == "dense" and reference.size // reference.shape[-1] < 4)
-    candidate.rows.append(compare_arrays(row, np.asarray(gradient), reference, bound, truth, free_order))
+    candidate.judge(row, np.asarray(gradient), reference, bound, truth, free_order)
 
 
 def _glue(candidate: Candidate, inputs: tuple[NDArray, ...]) -> None:
@@ -177,4 +177,4 @@ def _compare_glue(
     bound = None
     if store.has(key, glue):
         bound = running_bound(store.facts(key).get("depth", 1), move(store.array(key, glue)))
-    candidate.rows.append(compare_arrays(row, np.asarray(gradient), move(store.array(key, name)), bound))
+    candidate.judge(row, np.asarray(gradient), move(store.array(key, name)), bound)

@@ -16,10 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_io.errors import UserError
-from parity import jax_leaves, layouts
+from parity import diagnosis, jax_leaves, layouts
 from parity.bounds import Bound, linear_bound, running_bound
 from parity.rows import Row, compare_arrays
 from parity.store import Store
+
+# Larger arrays (gradients of fully connected layers) aren't kept for the report.
+_KEPT_ELEMENTS = 4_000_000
 
 DTYPES = {"float64": jnp.float64, "float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -86,6 +89,9 @@ class Candidate:
         self._compiled: dict[str, Callable] = {}
         self.visited: dict[str, _Visit] = {}
         self.judged: set[str] = set()  # leaves whose weights have been compared
+        self.worst: Row | None = None
+        self.arrays: dict[str, NDArray] = {}  # of the worst row
+        self.masks: dict[str, NDArray] = {}  # of dropout, by PyTorch path, where they were injected
 
     def forward(self, inputs: tuple[NDArray, ...]) -> list[Row]:
         """Run the module, every leaf on the reference's input; returns the rows in the reference's order."""
@@ -145,7 +151,37 @@ class Candidate:
             layout = layouts.align(reference, np.asarray(result, np.float64), None)
             value = layout.to_flax(reference) if layout else reference
             bound = self.glue_bound("output", i, facts["depth"], layout)
-            self.rows.append(compare_arrays(row, np.asarray(result), value, bound))
+            self.judge(row, np.asarray(result), value, bound)
+
+    def judge(
+        self,
+        row: Row,
+        ours: NDArray,
+        reference: NDArray,
+        bound: Bound | None,
+        truth: NDArray | None = None,
+        free_order: bool = False,
+    ) -> Row:
+        """`compare_arrays`, and add the row; the arrays of the worst row so far are kept for the report."""
+        compare_arrays(row, ours, reference, bound, truth, free_order)
+        self.rows.append(row)
+        if ours.size <= _KEPT_ELEMENTS and self._rank(row) > self._rank(self.worst):
+            self.worst = row
+            self.arrays = {"jax": np.asarray(ours, np.float64), "torch": np.asarray(reference, np.float64)}
+            if ours.shape == reference.shape:
+                self.arrays["difference"] = np.abs(self.arrays["jax"] - self.arrays["torch"])
+        return row
+
+    @staticmethod
+    def _rank(row: Row | None) -> tuple[int, float]:
+        """A first divergence outranks all, however large; else what uses most of its bound does."""
+        if row is None:
+            return (-1, 0.0)
+        return (0, row.fraction) if row.equal else (1, -float(row.order))
+
+    def dropout_mask(self, torch_path: str) -> NDArray | None:
+        """The mask that was injected into a dropout layer of both sides, True where kept."""
+        return self.masks.get(torch_path)
 
     def input_layouts(self, path: str) -> layouts.Layout | None:
         """Layout of the first input of a leaf, which orders the rows of a dense kernel."""
@@ -182,9 +218,11 @@ class _Visit:
         self.bound_module = module
         self.template, self.tree = flat, tree
         self.facts = candidate.store.facts(key)
+        self.weight_rows = 0
         self.kind = self.facts["kind"]
         self.input_layouts: list[layouts.Layout | None] = []
         self.output_layout: layouts.Layout | None = None
+        self.allowed: NDArray | None = None  # the bound on the output, in PyTorch's layout
 
     def row(self, stage: str) -> Row:
         """An empty row of this call."""
@@ -206,7 +244,11 @@ class _Visit:
             self._compare_weights(variables, layouts.weights_to_flax(self.kind, c.weights(self.torch_path), layout))
         self.check_dtypes(variables)
         results = jax.tree.leaves(self.function()(variables, *forced))
+        first = len(c.rows)
         outputs = [self._output(i, y) for i, y in enumerate(results)]
+        wrong = [row for row in c.rows[first - self.weight_rows :] if not row.equal]
+        if wrong and any(row.verdict != "dtype" for row in wrong):
+            diagnosis.name_forward(self, wrong, variables, np.asarray(results[0], np.float64))
         if len(outputs) != 1:
             raise UserError(
                 f"{self.path} (Flax) returns {len(outputs)} arrays; only layers with one output are compared"
@@ -235,16 +277,17 @@ class _Visit:
         layout = layouts.align(reference, np.asarray(x, np.float64), tuple(map_shape) if map_shape else None)
         row = self.row("input")
         value = layout.to_flax(reference) if layout else reference
-        row = compare_arrays(row, np.asarray(x), value, c.glue_bound(self.key, i, self.facts["glue_depth"], layout))
+        c.judge(row, np.asarray(x), value, c.glue_bound(self.key, i, self.facts["glue_depth"], layout))
         if layout is None:
             # The shapes differ: the leaf is still judged on what it should have been given.
             layout = layouts.Layout(moved=reference.ndim > 2, map_shape=None)
             value = layout.to_flax(reference)
-        row.detail = row.detail or ("" if row.equal else "the code before this layer differs")
         if jax_leaves.dtype_name(x) != c.dtype and jnp.issubdtype(x.dtype, jnp.floating):
             row.verdict, row.detail = "dtype", f"Flax computes in {x.dtype} here"
-        c.rows.append(row)
         self.input_layouts.append(layout)
+        if row.verdict in ("mismatch", "shape"):
+            row.detail = row.detail or "the code before this layer differs"
+            diagnosis.name_input(c, self, row, np.asarray(x), reference)
         return c._array(value)
 
     def _output(self, i: int, y: jax.Array) -> jax.Array:
@@ -257,17 +300,18 @@ class _Visit:
         if layout is None:
             guess = layouts.Layout(moved=reference.ndim > 2)
             self.output_layout = guess
-            c.rows.append(compare_arrays(row, ours, guess.to_flax(reference), None))
+            c.judge(row, ours, guess.to_flax(reference), None)
             return c._array(guess.to_flax(reference))
         self.output_layout = layout
         value = layout.to_flax(reference)
         truth = layout.to_flax(c.store.array(self.key, f"truth.{i}")) if c.store.has(self.key, f"truth.{i}") else None
-        compare_arrays(row, ours, value, self._bound(i, layout), truth, self.few_rows(reference))
+        bound = self._bound(i, layout)
+        self.allowed = None if bound is None else layout.to_torch(bound.allowed)
+        c.judge(row, ours, value, bound, truth, self.few_rows(reference))
         if np.issubdtype(reference.dtype, np.floating):
             row.flips = int(np.sum((ours > 0) != (value > 0)))
             if jax_leaves.dtype_name(y) != c.dtype:
                 row.verdict, row.detail = "dtype", f"Flax returns {y.dtype}"
-        c.rows.append(row)
         return c._array(value)
 
     def few_rows(self, output: NDArray) -> bool:
@@ -295,6 +339,7 @@ class _Visit:
                     compare_arrays(row, np.asarray(ours), reference, None)
                 if not row.equal:
                     self.candidate.rows.append(row)
+                    self.weight_rows += 1
 
     def check_dtypes(self, variables: Any) -> None:
         """Every parameter in the lane's precision, or the lane proves nothing."""

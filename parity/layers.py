@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -55,15 +57,51 @@ def compare_pair(
 
 
 def run(
-    models: list[str], *, dtype: str = "float64", gradients: bool = False, seed: int = 0, batch: int | None = None
+    models: list[str],
+    *,
+    dtype: str = "float64",
+    gradients: bool = False,
+    seed: int = 0,
+    batch: int | None = None,
+    images: Path | None = None,
+    weights: Path | None = None,
+    show: Callable[[Report], None] = lambda report: None,
 ) -> Report:
-    """Compare several networks on random weights and images; one report for all."""
-    reports = []
+    """Compare several networks; one report for all.
+
+    Args:
+        models: their ids.
+        dtype: of the lane.
+        gradients: compare backward passes too.
+        seed: of weights, random images and cotangents.
+        batch: images; the lane's default if None.
+        images: folder of real pictures; random images if None.
+        weights: file of trained weights, for the one model; drawn if None.
+        show: called with each model's report as soon as it is there.
+    """
+    merged = Report([])
     for name in models:
-        pair = pairs.build(name, dtype=dtype, seed=seed)
-        images = pairs.images(pair, batch or BATCH[dtype], seed)
-        reports.append(compare_pair(pair, np.asarray(images, np.float64), gradients=gradients, seed=seed))
-        del pair
-    merged = Report([row for r in reports for row in r.rows], [w for r in reports for w in r.not_exercised])
-    merged.settings = reports[0].settings | {"seed": seed}
+        pair = pairs.load(name, weights, dtype) if weights else pairs.build(name, dtype=dtype, seed=seed)
+        count = batch or BATCH[dtype]
+        chosen = pairs.pictures(pair, images, count) if images else pairs.images(pair, count, seed)
+        report = compare_pair(pair, np.asarray(chosen, np.float64), gradients=gradients, seed=seed)
+        show(report)
+        _merge(merged, report)
+        del pair, report
+        gc.collect()  # hundreds of megabytes of weights hang in reference cycles
+    merged.settings |= {"seed": seed, "images": str(images or "random"), "weights": str(weights or "random")}
     return merged
+
+
+def _merge(merged: Report, report: Report) -> None:
+    """Add one model's report, keeping the arrays of the row that the merged report points at."""
+    better = merged.equal and (not report.equal or _used(report) > _used(merged))
+    merged.rows += report.rows
+    merged.not_exercised += [f"{report.rows[0].model}: {what}" for what in report.not_exercised]
+    merged.settings |= report.settings
+    if better:
+        merged.arrays = report.arrays
+
+
+def _used(report: Report) -> float:
+    return max((row.fraction for row in report.rows), default=-1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from alexnet_io import decoding
+from alexnet_io.errors import UserError
 from jax_alexnet.model import AlexNet
 from jax_alexnet.variants import VARIANTS
 from parity import jax_leaves, layouts, torch_leaves
@@ -121,6 +124,15 @@ def to_flax(model: nn.Module, state: dict[str, NDArray], image_size: tuple[int, 
     return variables
 
 
+def load(name: str, path: Path, dtype: str = "float64") -> Pair:
+    """Both sides of a network with the weights of a file, see `jax_alexnet.weights.load`."""
+    from jax_alexnet import weights
+
+    params, classes = weights.load(path, name)
+    state = weights.to_torch(params, VARIANTS[name])
+    return build(name, dtype=dtype, classes=classes, weights=state)
+
+
 def flattened_map(model: nn.Module, path: str, image_size: tuple[int, int]) -> layouts.Layout | None:
     """Layout of the rows of the first fully connected layer; None for the others."""
     first = next(name for name, child in model.named_children() if isinstance(child, nn.Linear))
@@ -142,3 +154,22 @@ def images(pair: Pair, batch: int, seed: int = 0) -> NDArray:
     values = rng.standard_normal((batch, 3, *pair.image_size), np.float32)
     values[1::2] *= 128
     return as_bfloat16(values)
+
+
+def pictures(pair: Pair, folder: Path, batch: int) -> NDArray:
+    """Real pictures as the networks see them: the first `batch` of a folder by name, resized, cropped, normalised.
+
+    Returns:
+        (batch, 3, height, width) float32.
+
+    Raises:
+        UserError: the folder holds too few images.
+    """
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if len(paths) < batch:
+        raise UserError(f"{folder} holds {len(paths)} images, {batch} are needed: lower --batch or name another folder")
+    # Spread over the folder, whose neighbours often show the same thing.
+    chosen = [paths[i * len(paths) // batch] for i in range(batch)]
+    pixels = np.stack([decoding.resize_exact(decoding.read_rgb(p), pair.image_size) for p in chosen])
+    mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+    return as_bfloat16(((pixels / np.float32(255) - mean) / std).transpose(0, 3, 1, 2))

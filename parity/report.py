@@ -54,6 +54,11 @@ class Report:
         return list(found.values())
 
     @property
+    def worst_row(self) -> Row | None:
+        """The row whose arrays are kept: the first divergence, else the one that uses most of its bound."""
+        return self.first_divergence or max(self.rows, key=lambda row: row.fraction, default=None)
+
+    @property
     def exit_code(self) -> int:
         """0 equal, 1 mismatch, 3 equal as far as it was exercised."""
         if not self.equal:
@@ -78,10 +83,15 @@ class Report:
         """Write `as_json` to a file."""
         Path(path).write_text(json.dumps(self.as_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
-    def __str__(self) -> str:
-        return "\n".join([*_table(self.rows), *self._conclusion()])
+    def table(self) -> str:
+        """One line per comparison, under a header."""
+        return "\n".join(_table(self.rows))
 
-    def _conclusion(self) -> list[str]:
+    def __str__(self) -> str:
+        return "\n".join([self.table(), *self.conclusion()])
+
+    def conclusion(self) -> list[str]:
+        """What was found, in words: divergences with their causes, what was not exercised, or that all is equal."""
         lines = []
         for row in self.divergences:
             first = row is self.first_divergence
@@ -89,15 +99,21 @@ class Report:
         lines += [f"not exercised: {what}" for what in self.not_exercised]
         worst = max((row.fraction for row in self.rows), default=0.0)
         if self.equal:
-            lines.append(f"equal: {len(self.rows)} comparisons, at most {_number(worst)} of a bound used")
+            lines.append(f"equal: {len(self.rows)} comparisons, at most {number(worst)} of a bound used")
         return lines
 
 
 def _divergence(row: Row) -> dict[str, Any]:
     plain = row.as_json()
     keys = ("model", "torch_name", "stage", "index", "jax", "torch", "max_error", "bound", "verdict", "kind", "detail")
-    causes = row.causes
-    return {"layer": row.name, **{k: plain[k] for k in keys}, "cause": causes[0] if causes else None, "causes": causes}
+    cause = row.causes[0] if row.causes else None
+    return {
+        "layer": row.name,
+        **{k: plain[k] for k in keys},
+        "cause": cause,
+        "causes": row.causes,
+        "cause_keys": row.cause_keys,
+    }
 
 
 def _described(row: Row, title: str) -> list[str]:
@@ -106,7 +122,7 @@ def _described(row: Row, title: str) -> list[str]:
     if row.index is not None:
         lines.append(
             f"  worst at {list(row.index)}: JAX {row.jax!r}, PyTorch {row.torch!r}; they differ by "
-            f"{_number(abs((row.jax or 0) - (row.torch or 0)))}, {_number(row.bound)} is allowed"
+            f"{number(abs((row.jax or 0) - (row.torch or 0)))}, {number(row.bound)} is allowed"
         )
     if row.detail:
         lines.append(f"  {row.detail}")
@@ -124,9 +140,9 @@ def _table(rows: list[Row]) -> list[str]:
             row.stage,
             "x".join(map(str, row.shape)) or "-",
             str(row.n),
-            _number(row.max_error),
-            _number(row.bound),
-            _number(row.fraction),
+            number(row.max_error),
+            number(row.bound),
+            number(row.fraction),
             "-" if row.ratio is None else f"{row.ratio:.2f}",
             row.verdict if row.equal else row.verdict.upper(),
         ]
@@ -141,7 +157,8 @@ def _table(rows: list[Row]) -> list[str]:
     return lines
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Two significant digits; infinities by name."""
     if value == 0:
         return "0"
     if not math.isfinite(value):

@@ -75,7 +75,7 @@ class Operation:
 
     @property
     def rounded(self) -> Tensor:
-        """u |result|: what storing the first result in its own dtype may change."""
+        """What storing the first result in its own dtype may change, u |result|."""
         return self.unit * self.output.double().abs()
 
     @property

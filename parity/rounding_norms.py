@@ -26,7 +26,7 @@ def _batch_norm(op: Operation) -> tuple[Any, int]:
 
 
 def _batch_norm_backward(op: Operation) -> tuple[Any, int]:
-    """g weight rsqrt(variance + eps); its sums with x - mean, and alone, for weight and bias."""
+    """To the input, g weight rsqrt(variance + eps); its sums with x - mean, and alone, for weight and bias."""
     g, x, weight, mean, variance = (op.value(i) for i in range(5))
     eps = float(next(a for a in reversed(op.args) if isinstance(a, float)))
     shape = [1, -1] + [1] * (x.ndim - 2)
@@ -102,7 +102,7 @@ def _layer_norm(op: Operation) -> tuple[Any, int]:
 
 
 def _layer_norm_backward(op: Operation) -> tuple[Any, int]:
-    """scale (h - mean(h) - z mean(h z)) with h = weight g and z the standardised input; sums for the weights."""
+    """Gradient scale (h - mean(h) - z mean(h z)), h = weight g, z the standardised input; sums for the weights."""
     g, x = op.value(0), op.value(1)
     layer = "layer" in op.name
     grouped, dims = _grouped(op, x, 2 if layer else 5)

@@ -34,7 +34,8 @@ def _rule(*names: str) -> Any:
 @_rule(
     "empty", "empty_like", "zeros", "zeros_like", "ones", "ones_like", "full", "full_like", "new_zeros", "new_ones",
     "new_empty", "new_empty_strided", "empty_strided", "arange", "scalar_tensor", "fill", "zero", "eye", "lift_fresh",
-    "new_full", "bernoulli", "rand", "rand_like", "randn", "sign", "floor", "ceil", "round", "one_hot", "_efficientzerotensor",
+    "new_full", "bernoulli", "rand", "rand_like", "randn", "sign", "floor", "ceil", "round", "one_hot",
+    "_efficientzerotensor",
 )  # fmt: skip
 def _constant(op: Operation) -> tuple[Any, int]:
     return None, 0

@@ -40,6 +40,7 @@ class Row:
         order: place in the reference's execution.
         kind: of the layer; for the search for causes.
         detail: more to say, in words.
+        causes: bugs that explain it, shown by a counterfactual, in words; likewise cause_keys, their short names.
     """
 
     model: str
@@ -62,6 +63,7 @@ class Row:
     kind: str = ""
     detail: str = ""
     causes: list[str] = field(default_factory=list)
+    cause_keys: list[str] = field(default_factory=list)
 
     @property
     def equal(self) -> bool:
@@ -89,7 +91,8 @@ def compare_arrays(
 
     Args:
         row: says what is compared; completed in place.
-        jax: the candidate's array; likewise torch, the reference's.
+        jax: the candidate's array.
+        torch: the reference's.
         bound: None if nothing but bit-for-bit equality will do.
         truth: float64 result of the same inputs and weights, for the ratio.
         free_order: whether the two sides may well sum in different ways, see `bounds.error_ratio`.

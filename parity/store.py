@@ -66,7 +66,7 @@ class Store:
         if not path.exists():
             return False
         with safe_open(path, "numpy") as file:
-            return name in file.keys()
+            return name in set(file.keys())
 
     def array(self, key: str, name: str) -> NDArray:
         """One array of a record, read alone."""

@@ -1,0 +1,328 @@
+"""Naming the bug: a cause is named only after a counterfactual has shown it.
+
+Given one diverging layer (same input, two outputs), every mistake of `parity.hypotheses` is made on purpose, in
+NumPy, to what one side should compute. If the other side's output comes out, that side has the mistake: without it
+the residual falls at least 1000 times, and below the bound. Otherwise nothing is named.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parity import hypotheses
+from parity.bounds import UNIT_ROUNDOFF
+from parity.hypotheses import Mistake, Parts
+
+FALL = 1000.0
+
+# Combinations of two mistakes are searched for this long at most, per layer.
+_PAIR_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A mistake that explains a divergence.
+
+    Attributes:
+        key: short name, see `parity.hypotheses`.
+        side: `jax`, `torch`, or `between` where only the difference is known.
+        text: what is wrong, in words.
+        before: residual with the mistake.
+        after: residual without it.
+    """
+
+    key: str
+    side: str
+    text: str
+    before: float = float("nan")
+    after: float = float("nan")
+
+    def __str__(self) -> str:
+        who = {"jax": "JAX: ", "torch": "PyTorch: "}.get(self.side, "")
+        return f"{who}{self.text} (undone, the difference falls from {self.before:.1e} to {self.after:.1e})"
+
+
+@dataclass
+class Case:
+    """One diverging layer call, everything in float64 and in PyTorch's layout.
+
+    Attributes:
+        class_name: of the PyTorch layer.
+        settings: its recorded attributes.
+        x: the input that both sides got.
+        torch_weights: by PyTorch name; likewise flax_weights, converted.
+        torch_y: PyTorch's output; likewise flax_y, whose shape may differ.
+        allowed: the bound, of the shape of `torch_y`; None if only equality is allowed.
+        dtype: of the lane.
+        map_shape: (C, H, W) of the map that was flattened into the rows of x.
+        mask: of dropout, True where kept.
+    """
+
+    class_name: str
+    settings: dict[str, Any]
+    x: NDArray
+    torch_weights: dict[str, NDArray]
+    flax_weights: dict[str, NDArray]
+    torch_y: NDArray
+    flax_y: NDArray
+    allowed: NDArray | None = None
+    dtype: str = "float64"
+    map_shape: tuple[int, ...] | None = None
+    mask: NDArray | None = None
+    before: float = field(init=False)
+    tolerance: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        same = self.torch_y.shape == self.flax_y.shape
+        self.before = _distance(self.torch_y, self.flax_y) if same else float("inf")
+        # The prediction is a third implementation with roundings of its own: 16 u covers elementary functions.
+        scale = float(np.max(np.abs(self.torch_y), initial=0.0))
+        own = 0.0 if self.allowed is None else float(np.max(self.allowed, initial=0.0))
+        self.tolerance = own + 16 * UNIT_ROUNDOFF[self.dtype] * scale
+
+    def explains(self, prediction: NDArray, observed: NDArray) -> float | None:
+        """The residual that is left if the prediction explains what one side computed; None if it doesn't."""
+        if prediction.shape != observed.shape:
+            return None
+        after = _distance(prediction, observed)
+        return after if after <= self.tolerance and after * FALL <= self.before else None
+
+
+def explain(case: Case) -> list[Cause]:
+    """Causes of a divergence, most of the time one; none where no mistake that we know explains it."""
+    found = _weights(case)
+    parts = hypotheses.parts_of(case.class_name, case.settings, case.x, case.torch_weights)
+    if parts is None:
+        return found or _outputs(case)
+    parts |= {"map_shape": case.map_shape} | ({"mask": case.mask} if case.mask is not None else {})
+    ours = parts | {name: case.flax_weights.get(name, parts.get(name)) for name in ("weight", "bias")}
+    if not found or case.explains(hypotheses.compute(ours), case.flax_y) is None:
+        # Not the weights, or not only: one of the two sides computes something else than its parts say.
+        found += _computation(case, parts, ours)
+    return found or _outputs(case)
+
+
+def _computation(case: Case, theirs: Parts, ours: Parts) -> list[Cause]:
+    torch_fits = _distance(hypotheses.compute(theirs), case.torch_y) <= case.tolerance
+    found = []
+    if not _fits(case, ours, case.flax_y):
+        found += _search(case, ours, case.flax_y, "jax")
+    if not torch_fits:
+        found += _search(case, theirs, case.torch_y, "torch")
+    return found
+
+
+def _fits(case: Case, parts: Parts, observed: NDArray) -> bool:
+    prediction = hypotheses.compute(parts)
+    return prediction.shape == observed.shape and _distance(prediction, observed) <= case.tolerance
+
+
+def _search(case: Case, parts: Parts, observed: NDArray, side: str) -> list[Cause]:
+    """Single mistakes first; then two at once, as long as there is time."""
+    tried = list(hypotheses.mistakes(parts))
+    for mistake in tried:
+        if (after := _try(case, [mistake], parts, observed)) is not None:
+            return [Cause(mistake.key, side, mistake.text, case.before, after)]
+    for cause in _estimated(case, parts, observed, side):
+        return [cause]
+    stop = time.monotonic() + _PAIR_SECONDS
+    for first, second in itertools.combinations(tried, 2):
+        if time.monotonic() > stop:
+            break
+        if first.key == second.key:
+            continue
+        if (after := _try(case, [first, second], parts, observed)) is not None:
+            return [Cause(m.key, side, m.text, case.before, after) for m in (first, second)]
+    return []
+
+
+def _try(case: Case, made: list[Mistake], parts: Parts, observed: NDArray) -> float | None:
+    changed: Parts | None = parts
+    for mistake in made:
+        changed = mistake.apply(changed) if changed is not None else None
+    if changed is None:
+        return None
+    if changed["op"] == "dense" and not _sampled(case, changed, observed):
+        return None
+    try:
+        prediction = hypotheses.compute(changed)
+    except ValueError:
+        return None  # the mistake can't be made on these shapes
+    return case.explains(prediction, observed)
+
+
+def _sampled(case: Case, parts: Parts, observed: NDArray) -> bool:
+    """Whether eight outputs of a large dense layer agree: most mistakes can be ruled out without the rest."""
+    weight, bias = parts["weight"], parts["bias"]
+    if weight.shape[0] != observed.shape[-1] or parts.get("after"):
+        return True
+    rows = np.linspace(0, weight.shape[0] - 1, 8).astype(int)
+    few = parts | {"weight": weight[rows], "bias": None if bias is None else bias[rows]}
+    return _distance(hypotheses.compute(few), observed[..., rows]) <= case.tolerance
+
+
+def _estimated(case: Case, parts: Parts, observed: NDArray, side: str) -> Iterator[Cause]:
+    """Mistakes with a number or an order that the data tell: a factor, a permutation of channels."""
+    base = hypotheses.compute(parts)
+    if base.shape != observed.shape:
+        return
+    offset = 0.0
+    for name, shift in (("the result is", None), ("the weights are", parts.get("bias"))):
+        if shift is not None and base.ndim > 1:
+            offset = shift.transpose(2, 0, 1) if shift.ndim == 3 else shift.reshape(-1, *[1] * (base.ndim - 2))
+        elif name == "the weights are":
+            return
+        factor = _factor(base - offset, observed - offset)
+        if factor is not None and (after := case.explains((base - offset) * factor + offset, observed)) is not None:
+            yield Cause("scaled", side, f"{name} scaled by {factor:.6g}", case.before, after)
+    order = _permutation(base, observed, axis=1, tolerance=case.tolerance)
+    if order is not None and (after := case.explains(base[:, order], observed)) is not None:
+        yield Cause(
+            "channels_permuted", side, f"output channels are in another order: {_moves(order)}", case.before, after
+        )
+
+
+def _weights(case: Case) -> list[Cause]:
+    """How Flax's weights differ from PyTorch's, checked against what both sides computed."""
+    found = []
+    for name, theirs in case.torch_weights.items():
+        ours = case.flax_weights.get(name)
+        if ours is None:
+            found.append(Cause(f"{name}_missing", "jax", f"there is no {name}", case.before, 0.0))
+        elif ours.shape != theirs.shape or not np.array_equal(ours, theirs):
+            found += _weight(case, name, theirs, ours)
+    parts = hypotheses.parts_of(case.class_name, case.settings, case.x, case.flax_weights)
+    if not found or parts is None:
+        return found
+    # The counterfactual: PyTorch's layer with Flax's weights gives what Flax gave.
+    after = case.explains(hypotheses.compute(parts), case.flax_y)
+    return [Cause(c.key, c.side, c.text, case.before, after if after is not None else c.after) for c in found]
+
+
+def _weight(case: Case, name: str, theirs: NDArray, ours: NDArray) -> list[Cause]:
+    if name == "weight":
+        parts = hypotheses.parts_of(case.class_name, case.settings, case.x, case.torch_weights)
+        if parts is not None:
+            parts |= {"map_shape": case.map_shape}
+            for mistake in hypotheses.mistakes(parts):
+                changed = mistake.apply(parts)
+                if changed is not None and _same(changed["weight"], ours) and not _same(changed["weight"], theirs):
+                    return [Cause(mistake.key, "between", f"Flax's kernel is PyTorch's with a twist: {mistake.text}")]
+            for text, index in _row_orders(case):
+                for order in (index, np.argsort(index)):
+                    if _same(theirs[:, order], ours):
+                        return [
+                            Cause(
+                                "fc_order", "between", f"the kernel's rows follow {text} on one side, CHW on the other"
+                            )
+                        ]
+    return [_described(name, theirs, ours)]
+
+
+def _row_orders(case: Case) -> Iterator[tuple[str, NDArray]]:
+    if case.map_shape is None:
+        return
+    for order in itertools.permutations(range(3)):
+        index = np.arange(np.prod(case.map_shape)).reshape(case.map_shape).transpose(order).ravel()
+        yield "".join("CHW"[axis] for axis in order), index
+
+
+def _described(name: str, theirs: NDArray, ours: NDArray) -> Cause:
+    """A difference between two arrays of weights that no known mistake makes, as exactly as it can be said."""
+    if ours.shape != theirs.shape:
+        return Cause(f"{name}_shape", "between", f"{name} has shape {ours.shape} in Flax, {theirs.shape} in PyTorch")
+    if not ours.any():
+        return Cause(f"{name}_missing", "jax", f"{name} is zero")
+    if not theirs.any():
+        return Cause(f"{name}_missing", "torch", f"{name} is zero")
+    factor = _factor(theirs, ours)
+    if factor is not None and np.allclose(theirs * factor, ours, rtol=1e-6, atol=0):
+        return Cause("scaled", "between", f"Flax's {name} is PyTorch's times {factor:.6g}")
+    for axis, what in ((0, "output channels"), (1, "input channels")) if theirs.ndim in (1, 2, 4) else ():
+        if axis < theirs.ndim and (order := _permutation(theirs, ours, axis, 0.0)) is not None:
+            return Cause("channels_permuted", "between", f"{what} of {name} are in another order: {_moves(order)}")
+    wrong = np.argwhere(ours != theirs)
+    first = tuple(int(i) for i in wrong[0])
+    return Cause(
+        f"{name}_differs", "between",
+        f"{len(wrong)} of {ours.size} values of {name} differ, first at {list(first)}: "
+        f"Flax {float(ours[first])!r}, PyTorch {float(theirs[first])!r}",
+    )  # fmt: skip
+
+
+def _outputs(case: Case) -> list[Cause]:
+    """Without knowing the layer: how the two outputs are related."""
+    theirs, ours = case.torch_y, case.flax_y
+    if theirs.shape != ours.shape:
+        return []
+    candidates: list[tuple[str, str, NDArray]] = []
+    if case.x.shape == ours.shape:
+        candidates.append(("missing", "JAX passes the input on", case.x))
+    if theirs.ndim == 4:
+        candidates.append(("map_transposed", "rows and columns are exchanged", theirs.swapaxes(2, 3)))
+        candidates.append(("map_flipped", "maps are mirrored", theirs[..., ::-1]))
+    candidates.append(("relu_added", "JAX applies a ReLU to the result", np.maximum(theirs, 0)))
+    factor = _factor(theirs, ours)
+    if factor is not None:
+        candidates.append(("scaled", f"JAX's result is PyTorch's times {factor:.6g}", theirs * factor))
+    if theirs.ndim > 1 and (order := _permutation(theirs, ours, 1, case.tolerance)) is not None:
+        candidates.append(("channels_permuted", f"channels are in another order: {_moves(order)}", theirs[:, order]))
+    for key, text, prediction in candidates:
+        if (after := case.explains(prediction, ours)) is not None:
+            return [Cause(key, "between", text, case.before, after)]
+    return []
+
+
+def _factor(base: NDArray, observed: NDArray) -> float | None:
+    """The factor c that brings c * base nearest to `observed`; None if it is 1, 0 or undefined."""
+    norm = float(np.vdot(base, base))
+    if norm == 0 or not np.isfinite(norm):
+        return None
+    factor = float(np.vdot(base, observed)) / norm
+    return factor if np.isfinite(factor) and factor != 0 and abs(factor - 1) > 1e-12 else None
+
+
+def _permutation(base: NDArray, observed: NDArray, axis: int, tolerance: float) -> NDArray | None:
+    """The order in which slices of `base` along an axis give `observed`; None if there is none but the identity."""
+    if base.shape != observed.shape or base.ndim <= axis:
+        return None
+    a = np.moveaxis(base, axis, 0).reshape(base.shape[axis], -1)
+    b = np.moveaxis(observed, axis, 0).reshape(base.shape[axis], -1)
+    moved = [i for i in range(len(a)) if np.max(np.abs(a[i] - b[i]), initial=0) > tolerance]
+    if len(moved) > 1024:
+        return None
+    order = np.arange(len(a))
+    free = set(moved)
+    for i in moved:
+        match = next((j for j in sorted(free) if np.max(np.abs(a[j] - b[i]), initial=0) <= tolerance), None)
+        if match is None:
+            return None
+        order[i] = match
+        free.discard(match)
+    return order if moved else None
+
+
+def _moves(order: NDArray) -> str:
+    moved = np.flatnonzero(order != np.arange(len(order)))
+    shown = ", ".join(f"{int(i)} holds {int(order[i])}" for i in moved[:4])
+    return shown + (f" and {len(moved) - 4} more" if len(moved) > 4 else "")
+
+
+def _same(a: NDArray | None, b: NDArray) -> bool:
+    return a is not None and a.shape == b.shape and np.array_equal(a, b)
+
+
+def _distance(a: NDArray, b: NDArray) -> float:
+    if a.shape != b.shape:
+        return float("inf")
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(a - b)
+    difference = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, difference)
+    return float("inf") if np.isnan(difference).any() else float(np.max(difference, initial=0.0))

@@ -1,0 +1,110 @@
+"""From a diverging row to its causes: gathers what both sides saw and gave, and asks `parity.causes`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parity import causes, layouts
+from parity.causes import Case, Cause
+from parity.rows import Row
+
+if TYPE_CHECKING:
+    from parity.jax_side import Candidate, _Visit
+
+
+def name_forward(visit: _Visit, rows: list[Row], variables: dict[str, Any], flax_y: NDArray) -> None:
+    """Attach causes to the rows of one leaf call whose output or weights diverge.
+
+    Args:
+        visit: the call.
+        rows: its diverging rows.
+        variables: that the Flax leaf ran with.
+        flax_y: what it gave, in Flax's layout.
+    """
+    candidate, store = visit.candidate, visit.candidate.store
+    reference = store.array(visit.key, "output.0")
+    found = causes.explain(
+        Case(
+            class_name=visit.facts["class"],
+            settings=visit.facts["settings"],
+            x=np.asarray(store.array(visit.key, "input.0"), np.float64),
+            torch_weights=_double(candidate.weights(visit.torch_path)) if visit.kind != "plain" else {},
+            flax_weights=_double(flax_weights(visit, variables)),
+            torch_y=np.asarray(reference, np.float64),
+            flax_y=_as_reference(visit, flax_y, reference.ndim),
+            allowed=visit.allowed,
+            dtype=candidate.dtype,
+            map_shape=_map_shape(visit),
+            mask=candidate.dropout_mask(visit.torch_path),
+        )
+    )
+    for row in rows:
+        row.causes = [str(cause) for cause in found]
+        row.cause_keys = [cause.key for cause in found]
+
+
+def name_input(candidate: Candidate, visit: _Visit, row: Row, x: NDArray, reference: NDArray) -> None:
+    """Attach a cause to a leaf call whose input diverges: what lies between the layers, or their order."""
+    ours = _as_reference(visit, np.asarray(x, np.float64), reference.ndim, visit.input_layouts[:1])
+    found = _order(candidate, visit, ours, reference)
+    if not found:
+        found = between(np.asarray(reference, np.float64), ours, candidate.dtype)
+    row.causes = [str(cause) for cause in found]
+    row.cause_keys = [cause.key for cause in found]
+
+
+def between(reference: NDArray, ours: NDArray, dtype: str) -> list[Cause]:
+    """How two arrays that should be the same are related, no layer being known."""
+    empty: dict[str, NDArray] = {}
+    unknown = np.full((1,), np.nan)
+    return causes.explain(Case("", {}, unknown, empty, empty, reference, ours, None, dtype))
+
+
+def _order(candidate: Candidate, visit: _Visit, ours: NDArray, reference: NDArray) -> list[Cause]:
+    """Whether the input is another layer's output, bit for bit: then the layers are in another order."""
+    store = candidate.store
+    expected = got = None
+    for key in store.keys("forward-"):
+        output = store.array(key, "output.0")
+        if output.shape == reference.shape and np.array_equal(output, reference):
+            expected = expected or store.facts(key)["path"]
+        if output.shape == ours.shape and np.array_equal(output, ours):
+            got = got or store.facts(key)["path"]
+    if got is None or got == expected:
+        return []
+    before = float(np.max(np.abs(ours - reference))) if ours.shape == reference.shape else float("inf")
+    text = f"{visit.path} works on the output of {got}, in PyTorch on that of {expected or 'something else'}"
+    return [Cause("order", "between", f"the layers are in another order: {text}", before, 0.0)]
+
+
+def flax_weights(visit: _Visit, variables: dict[str, Any]) -> dict[str, NDArray]:
+    """A Flax leaf's parameters and statistics under PyTorch's names and in its layout."""
+    layout = visit.input_layouts[0] if visit.input_layouts else None
+    names = {layouts.flax_name(visit.kind, name): name for name in visit.candidate.weights(visit.torch_path)}
+    found = {}
+    for arrays in variables.values():
+        for flax_name, array in arrays.items():
+            name = names.get(flax_name)
+            if name is not None:
+                value = np.asarray(array, np.float64)
+                found[name] = layouts.kernel_to_torch(visit.kind, value, layout) if name == "weight" else value
+    return found
+
+
+def _as_reference(visit: _Visit, ours: NDArray, ndim: int, known: list[Any] | None = None) -> NDArray:
+    layout = known[0] if known else visit.output_layout
+    if layout is not None:
+        return np.asarray(layout.to_torch(ours), np.float64)
+    return layouts.channels_first(ours) if ndim > 2 and ours.ndim > 2 else ours
+
+
+def _map_shape(visit: _Visit) -> tuple[int, ...] | None:
+    shapes = visit.facts["map_shapes"]
+    return tuple(shapes[0]) if shapes and shapes[0] else None
+
+
+def _double(arrays: dict[str, NDArray]) -> dict[str, NDArray]:
+    return {name: np.asarray(array, np.float64) for name, array in arrays.items()}

@@ -1,0 +1,147 @@
+"""Every mistake made on purpose, and named: on layers small enough to try them all."""
+
+import numpy as np
+import pytest
+
+from parity import causes, hypotheses
+from parity.causes import Case
+
+CONV = ("Conv2d", {"stride": [2, 2], "padding": [1, 1], "groups": 2, "dilation": [1, 1]})
+PLAIN_CONV = ("Conv2d", {"stride": [1, 1], "padding": [1, 1], "groups": 1, "dilation": [1, 1]})
+LRN = ("LocalResponseNorm", {"size": 5, "alpha": 0.1, "beta": 0.75, "k": 2.0, "divide_by_size": True, "columns": 2})
+EVEN_LRN = ("LocalResponseNorm", {"size": 2, "alpha": 0.1, "beta": 0.75, "k": 1.0, "divide_by_size": True})
+POOL = ("MaxPool2d", {"kernel_size": 3, "stride": 2, "padding": 0, "ceil_mode": True})
+AVERAGE = ("ClippedAvgPool2d", {"kernel_size": 3, "stride": 2})
+
+
+def layer(which: tuple, rng: np.random.Generator) -> hypotheses.Parts:
+    name, settings = which
+    weights: dict[str, np.ndarray] = {}
+    x = rng.normal(size=(2, 8, 7, 8)) * 3
+    if name == "Conv2d":
+        weights = {"weight": rng.normal(size=(8, 8 // settings["groups"], 3, 3)), "bias": rng.normal(size=8)}
+    if name == "Linear":
+        x = rng.normal(size=(3, 24))
+        weights = {"weight": rng.normal(size=(24, 24)), "bias": rng.normal(size=24)}
+    if name == "LocalConv2d":
+        x = rng.normal(size=(2, 4, 5, 5))
+        weights = {"weight": rng.normal(size=(5, 5, 4, 4, 3, 3)), "bias": rng.normal(size=(5, 5, 4))}
+    parts = hypotheses.parts_of(name, settings, x, weights)
+    assert parts is not None
+    if name == "Linear":
+        parts["map_shape"] = (4, 3, 2)
+    return parts
+
+
+def case(which: tuple, parts: hypotheses.Parts, torch_y: np.ndarray, flax_y: np.ndarray) -> Case:
+    weights = {name: parts[name] for name in ("weight", "bias") if parts.get(name) is not None}
+    allowed = None if which[0].endswith(("MaxPool2d", "ReLU")) else 1e-13 * (1 + np.abs(torch_y))
+    return Case(
+        which[0], which[1], parts["x"], weights, weights, torch_y, flax_y, allowed, map_shape=parts.get("map_shape")
+    )  # fmt: skip
+
+
+LAYERS = {
+    "grouped conv": CONV,
+    "conv": PLAIN_CONV,
+    "dense": ("Linear", {}),
+    "local": ("LocalConv2d", {"stride": 1, "padding": 1}),
+    "lrn": LRN,
+    "even lrn": EVEN_LRN,
+    "spatial": ("SpatialResponseNorm", {"size": 3, "alpha": 0.2, "beta": 0.75, "k": 1.0}),
+    "max pool": POOL,
+    "average pool": AVERAGE,
+    "relu": ("ReLU", {}),
+}
+
+
+@pytest.mark.parametrize("side", ["jax", "torch"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_mistake_is_named(name: str, side: str, rng: np.random.Generator) -> None:
+    which = LAYERS[name]
+    parts = layer(which, rng)
+    right = hypotheses.compute(parts)
+    tried = set()
+    for mistake in hypotheses.mistakes(parts):
+        changed = mistake.apply(parts)
+        if changed is None:
+            continue
+        try:
+            wrong = hypotheses.compute(changed)
+        except ValueError:
+            continue
+        if wrong.shape == right.shape and np.allclose(wrong, right, rtol=1e-9, atol=1e-9):
+            continue  # equivalent on this layer
+        outputs = (right, wrong) if side == "jax" else (wrong, right)
+        found = causes.explain(case(which, parts, *outputs))
+        assert found, mistake
+        named = {cause.key for cause in found}
+        same = {
+            other.key
+            for other in hypotheses.mistakes(parts)
+            if (also := other.apply(parts)) is not None and _gives(also, wrong)
+        }
+        assert named <= same, (mistake, found)
+        assert {cause.side for cause in found} == {side}
+        assert all(cause.after * 1000 <= cause.before for cause in found)
+        tried.add(mistake.key)
+    assert len(tried) >= 3
+
+
+def _gives(parts: hypotheses.Parts, result: np.ndarray) -> bool:
+    try:
+        got = hypotheses.compute(parts)
+    except ValueError:
+        return False
+    return got.shape == result.shape and np.allclose(got, result, rtol=1e-12, atol=1e-12)
+
+
+def test_two_mistakes_in_one_layer_are_both_named(rng: np.random.Generator) -> None:
+    parts = layer(LRN, rng)
+    wrong = hypotheses.compute(parts | {"divide_by_size": False, "k": 1.0})
+    found = causes.explain(case(LRN, parts, hypotheses.compute(parts), wrong))
+    assert {cause.key for cause in found} == {"lrn_alpha", "lrn_k"}
+
+
+def test_a_factor_and_a_swap_are_measured(rng: np.random.Generator) -> None:
+    parts = layer(PLAIN_CONV, rng)
+    right = hypotheses.compute(parts)
+    order = np.array([0, 5, 2, 3, 4, 1, 6, 7])
+    found = causes.explain(case(PLAIN_CONV, parts, right, right[:, order]))
+    assert [c.key for c in found] == ["channels_permuted"]
+    assert "1 holds 5, 5 holds 1" in found[0].text
+    scaled = hypotheses.compute(parts | {"weight": parts["weight"] * 1.125})
+    found = causes.explain(case(PLAIN_CONV, parts, right, scaled))
+    assert [c.key for c in found] == ["scaled"]
+    assert "the weights are scaled by 1.125" in found[0].text
+
+
+def test_weights_that_differ_are_described(rng: np.random.Generator) -> None:
+    parts = layer(PLAIN_CONV, rng)
+    right = hypotheses.compute(parts)
+    theirs = {"weight": parts["weight"], "bias": parts["bias"]}
+
+    def found(weight: np.ndarray) -> causes.Cause:
+        y = hypotheses.compute(parts | {"weight": weight})
+        (cause,) = causes.explain(
+            Case(*PLAIN_CONV, parts["x"], theirs, theirs | {"weight": weight}, right, y, 1e-13 * (1 + np.abs(right)))
+        )
+        assert cause.after * 1000 <= cause.before
+        return cause
+
+    assert found(theirs["weight"].swapaxes(2, 3)).key == "kernel_hw_exchanged"
+    assert found(theirs["weight"][::-1]).key == "channels_permuted"
+    one = theirs["weight"].copy()
+    one[3, 1, 0, 2] += 0.5
+    assert found(one).key == "weight_differs"
+    assert "1 of 576 values of weight differ, first at [3, 1, 0, 2]" in found(one).text
+
+
+def test_nothing_is_named_without_a_counterfactual(rng: np.random.Generator) -> None:
+    parts = layer(LRN, rng)
+    right = hypotheses.compute(parts)
+    assert causes.explain(case(LRN, parts, right, right + rng.normal(size=right.shape))) == []
+    # Half explained isn't explained: k is wrong, and noise of a thousandth of the bug's size is left.
+    wrong = hypotheses.compute(parts | {"k": 1.0})
+    noisy = wrong + 0.01 * np.max(np.abs(wrong - right)) * rng.normal(size=right.shape)
+    assert causes.explain(case(LRN, parts, right, noisy)) == []
