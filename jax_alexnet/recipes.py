@@ -6,6 +6,7 @@ Source keys as in `variants.py`.
 from dataclasses import asdict, dataclass
 
 from alexnet_io.errors import UserError
+from alexnet_io.sources import parse_spec
 from alexnet_io.train_settings import TrainSettings, data_defaults, fill, stored_size
 from jax_alexnet.variants import VARIANTS, Conv, Variant, spanning_columns
 
@@ -84,8 +85,9 @@ def resolve(settings: TrainSettings) -> TrainSettings:
     The command line and the YAML file win, then what suits the data set, then the recipe, then the network.
 
     Raises:
-        UserError: settings that don't go together.
+        UserError: settings that don't go together, or a data source that doesn't exist.
     """
+    parse_spec(settings.data)
     variant = choose_variant(settings)
     settings = data_defaults(settings)
     name = settings.recipe or variant.recipe

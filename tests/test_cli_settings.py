@@ -58,7 +58,7 @@ def test_bad_usage_exits_with_2_and_the_nearest_name(words, said):
     ("words", "said"),
     [
         (("--model", "cifar_18pct", "--span-columns"), "--span-columns is for two_column"),
-        (("--schedule", "at_epochs"), "needs --drop-epochs"),
+        (("--model", "caffenet", "--schedule", "at_epochs"), "needs --drop-epochs"),
         (("--schedule", "every_steps"), "needs --drop-every"),
         (("--image-size", "100", "--stored-size", "90"), "make it at least 100"),
         (("--resume",), "--resume needs --output"),
@@ -66,6 +66,7 @@ def test_bad_usage_exits_with_2_and_the_nearest_name(words, said):
         (("--devices", "99"), "asks for 99 devices; this machine has"),
         (("--devices", "two"), "is not all, a count or ids"),
         (("--data", "digit"), "did you mean digits"),
+        (("--data", "folder:nowhere", "--batch-size", "8"), "does not exist"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused_in_one_line(words, said):
