@@ -65,7 +65,7 @@ def test_bad_usage_exits_with_2_and_the_nearest_name(words, said):
         (("--image-size", "66"), "The smallest size that works is 67x67"),
         (("--devices", "99"), "asks for 99 devices; this machine has"),
         (("--devices", "two"), "is not all, a count or ids"),
-        (("--data", "digit"), "did you mean digits"),
+        (("--data", "digit"), "did you mean 'digits'"),
         (("--data", "folder:nowhere", "--batch-size", "8"), "does not exist"),
     ],
 )
