@@ -69,8 +69,8 @@ def compare(
     arrays = tuple(np.asarray(x) for x in (inputs if isinstance(inputs, (tuple, list)) else (inputs,)))
     ours = tuple(np.asarray(x) for x in flax_inputs) if flax_inputs is not None else tuple(map(to_flax, arrays))
     kwargs = flax_kwargs or {}
-    cast = tuple(cast(x, dtype) for x in ours)
-    leaves, abstract = jax_leaves.structure(flax_module, cast, kwargs)
+    typed = tuple(cast(x, dtype) for x in ours)
+    leaves, abstract = jax_leaves.structure(flax_module, typed, kwargs)
     torch_model = torch_side.prepared(torch_module, dtype)
     torch_leaves = torch_side.structure(torch_model)
     pairs = matching.match(leaves, torch_leaves, mapping)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity import causes, layouts
+from parity import causes, chain_causes, gradient_causes, hypotheses, layouts
+from parity.bounds import UNIT_ROUNDOFF
 from parity.causes import Case, Cause
 from parity.rows import Row
 
@@ -49,11 +50,45 @@ def name_forward(visit: _Visit, rows: list[Row], variables: dict[str, Any], flax
 def name_input(candidate: Candidate, visit: _Visit, row: Row, x: NDArray, reference: NDArray) -> None:
     """Attach a cause to a leaf call whose input diverges: what lies between the layers, or their order."""
     ours = _as_reference(visit, np.asarray(x, np.float64), reference.ndim, visit.input_layouts[:1])
+    exact = np.asarray(reference, np.float64)
     found = _order(candidate, visit, ours, reference)
     if not found:
-        found = between(np.asarray(reference, np.float64), ours, candidate.dtype)
+        tolerance = 64 * UNIT_ROUNDOFF[candidate.dtype] * float(np.max(np.abs(exact), initial=0.0))
+        found = chain_causes.explain(visit.facts["ops"], _starts(candidate, visit), exact, ours, tolerance)
+    if not found:
+        found = between(exact, ours, candidate.dtype)
     row.causes = [str(cause) for cause in found]
     row.cause_keys = [cause.key for cause in found]
+
+
+def name_gradient(visit: _Visit, row: Row, gradient: NDArray, reference: NDArray, cotangent: NDArray) -> None:
+    """Attach a cause to a leaf whose gradient with respect to its input diverges while its output doesn't.
+
+    Args:
+        visit: the call.
+        row: of the gradient.
+        gradient: Flax's, in PyTorch's layout; likewise reference, PyTorch's, and cotangent, of the output.
+        reference: see `gradient`.
+        cotangent: see `gradient`.
+    """
+    candidate = visit.candidate
+    x = np.asarray(candidate.store.array(visit.key, "input.0"), np.float64)
+    weights = _double(candidate.weights(visit.torch_path)) if visit.kind != "plain" else {}
+    parts = hypotheses.parts_of(visit.facts["class"], visit.facts["settings"], x, weights)
+    tolerance = max(row.bound, 64 * UNIT_ROUNDOFF[candidate.dtype] * float(np.max(np.abs(reference), initial=0.0)))
+    if parts is None:
+        return
+    exact = (np.asarray(array, np.float64) for array in (cotangent, reference, gradient))
+    found = gradient_causes.explain(parts, *exact, tolerance)
+    row.causes = [str(cause) for cause in found]
+    row.cause_keys = [cause.key for cause in found]
+
+
+def _starts(candidate: Candidate, visit: _Visit) -> list[NDArray]:
+    """What a chain of functions before a leaf may have started from: outputs of earlier leaves, newest first."""
+    store = candidate.store
+    keys = [key for key in store.keys("forward-") if key < visit.key]
+    return [store.array(key, "output.0") for key in reversed(keys[-4:])] + [store.array("given", "input.0")]
 
 
 def between(reference: NDArray, ours: NDArray, dtype: str) -> list[Cause]:

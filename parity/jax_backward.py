@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from parity import layouts
+from parity import diagnosis, layouts
 from parity.bounds import Bound, linear_bound, running_bound
 from parity.jax_side import Candidate, _Visit
 from parity.rows import Row
@@ -56,18 +56,23 @@ def _leaf(candidate: Candidate, visit: _Visit, key: str) -> None:
     for i, (x, gradient) in enumerate(zip(xs, x_gradients, strict=True)):
         if not jnp.issubdtype(x.dtype, jnp.floating) or not store.has(key, f"gradient.input.{i}"):
             continue
-        move = (visit.input_layouts[i] or layouts.Layout()).to_flax
-        _compare(candidate, visit.row("backward"), gradient, key, f"input.{i}", move, facts)
+        place = visit.input_layouts[i] or layouts.Layout()
+        row = visit.row("backward")
+        _compare(candidate, row, gradient, key, f"input.{i}", place.to_flax, facts)
+        if row.verdict == "mismatch" and i == 0:
+            ours = place.to_torch(np.asarray(gradient, np.float64))
+            coming = store.array(key.replace("backward", "cotangent"), "cotangent.0")
+            diagnosis.name_gradient(visit, row, ours, store.array(key, "gradient.input.0"), coming)
     names = {layouts.flax_name(visit.kind, n): n for n in facts["n"] if not n.startswith("input.")}
     for flax_name, torch_name in names.items():
         row = visit.row(f"backward:{flax_name}")
         if flax_name not in gradients:
             continue  # reported among the weights
 
-        def move(array: NDArray, name: str = torch_name) -> NDArray:
+        def move_parameter(array: NDArray, name: str = torch_name) -> NDArray:
             return layouts.kernel_to_flax(visit.kind, array, layout) if name == "weight" else array
 
-        _compare(candidate, row, gradients[flax_name], key, torch_name, move, facts)
+        _compare(candidate, row, gradients[flax_name], key, torch_name, move_parameter, facts)
 
 
 def _vjp(visit: _Visit, others: dict[str, Any]) -> Callable:

@@ -11,6 +11,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
@@ -229,7 +230,7 @@ class _Visit:
         c = self.candidate
         return Row(c.model, self.path, self.torch_path, stage, c.dtype, order=_order(self.key), kind=self.kind)
 
-    def run(self, xs: list[jax.Array]) -> Any:
+    def run(self, xs: list[Any]) -> Any:
         """Compare inputs, run on the reference's, compare outputs; returns the reference's output."""
         c = self.candidate
         store = c.store

@@ -171,5 +171,5 @@ def pictures(pair: Pair, folder: Path, batch: int) -> NDArray:
     # Spread over the folder, whose neighbours often show the same thing.
     chosen = [paths[i * len(paths) // batch] for i in range(batch)]
     pixels = np.stack([decoding.resize_exact(decoding.read_rgb(p), pair.image_size) for p in chosen])
-    mean, std = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+    mean, std = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
     return as_bfloat16(((pixels / np.float32(255) - mean) / std).transpose(0, 3, 1, 2))

@@ -97,7 +97,8 @@ class Capture:
         self._with_gradients = False
         for path, module in leaves.items():
             if getattr(module, "inplace", False):
-                module.inplace = False  # an in-place layer would overwrite the output recorded before it
+                # An in-place layer would overwrite the output recorded before it.
+                module.inplace = False  # pyright: ignore[reportArgumentType]
             for name, tensor in torch_leaves.state_of(module).items():
                 if tensor.dtype != DTYPES[dtype]:
                     raise UserError(f"{path}.{name} is {tensor.dtype}, the run is in {dtype}: convert the model first")
@@ -105,6 +106,7 @@ class Capture:
     def forward(self, inputs: tuple[Tensor, ...], *, gradients: bool = False) -> list[Tensor]:
         """Run the model, writing a record for each call of a cut leaf and one named `output`."""
         self._with_gradients = gradients
+        self.store.put("given", {f"input.{i}": to_numpy(x) for i, x in enumerate(inputs)})
         handles = []
         for path, module in self.leaves.items():
             handles.append(module.register_forward_pre_hook(self._before(path), with_kwargs=True))

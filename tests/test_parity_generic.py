@@ -47,7 +47,8 @@ class Fire(flax_nn.Module):
 def ceil_pool(x: Any) -> Any:
     # SqueezeNet's pools are 3/2 ceil: the last window may hang over.
     odd = [((n - 3) % 2) for n in x.shape[1:3]]
-    return flax_nn.max_pool(x, (3, 3), (2, 2), [(0, odd[0]), (0, odd[1])])
+    overhang: Any = [(0, odd[0]), (0, odd[1])]
+    return flax_nn.max_pool(x, (3, 3), (2, 2), overhang)
 
 
 class SqueezeNet11(flax_nn.Module):
@@ -159,7 +160,7 @@ def test_vgg11_against_torchvision(rng: np.random.Generator) -> None:
     torch.manual_seed(0)
     model = torchvision.models.vgg11(num_classes=10)
     # 7x7 maps, as the original, would cost 100 million weights: average to 1x1 and keep 64 hidden units.
-    model.avgpool = nn.Identity()
+    model.avgpool = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
     model.classifier = nn.Sequential(
         nn.Linear(512, 64),
         nn.ReLU(True),
@@ -172,7 +173,7 @@ def test_vgg11_against_torchvision(rng: np.random.Generator) -> None:
     report = parity.compare(VGG11(64), shaken(model), rng.normal(size=(1, 3, 32, 32)), gradients=False)
     assert report.equal, str(report)
     assert report.exit_code == 0
-    assert [row.name for row in report.rows if row.stage == "forward"][0] == "Conv_0"
+    assert next(row.name for row in report.rows if row.stage == "forward") == "Conv_0"
     assert sum(row.stage == "forward" for row in report.rows) == 11
 
 
