@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from parity import causes, hypotheses
+from parity import causes, chain_causes, gradient_causes, hypotheses
 from parity.causes import Case
 
 CONV = ("Conv2d", {"stride": [2, 2], "padding": [1, 1], "groups": 2, "dilation": [1, 1]})
@@ -145,3 +145,65 @@ def test_nothing_is_named_without_a_counterfactual(rng: np.random.Generator) -> 
     wrong = hypotheses.compute(parts | {"k": 1.0})
     noisy = wrong + 0.01 * np.max(np.abs(wrong - right)) * rng.normal(size=right.shape)
     assert causes.explain(case(LRN, parts, right, noisy)) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["lrn", "even lrn", "spatial", "max pool", "average pool", "relu", "grouped conv", "dense"]
+)
+def test_closed_form_gradients_are_the_derivatives(name: str, rng: np.random.Generator) -> None:
+    """Against central differences of the forward pass, in one random direction: error below h^2."""
+    parts = layer(LAYERS[name], rng)
+    y = hypotheses.compute(parts)
+    g, v = rng.normal(size=y.shape), rng.normal(size=parts["x"].shape)
+    h = 1e-5
+    up, down = (hypotheses.compute(parts | {"x": parts["x"] + s * h * v}) for s in (1, -1))
+    measured = np.sum(g * (up - down)) / (2 * h)
+    found = gradient_causes.gradient(parts, g)
+    assert found is not None
+    assert np.sum(found * v) == pytest.approx(measured, rel=1e-6)
+
+
+@pytest.mark.parametrize("side", ["jax", "torch"])
+@pytest.mark.parametrize("name", ["lrn", "even lrn", "spatial", "max pool", "average pool", "relu", "grouped conv"])
+def test_every_wrong_gradient_is_named(name: str, side: str, rng: np.random.Generator) -> None:
+    parts = layer(LAYERS[name], rng)
+    if name in ("max pool", "relu"):
+        parts["x"] = np.maximum(parts["x"], 0)  # ties, and values on the kink
+    g = rng.normal(size=hypotheses.compute(parts).shape)
+    right = gradient_causes.gradient(parts, g)
+    assert right is not None
+    for key, _, wrong in [*gradient_causes._mistakes(parts, g), ("gradient_scaled", "", 1.5 * right)]:
+        if np.allclose(wrong, right):
+            continue
+        flax, torch = (wrong, right) if side == "jax" else (right, wrong)
+        (cause,) = gradient_causes.explain(parts, g, torch, flax, 1e-11)
+        same = [k for k, _, w in gradient_causes._mistakes(parts, g) if np.allclose(w, wrong, atol=1e-12)]
+        assert cause.key in [key, *same]
+        assert cause.side == side
+    noise = right + rng.normal(size=right.shape)
+    assert gradient_causes.explain(parts, g, right, noise, 1e-11)[0].key == "gradient"
+
+
+def test_a_chain_of_functions_between_layers_is_searched(rng: np.random.Generator) -> None:
+    x = rng.normal(size=(2, 3, 9, 9)) - 1.5  # some windows are negative throughout
+    ops = [["relu", []], ["max_pool2d_with_indices", [[3, 3], [2, 2]]], ["view", [[2, 48]]]]
+    links = chain_causes.chain(ops)
+    assert links is not None
+    right = chain_causes._run(links, x)
+    assert right is not None
+    assert right.shape == (2, 48)
+    average = hypotheses.parts_of("AvgPool2d", {"kernel_size": 3, "stride": 2}, np.maximum(x, 0), {})
+    assert average is not None
+    wrong = {
+        "pool_kind": hypotheses.compute(average),
+        "relu_missing": hypotheses.compute(
+            hypotheses.parts_of("MaxPool2d", {"kernel_size": 3, "stride": 2}, x, {}) or {}
+        ),
+        "pool_size": hypotheses.compute(
+            hypotheses.parts_of("MaxPool2d", {"kernel_size": 2, "stride": 2}, np.maximum(x, 0), {}) or {}
+        ),
+    }
+    for key, result in wrong.items():
+        found = chain_causes.explain(ops, [x], right, result.reshape(2, -1), 1e-14)
+        assert [cause.key for cause in found] == [key]
+    assert chain_causes.explain([["mul", []]], [x], right, right + 1, 1e-14) == []
