@@ -16,11 +16,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import errno
 import math
 import os
 import shutil
-import time
 import warnings
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -252,41 +250,14 @@ def _write(
             directory.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir()
-            _need_space(directory, temporary, sum(array.nbytes for array in arrays.values()))
+            checkpoint_files.need_space(temporary, sum(array.nbytes for array in arrays.values()))
             leaves = manifests.describe(arrays)
             checkpoint_arrays.write_arrays(temporary / checkpoint_arrays.STATE, arrays)
             files = manifests.list_files(temporary, checkpoint_arrays.STATE)
             manifests.write(temporary, Manifest(step, metric, atomic_file.plain(metadata), leaves, files))
             checkpoint_files.replace(temporary, final)
     except BaseException:
-        _discard(temporary)
+        checkpoint_files.discard(temporary)
         raise
     checkpoint_files.prune(directory, keep)
     return final
-
-
-def _need_space(directory: Path, temporary: Path, size: int) -> None:
-    """Raises an OSError if `size` bytes can't be had, before a dozen of orbax's threads find out one by one."""
-    free = shutil.disk_usage(directory).free
-    if free < size:
-        raise OSError(f"{size / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free")
-    reserve = getattr(os, "posix_fallocate", None)  # sees quotas too; macOS lacks it
-    if reserve is None or not size:
-        return
-    trial = temporary / "reserved"
-    with open(trial, "wb") as file:
-        try:
-            reserve(file.fileno(), 0, size)
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-                raise
-    trial.unlink()
-
-
-def _discard(temporary: Path) -> None:
-    """Removes a save that failed, against writers of orbax's that haven't noticed yet."""
-    for _ in range(20):
-        shutil.rmtree(temporary, ignore_errors=True)
-        if not temporary.exists():
-            break
-        time.sleep(0.05)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 from alexnet_io import atomic_file
@@ -128,3 +130,34 @@ def remove(path: Path) -> None:
         shutil.rmtree(doomed, ignore_errors=True)
         path.rename(doomed)
         shutil.rmtree(doomed)
+
+
+def need_space(temporary: Path, size: int) -> None:
+    """Makes sure that `size` bytes fit below `temporary`, before a dozen of orbax's threads find out one by one.
+
+    Raises:
+        OSError: they don't.
+    """
+    free = shutil.disk_usage(temporary).free
+    if free < size:
+        raise OSError(f"{size / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB are free")
+    reserve = getattr(os, "posix_fallocate", None)  # sees quotas too; macOS lacks it
+    if reserve is None or not size:
+        return
+    trial = temporary / "reserved"
+    with open(trial, "wb") as file:
+        try:
+            reserve(file.fileno(), 0, size)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
+                raise
+    trial.unlink()
+
+
+def discard(temporary: Path) -> None:
+    """Removes a save that failed, against writers of orbax's that haven't noticed yet."""
+    for _ in range(20):
+        shutil.rmtree(temporary, ignore_errors=True)
+        if not temporary.exists():
+            break
+        time.sleep(0.05)

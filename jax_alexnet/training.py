@@ -1,30 +1,16 @@
-"""A training run from its first line to its last: data, steps, evaluations, checkpoints, pictures."""
+"""What `python -m jax_alexnet.train` does with completed settings: set up, then run or only try one step."""
 
-import math
-import signal
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from types import FrameType
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 
-from alexnet_io.batches import Batch as HostBatch
-from alexnet_io.batches import batches
-from alexnet_io.errors import UserError
-from alexnet_io.evaluation import EvaluationReport
-from alexnet_io.metrics import MetricsRow, MetricsWriter
-from alexnet_io.progress import Progress
 from alexnet_io.run_directory import RunDirectory, new_default_directory
 from alexnet_io.settings import as_yaml
 from alexnet_io.train_settings import TrainSettings, plain
-from jax_alexnet import checkpoint, pictures, steps
 from jax_alexnet.devices import unusable_gpu
-from jax_alexnet.evaluation import evaluate_split
-from jax_alexnet.schedules import learning_rate, plateau_for
-from jax_alexnet.setup import BEST, Setup, prepare
+from jax_alexnet.run import Run, order
+from jax_alexnet.setup import Setup, prepare
+from jax_alexnet.signals import Signals
 
 
 def train(settings: TrainSettings) -> int:
@@ -41,7 +27,7 @@ def train(settings: TrainSettings) -> int:
     if settings.dry_run:
         return _dry_run(setup)
     where = settings.output or new_default_directory(settings.model, settings.data)
-    with RunDirectory(where, resume=settings.resume) as directory, _Signals() as signals:
+    with RunDirectory(where, resume=settings.resume) as directory, Signals() as signals:
         if not settings.resume:
             directory.describe(
                 model=settings.model,
@@ -51,11 +37,11 @@ def train(settings: TrainSettings) -> int:
                 settings_yaml=as_yaml(settings),
             )
             setup.save_statistics(directory.path)
-        return _Run(setup, directory, signals).go()
+        return Run(setup, directory, signals).go()
 
 
 def _dry_run(setup: Setup) -> int:
-    batch = next(iter(_order(setup, epoch=0, start_step=0)))
+    batch = next(iter(order(setup, epoch=0, start_step=0)))
     started = time.perf_counter()
     _, metrics = setup.train_step(
         setup.new_state(),
@@ -67,277 +53,3 @@ def _dry_run(setup: Setup) -> int:
     loss = float(metrics.loss) / float(metrics.examples)
     print(f"dry run: one step built and run in {time.perf_counter() - started:.1f} s, loss {loss:.4f}; nothing written")
     return 0
-
-
-def _order(setup: Setup, epoch: int, start_step: int) -> Iterator[HostBatch]:
-    settings = setup.settings
-    return batches(
-        setup.data.train,
-        batch_size=setup.batch_size,
-        seed=settings.seed,
-        epoch=epoch,
-        shuffle=True,
-        start_step=start_step,
-    )
-
-
-@dataclass
-class _Sums:
-    """Training metrics since the last row, in float64 and in the order of the steps."""
-
-    loss: float = 0.0
-    top1: float = 0.0
-    top5: float = 0.0
-    examples: float = 0.0
-
-    def add(self, metrics: steps.Metrics) -> None:
-        for name in ("loss", "top1", "top5", "examples"):
-            setattr(self, name, getattr(self, name) + float(getattr(metrics, name)))
-
-
-@dataclass
-class _Run:
-    """The state of a run on the host."""
-
-    setup: Setup
-    directory: RunDirectory
-    signals: "_Signals"
-    epoch: int = 0
-    step: int = 0
-    best: float = -math.inf
-    best_step: int = 0
-    sums: _Sums = field(default_factory=_Sums)
-    last_report: EvaluationReport | None = None
-    saved_at: float = field(default_factory=time.monotonic)
-    flat_since: int | None = None
-
-    def go(self) -> int:
-        """Train to the end or to a signal."""
-        settings = self.setup.settings
-        self.plateau = plateau_for(settings)
-        state = self._restored() if settings.resume else self.setup.new_state()
-        epochs = settings.epochs or 1
-        with (
-            MetricsWriter(
-                self.directory.path,
-                resume_step=self.step if settings.resume else None,
-                tensorboard=settings.tensorboard,
-            ) as self.writer,
-            checkpoint.BackgroundSaver(self.directory.checkpoints) as self.saver,
-            checkpoint.BackgroundSaver(self.directory.path / BEST, keep=1) as self.best_saver,
-            Progress(self._last_step(epochs), start=self.step) as self.progress,
-        ):
-            while self.epoch < epochs and not self._finished() and not self.signals.received:
-                state = self._one_epoch(state)
-            if self.signals.received or self.saved_step != self.step:
-                self._save(state)
-            self.saver.wait()
-            self.best_saver.wait()
-        if self.signals.received:
-            print(f"stopped by signal {self.signals.received} after step {self.step}; go on with "
-                  f"--resume --output {self.directory.path}", flush=True)  # fmt: skip
-            return 128 + self.signals.received
-        self._finish(state)
-        return 0
-
-    def _one_epoch(self, state: steps.TrainState) -> steps.TrainState:
-        per_epoch = self.setup.steps_per_epoch
-        self.clock, self.timed_images = time.perf_counter(), 0
-        pending: tuple[steps.Metrics, HostBatch, float] | None = None
-        for batch in _order(self.setup, self.epoch, self.step - self.epoch * per_epoch):
-            rate = learning_rate(self.setup.settings, self.epoch, self.step, self.plateau)
-            state, metrics = self.setup.train_step(
-                state, self.setup.on_devices(batch), jnp.asarray(rate), self.setup.key, self.setup.statistics
-            )
-            # The numbers of the step before are fetched only now, so that the device never waits for the host.
-            if pending:
-                self._account(*pending)
-            pending = (metrics, batch, rate)
-            if self.signals.received or self._finished(ahead=1) or self._save_is_due():
-                self._account(*pending)
-                pending = None
-                if self.signals.received or self._finished():
-                    break
-                self._save(state)
-        if pending:
-            self._account(*pending)
-        if self.step >= (self.epoch + 1) * per_epoch:
-            self.epoch += 1
-            self._end_of_epoch(state)
-        return state
-
-    def _account(self, metrics: steps.Metrics, batch: HostBatch, rate: float) -> None:
-        """Count one finished step; stop the run if its loss is not finite."""
-        metrics = jax.device_get(metrics)
-        self.step += 1
-        loss = float(metrics.loss) / float(metrics.examples)
-        if not math.isfinite(loss):
-            ids = batch.ids[batch.weights > 0][:8].tolist()
-            raise UserError(
-                f"the loss became {loss} at step {self.step} (images {ids}...). The last finite checkpoint is "
-                f"kept in {self.directory.checkpoints}: go on from it with a smaller --learning-rate in a new run"
-            )
-        self._warn_if_flat(loss)
-        self.sums.add(metrics)
-        self.timed_images += int(metrics.examples)
-        speed = self.timed_images / max(time.perf_counter() - self.clock, 1e-9)
-        fraction = self.step / self.setup.steps_per_epoch
-        accuracy = float(metrics.top1) / float(metrics.examples)
-        self.progress.update(self.step, epoch=fraction, loss=loss, top1=accuracy, images_per_second=speed)
-        if self.step % self.setup.settings.log_every == 0 or self.step % self.setup.steps_per_epoch == 0:
-            sums, self.sums = self.sums, _Sums()
-            n = sums.examples
-            self.writer.write(
-                MetricsRow(self.step, fraction, "train", sums.loss / n, sums.top1 / n, sums.top5 / n, rate, speed)
-            )
-            self.clock, self.timed_images = time.perf_counter(), 0
-
-    def _warn_if_flat(self, loss: float) -> None:
-        """Say so when the loss has stayed within 0.01 of ln(classes) for 1000 steps: nothing is being learnt."""
-        chance = math.log(len(self.setup.data.class_names))
-        if abs(loss - chance) > 0.01:
-            self.flat_since = None
-            return
-        self.flat_since = self.step if self.flat_since is None else self.flat_since
-        if self.step - self.flat_since == 1000:
-            self.progress.message(
-                f"warning: for 1000 steps the loss has not left {chance:.3f}, that of guessing. Try another "
-                "--learning-rate, --weight-init caffe (biases of 0.1) or --weight-init pytorch"
-            )
-
-    def _end_of_epoch(self, state: steps.TrainState) -> None:
-        settings = self.setup.settings
-        last = self.epoch >= (settings.epochs or 1) or self._finished()
-        if self.epoch % settings.evaluate_every and not last and settings.schedule != "plateau":
-            return
-        started = time.perf_counter()
-        report = evaluate_split(self.setup.evaluable(state.params), self.setup.data.test)
-        self.last_report = report
-        speed = report.examples / max(time.perf_counter() - started, 1e-9)
-        rate = learning_rate(settings, max(self.epoch - 1, 0), self.step - 1, self.plateau)
-        self.writer.write(MetricsRow(self.step, self.epoch, "test", report.loss, report.top1, report.top5, rate, speed))
-        self.progress.message(
-            f"epoch {self.epoch}: test loss {report.loss:.4f}, accuracy {report.top1:.2%} of {report.examples}"
-        )
-        if self.plateau is not None:
-            self.plateau.update(1 - report.top1)
-        if report.top1 > self.best:
-            self.best, self.best_step = report.top1, self.step
-            # Weights alone: a third of the state, and all that evaluation and prediction need.
-            self._check_finite(state)
-            self.best_saver.save(self.step, {"params": state.params}, self._metadata(), metric=report.top1)
-        if last or self._save_is_due():
-            self._save(state)
-
-    def _finished(self, ahead: int = 0) -> bool:
-        limit = self.setup.settings.steps
-        return limit is not None and self.step + ahead >= limit
-
-    def _save_is_due(self) -> bool:
-        return time.monotonic() - self.saved_at >= self.setup.settings.checkpoint_seconds
-
-    def _last_step(self, epochs: int) -> int:
-        total = epochs * self.setup.steps_per_epoch
-        return min(total, self.setup.settings.steps or total)
-
-    # --- checkpoints -------------------------------------------------------------------------------------
-
-    saved_step: int = -1
-
-    def _check_finite(self, state: steps.TrainState) -> None:
-        if not bool(_all_finite(state.params)):
-            raise UserError(
-                f"the weights are no longer finite after step {self.step}; they are not saved, and the last finite "
-                f"checkpoint is kept in {self.directory.checkpoints}: use a smaller --learning-rate"
-            )
-
-    def _save(self, state: steps.TrainState) -> None:
-        self._check_finite(state)
-        self.saver.save(self.step, state._asdict(), self._metadata())
-        self.saved_step, self.saved_at = self.step, time.monotonic()
-
-    def _metadata(self) -> dict[str, Any]:
-        return {
-            **identity(self.setup),
-            "epoch": self.epoch,
-            "best": self.best if math.isfinite(self.best) else None,
-            "best_step": self.best_step,
-            "plateau": self.plateau.state() if self.plateau else None,
-            "sums": vars(self.sums),
-            "flat_since": self.flat_since,
-        }
-
-    def _restored(self) -> steps.TrainState:
-        template = jax.eval_shape(self.setup.new_state)._asdict()
-        found = checkpoint.restore_newest(
-            self.directory.checkpoints,
-            template,
-            expected=identity(self.setup),
-            strict=self.setup.settings.strict_resume,
-        )
-        if found is None:
-            print("no checkpoint was finished: the run starts from its first step", flush=True)
-            return self.setup.new_state()
-        facts = found.metadata
-        self.step, self.epoch = found.step, facts["epoch"]
-        self.best = -math.inf if facts["best"] is None else facts["best"]
-        self.best_step, self.flat_since = facts["best_step"], facts["flat_since"]
-        self.sums = _Sums(**facts["sums"])
-        self.saved_step = found.step
-        if self.plateau is not None:
-            self.plateau.restore(facts["plateau"])
-        print(f"resumed after step {found.step} from {found.path}", flush=True)
-        return steps.replicate(steps.TrainState(**found.state), self.setup.mesh)
-
-    # --- the end -----------------------------------------------------------------------------------------
-
-    def _finish(self, state: steps.TrainState) -> None:
-        report = self.last_report or evaluate_split(self.setup.evaluable(state.params), self.setup.data.test)
-        pictures.draw(self.directory.path, state.params, report)
-        best = max(self.best, report.top1)
-        print(
-            f"reached {report.top1:.2%} on {report.examples} test images after {self.step} steps (best {best:.2%}, "
-            f"step {self.best_step or self.step}); the run lies in {self.directory.path}",
-            flush=True,
-        )
-
-
-@jax.jit
-def _all_finite(params: Any) -> jax.Array:
-    return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)]))
-
-
-def identity(setup: Setup) -> dict[str, Any]:
-    """What a checkpoint must share with the run that restores it."""
-    settings = setup.settings
-    return {
-        "model": settings.model,
-        "classes": len(setup.data.class_names),
-        "class_names": list(setup.data.class_names),
-        "optimizer": settings.optimizer,
-        "image_size": settings.image_size,
-        "batch_size": settings.batch_size,
-        "seed": settings.seed,
-        "precision": settings.precision,
-        "span_columns": settings.span_columns,
-    }
-
-
-class _Signals:
-    """Turns the first SIGINT or SIGTERM into a request to stop after the step; a second one ends at once."""
-
-    received = 0
-
-    def __enter__(self) -> "_Signals":
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number: int, _: FrameType | None) -> None:
-        if self.received:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        self.received = number

@@ -1,0 +1,24 @@
+"""Stopping a run from outside: the step in progress ends, the run saves, the exit code says which signal it was."""
+
+import signal
+from types import FrameType
+
+
+class Signals:
+    """Turns the first SIGINT or SIGTERM into a request to stop after the step; a second one ends at once."""
+
+    received = 0
+
+    def __enter__(self) -> "Signals":
+        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if self.received:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.received = number
