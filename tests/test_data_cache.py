@@ -1,7 +1,6 @@
 """The prepared cache: filled once, whole or not there, shared by runs."""
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -189,30 +188,45 @@ def test_a_torn_filling_starts_anew(root, tmp_path, decoded, name, damage):
     assert len(decoded) == 24
 
 
+FILL = """
+import sys, time
+from pathlib import Path
+from alexnet_io import cache, cache_filling
+from alexnet_io.decoding import Resizing
+from alexnet_io.sources.files import EncodedImages, files_on_disk, image_names
+
+decode = EncodedImages.pixels
+EncodedImages.pixels = lambda *what: (time.sleep(0.002), decode(*what))[1]
+cache_filling._SYNC_EVERY_S = cache_filling._REPORT_EVERY_S = 0.01
+root = Path(sys.argv[1])
+files = files_on_disk(root, list(image_names(root)))
+print(cache.prepare_images(files, Resizing(6, 6, 8), root.parent / "cache", threads=1).images.sum())
+"""
+
+
+def start_filling(root: Path) -> subprocess.Popen:
+    """Fills the cache of `root` in a process of its own, slowly, and prints the sum of all its bytes."""
+    return subprocess.Popen(
+        [sys.executable, "-c", FILL, str(root)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+
+
 def test_killed_while_filling(root):
     """SIGKILL at some moment, again and again: the cache comes to be all the same, and right."""
-    write_folder(root, {"c": 300}, start=12, size=40)
-    code = (
-        "import sys, time; from pathlib import Path; import alexnet_io.cache_filling as f\n"
-        "f._SYNC_EVERY_S = f._REPORT_EVERY_S = 0.01; prepare = f.Images.__args__[0].pixels\n"
-        "f.Images.__args__[0].pixels = lambda *a: (time.sleep(0.002), prepare(*a))[1]\n"
-        "from alexnet_io.cache import prepare_images; from test_data_cache import listed, SIZE\n"
-        "print('ready', flush=True); root = Path(sys.argv[1])\n"
-        "prepare_images(listed(root), SIZE, root.parent / 'cache')"
-    )
-    path = os.pathsep.join(str(Path(__file__).parents[up]) for up in (0, 1))
-    partials = []
-    for wait in (0.05, 0.15, 0.1):
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, str(root)], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}
-        )
-        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
-        time.sleep(wait)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        partials += (root.parent / "cache").glob("*.partial")
-    assert partials
+    write_folder(root, {"c": 300}, start=12)
+    kept = []
+    for _ in range(3):
+        with start_filling(root) as process:
+            begun = len(kept)
+            while process.poll() is None and len(kept) == begun:
+                # Rows that are known to be written; the file itself may be caught half written.
+                states = [np.fromfile(path, np.uint8) for path in root.parent.glob("cache/*.partial/done.bin")]
+                kept += [int(state.sum()) for state in states if state.sum() > (kept[-1] if kept else 0)]
+                time.sleep(0.001)
+            process.send_signal(signal.SIGKILL)
+    assert len(kept) == 3 and 0 < kept[0] < kept[1] < kept[2] < 312  # each went on where the last was killed
     cache = filled(root)
     names = listed(root).names
     expected = [prepare((root / name).read_bytes(), name, SIZE) for name in names]
@@ -222,25 +236,13 @@ def test_killed_while_filling(root):
 # Shared
 
 
-def _fill_in_process(root: str, queue) -> None:
-    start = time.monotonic()
-    cache = filled(Path(root))
-    queue.put((str(cache.folder), int(cache.images.sum()), start))
-
-
 def test_runs_that_start_together_share_one_filling(root):
-    write_folder(root, {"c": 200}, start=12)
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    workers = [context.Process(target=_fill_in_process, args=(str(root), queue)) for _ in range(3)]
-    for worker in workers:
-        worker.start()
-    results = [queue.get(timeout=60) for _ in workers]
-    for worker in workers:
-        worker.join(60)
-        assert worker.exitcode == 0
-    assert len({result[:2] for result in results}) == 1
-    assert not list((root.parent / "cache").glob("*.partial"))
+    write_folder(root, {"c": 100}, start=12)
+    runs = [start_filling(root) for _ in range(3)]
+    sums = [run.communicate(timeout=120)[0] for run in runs]
+    assert [run.returncode for run in runs] == [0, 0, 0]
+    assert {int(sum_) for sum_ in sums} == {int(filled(root).images.sum())}
+    assert not list(root.parent.glob("cache/*.partial"))
 
 
 def test_a_run_waits_for_the_one_that_fills(root, monkeypatch):
