@@ -1,5 +1,7 @@
 """Everything a run needs before its first step, built from completed settings: data, network, steps, devices."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,10 +153,24 @@ def open_data(settings: TrainSettings, measuring: bool = False) -> DataSet:
         seed=settings.seed,
         max_bad=settings.max_bad_images,
         measuring=measuring,
+        progress=_say_now_and_then(),
     )
     for note in data.notes:
         print(note, flush=True)
     return data
+
+
+def _say_now_and_then(seconds: float = 5.0) -> Callable[[int, int, str], None]:
+    """A callback for long preparations: a line every few seconds, none for short ones."""
+    said = time.monotonic()
+
+    def say(done: int, total: int, what: str) -> None:
+        nonlocal said
+        if time.monotonic() - said >= seconds:
+            said = time.monotonic()
+            print(f"{what}: {done:,} of {total:,}", flush=True)
+
+    return say
 
 
 def _statistics(augmentation: augment.Augmentation, data: DataSet) -> dict[str, np.ndarray]:
@@ -162,4 +178,4 @@ def _statistics(augmentation: augment.Augmentation, data: DataSet) -> dict[str, 
         return {}
     from alexnet_io.image_statistics import training_statistics
 
-    return augment.statistics_for(augmentation, training_statistics(data.train))
+    return augment.statistics_for(augmentation, training_statistics(data.train, _say_now_and_then()))
