@@ -1,0 +1,157 @@
+"""The reference's training command: what it leaves, going on after a stop, several processes, wrong usage."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from alexnet_io.errors import UserError
+from alexnet_io.metrics import read_metrics
+from alexnet_io.settings import run_command
+from torch_ref import augment, checkpoint
+from torch_ref import train as command
+from torch_ref.completion import resolve
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ("--data", "synthetic:classes=4,train=96,test=40")
+SMALL = ("--model", "cifar_18pct", "--recipe", "blog", *DATA, "--batch-size", "32", "--learning-rate", "0.001")
+COLUMNS = {"step", "epoch", "split", "loss", "top1", "top5", "learning_rate", "images_per_second"}
+
+
+@pytest.fixture
+def train(monkeypatch):
+    """Runs the command in this process, on one device."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["train", *map(str, words)])
+        return command.main()
+
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    return run
+
+
+def _newest(run):
+    content = checkpoint.load_newest(run / "checkpoints", strict=True)
+    assert content is not None
+    return content
+
+
+def _same(first, second):
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(_same(first[key], second[key]) for key in first)
+    if isinstance(first, list):
+        return len(first) == len(second) and all(map(_same, first, second))
+    return first == second
+
+
+def _without_speed(run):
+    return [{**vars(row), "images_per_second": None} for row in read_metrics(run)]
+
+
+def test_a_run_leaves_its_files_and_goes_on_as_if_never_stopped(train, tmp_path, capsys):
+    straight, halted = tmp_path / "straight", tmp_path / "halted"
+    assert train(*SMALL, "--epochs", 2, "--flip", "--output", straight) == 0
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert last.startswith("reached ")
+    assert str(straight) in last
+    for name in ("metrics.jsonl", "metrics.csv", "curves.png", "filters.png", "confusion.png", "settings.yaml"):
+        assert (straight / name).stat().st_size > 0, name
+    rows = [json.loads(line) for line in (straight / "metrics.jsonl").read_text().splitlines()]
+    assert all(set(row) == COLUMNS for row in rows)
+    assert [(row["step"], row["split"]) for row in rows] == [(3, "train"), (3, "test"), (6, "train"), (6, "test")]
+    _jax_reads(straight / "best" / "weights.safetensors")
+
+    # Four steps are an epoch and a third: the stop falls between two rows of metrics.
+    assert train(*SMALL, "--epochs", 2, "--flip", "--steps", 4, "--output", halted) == 0
+    assert train("--resume", "--output", halted, "--steps", 6) == 0
+    assert _same(_newest(halted), _newest(straight))
+    assert _without_speed(halted) == _without_speed(straight)
+
+
+def _jax_reads(path):
+    from safetensors import safe_open
+
+    from jax_alexnet import weights
+
+    params, classes = weights.load(path, "cifar_18pct")
+    assert classes == 4
+    with safe_open(path, framework="numpy") as file:
+        assert file.metadata().items() >= {"model": "cifar_18pct", "image_size": "32", "home": "torch_ref"}.items()
+        kernel = file.get_tensor("conv1.weight")
+    np.testing.assert_array_equal(params["conv1"]["kernel"], kernel.transpose(2, 3, 1, 0))
+
+
+def test_draws_depend_on_the_place_in_the_global_batch_alone():
+    from alexnet_io.train_settings import TrainSettings
+
+    settings = resolve(TrainSettings(model="cifar_11pct", data=DATA[1], color_noise=True, seed=3))
+    whole = augment.draw(settings, 7, 0, 64, (32, 32))
+    second = augment.draw(settings, 7, 32, 32, (32, 32))
+    assert all(np.array_equal(all_of_it[32:], part) for all_of_it, part in zip(whole, second, strict=True))
+    assert not np.array_equal(whole.top, augment.draw(settings, 8, 0, 64, (32, 32)).top)
+    assert {whole.top.min(), whole.top.max()} == {0, 8}  # 24 of 32: nine places
+    assert 0 < whole.flip.sum() < 64
+    assert 0.07 < whole.noise.std() < 0.13  # paper, section 4.1: 0.1
+
+
+def test_help_and_a_misspelt_flag_answer_without_pytorch():
+    code = """if True:
+        import sys
+        from torch_ref.train import main
+        for words, code in ((["--help"], 0), (["--batchsize", "4"], 2)):
+            sys.argv = ["train", *words]
+            try:
+                main()
+            except SystemExit as end:
+                assert end.code == code, end.code
+        assert "torch" not in sys.modules
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--batch-size" in done.stdout
+    assert "did you mean --batch-size" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--devices", "2"), "torchrun --nproc-per-node 2 -m torch_ref.train --model cifar_18pct"),
+        (("--devices", "gpu"), "all, a count or ids"),
+        (("--dropout", "0.5"), "cifar_18pct"),
+        (("--data", "digitz"), "digits"),
+        (("--image-size", "2", "--stored-size", "2"), "too small"),
+        (("--stored-size", "16"), "--image-size 32"),
+    ],
+)
+def test_bad_usage_is_one_line(train, tmp_path, capsys, words, said):
+    with pytest.raises(SystemExit) as end:
+        run_command(lambda: train(*SMALL, *words, "--output", tmp_path / "run"))
+    assert end.value.code == 1
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert len(errors) == 1
+    assert errors[0].startswith("error: ")
+    assert said in errors[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_used(tmp_path, capsys):
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, step, {"state_dict": {"w": torch.full((1000,), float(step))}})
+    assert [path.name for path in checkpoint.saved(tmp_path)] == ["step-000000002.pt", "step-000000003.pt"]
+    newest = tmp_path / "step-000000003.pt"
+    damaged = bytearray(newest.read_bytes())
+    damaged[damaged.index(np.float32(3).tobytes() * 4) + 5] ^= 1
+    newest.write_bytes(damaged)
+    with pytest.raises(UserError, match="step-000000003"):
+        checkpoint.load_newest(tmp_path, strict=True)
+    content = checkpoint.load_newest(tmp_path)
+    assert content is not None
+    assert content["step"] == 2
+    assert "warning" in capsys.readouterr().out
