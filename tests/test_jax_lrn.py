@@ -16,7 +16,7 @@ from jax_alexnet.ops.lrn import local_response_norm, spatial_response_norm
 EPS32 = float(jnp.finfo(jnp.float32).eps)
 EPS64 = float(jnp.finfo(jnp.float64).eps)
 # Compiling each new shape takes most of the time: few examples, and no deadline.
-SEARCH = hypothesis.settings(max_examples=20, deadline=None)
+SEARCH = hypothesis.settings(max_examples=10, deadline=None)
 OWN = {"size": 5, "alpha": 1e-4, "beta": 0.75, "k": 2.0}
 
 
@@ -79,9 +79,9 @@ def test_defaults_are_pytorchs() -> None:
 def problems(draw):
     """(settings, shape, seed): windows narrower and wider than the channels, one to three columns."""
     columns = draw(st.integers(1, 3))
-    channels = columns * draw(st.integers(1, 5))
+    channels = columns * draw(st.integers(1, 7))
     settings = {
-        "size": draw(st.integers(1, 13)),
+        "size": draw(st.integers(1, 9)),
         "alpha": draw(st.sampled_from([1e-4, 0.3, 1.0, 5.0])),
         "beta": draw(st.sampled_from([0.75, 0.5, 1.0, 0.6, 2.0])),
         "k": draw(st.sampled_from([0.5, 1.0, 2.0])),
@@ -93,8 +93,17 @@ def problems(draw):
     return settings, shape, draw(st.integers(0, 2**32 - 1))
 
 
+def even_windows(size: int, even: str, columns: int = 1):
+    """A problem whose windows reach further to one side: the gradient's must reach further to the other."""
+    common = {"alpha": 1.0, "beta": 0.75, "k": 1.0, "divide_by_size": True}
+    return {"size": size, **common, "even": even, "columns": columns}, (1, 1, 2, 6 * columns), 0
+
+
 @SEARCH
 @hypothesis.given(problems())
+@hypothesis.example(even_windows(2, "left"))
+@hypothesis.example(even_windows(4, "right"))
+@hypothesis.example(even_windows(4, "left", columns=2))
 def test_any_settings_match_the_oracle(problem) -> None:
     """Value, gradient by the formula, and gradient by finite differences, which know no formula.
 
@@ -184,14 +193,13 @@ def test_large_and_small_values_side_by_side(size: int, alpha: float, rng: np.ra
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_half_precision_of_300(dtype: jnp.dtype) -> None:
     """https://github.com/NVIDIA/caffe/issues/135: 300^2 overflows float16; 110.2259 is right."""
-    x = jnp.full((1, 1, 1, 1), 300.0, dtype)
-    y, vjp = jax.vjp(lambda v: local_response_norm(v, **OWN), x)
-    assert y.dtype == dtype
-    assert abs(float(y.item()) - 110.2259) <= 110.2259 * float(jnp.finfo(dtype).eps)
+    x = np.full((1, 1, 1, 1), 300.0, dtype)
+    y, dx = lrn(x, np.ones_like(x), **OWN)
+    assert y.dtype == dx.dtype == dtype
+    eps = float(jnp.finfo(dtype).eps)
+    assert abs(float(y.item()) - 110.2259) <= 110.2259 * eps
     exact = oracles.lrn_gradient([[300.0]], [[1.0]], **OWN)
-    (dx,) = vjp(jnp.ones_like(x))
-    assert dx.dtype == dtype
-    np.testing.assert_allclose(float(dx.item()), float(exact.item()), rtol=4 * float(jnp.finfo(dtype).eps))
+    assert float(dx.item()) == pytest.approx(exact.item(), rel=4 * eps)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
@@ -199,9 +207,8 @@ def test_half_precision_is_off_by_one_rounding(dtype: jnp.dtype, rng: np.random.
     x = jnp.asarray(rng.normal(scale=100.0, size=(2, 3, 3, 16)), dtype)
     settings = {"size": 5, "alpha": 1.0, "beta": 0.75, "k": 2.0}
     exact = oracles.lrn(np.asarray(x, np.float64), **settings, axis=-1)
-    assert_allclose(
-        np.asarray(local_response_norm(x, **settings), np.float64), exact, rtol=0.51 * float(jnp.finfo(dtype).eps)
-    )
+    y = forward(x, dtype, **settings)
+    assert_allclose(y.astype(np.float64), exact, rtol=0.51 * float(jnp.finfo(dtype).eps))
 
 
 @pytest.mark.parametrize(
@@ -209,19 +216,15 @@ def test_half_precision_is_off_by_one_rounding(dtype: jnp.dtype, rng: np.random.
     [OWN, {"size": 11, "alpha": 1.0, "beta": 0.5, "k": 1.0, "divide_by_size": False}, {"size": 2}],
     ids=["paper", "TensorFlow", "notebook"],
 )
-@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "jit"])
-def test_huge_values_are_no_nan(settings: dict, compiled: bool) -> None:
+def test_huge_values_are_no_nan(settings: dict) -> None:
     """https://github.com/tensorflow/tensorflow/issues/46996: squares beyond the range, also in the gradient."""
-    x = jnp.asarray([-2e38, 1, 1e38, 1, 1, 1, 1], jnp.float32)
-    wrap = jax.jit if compiled else lambda f: f
-    y, vjp = jax.vjp(wrap(lambda v: local_response_norm(v, **settings)), x)
-    assert np.all(np.isfinite(y))
-    assert np.all(np.abs(y) <= 1)
-    assert np.all(np.isfinite(vjp(jnp.ones_like(x))[0]))
-    half = jnp.asarray([-6e4, 1, 6e4, 1, 1, 1, 1], jnp.float16)
-    y, vjp = jax.vjp(wrap(lambda v: local_response_norm(v, **settings)), half)
-    assert np.all(np.isfinite(y))
-    assert np.all(np.isfinite(vjp(jnp.ones_like(half))[0]))
+    for dtype, huge in ((np.float32, 1e38), (np.float16, 3e4)):
+        x = np.array([-2 * huge, 1, huge, 1, 1, 1, 1], dtype)
+        y, dx = lrn(x, np.ones_like(x), **settings)
+        assert np.all(np.isfinite(y))
+        assert np.all(np.isfinite(dx))
+        if dtype is np.float32:
+            assert np.all(np.abs(y) <= 1)
 
 
 def test_huge_values_spare_channels_beyond_the_window() -> None:

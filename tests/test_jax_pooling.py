@@ -17,7 +17,7 @@ from jax_alexnet.ops.pooling import adaptive_average_pool, average_pool, max_poo
 
 EPS32 = float(jnp.finfo(jnp.float32).eps)
 EPS64 = float(jnp.finfo(jnp.float64).eps)
-SEARCH = hypothesis.settings(max_examples=20, deadline=None)
+SEARCH = hypothesis.settings(max_examples=10, deadline=None)
 
 
 def nchw(x) -> np.ndarray:
@@ -137,6 +137,12 @@ def test_max_pool_in_half_precision_is_exact(dtype: jnp.dtype, rng: np.random.Ge
     assert_array_equal(nchw(y), oracles.max_pool(nchw(x), 3, 2, ceil=True))
 
 
+def test_windows_of_more_than_256_pixels() -> None:
+    """Whose last position no byte can hold."""
+    last = jnp.zeros((1, 17, 17, 1)).at[0, 16, 16, 0].set(1.0)
+    assert_array_equal(jax.jit(jax.grad(lambda v: max_pool(v, 17, 1).sum()))(last), last)
+
+
 # --- Sizes
 
 
@@ -210,14 +216,15 @@ def test_average_pool_of_ones_is_ones() -> None:
 # --- Adaptive
 
 
-@pytest.mark.parametrize("n", range(1, 9))
+@pytest.mark.parametrize("n", range(1, 16))
 def test_adaptive_pool_of_every_size(n: int, rng: np.random.Generator) -> None:
-    """From n rows and 16 - n columns to as many of every size: all pairs of sizes up to fifteen."""
-    x = rng.normal(size=(1, n, 16 - n, 2))
-    sizes = [(size, 16 - size) for size in range(1, 16)]
-    for size, y in zip(sizes, jax.jit(lambda v: [adaptive_average_pool(v, s) for s in sizes])(x), strict=True):
-        assert y.shape == (1, *size, 2)
-        assert_allclose(nchw(y), oracles.adaptive_avg_pool(nchw(x), size), rtol=1e-12, atol=1e-14)
+    """From n to every size up to fifteen, along rows and, the other way round, along columns."""
+    x = rng.normal(size=(1, n, 1, 2))
+    sizes = range(1, 16)
+    ys = jax.jit(lambda v: [adaptive_average_pool(v, (size, 1)) for size in sizes])(x)
+    across = jax.jit(lambda v: adaptive_average_pool(v.swapaxes(1, 2), (1, 16 - n)).swapaxes(1, 2))(x)
+    for size, y in zip((*sizes, 16 - n), (*ys, across), strict=True):
+        assert_allclose(nchw(y), oracles.adaptive_avg_pool(nchw(x), (size, 1)), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize(
@@ -236,6 +243,12 @@ def test_adaptive_pool_gradient(before: tuple[int, int], after: tuple[int, int],
 def test_adaptive_pool_by_hand() -> None:
     y = adaptive_average_pool(jnp.arange(10.0).reshape(1, 2, 5, 1), (1, 3))  # columns 0-1, 1-3, 3-4
     assert_allclose(y.ravel(), [3.0, 4.5, 6.0], rtol=4 * EPS64)
+
+
+def test_an_infinity_stays_in_its_adaptive_windows() -> None:
+    """As in PyTorch; a product with a matrix of averages would make everything NaN."""
+    y = adaptive_average_pool(jnp.ones((1, 5, 4, 1)).at[0, 0, 1, 0].set(jnp.inf), (3, 2))
+    assert_array_equal(y[0, :, :, 0], [[np.inf, 1], [1, 1], [1, 1]])
 
 
 def test_adaptive_pool_to_its_own_size_changes_nothing(rng: np.random.Generator) -> None:
