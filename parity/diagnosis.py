@@ -78,8 +78,8 @@ def name_gradient(visit: _Visit, row: Row, gradient: NDArray, reference: NDArray
     tolerance = max(row.bound, 64 * UNIT_ROUNDOFF[candidate.dtype] * float(np.max(np.abs(reference), initial=0.0)))
     if parts is None:
         return
-    exact = (np.asarray(array, np.float64) for array in (cotangent, reference, gradient))
-    found = gradient_causes.explain(parts, *exact, tolerance)
+    g, torch, flax = (np.asarray(array, np.float64) for array in (cotangent, reference, gradient))
+    found = gradient_causes.explain(parts, g, torch, flax, tolerance)
     row.causes = [str(cause) for cause in found]
     row.cause_keys = [cause.key for cause in found]
 
