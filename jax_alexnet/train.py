@@ -29,7 +29,11 @@ def _resumed(settings: TrainSettings, given: dict) -> TrainSettings:
 
     if settings.output is None:
         raise UserError("--resume needs --output DIR, the directory of the run to go on with")
-    return resumed(read_description(settings.output)["settings"], given)
+    description = read_description(settings.output)
+    if description.get("framework", "jax_alexnet") != "jax_alexnet":
+        trainer = f"python -m {description['framework']}.train"
+        raise UserError(f"the run in {settings.output} was trained by {trainer}: go on with that command")
+    return resumed(description["settings"], given)
 
 
 if __name__ == "__main__":

@@ -206,6 +206,12 @@ def test_what_a_run_must_not_become(finished, tmp_path):
     done = _run("train", "--resume", "--output", run, "--model", "single_column", "--batch-size", 16, code=1)
     assert "--model single_column (the run has cifar_18pct)" in done.stderr
     assert "--batch-size 16 (the run has 32)" in done.stderr
+    other = tmp_path / "other"
+    other.mkdir()
+    description = json.loads((run / "run.json").read_text())
+    (other / "run.json").write_text(json.dumps({**description, "framework": "torch_ref"}))
+    done = _run("train", "--resume", "--output", other, code=1)
+    assert "trained by python -m torch_ref.train" in done.stderr
     done = _run("train", "--resume", "--output", tmp_path / "nothing", code=1)
     assert "no run" in done.stderr
     done = _run("evaluate", "--run", run, "--data", "digits", code=1)
