@@ -94,6 +94,8 @@ def _link(name: str, args: list[Any]) -> Link | None:
         return _known("ReLU", "ReLU", {})
     if name in ("max_pool2d_with_indices", "max_pool2d", "avg_pool2d"):
         lists = [a for a in args if isinstance(a, list)]
+        if not lists:
+            return None  # sizes recorded in another form: no cause is named rather than a wrong one
         settings: dict[str, Any] = {"kernel_size": lists[0], "stride": lists[1] if len(lists) > 1 else lists[0]}
         settings["padding"] = lists[2] if len(lists) > 2 else 0
         settings["ceil_mode"] = next((a for a in args if isinstance(a, bool)), False)
