@@ -53,8 +53,4 @@ class Grads(Layers):
 COMMANDS = {
     "layers": "every layer, forward",
     "grads": "every layer, forward and backward",
-    "train": "optimizer steps and trajectories",
-    "data": "decoding, preprocessing, augmentation and learning rates",
-    "mutants": "planted bugs: does the harness find them?",
-    "compare": "any Flax and PyTorch model, in one or two environments",
 }
