@@ -6,18 +6,19 @@ rounding), so neither the order of the examples nor their division among process
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from alexnet_io.errors import UserError
+from alexnet_io.evaluation_report import TOP, ClassCount, EvaluationReport
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
-TOP = 5
+__all__ = ["ClassCount", "Evaluation", "EvaluationReport"]
+
 _PARTS = 64  # a float64 sum without rounding has at most 40 parts
 
 
@@ -201,69 +202,6 @@ class Evaluation:
                 _add_exactly(self._loss, loss)
             else:
                 self._loss_not_finite += loss
-
-
-@dataclasses.dataclass(frozen=True)
-class ClassCount:
-    """How many examples of one class there were, and how many were recognised."""
-
-    correct: int
-    total: int
-
-    @property
-    def accuracy(self) -> float | None:
-        """Share recognised, or None if there were no examples."""
-        return self.correct / self.total if self.total else None
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluationReport:
-    """What an evaluation found.
-
-    Attributes:
-        examples: how many were counted.
-        top1: share whose first guess is right.
-        top5: share whose first min(5, classes) guesses hold the right one.
-        loss: mean cross-entropy in nats.
-        per_class: counts by class name, in the order of the output units.
-        confusion: (classes, classes) int64, rows are the true class, columns the guess.
-    """
-
-    examples: int
-    top1: float
-    top5: float
-    loss: float
-    per_class: dict[str, ClassCount]
-    confusion: NDArray[np.int64] = dataclasses.field(compare=False)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain Python numbers under examples, top1, top5, loss and per_class."""
-        return {
-            "examples": self.examples,
-            "top1": self.top1,
-            "top5": self.top5,
-            "loss": self.loss,
-            "per_class": {
-                name: {"correct": count.correct, "total": count.total, "accuracy": count.accuracy}
-                for name, count in self.per_class.items()
-            },
-        }
-
-    def to_text(self) -> str:
-        """A table for people, one line per class."""
-        width = max(len(name) for name in (*self.per_class, "examples"))
-        digits = len(str(self.examples))
-        lines = [
-            f"{'examples':<{width}}  {self.examples}",
-            f"{'top-1':<{width}}  {self.top1:.2%}",
-            f"{f'top-{min(TOP, len(self.per_class))}':<{width}}  {self.top5:.2%}",
-            f"{'loss':<{width}}  {self.loss:.4f}",
-            "",
-        ]
-        for name, count in self.per_class.items():
-            share = "     -" if count.accuracy is None else f"{count.accuracy:>7.2%}"
-            lines.append(f"{name:<{width}}  {share:>7}  {count.correct:>{digits}} of {count.total:>{digits}}")
-        return "\n".join(lines)
 
 
 def _add_exactly(parts: list[float], value: float) -> None:

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -235,6 +236,13 @@ def test_recipe_figures(name: str) -> None:
         "torchvision": ("every_epochs", facts.TORCHVISION_STEP_EPOCHS),
     }
     assert (run.schedule, run.drop_every) == schedules[name]
+    inputs = {
+        "blog": ("half", False, False, False),
+        "paper": ("mean_image", True, True, True),
+        "caffe": ("mean_image", True, True, False),
+        "torchvision": ("imagenet", True, True, False),
+    }
+    assert (run.normalize, run.crop, run.flip, run.color_noise) == inputs[name]
     assert run.epochs == (expected.epochs or 90)  # Caffe's 450,000 iterations of 256 are 90 epochs
 
 
@@ -247,7 +255,7 @@ def test_cifar_recipe_figures(model: str) -> None:
     assert dict(VARIANTS[model].weight_decay) == expected.weight_decay
     assert run.image_size == facts.NETWORKS[model].image_size
     cropped = model in facts.CIFAR_CROP
-    assert (run.crop, run.flip) == (cropped, cropped)
+    assert (run.normalize, run.crop, run.flip) == ("mean_image", cropped, cropped)
     if model == "cifar_18pct":
         assert tuple(run.drop_epochs or ()) == facts.CIFAR_18PCT_MILESTONES
 
@@ -292,13 +300,17 @@ def initial_statistics(model: str, image_size: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("model", facts.INITIALISATION)
 def test_initial_laws_of_every_layer(model: str) -> None:
-    """Normal of the stated deviation about zero, constant biases; five standard errors are allowed."""
+    """Normal of the stated deviation about zero, constant biases, also by way of the network's own recipe.
+
+    Five standard errors are allowed.
+    """
     rows = {row.name: row for row in VARIANTS[model].layers if isinstance(row, Conv | LocalConv | Dense)}
     assert set(rows) == set(facts.INITIALISATION[model])
-    for layer, (std, bias) in facts.INITIALISATION[model].items():
+    own = resolve(TrainSettings(model=model, data="cifar10")).weight_init
+    for scheme, (layer, (std, bias)) in product({"variant", own}, facts.INITIALISATION[model].items()):
         kernel, constant = (
             np.asarray(law(jax.random.key(1), (10_000,), jnp.float32))
-            for law in initializers(rows[layer], "variant", fan_in=100)
+            for law in initializers(rows[layer], scheme or "", fan_in=100)
         )
         assert abs(kernel.mean()) < 5 * std / 100, layer
         assert abs(kernel.std() - std) < 5 * std / 20_000**0.5, layer
@@ -331,10 +343,11 @@ def test_initial_weights_of_a_network_with_pytorchs_default() -> None:
 @pytest.mark.parametrize("model", ["single_column", "one_weird_trick"])
 def test_laws_of_networks_with_pytorchs_default(model: str) -> None:
     """https://github.com/n2cholas/jax-resnet/issues/3: deviation 0.0303030 in conv1 and 0.0060141 in fc6."""
-    for row in VARIANTS[model].layers:
+    own = resolve(TrainSettings(model=model, data="cifar10")).weight_init
+    for row, scheme in product(VARIANTS[model].layers, {"variant", own}):
         if isinstance(row, Conv | Dense):
             for fan_in, (std, bound) in facts.DEFAULT_STD.items():
-                for law in initializers(row, "variant", fan_in):
+                for law in initializers(row, scheme or "", fan_in):
                     draws = np.asarray(law(jax.random.key(2), (10_000,), jnp.float32))
                     assert bound * 0.99 < np.abs(draws).max() < bound * (1 + 1e-6), row.name
                     assert abs(draws.std() - std) < 0.02 * std, row.name
