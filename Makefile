@@ -11,7 +11,7 @@ CUDA := $(if $(CUDA_MAJOR),$(if $(filter 13 14 15,$(CUDA_MAJOR)),cuda13,cuda12))
 # Huge pages spare the allocator a tenth of a training step on CPUs; a C library without the tunable ignores it.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: train test test-slow lint types format clean
+.PHONY: train test test-slow mutants clean-runs lint types format clean
 
 train: $(VENV)/.base
 	$(BIN)/python -m jax_alexnet.train --devices all $(ARGS)
@@ -21,6 +21,13 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+# What the parity harness is worth: every planted bug, and 200 runs without one.
+mutants: $(VENV)/.dev
+	$(BIN)/python -m parity mutants $(ARGS)
+
+clean-runs: $(VENV)/.dev
+	$(BIN)/python -m parity clean $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

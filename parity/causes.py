@@ -8,6 +8,7 @@ the residual falls at least 1000 times, and below the bound. Otherwise nothing i
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -34,8 +35,8 @@ class Cause:
         key: short name, see `parity.hypotheses`.
         side: `jax`, `torch`, or `between` where only the difference is known.
         text: what is wrong, in words.
-        before: residual with the mistake.
-        after: residual without it.
+        before: residual with the mistake; not a number where shapes alone decide. Likewise after, without it.
+        after: see `before`.
     """
 
     key: str
@@ -46,6 +47,8 @@ class Cause:
 
     def __str__(self) -> str:
         who = {"jax": "JAX: ", "torch": "PyTorch: "}.get(self.side, "")
+        if math.isnan(self.after):
+            return f"{who}{self.text}"
         return f"{who}{self.text} (undone, the difference falls from {self.before:.1e} to {self.after:.1e})"
 
 
@@ -169,24 +172,33 @@ def _sampled(case: Case, parts: Parts, observed: NDArray) -> bool:
 
 
 def _estimated(case: Case, parts: Parts, observed: NDArray, side: str) -> Iterator[Cause]:
-    """Mistakes with a number or an order that the data tell: a factor, a permutation of channels."""
+    """Mistakes with a number or an order that the data tell: a factor, a permutation of channels, a mask."""
     base = hypotheses.compute(parts)
     if base.shape != observed.shape:
         return
+    if parts["op"] == "dropout" and parts["mask"] is None:
+        mask = (observed != 0) | (parts["x"] == 0)
+        if (after := case.explains(hypotheses.compute(parts | {"mask": mask}), observed)) is not None:
+            share = 1 - float(np.mean(mask[parts["x"] != 0]))
+            yield Cause("dropout_in_evaluation", side, f"{share:.0%} of the values are dropped", case.before, after)
     offset = 0.0
     for name, shift in (("the result is", None), ("the weights are", parts.get("bias"))):
         if shift is not None and base.ndim > 1:
             offset = shift.transpose(2, 0, 1) if shift.ndim == 3 else shift.reshape(-1, *[1] * (base.ndim - 2))
         elif name == "the weights are":
-            return
+            break
         factor = _factor(base - offset, observed - offset)
         if factor is not None and (after := case.explains((base - offset) * factor + offset, observed)) is not None:
             yield Cause("scaled", side, f"{name} scaled by {factor:.6g}", case.before, after)
-    order = _permutation(base, observed, axis=1, tolerance=case.tolerance)
-    if order is not None and (after := case.explains(base[:, order], observed)) is not None:
-        yield Cause(
-            "channels_permuted", side, f"output channels are in another order: {_moves(order)}", case.before, after
-        )
+    # Channels may have been exchanged before the bias was added, or after.
+    for constant in (0.0, offset):
+        order = _permutation(base - constant, observed - constant, axis=1, tolerance=case.tolerance)
+        if order is None:
+            continue
+        if (after := case.explains((base - constant)[:, order] + constant, observed)) is not None:
+            text = f"output channels are in another order: {_moves(order)}"
+            yield Cause("channels_permuted", side, text, case.before, after)
+            return
 
 
 def _weights(case: Case) -> list[Cause]:
@@ -269,6 +281,8 @@ def _outputs(case: Case) -> list[Cause]:
         candidates.append(("map_transposed", "rows and columns are exchanged", theirs.swapaxes(2, 3)))
         candidates.append(("map_flipped", "maps are mirrored", theirs[..., ::-1]))
     candidates.append(("relu_added", "JAX applies a ReLU to the result", np.maximum(theirs, 0)))
+    if (after := case.explains(np.maximum(ours, 0), theirs)) is not None:
+        return [Cause("relu_missing", "jax", "a ReLU is left out", case.before, after)]
     factor = _factor(theirs, ours)
     if factor is not None:
         candidates.append(("scaled", f"JAX's result is PyTorch's times {factor:.6g}", theirs * factor))

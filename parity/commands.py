@@ -17,10 +17,17 @@ if TYPE_CHECKING:
 
 def run(command: str, arguments: list[str]) -> int:
     """Parse a command's settings and run it; returns the exit code."""
-    classes = {"layers": settings.Layers, "grads": settings.Grads}
-    runners: dict[str, Callable[[Any], int]] = {"layers": _layers, "grads": _layers}
+    classes = {
+        "layers": settings.Layers, "grads": settings.Grads, "train": settings.Train, "data": settings.Data,
+        "mutants": settings.Mutants, "clean": settings.Clean, "compare": settings.Compare,
+    }  # fmt: skip
+    runners: dict[str, Callable[[Any], int]] = {
+        "layers": _layers, "grads": _layers, "train": _train, "data": _data, "mutants": _mutants, "clean": _clean,
+        "compare": _compare,
+    }  # fmt: skip
     chosen = parse(classes[command], f"python -m parity {command}", arguments)
-    start_frameworks()
+    if command != "compare":  # its frameworks may be another environment's
+        start_frameworks()
     return runners[command](chosen)
 
 
@@ -69,3 +76,72 @@ def finish(report: Report, chosen: Any) -> int:
         np.savez(chosen.arrays, **report.arrays)  # type: ignore[arg-type]
         print(f"wrote {chosen.arrays}")
     return report.exit_code
+
+
+def _train(chosen: settings.Train) -> int:
+    from parity import trajectory
+
+    report = trajectory.run(
+        settings.chosen_models(chosen.model),
+        list(settings.RECIPES) if chosen.recipe == "all" else [chosen.recipe],
+        steps=chosen.steps, runs=chosen.runs, batch=chosen.batch, image_size=chosen.image_size, seed=chosen.seed,
+        show=lambda part: print(f"{part.table()}\n", flush=True),
+    )  # fmt: skip
+    return finish(report, chosen)
+
+
+def _data(chosen: settings.Data) -> int:
+    from parity import data
+
+    report = data.run(Path(chosen.images) if chosen.images else None, seed=chosen.seed, pictures=chosen.pictures)
+    print(f"{report.table()}\n")
+    return finish(report, chosen)
+
+
+def _mutants(chosen: settings.Mutants) -> int:
+    from parity.mutants import doubles, runs
+
+    names = chosen.only.split(",") if chosen.only else ()
+    score = runs.run(names, show=lambda outcome: print(outcome.line, flush=True))
+    score.pairs = doubles.run(names, show=lambda outcome: print(outcome.line, flush=True))
+    print(score.summary)
+    if chosen.json:
+        score.write_json(chosen.json)
+        print(f"wrote {chosen.json}")
+    return score.exit_code
+
+
+def _clean(chosen: settings.Clean) -> int:
+    from parity import clean_runs
+
+    score = clean_runs.run(chosen.runs, chosen.seed, show=lambda run: print(run.line, flush=True))
+    print(score.summary)
+    if chosen.json:
+        score.write_json(chosen.json)
+        print(f"wrote {chosen.json}")
+    return score.exit_code
+
+
+def _compare(chosen: settings.Compare) -> int:
+    import json
+
+    import numpy as np
+
+    from parity import processes
+    from parity.layouts import channels_last
+
+    if chosen.inputs:
+        loaded = np.load(chosen.inputs)
+        arrays = (loaded,) if isinstance(loaded, np.ndarray) else tuple(loaded[name] for name in sorted(loaded.files))
+    else:
+        shape = tuple(int(n) for n in (chosen.shape or "").split(","))
+        arrays = (np.random.default_rng(chosen.seed).standard_normal(shape),)
+    report = processes.compare(
+        chosen.flax or "", chosen.torch or "", arrays,
+        flax_inputs=tuple(channels_last(x) if x.ndim == 4 else x for x in arrays),
+        jax_python=chosen.jax_python, torch_python=chosen.torch_python, dtype=chosen.dtype,
+        gradients=chosen.gradients, seed=chosen.seed, name="model", flax_kwargs={}, torch_kwargs={},
+        mapping=json.loads(Path(chosen.mapping).read_text(encoding="utf-8")) if chosen.mapping else None,
+    )  # fmt: skip
+    print(f"{report.table()}\n")
+    return finish(report, chosen)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from alexnet_io.errors import UserError
 from parity import jax_backward, jax_leaves, layouts, matching
 from parity.bounds import END_TO_END_ROUNDINGS, normwise_difference, normwise_limit
 from parity.jax_side import DTYPES, Candidate, check_dtype
@@ -35,6 +36,8 @@ def compare(
     name: str = "model",
     seed: int = 0,
     workspace: str | Path | None = None,
+    jax_python: str | None = None,
+    torch_python: str | None = None,
 ) -> Report:
     """Compare a Flax Linen module with the PyTorch module it was ported from, layer by layer.
 
@@ -45,6 +48,7 @@ def compare(
     Args:
         flax_module: the candidate.
         torch_module: the reference, with its weights; neither changed nor moved: a copy runs in evaluation mode.
+            Both may be names, `package.module:attribute`, and then run in processes of their own.
         inputs: array or arrays in PyTorch's layout; arrays of rank 4 (NCHW) are turned to NHWC for Flax.
         variables: Flax's own, to check the conversion of the weights as well; None to convert PyTorch's here.
         dtype: `float64` decides correctness; `float32` and `bfloat16` compare the precisions.
@@ -56,6 +60,8 @@ def compare(
         name: of this pair, for the report.
         seed: of the cotangent.
         workspace: directory for captures, kept; a temporary one if None.
+        jax_python: interpreter of a virtual environment that holds JAX, for modules given by name.
+        torch_python: likewise of one that holds PyTorch.
 
     Returns:
         The report; `print(report)` shows it, `report.equal` and `report.exit_code` decide.
@@ -63,12 +69,22 @@ def compare(
     Raises:
         UserError: layers can't be paired, something can't be compared (by name), or float64 is off in JAX.
     """
-    from parity import torch_backward, torch_side
-
-    check_dtype(dtype)
     arrays = tuple(np.asarray(x) for x in (inputs if isinstance(inputs, (tuple, list)) else (inputs,)))
     ours = tuple(np.asarray(x) for x in flax_inputs) if flax_inputs is not None else tuple(map(to_flax, arrays))
     kwargs = flax_kwargs or {}
+    if isinstance(flax_module, str) or isinstance(torch_module, str):
+        return _by_name(
+            flax_module, torch_module, arrays, flax_inputs=ours, flax_kwargs=kwargs, torch_kwargs=torch_kwargs or {},
+            dtype=dtype, gradients=gradients, mapping=mapping, name=name, seed=seed, workspace=workspace,
+            jax_python=jax_python, torch_python=torch_python, variables=variables,
+        )  # fmt: skip
+    if jax_python or torch_python:
+        raise UserError(
+            "another interpreter can't be handed an object: give both modules as 'package.module:attribute'"
+        )
+    from parity import torch_backward, torch_side
+
+    check_dtype(dtype)
     typed = tuple(cast(x, dtype) for x in ours)
     leaves, abstract = jax_leaves.structure(flax_module, typed, kwargs)
     torch_model = torch_side.prepared(torch_module, dtype)
@@ -94,14 +110,37 @@ def compare(
             shutil.rmtree(directory, ignore_errors=True)
 
 
+def _by_name(flax_module: Any, torch_module: Any, arrays: tuple[NDArray, ...], **settings: Any) -> Report:
+    from parity import processes
+
+    if not (isinstance(flax_module, str) and isinstance(torch_module, str)):
+        raise UserError("give both modules as 'package.module:attribute', or both as objects")
+    if settings.pop("variables") is not None:
+        raise UserError("with modules given by name, let the Flax name stand for (module, variables)")
+    return processes.compare(flax_module, torch_module, arrays, **settings)
+
+
 def finish(
-    candidate: Candidate, inputs: tuple[NDArray, ...], gradients: bool, torch_leaves: list[dict[str, Any]]
+    candidate: Candidate,
+    inputs: tuple[NDArray, ...],
+    gradients: bool,
+    torch_leaves: list[dict[str, Any]],
+    whole: bool = True,
 ) -> Report:
-    """The candidate's half of a comparison, once the reference's captures lie in its store."""
+    """The candidate's half of a comparison, once the reference's captures lie in its store.
+
+    Args:
+        candidate: prepared, not yet run.
+        inputs: in Flax's layout.
+        gradients: compare backward passes too; they must have been captured.
+        torch_leaves: the reference's structure.
+        whole: run from end to end as well.
+    """
     candidate.forward(inputs)
     if gradients:
         jax_backward.run(candidate, inputs)
-    candidate.rows += end_to_end(candidate, inputs, gradients)
+    if whole and all(row.verdict not in ("shape", "missing") for row in candidate.rows):
+        candidate.rows += end_to_end(candidate, inputs, gradients)
     report = Report(candidate.rows, not_exercised(candidate, torch_leaves), arrays=candidate.arrays)
     report.settings = {"dtype": candidate.dtype, "jax": jax.__version__, "backend": jax.default_backend()}
     return report
@@ -181,7 +220,7 @@ def _normwise(candidate: Candidate, stage: str, pairs: list[tuple[NDArray, NDArr
     ]
     norm = float(np.sqrt(sum(b**2 for _, b in squares)))
     row.max_error = float(np.sqrt(sum(d**2 for d, _ in squares))) / norm if norm else 0.0
-    row.fraction = row.max_error / row.bound
+    row.fraction, row.largest = row.max_error / row.bound, row.max_error
     if not row.fraction <= 1:
         row.verdict = "mismatch"
     return row

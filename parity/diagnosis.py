@@ -29,7 +29,7 @@ def name_forward(visit: _Visit, rows: list[Row], variables: dict[str, Any], flax
     reference = store.array(visit.key, "output.0")
     found = causes.explain(
         Case(
-            class_name=visit.facts["class"],
+            class_name=hypotheses.known_class(visit.facts["bases"]),
             settings=visit.facts["settings"],
             x=np.asarray(store.array(visit.key, "input.0"), np.float64),
             torch_weights=_double(candidate.weights(visit.torch_path)) if visit.kind != "plain" else {},
@@ -51,12 +51,15 @@ def name_input(candidate: Candidate, visit: _Visit, row: Row, x: NDArray, refere
     """Attach a cause to a leaf call whose input diverges: what lies between the layers, or their order."""
     ours = _as_reference(visit, np.asarray(x, np.float64), reference.ndim, visit.input_layouts[:1])
     exact = np.asarray(reference, np.float64)
-    found = _order(candidate, visit, ours, reference)
+    got, expected = _sources(candidate, ours, reference)
+    found = _order(visit, got, expected, ours, reference) if expected else []
     if not found:
         tolerance = 64 * UNIT_ROUNDOFF[candidate.dtype] * float(np.max(np.abs(exact), initial=0.0))
         found = chain_causes.explain(visit.facts["ops"], _starts(candidate, visit), exact, ours, tolerance)
     if not found:
         found = between(exact, ours, candidate.dtype)
+    if not found:
+        found = _order(visit, got, "something else", ours, reference)
     row.causes = [str(cause) for cause in found]
     row.cause_keys = [cause.key for cause in found]
 
@@ -74,7 +77,7 @@ def name_gradient(visit: _Visit, row: Row, gradient: NDArray, reference: NDArray
     candidate = visit.candidate
     x = np.asarray(candidate.store.array(visit.key, "input.0"), np.float64)
     weights = _double(candidate.weights(visit.torch_path)) if visit.kind != "plain" else {}
-    parts = hypotheses.parts_of(visit.facts["class"], visit.facts["settings"], x, weights)
+    parts = hypotheses.parts_of(hypotheses.known_class(visit.facts["bases"]), visit.facts["settings"], x, weights)
     tolerance = max(row.bound, 64 * UNIT_ROUNDOFF[candidate.dtype] * float(np.max(np.abs(reference), initial=0.0)))
     if parts is None:
         return
@@ -98,8 +101,8 @@ def between(reference: NDArray, ours: NDArray, dtype: str) -> list[Cause]:
     return causes.explain(Case("", {}, unknown, empty, empty, reference, ours, None, dtype))
 
 
-def _order(candidate: Candidate, visit: _Visit, ours: NDArray, reference: NDArray) -> list[Cause]:
-    """Whether the input is another layer's output, bit for bit: then the layers are in another order."""
+def _sources(candidate: Candidate, ours: NDArray, reference: NDArray) -> tuple[str | None, str | None]:
+    """The layers whose outputs the two inputs are, bit for bit, as far as they are any layer's: Flax's, PyTorch's."""
     store = candidate.store
     expected = got = None
     for key in store.keys("forward-"):
@@ -108,10 +111,15 @@ def _order(candidate: Candidate, visit: _Visit, ours: NDArray, reference: NDArra
             expected = expected or store.facts(key)["path"]
         if output.shape == ours.shape and np.array_equal(output, ours):
             got = got or store.facts(key)["path"]
+    return got, expected
+
+
+def _order(visit: _Visit, got: str | None, expected: str, ours: NDArray, reference: NDArray) -> list[Cause]:
+    """The input is another layer's output than the reference's: then the layers are in another order."""
     if got is None or got == expected:
         return []
     before = float(np.max(np.abs(ours - reference))) if ours.shape == reference.shape else float("inf")
-    text = f"{visit.path} works on the output of {got}, in PyTorch on that of {expected or 'something else'}"
+    text = f"{visit.path} works on the output of {got}, in PyTorch on that of {expected}"
     return [Cause("order", "between", f"the layers are in another order: {text}", before, 0.0)]
 
 

@@ -45,8 +45,8 @@ def render(report: Report) -> str:
         "<h1>Parity of JAX and PyTorch</h1>",
         _verdict(report),
         "<h2>Error through the layers</h2>",
-        '<p class="note">Largest difference of each layer, and what its bound allows (grey); every layer gets the '
-        "reference's input. Above the grey line is a mismatch.</p>",
+        '<p class="note">Difference of each layer at its worst element, and what the bound allows there (grey); every '
+        "layer gets the reference's input. Above the grey line is a mismatch.</p>",
         *(f"<h3>{html.escape(m)}</h3>{_chart([r for r in report.rows if r.model == m])}" for m in models),
         _heat_map(report),
         "<h2>All comparisons</h2>",

@@ -18,6 +18,11 @@ from parity import numpy_ops as ops
 
 Parts = dict[str, Any]
 
+_KNOWN = {
+    "Conv2d", "CeilConv2d", "LocalConv2d", "Linear", "MaxPool2d", "AvgPool2d", "ClippedAvgPool2d", "AdaptiveAvgPool2d",
+    "LocalResponseNorm", "SpatialResponseNorm", "ReLU", "Dropout",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Mistake:
@@ -32,6 +37,11 @@ class Mistake:
     key: str
     text: str
     apply: Callable[[Parts], Parts | None]
+
+
+def known_class(bases: list[str]) -> str:
+    """The first of a class and its bases, by name, that `parts_of` may know; the class itself if none."""
+    return next((name for name in bases if name in _KNOWN), bases[0])
 
 
 def parts_of(class_name: str, settings: dict[str, Any], x: NDArray, weights: dict[str, NDArray]) -> Parts | None:
@@ -75,8 +85,12 @@ def parts_of(class_name: str, settings: dict[str, Any], x: NDArray, weights: dic
 
 
 def compute(parts: Parts) -> NDArray:
-    """The result that these parts lead to."""
-    p = parts
+    """The result that these parts lead to; a mistake may well lead to infinities."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return _computed(parts)
+
+
+def _computed(p: Parts) -> NDArray:
     x = p["x"]
     match p["op"]:
         case "conv":
@@ -136,8 +150,13 @@ def _bias(parts: Parts) -> Iterator[Mistake]:
     if parts["bias"] is None:
         return
     yield _set("bias_missing", "the bias is not added", bias=None)
-    yield Mistake("bias_sign", "the bias is subtracted", lambda p: p | {"bias": -p["bias"]})
-    yield Mistake("bias_twice", "the bias is added twice", lambda p: p | {"bias": 2 * p["bias"]})
+    yield _scaled_bias("bias_sign", "the bias is subtracted", -1)
+    yield _scaled_bias("bias_twice", "the bias is added twice", 2)
+
+
+def _scaled_bias(key: str, text: str, factor: int) -> Mistake:
+    # Another mistake may have left the bias out before.
+    return Mistake(key, text, lambda p: None if p["bias"] is None else p | {"bias": factor * p["bias"]})
 
 
 def _conv(parts: Parts) -> Iterator[Mistake]:
@@ -259,6 +278,12 @@ def _mirrored(p: Parts) -> Parts:
     return p | {"pads": tuple(pads), "ceil": False}
 
 
+def _exchanged(p: Parts, *names: str) -> Parts | None:
+    if any(p[name] is None for name in names):
+        return None
+    return p | {name: p[name].swapaxes(0, 1) for name in names}
+
+
 def _local_conv(parts: Parts) -> Iterator[Mistake]:
     height, width = parts["weight"].shape[:2]
     yield _weight("kernel_hw_exchanged", "height and width of the kernels are exchanged", lambda w, p: w.swapaxes(4, 5))
@@ -267,9 +292,9 @@ def _local_conv(parts: Parts) -> Iterator[Mistake]:
     )
     if height == width:
         text = "rows and columns of the positions are exchanged, in the biases too"
-        yield Mistake("positions_exchanged", text, lambda p: p | {n: p[n].swapaxes(0, 1) for n in ("weight", "bias")})
+        yield Mistake("positions_exchanged", text, lambda p: _exchanged(p, "weight", "bias"))
         text = "rows and columns of the biases' positions are exchanged"
-        yield Mistake("bias_positions_exchanged", text, lambda p: p | {"bias": p["bias"].swapaxes(0, 1)})
+        yield Mistake("bias_positions_exchanged", text, lambda p: _exchanged(p, "bias"))
     yield _weight("kernel_flipped", "the kernels are flipped", lambda w, p: w[..., ::-1, ::-1])
     yield _weight("positions_flipped", "the positions are flipped", lambda w, p: w[::-1, ::-1])
     yield _weight("kernel_io_exchanged", "input and output channels are exchanged", lambda w, p: w.swapaxes(2, 3))

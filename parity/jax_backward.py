@@ -27,7 +27,7 @@ def run(candidate: Candidate, inputs: tuple[NDArray, ...]) -> list[Row]:
     backwards = {key: key.replace("forward", "backward") for key in candidate.visited}
     known = set(candidate.store.keys("backward-"))
     for key in sorted(backwards, reverse=True):
-        if backwards[key] in known:
+        if backwards[key] in known and candidate.visited[key].comparable:
             _leaf(candidate, candidate.visited[key], backwards[key])
     _glue(candidate, inputs)
     total = len(candidate.records)

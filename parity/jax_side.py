@@ -14,10 +14,11 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+from flax.errors import FlaxError
 from numpy.typing import NDArray
 
 from alexnet_io.errors import UserError
-from parity import diagnosis, jax_leaves, layouts
+from parity import diagnosis, jax_leaves, layouts, shape_causes
 from parity.bounds import Bound, linear_bound, running_bound
 from parity.rows import Row, compare_arrays
 from parity.store import Store
@@ -121,7 +122,7 @@ class Candidate:
         if context.method_name != "__call__" or path not in self.pairs:
             return next_function(*args, **kwargs)
         flat, tree = jax.tree.flatten((args, kwargs))
-        xs = [x for x in flat if isinstance(x, (jax.Array, np.ndarray))]
+        xs = [x for x in flat if _is_input(x)]
         if any(isinstance(x, jax.core.Tracer) for x in xs):
             raise UserError(
                 f"{path} (Flax) runs inside scan, vmap, jit or remat, where its values can't be replaced: use the "
@@ -153,6 +154,11 @@ class Candidate:
             value = layout.to_flax(reference) if layout else reference
             bound = self.glue_bound("output", i, facts["depth"], layout)
             self.judge(row, np.asarray(result), value, bound)
+            if row.verdict == "mismatch" and layout is not None:
+                found = diagnosis.between(
+                    np.asarray(reference, np.float64), layout.to_torch(np.asarray(result, np.float64)), self.dtype
+                )
+                row.causes, row.cause_keys = [str(cause) for cause in found], [cause.key for cause in found]
 
     def judge(
         self,
@@ -224,6 +230,7 @@ class _Visit:
         self.input_layouts: list[layouts.Layout | None] = []
         self.output_layout: layouts.Layout | None = None
         self.allowed: NDArray | None = None  # the bound on the output, in PyTorch's layout
+        self.comparable = True  # whether the shapes allow a comparison of gradients
 
     def row(self, stage: str) -> Row:
         """An empty row of this call."""
@@ -244,7 +251,10 @@ class _Visit:
             c.judged.add(self.path)
             self._compare_weights(variables, layouts.weights_to_flax(self.kind, c.weights(self.torch_path), layout))
         self.check_dtypes(variables)
-        results = jax.tree.leaves(self.function()(variables, *forced))
+        try:
+            results = jax.tree.leaves(self.function()(variables, *forced))
+        except (ValueError, TypeError, FlaxError) as error:
+            return self._refused(error, variables, forced)
         first = len(c.rows)
         outputs = [self._output(i, y) for i, y in enumerate(results)]
         wrong = [row for row in c.rows[first - self.weight_rows :] if not row.equal]
@@ -256,17 +266,42 @@ class _Visit:
             )
         return outputs[0]
 
+    def _refused(self, error: Exception, variables: Any, forced: list[jax.Array]) -> jax.Array:
+        """The layer can't run on the reference's input with the reference's weights: that is a divergence."""
+        c = self.candidate
+        self.comparable = False
+        row = self.row("forward")
+        row.verdict, row.fraction = "shape", float("inf")
+        row.detail = f"Flax can't run it with PyTorch's weights: {str(error).splitlines()[0]}"
+        found = shape_causes.explain(self.kind, self._wanted(forced), _shapes(variables))
+        row.causes, row.cause_keys = [str(cause) for cause in found], [cause.key for cause in found]
+        c.rows.append(row)
+        reference = c.store.array(self.key, "output.0")
+        return c._array(layouts.Layout(moved=reference.ndim > 2).to_flax(reference))
+
+    def _wanted(self, forced: list[jax.Array]) -> dict[str, tuple[int, ...]]:
+        """Shapes of the variables that the Flax leaf would make for these inputs."""
+
+        def init(*inputs: jax.Array) -> Any:
+            args, kwargs = self._arguments(inputs)
+            return self.module.init({"params": jax.random.key(0), "dropout": jax.random.key(1)}, *args, **kwargs)
+
+        return _shapes(jax.eval_shape(init, *forced))
+
+    def _arguments(self, inputs: tuple[jax.Array, ...]) -> Any:
+        """Positional and named arguments of the leaf's call, with other inputs."""
+        tensors = iter(inputs)
+        return jax.tree.unflatten(self.tree, [next(tensors) if _is_input(t) else t for t in self.template])
+
     def function(self) -> Callable:
         """The leaf alone, compiled: f(variables, *inputs)."""
         compiled = self.candidate._compiled
-        static = [None if isinstance(t, (jax.Array, np.ndarray)) else t for t in self.template]
+        static = [None if hasattr(t, "dtype") else t for t in self.template]
         name = f"{self.path}/{static}"
         if name not in compiled:
 
             def call(variables: Any, *inputs: jax.Array) -> Any:
-                tensors = iter(inputs)
-                flat = [next(tensors) if isinstance(t, (jax.Array, np.ndarray)) else t for t in self.template]
-                args, kwargs = jax.tree.unflatten(self.tree, flat)
+                args, kwargs = self._arguments(inputs)
                 return self.module.apply(variables, *args, **kwargs)
 
             compiled[name] = jax.jit(call)
@@ -299,6 +334,7 @@ class _Visit:
         layout = layouts.align(reference, ours, tuple(map_shape) if map_shape else None)
         row = self.row("forward")
         if layout is None:
+            self.comparable = False
             guess = layouts.Layout(moved=reference.ndim > 2)
             self.output_layout = guess
             c.judge(row, ours, guess.to_flax(reference), None)
@@ -350,6 +386,16 @@ class _Visit:
                     f"{self.path}{jax.tree_util.keystr(path)} is {array.dtype}, the lane is {self.candidate.dtype}: "
                     f"convert the variables first"
                 )
+
+
+def _shapes(variables: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of a leaf's variables by name, whatever their collection."""
+    return {name: tuple(array.shape) for arrays in variables.values() for name, array in arrays.items()}
+
+
+def _is_input(x: Any) -> bool:
+    """Whether an argument of a leaf is one that the reference has too; masks (bool) are handed on as they are."""
+    return isinstance(x, (jax.Array, np.ndarray)) and x.dtype != bool
 
 
 def _order(key: str) -> int:

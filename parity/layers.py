@@ -21,7 +21,14 @@ BATCH = {"float64": 2, "float32": 4, "bfloat16": 4}
 
 
 def compare_pair(
-    pair: pairs.Pair, images: NDArray, *, gradients: bool = False, seed: int = 0, workspace: Path | None = None
+    pair: pairs.Pair,
+    images: NDArray,
+    *,
+    gradients: bool = False,
+    masks: dict[str, NDArray] | None = None,
+    seed: int = 0,
+    whole: bool = True,
+    workspace: Path | None = None,
 ) -> Report:
     """Compare both sides of one network.
 
@@ -29,17 +36,21 @@ def compare_pair(
         pair: both sides; the PyTorch module may carry forward and backward hooks' traces afterwards, no more.
         images: (batch, 3, height, width), float.
         gradients: compare backward passes too.
+        masks: dropout masks by layer, True where kept, as PyTorch's layers see them: compare in training mode.
         seed: of the cotangent.
+        whole: run both models from end to end as well.
         workspace: where captures go and stay; a temporary directory if None.
     """
     ours = comparison.to_flax(images)
-    leaves, _ = jax_leaves.structure(pair.flax_module, (comparison.cast(ours, pair.dtype),), {})
+    kwargs = pairs.training_arguments(pair, masks) if masks is not None else {}
+    leaves, _ = jax_leaves.structure(pair.flax_module, (comparison.cast(ours, pair.dtype),), kwargs)
     reference = torch_side.structure(pair.torch_module)
     chosen = matching.match(leaves, reference)
     directory = workspace or Path(tempfile.mkdtemp(prefix="parity-"))
     try:
         store = Store(directory)
         torch_side.pin_precision()
+        pair.torch_module.train(masks is not None)
         capture = torch_side.Capture(pair.torch_module, store, pair.dtype, set(chosen.values()))
         tensors = torch_side.as_tensors((images,), pair.dtype)
         if gradients:
@@ -47,10 +58,11 @@ def compare_pair(
         else:
             capture.forward(tensors)
         candidate = Candidate(
-            pair.flax_module, {}, chosen, {x["path"]: x["kind"] for x in leaves}, store, pair.dtype,
+            pair.flax_module, kwargs, chosen, {x["path"]: x["kind"] for x in leaves}, store, pair.dtype,
             torch_side.weights_reader(pair.torch_module), pair.variables, pair.name,
         )  # fmt: skip
-        return comparison.finish(candidate, (ours,), gradients, reference)
+        candidate.masks = masks or {}
+        return comparison.finish(candidate, (ours,), gradients, reference, whole=whole)
     finally:
         if workspace is None:
             shutil.rmtree(directory, ignore_errors=True)

@@ -14,9 +14,9 @@ def match(
 ) -> dict[str, str]:
     """Pair leaves with parameters, and those without where their names agree.
 
-    In this order: pairs that the caller gives; equal names (`features.0` equals `features_0` and `features/0`);
-    position, if what is left has the same kinds and shapes in the same order on both sides; kind and shape, where
-    only one leaf of each side has them. Anything else is a choice that only a person can make.
+    In this order: pairs that the caller gives; equal names and kinds (`features.0` equals `features_0` and
+    `features/0`); position, if what is left has the same kinds and shapes in the same order on both sides; kind and
+    shape, where only one leaf of each side has them. Anything else is a choice that only a person can make.
 
     Args:
         flax: leaves in order of execution: `path`, `kind`, `shapes` by Flax name.
@@ -43,7 +43,11 @@ def match(
         partner = names.get(_normalized(leaf["path"]))
         if leaf["path"] in pairs or partner is None or partner in taken:
             continue
-        if _signature_flax(leaf) == _signature_torch(torch_by_path[partner]):
+        # Shapes may differ: a wrong padding shows in the first fully connected layer's inputs, and is to be found
+        # where it is, not to be refused here.
+        # So may a bias that one side lacks.
+        (kind, names_here), (other, names_there) = _parts(leaf), _parts(torch_by_path[partner], torch=True)
+        if kind == other and {*names_here} ^ {*names_there} <= {"bias"}:
             pairs[leaf["path"]] = partner
             taken.add(partner)
     ours = [leaf for leaf in flax if leaf["shapes"] and leaf["path"] not in pairs]
@@ -53,7 +57,7 @@ def match(
 
 
 def _by_shape(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[str, str]:
-    if [_signature_flax(x) for x in ours] == [_signature_torch(x) for x in theirs]:
+    if len(ours) == len(theirs) and all(_fits(x, y) for x, y in zip(ours, theirs, strict=True)):
         return {x["path"]: y["path"] for x, y in zip(ours, theirs, strict=True)}
     groups: dict[tuple, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
     for leaf in ours:
@@ -75,6 +79,21 @@ def _by_shape(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[
             "Say which is which with mapping={'flax/path': 'torch.path', ...}."
         )
     return pairs
+
+
+def _fits(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
+    """Same kind and shapes; a dense layer's inputs may differ, since they follow the size of the map before it."""
+    if _signature_flax(ours) == _signature_torch(theirs):
+        return True
+    if ours["kind"] != "dense" or theirs["kind"] != "dense" or _parts(ours) != _parts(theirs, torch=True):
+        return False
+    return ours["shapes"]["kernel"][-1] == theirs["shapes"]["weight"][0]
+
+
+def _parts(leaf: dict[str, Any], torch: bool = False) -> tuple:
+    """Kind and names of parameters, in Flax's words."""
+    names = layouts.flax_shapes(leaf["kind"], leaf["shapes"]) if torch else leaf["shapes"]
+    return leaf["kind"], tuple(sorted(names))
 
 
 def _normalized(path: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from parity import jax_leaves, layouts, torch_leaves
 from parity.jax_side import DTYPES
 from parity.torch_side import DTYPES as TORCH_DTYPES
 from torch_ref import alexnet
-from torch_ref.layers import LocalConv2d
+from torch_ref.layers import Dropout, LocalConv2d
 
 torch_leaves.register_linear(LocalConv2d)
 
@@ -82,32 +82,26 @@ def build(
 
 
 def draw_weights(model: nn.Module, seed: int) -> dict[str, NDArray]:
-    """Weights and biases that make every mistake visible, float32 values that bfloat16 holds too.
+    """Weights and biases that make every mistake visible.
 
-    Kernels are uniform over 256 levels of He's deviation rounded to a power of two, so that activations keep
-    their scale through all layers; nothing is symmetric, and no bias is near zero.
+    Kernels are uniform over 65,536 levels of He's deviation, so that activations keep their scale through all
+    layers and no coarser format (TF32's 10 bits, say) holds the weights exactly; nothing is symmetric, and no bias
+    is near zero.
     """
     rng = np.random.default_rng(seed)
     state = {}
     for name, parameter in model.named_parameters():
         shape = tuple(parameter.shape)
         if name.endswith("bias"):
-            value = as_bfloat16(rng.uniform(0.1, 0.5, shape) * rng.choice([-1, 1], shape))
+            value = (rng.uniform(0.1, 0.5, shape) * rng.choice([-1, 1], shape)).astype(np.float32)
         else:
             fan_in = np.prod(shape[3:] if len(shape) == 6 else shape[1:])
-            step = 2.0 ** np.round(np.log2(np.sqrt(2 / fan_in) * np.sqrt(3) / 255))
-            # Odd numbers up to 255 fill bfloat16's eight bits; bytes are drawn 20 times faster than normals.
-            value = np.frombuffer(rng.bytes(int(np.prod(shape))), np.uint8).reshape(shape).astype(np.float32)
-            value *= 2
-            value -= 255
-            value *= np.float32(step)
+            # Bytes are drawn ten times faster than normals.
+            value = np.frombuffer(rng.bytes(2 * int(np.prod(shape))), np.uint16).reshape(shape).astype(np.float32)
+            value -= 32767.5
+            value *= np.float32(np.sqrt(2 / fan_in) * np.sqrt(3) / 32768)
         state[name] = value
     return state
-
-
-def as_bfloat16(values: NDArray) -> NDArray:
-    """float32 values rounded to what bfloat16 can hold, so that every lane starts from the same numbers."""
-    return np.asarray(values, np.float32).astype(jnp.bfloat16).astype(np.float32)
 
 
 def to_flax(model: nn.Module, state: dict[str, NDArray], image_size: tuple[int, int], dtype: str) -> dict[str, Any]:
@@ -145,7 +139,7 @@ def flattened_map(model: nn.Module, path: str, image_size: tuple[int, int]) -> l
 
 
 def images(pair: Pair, batch: int, seed: int = 0) -> NDArray:
-    """Random normalised images (batch, 3, height, width), float32 values that bfloat16 holds too.
+    """Random normalised images (batch, 3, height, width), float32.
 
     Every second image is 128 times brighter: response normalisation with alpha = 1e-4 hardly moves values of unit
     scale, and a wrong constant there would drown in rounding.
@@ -153,7 +147,7 @@ def images(pair: Pair, batch: int, seed: int = 0) -> NDArray:
     rng = np.random.default_rng([seed, 1])
     values = rng.standard_normal((batch, 3, *pair.image_size), np.float32)
     values[1::2] *= 128
-    return as_bfloat16(values)
+    return values
 
 
 def pictures(pair: Pair, folder: Path, batch: int) -> NDArray:
@@ -172,4 +166,59 @@ def pictures(pair: Pair, folder: Path, batch: int) -> NDArray:
     chosen = [paths[i * len(paths) // batch] for i in range(batch)]
     pixels = np.stack([decoding.resize_exact(decoding.read_rgb(p), pair.image_size) for p in chosen])
     mean, std = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
-    return as_bfloat16(((pixels / np.float32(255) - mean) / std).transpose(0, 3, 1, 2))
+    return ((pixels / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)
+
+
+def draw_masks(pair: Pair, batch: int, seed: int) -> dict[str, NDArray]:
+    """Dropout masks, True where kept, drawn once for both sides; of the shapes that PyTorch's layers see."""
+    rng = np.random.default_rng([seed, 2])
+    masks: dict[str, NDArray] = {}
+    width = 0
+    children = list(pair.torch_module.named_children())
+    for i, (name, module) in enumerate(children):
+        if isinstance(module, nn.Linear):
+            width = module.out_features
+        if isinstance(module, Dropout):
+            following = next((m for _, m in children[i:] if isinstance(m, nn.Linear)), None)
+            masks[name] = rng.random((batch, following.in_features if following else width)) >= module.rate
+    return masks
+
+
+def mask_to_flax(pair: Pair, name: str, mask: NDArray) -> NDArray:
+    """A dropout mask as Flax sees it: before the first fully connected layer PyTorch's map is flat, Flax's is not."""
+    names = [child for child, _ in pair.torch_module.named_children()]
+    first = next(n for n, m in pair.torch_module.named_children() if isinstance(m, nn.Linear))
+    if names.index(name) > names.index(first):
+        return mask
+    layout = flattened_map(pair.torch_module, first, pair.image_size)
+    assert layout is not None and layout.map_shape is not None
+    channels, *spatial = layout.map_shape
+    return layouts.Layout(map_shape=layout.map_shape, shape=(-1, *spatial, channels)).to_flax(mask)
+
+
+def training_arguments(pair: Pair, masks: dict[str, NDArray]) -> dict[str, Any]:
+    """Inject masks into the PyTorch side; returns the arguments that inject them into the Flax call."""
+    for name, module in pair.torch_module.named_modules():
+        if isinstance(module, Dropout):
+            module.mask = torch.from_numpy(masks[name]) if name in masks else None
+    ours = {name: jnp.asarray(mask_to_flax(pair, name, mask)) for name, mask in masks.items()}
+    return {"train": True, "dropout_masks": ours}
+
+
+def with_dropout_rate(pair: Pair, rate: float) -> Pair:
+    """The pair with another dropout rate on both sides: at 0.5, dropping and keeping look alike."""
+    for module in pair.torch_module.modules():
+        if isinstance(module, Dropout):
+            module.rate = rate
+    return replace(pair, flax_module=pair.flax_module.clone(dropout_rate=rate))
+
+
+def run_one_side(pair: Pair, images: NDArray, side: str) -> NDArray:
+    """Logits of one side alone, in evaluation mode."""
+    if side == "torch":
+        with torch.no_grad():
+            x = torch.from_numpy(images).to(TORCH_DTYPES[pair.dtype])
+            return pair.torch_module.eval()(x).double().numpy()
+    x = jnp.asarray(layouts.channels_last(images), DTYPES[pair.dtype])
+    # A function of its own each time: JAX would take the trace of another one that compares equal, without the patch.
+    return np.asarray(jax.jit(lambda v, x: pair.flax_module.apply(v, x))(pair.variables, x), np.float64)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_io.errors import UserError
 from parity.rows import Row
 
 SCHEMA = "parity-report/1"
@@ -78,6 +79,24 @@ class Report:
             "settings": self.settings,
             "layers": [row.as_json() for row in self.rows],
         }
+
+    @classmethod
+    def from_json(cls, plain: dict[str, Any]) -> Report:
+        """The report that `as_json` wrote; infinite numbers, which JSON can't hold, come back where they were null.
+
+        Raises:
+            UserError: another version of this program wrote it.
+        """
+        if plain.get("schema") != SCHEMA:
+            raise UserError(f"this report has schema {plain.get('schema')!r}, this program reads {SCHEMA!r}")
+        rows = []
+        for entry in plain["layers"]:
+            values = {**entry, "shape": tuple(entry["shape"])}
+            for name in ("max_error", "bound", "fraction", "largest"):
+                values[name] = float("inf") if entry[name] is None else entry[name]
+            values["index"] = None if entry["index"] is None else tuple(entry["index"])
+            rows.append(Row(**values))
+        return cls(rows, plain["not_exercised"], plain["settings"])
 
     def write_json(self, path: str | Path) -> None:
         """Write `as_json` to a file."""

@@ -29,9 +29,10 @@ class Row:
         dtype: of the lane.
         shape: of the compared array, in Flax's layout.
         n: roundings in a row that the bound allows for.
-        max_error: largest difference.
-        bound: what was allowed where the difference is the largest part of it.
-        fraction: that largest part; more than 1 is a mismatch. Infinite where nothing was allowed.
+        max_error: difference at the worst element: where it is the largest part of what is allowed there.
+        bound: what is allowed at that element.
+        fraction: max_error / bound; more than 1 is a mismatch. Infinite where nothing was allowed.
+        largest: largest difference of all elements, wherever it is allowed.
         ratio: RMSE of JAX over RMSE of PyTorch against float64, or None.
         verdict: `equal`, or what is wrong: `mismatch`, `ratio`, `shape`, `dtype`, `missing`, `not finite`.
         index: of the worst element, in Flax's layout.
@@ -53,6 +54,7 @@ class Row:
     max_error: float = 0.0
     bound: float = 0.0
     fraction: float = 0.0
+    largest: float = 0.0
     ratio: float | None = None
     verdict: str = EQUAL
     index: tuple[int, ...] | None = None
@@ -73,7 +75,7 @@ class Row:
     def as_json(self) -> dict[str, Any]:
         """Plain types only; infinite and undefined numbers become null, which JSON can hold."""
         plain = asdict(self)
-        for key in ("max_error", "bound", "fraction", "ratio", "jax", "torch"):
+        for key in ("max_error", "bound", "fraction", "largest", "ratio", "jax", "torch"):
             if plain[key] is not None and not np.isfinite(plain[key]):
                 plain[key] = None
         return plain
@@ -118,7 +120,7 @@ def compare_arrays(
         fraction = np.where(difference == 0, 0.0, difference / allowed)
     fraction = np.where(np.isnan(fraction), np.inf, fraction)
     worst = _worst(fraction, difference)
-    row.max_error = float(difference.max())
+    row.largest, row.max_error = float(difference.max()), float(difference[worst])
     row.fraction, row.bound = float(fraction[worst]), float(allowed[worst])
     row.index = tuple(int(i) for i in worst)
     row.jax, row.torch = float(a[worst]), float(b[worst])

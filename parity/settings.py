@@ -11,6 +11,7 @@ MODELS = (
     "single_column", "two_column", "cuda_convnet_2012", "caffe_alexnet", "caffenet", "one_weird_trick",
     "one_weird_trick_lrn", "cifar_18pct", "cifar_13pct", "cifar_11pct",
 )  # fmt: skip
+RECIPES = ("blog", "paper", "caffe", "torchvision", "cifar")
 DTYPES = ("float64", "float32", "bfloat16")
 
 
@@ -50,7 +51,87 @@ class Grads(Layers):
     """Compare every layer's gradients too: backward, each on the reference's cotangent."""
 
 
+@dataclass(frozen=True)
+class Train:
+    """Compare optimizers step by step, and whole training runs."""
+
+    model: str = setting("cifar_18pct", f"one of {', '.join(MODELS)}, or all")
+    recipe: str = setting("all", f"one of {', '.join(RECIPES)}, or all")
+    steps: int = setting(200, "of the float32 run that is held to the envelope; 0 leaves it out", minimum=0)
+    runs: int = setting(4, "reference runs started 1 ulp apart, beside the one that isn't", minimum=1)
+    batch: int = setting(4, "images a step", minimum=1)
+    image_size: int | None = setting(None, "side in pixels; the smallest that suits the network by default", minimum=1)
+    seed: int = setting(0, "of weights, images, labels and dropout masks", minimum=0)
+    json: str | None = setting(None, "write the report as JSON to this file")
+    html: str | None = setting(None, "write the report as one HTML page to this file")
+
+    def __post_init__(self) -> None:
+        check_model(self.model)
+        one_of("--recipe", self.recipe, (*RECIPES, "all"))
+
+
+@dataclass(frozen=True)
+class Data:
+    """Compare decoding, resizing, normalisation, augmentation and learning rates."""
+
+    images: str | None = setting(None, "folder of real pictures; without it decoding isn't exercised")
+    pictures: int = setting(16, "how many of them are read, spread over the folder", minimum=1)
+    seed: int = setting(0, "of made-up pixels and of crops, flips and colour noise", minimum=0)
+    json: str | None = setting(None, "write the report as JSON to this file")
+    html: str | None = setting(None, "write the report as one HTML page to this file")
+
+
+@dataclass(frozen=True)
+class Mutants:
+    """Plant known bugs, one at a time, and see whether the harness finds and names them."""
+
+    only: str | None = setting(None, "parts of mutants' names, separated by commas: only these run")
+    json: str | None = setting(None, "write the outcomes as JSON to this file")
+
+
+@dataclass(frozen=True)
+class Clean:
+    """Run the harness where there is no bug, over models, precisions, seeds and image sizes: does it cry wolf?"""
+
+    runs: int = setting(200, "how many; models turn fastest, then precisions, then gradients", minimum=1)
+    seed: int = setting(0, "of the first run; each has its own", minimum=0)
+    json: str | None = setting(None, "write the outcomes as JSON to this file")
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare any Flax Linen module with the PyTorch module it was ported from."""
+
+    flax: str | None = setting(None, "package.module:attribute of the Flax module, or of what makes it")
+    torch: str | None = setting(None, "package.module:attribute of the PyTorch module, or of what makes it")
+    shape: str | None = setting(None, "shape of a random input in PyTorch's layout, such as 2,3,32,32")
+    inputs: str | None = setting(None, ".npy or .npz file with the inputs in PyTorch's layout, instead of --shape")
+    dtype: str = setting("float64", "float64 decides correctness, float32 and bfloat16 compare precisions")
+    gradients: bool = setting(True, "compare backward passes too")
+    mapping: str | None = setting(None, "JSON file: Flax path to PyTorch path of layers that can't be paired otherwise")
+    jax_python: str | None = setting(None, "interpreter of the environment that holds JAX; this one by default")
+    torch_python: str | None = setting(None, "interpreter of the environment that holds PyTorch; this one by default")
+    seed: int = setting(0, "of weights, inputs and cotangents", minimum=0)
+    json: str | None = setting(None, "write the report as JSON to this file")
+    html: str | None = setting(None, "write the report as one HTML page to this file")
+    arrays: str | None = setting(None, "write both sides' arrays of the worst layer to this .npz file")
+
+    def __post_init__(self) -> None:
+        one_of("--dtype", self.dtype, DTYPES)
+        for name in ("flax", "torch"):
+            value = getattr(self, name)
+            if value is None or ":" not in value:
+                raise UserError(f"--{name} is needed, in the form package.module:attribute")
+        if (self.shape is None) == (self.inputs is None):
+            raise UserError("give the inputs with --shape N,C,H,W or with --inputs FILE, one of the two")
+
+
 COMMANDS = {
     "layers": "every layer, forward",
     "grads": "every layer, forward and backward",
+    "train": "optimizer steps and trajectories",
+    "data": "decoding, preprocessing, augmentation and learning rates",
+    "mutants": "planted bugs: does the harness find them?",
+    "clean": "no bugs, many seeds: does the harness cry wolf?",
+    "compare": "any Flax and PyTorch model, in one or two environments",
 }

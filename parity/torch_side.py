@@ -282,6 +282,7 @@ class _Call:
         return {
             "path": self.path,
             "class": type(self.module).__name__,
+            "bases": [base.__name__ for base in type(self.module).__mro__],
             "kind": torch_leaves.kind_of(self.module),
             "linear": self.linear,
             "n": self.n,

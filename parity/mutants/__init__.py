@@ -1,0 +1,1 @@
+"""How the harness itself is tested: realistic porting bugs, each planted into one side of a pair."""

@@ -1,0 +1,240 @@
+"""`parity mutants`: plant every bug, one at a time, and score what the harness says."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from parity import layers, pairs, trajectory
+from parity.mutants import data, dropout, gradients, kernels, norms, precision, steps, windows
+from parity.mutants.mutant import Mutant
+from parity.report import Report
+
+if TYPE_CHECKING:
+    from parity.mutants.doubles import PairOutcome
+
+SCHEMA = "parity-mutants/1"
+
+VERDICTS = KILLED, SURVIVED, EQUIVALENT, NOT_EXERCISED = "killed", "survived", "equivalent", "not_exercised"
+
+
+@dataclass
+class Outcome:
+    """What became of one mutant.
+
+    Attributes:
+        id: of the mutant; likewise number, title and side.
+        verdict: `killed`, `survived`, `equivalent` or `not_exercised`.
+        layer: named first by the harness; None if nothing was found.
+        stage: of that finding.
+        cause: named first, in words; likewise cause_key.
+        layer_right: whether it is a layer where the bug may be seen first.
+        cause_right: whether the cause is the planted bug.
+        detail: why it counts as equivalent, or what it needs.
+    """
+
+    id: str
+    number: int
+    title: str
+    side: str
+    verdict: str
+    layer: str | None = None
+    stage: str | None = None
+    cause: str | None = None
+    cause_key: str | None = None
+    layer_right: bool = False
+    cause_right: bool = False
+    detail: str = ""
+
+    @property
+    def line(self) -> str:
+        """The outcome in a line of a terminal."""
+        marks = f"{'layer' if self.layer_right else 'LAYER'} {'cause' if self.cause_right else 'CAUSE'}"
+        found = f"{self.layer} {self.stage}: {self.cause or 'no cause'}" if self.layer else self.detail
+        return f"{self.id:34} {self.verdict:13} {marks if self.verdict == KILLED else '':12} {found}"
+
+
+@dataclass
+class Score:
+    """The outcomes of a set of mutants, and of some of them planted two at a time."""
+
+    outcomes: list[Outcome]
+    pairs: list[PairOutcome] = field(default_factory=list)
+
+    def count(self, verdict: str) -> int:
+        """Mutants with that verdict."""
+        return Counter(o.verdict for o in self.outcomes)[verdict]
+
+    def share(self, what: str) -> float:
+        """Of the killed mutants, those of which the layer or the cause was named rightly."""
+        killed = [o for o in self.outcomes if o.verdict == KILLED]
+        return sum(getattr(o, what) for o in killed) / len(killed) if killed else 0.0
+
+    @property
+    def summary(self) -> str:
+        """The score in words."""
+        counts = ", ".join(f"{self.count(v)} {v.replace('_', ' ')}" for v in VERDICTS)
+        text = (
+            f"{len(self.outcomes)} mutants: {counts}; right layer first {self.share('layer_right'):.1%}, "
+            f"right cause first {self.share('cause_right'):.1%}"
+        )
+        if self.pairs:
+            layers, causes = (sum(getattr(p, what) for p in self.pairs) for what in ("layers_right", "causes_right"))
+            text += f"\n{len(self.pairs)} pairs of mutants: both layers named {layers} times, both causes {causes}"
+        return text
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every mutant that could be exercised was killed or is equivalent, and named well enough; else 1."""
+        return 0 if self.passed else 1
+
+    @property
+    def passed(self) -> bool:
+        """No mutant survived, the layer is right in 95% and the cause in 80%; of two at once both are named."""
+        named = all(pair.layers_right and pair.causes_right for pair in self.pairs)
+        killed = not self.count(SURVIVED) and self.share("layer_right") >= 0.95 and self.share("cause_right") >= 0.8
+        return killed and named
+
+    def as_json(self) -> dict[str, Any]:
+        """Counts, shares and all outcomes."""
+        return {
+            "schema": SCHEMA,
+            KILLED: self.count(KILLED),
+            SURVIVED: self.count(SURVIVED),
+            EQUIVALENT: self.count(EQUIVALENT),
+            NOT_EXERCISED: self.count(NOT_EXERCISED),
+            "layer_right": self.share("layer_right"),
+            "cause_right": self.share("cause_right"),
+            "mutants": [asdict(o) for o in self.outcomes],
+            "pairs": [asdict(p) for p in self.pairs],
+        }
+
+    def write_json(self, path: str | Path) -> None:
+        """Write `as_json` to a file."""
+        Path(path).write_text(json.dumps(self.as_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def all_mutants() -> list[Mutant]:
+    """Every mutant that is planted into a network."""
+    return [
+        *norms.norm_mutants(), *norms.order_mutants(), *kernels.kernel_mutants(), *windows.window_mutants(),
+        *dropout.dropout_mutants(), *kernels.channel_mutants(), *precision.precision_mutants(),
+        *gradients.gradient_mutants(),
+    ]  # fmt: skip
+
+
+def run(names: Iterable[str] = (), show: Callable[[Outcome], None] = lambda outcome: None) -> Score:
+    """Plant the mutants whose id holds one of the names, or all; score the harness.
+
+    Args:
+        names: parts of ids.
+        show: called with each outcome as soon as it is there.
+    """
+    wanted = tuple(names)
+    chosen = [m for m in all_mutants() if not wanted or any(name in m.id for name in wanted)]
+    # Neighbours share a network: building one costs more than comparing it.
+    chosen.sort(key=lambda m: (m.model, str(m.image_size), m.dtype, m.number))
+    outcomes: list[Outcome] = []
+    built: tuple[Any, pairs.Pair] | None = None
+    for mutant in chosen:
+        key = mutant.model, mutant.image_size, mutant.dtype, mutant.stage == "masks"
+        if built is None or built[0] != key:
+            built = None
+            gc.collect()
+            built = key, build(mutant)
+        outcomes.append(_one(mutant, built[1]))
+        show(outcomes[-1])
+    built = None
+    gc.collect()
+    for entry in steps.step_mutants():
+        if not wanted or any(name in entry[0] for name in wanted):
+            outcomes.append(_step(*entry))
+            show(outcomes[-1])
+    outcomes += _data(wanted, show)
+    return Score(sorted(outcomes, key=lambda o: (o.number, o.id)))
+
+
+def build(mutant: Mutant) -> pairs.Pair:
+    """The clean pair that a mutant is planted into."""
+    pair = pairs.build(mutant.model, dtype=mutant.dtype, classes=10, image_size=mutant.image_size, seed=mutant.number)
+    return pairs.with_dropout_rate(pair, 0.3) if mutant.stage == "masks" else pair
+
+
+def compare(mutant: Mutant, pair: pairs.Pair, planted: pairs.Pair) -> Report:
+    """The harness on a planted pair."""
+    batch = layers.BATCH[mutant.dtype]
+    images = np.asarray(pairs.images(pair, batch, mutant.number), np.float64)
+    masks = pairs.draw_masks(pair, batch, mutant.number) if mutant.stage == "masks" else None
+    return layers.compare_pair(planted, images, gradients=mutant.stage == "grads", masks=masks, whole=False)
+
+
+def _one(mutant: Mutant, pair: pairs.Pair) -> Outcome:
+    outcome = Outcome(mutant.id, mutant.number, mutant.title, mutant.side, SURVIVED)
+    if mutant.needs:
+        outcome.verdict, outcome.detail = NOT_EXERCISED, f"needs {mutant.needs}"
+        return outcome
+    with mutant.plant(pair) as planted:
+        report = compare(mutant, pair, planted)
+        gc.collect()
+        if report.equal:
+            outcome.detail = unchanged(mutant, pair, planted)
+            outcome.verdict = EQUIVALENT if outcome.detail else SURVIVED
+            return outcome
+    return _named(outcome, report, mutant.layers, mutant.causes)
+
+
+def _named(outcome: Outcome, report: Report, right: tuple[str, ...], causes: tuple[str, ...]) -> Outcome:
+    first = report.first_divergence
+    assert first is not None
+    outcome.verdict = KILLED
+    outcome.layer, outcome.stage = first.name, first.stage
+    outcome.cause = first.causes[0] if first.causes else None
+    outcome.cause_key = first.cause_keys[0] if first.cause_keys else None
+    outcome.layer_right = first.name in right
+    outcome.cause_right = outcome.cause_key in causes
+    return outcome
+
+
+def unchanged(mutant: Mutant, pair: pairs.Pair, planted: pairs.Pair) -> str:
+    """Why a mutant that was not seen is equivalent; empty if it isn't.
+
+    The mutated side alone is run beside itself without the mutant, on images of three scales: if every logit has
+    the same bits each time, there was nothing to see. The size of the maps decides for some bugs, the scale for
+    others.
+    """
+    for seed, scale in ((1, 1.0), (2, 1e-3), (3, 1e3)):
+        images = np.asarray(pairs.images(pair, 2, seed), np.float64) * scale
+        before, after = (pairs.run_one_side(p, images, mutant.side) for p in (pair, planted))
+        if not np.array_equal(before, after):
+            return ""
+    return "the mutated side gives the same bits as without the mutant, on images of three scales"
+
+
+def _step(name: str, number: int, title: str, side: str, recipe: str, right: Any, causes: Any, change: Any) -> Outcome:
+    model = "cifar_18pct"
+    torch_side, jax_side = trajectory.trainers(pairs.build(model, seed=number), recipe)
+    change(torch_side, jax_side)
+    fed = trajectory.material(jax_side.pair, 5, 4, 0.01, drop_after=3, seed=number)
+    report = Report(trajectory.optimizer_rows(torch_side, jax_side, fed, model, recipe))
+    outcome = Outcome(name, number, title, side, SURVIVED)
+    return outcome if report.equal else _named(outcome, report, right, causes)
+
+
+def _data(wanted: tuple[str, ...], show: Callable[[Outcome], None]) -> list[Outcome]:
+    """Mutants of preprocessing and schedules, see `parity.mutants.data`."""
+    outcomes = []
+    for name, number, title, side, right, causes, run_one in data.data_mutants():
+        if wanted and not any(part in name for part in wanted):
+            continue
+        report = run_one()
+        outcome = Outcome(name, number, title, side, SURVIVED)
+        outcomes.append(outcome if report.equal else _named(outcome, report, right, causes))
+        show(outcomes[-1])
+    return outcomes

@@ -1,0 +1,166 @@
+"""The tolerances themselves: derived figures, and the allowances they rest on, measured."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from alexnet_io.errors import UserError
+from parity import bounds
+from parity.bounds import Bound, error_ratio, gamma, linear_bound
+from parity.rounding import Operation, RunningError, register
+from parity.rounding_rules import ELEMENTARY, RULES
+from parity.rows import Row, compare_arrays
+
+
+def test_gamma_of_fc6_in_float64() -> None:
+    # parity.md: for fc6 (n = 9216) gamma is 1.0e-12.
+    assert gamma(9216, 2.0**-53) == pytest.approx(1.0e-12, rel=0.03)
+    assert gamma(2**60, 2.0**-53) == np.inf
+
+
+def test_lanes() -> None:
+    ones = np.ones(3)
+    assert linear_bound(9217, ones, "float64").allowed == pytest.approx(gamma(9217, 2.0**-53))
+    assert linear_bound(9217, ones, "float32").allowed == pytest.approx(2 * gamma(9218, 2.0**-24))
+    assert linear_bound(76, ones, "bfloat16").allowed == pytest.approx(2 * (gamma(77, 2.0**-24) + 2 * 2.0**-8))
+    # Fewer than 64 roundings don't average out: there the certain bound.
+    assert linear_bound(8, ones, "float64").allowed == pytest.approx(2 * gamma(8, 2.0**-53))
+    assert bounds.normwise_limit("float64") == pytest.approx(1e-11)
+
+
+def test_a_long_sum_stays_inside_lane_a_in_any_order(rng: np.random.Generator) -> None:
+    for n in (64, 363, 9217):
+        x = rng.normal(size=(200, n))
+        forward = np.cumsum(x, axis=1)[:, -1]
+        backward = np.cumsum(x[:, ::-1], axis=1)[:, -1]
+        allowed = linear_bound(n, np.abs(x).sum(1), "float64").allowed
+        assert (np.abs(forward - backward) <= allowed).all()
+
+
+def test_elementary_functions_stay_within_their_allowance() -> None:
+    """ELEMENTARY roundings are granted to both sides; here is what both take, in float32, against float64."""
+    x32 = np.concatenate([np.geomspace(1e-6, 80, 20_001), -np.geomspace(1e-6, 80, 20_001)]).astype(np.float32)
+    x = x32.astype(np.float64)
+    positive = x > 0
+    cases = {
+        "exp": (jnp.exp, torch.exp, np.exp, np.abs(x) < 80),
+        "log": (jnp.log, torch.log, np.log, positive & (np.abs(x - 1) > 1e-3)),
+        "tanh": (jnp.tanh, torch.tanh, np.tanh, np.ones_like(positive)),
+        "sqrt": (jnp.sqrt, torch.sqrt, np.sqrt, positive),
+        "rsqrt": (jax.lax.rsqrt, torch.rsqrt, lambda v: 1 / np.sqrt(v), positive),
+        "sigmoid": (jax.nn.sigmoid, torch.sigmoid, lambda v: 1 / (1 + np.exp(-v)), np.abs(x) < 80),
+        "pow": (lambda v: v**-0.75, lambda v: v**-0.75, lambda v: v**-0.75, positive),
+    }
+    for name, (ours, theirs, exact, used) in cases.items():
+        values = x32[used]
+        truth = exact(values.astype(np.float64))
+        unit = 2.0**-24 * np.abs(truth)
+        for side in (np.asarray(jax.jit(ours)(values)), theirs(torch.from_numpy(values)).numpy()):
+            assert np.max(np.abs(side - truth) / unit) <= ELEMENTARY, name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_running_error_covers_what_really_happens(dtype: torch.dtype) -> None:
+    """A chain of every sort of operation, in low precision and in float64: the difference is below the bound."""
+    generator = torch.Generator().manual_seed(0)
+    x = (torch.randn((4, 6, 9, 9), generator=generator) + 0.1).to(dtype)
+    w = torch.randn((6, 6), generator=generator).to(dtype)
+
+    def chain(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        y = F.relu(x) * 1.7 + x / 3
+        y = F.max_pool2d(F.avg_pool2d(y, 3, 2), 2, 1)
+        y = y * (1 + y.pow(2)).pow(-0.75)
+        y = torch.cat([y, torch.tanh(y)], dim=2).mean((2, 3))
+        y = F.layer_norm(y @ w, (6,))
+        return torch.log_softmax(y - y.sigmoid().sum(1, keepdim=True), -1)
+
+    mode = RunningError()
+    with mode:
+        got = chain(x, w)
+    error = mode.get(got).error
+    assert error is not None
+    assert mode.get(got).depth > 20
+    truth = chain(x.double(), w.double())
+    difference = (got.double() - truth).abs()
+    # First order in u: with bfloat16's 2^-8 and a chain of this length the second order shows, hence the factor.
+    slack = 1.02 if dtype == torch.float32 else 2.0
+    assert (difference <= slack * error).all()
+    assert (error < 2000 * float(torch.finfo(dtype).eps)).all()
+
+
+def test_moves_and_maxima_bring_no_error() -> None:
+    mode = RunningError()
+    x = torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    with mode:
+        y = F.max_pool2d(torch.relu(x).flip(2), 2).flatten(1)[:, ::2].t().contiguous()
+    assert mode.get(y).error is None
+
+
+def test_an_operation_without_a_rule_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.ones(3, dtype=torch.float64)
+    with pytest.raises(UserError, match="aten::lgamma"), RunningError():
+        torch.lgamma(x)
+    monkeypatch.setattr("parity.rounding_norms.RULES", dict(RULES))
+
+    def rule(op: Operation) -> tuple[torch.Tensor, int]:
+        return op.rounded, 1
+
+    register("lgamma", rule)
+    with RunningError() as mode:
+        y = torch.lgamma(x + 1.5)
+    assert mode.get(y).error is not None
+
+
+def test_gradients_carry_their_errors_backward() -> None:
+    x = torch.linspace(-1, 2, 24, dtype=torch.float32).reshape(2, 12).requires_grad_()
+    mode = RunningError()
+    with mode:
+        y = (torch.tanh(x) * x).sum()
+        (gradient,) = torch.autograd.grad(y, x)
+    error = mode.get(gradient).error
+    assert error is not None
+    exact = x.detach().double()
+    truth = torch.tanh(exact) + exact * (1 - torch.tanh(exact) ** 2)
+    assert ((gradient.double() - truth).abs() <= 1.02 * error).all()
+
+
+def test_ratio_says_something_only_where_errors_add_up(rng: np.random.Generator) -> None:
+    truth = rng.normal(size=1000)
+    noise = rng.normal(size=1000) * 1e-6
+    assert error_ratio(truth + noise, truth + noise, truth, "float32").ok
+    assert not error_ratio(truth + 3 * noise, truth + noise, truth, "float32").ok
+    # Too good is a failure as well: one side computes in another precision.
+    assert not error_ratio(truth + noise / 3, truth + noise, truth, "float32").ok
+    exact = truth.astype(np.float32).astype(np.float64)
+    assert error_ratio(exact, truth, truth, "float32").ok
+    # A sum of 4096 terms, in sequence on one side and pairwise on the other, may differ by sqrt(4096 / 12).
+    assert error_ratio(truth + 8 * noise, truth + noise, truth, "float32", free_order=4096).ok
+    assert not error_ratio(truth + 1000 * noise, truth + noise, truth, "float32", free_order=4096).ok
+
+
+def test_rows_find_the_worst_element() -> None:
+    a, b = np.zeros((2, 3)), np.zeros((2, 3))
+    a[0, 1], a[1, 2] = 2.0, 1.0
+    allowed = np.full((2, 3), 10.0)
+    allowed[1, 2] = 0.5
+    row = compare_arrays(Row("m", "x", "x", "forward", "float64"), a, b, Bound(3, allowed))
+    assert (row.index, row.fraction, row.max_error, row.bound, row.largest) == ((1, 2), 2.0, 1.0, 0.5, 2.0)
+    assert row.verdict == "mismatch"
+
+
+@pytest.mark.parametrize(("jax_value", "torch_value", "verdict"), [
+    (np.nan, 1.0, "mismatch"), (1.0, np.nan, "mismatch"), (np.nan, np.nan, "not finite"),
+    (np.inf, 1.0, "mismatch"), (np.inf, np.inf, "not finite"), (-0.0, 0.0, "equal"),
+])  # fmt: skip
+def test_what_is_not_a_number_never_passes(jax_value: float, torch_value: float, verdict: str) -> None:
+    row = Row("m", "x", "x", "forward", "float64")
+    compare_arrays(row, np.array([0.0, jax_value]), np.array([0.0, torch_value]), Bound(1, np.ones(2)))
+    assert row.verdict == verdict
+
+
+def test_shapes_that_differ_are_a_verdict() -> None:
+    row = compare_arrays(Row("m", "x", "x", "forward", "float64"), np.zeros(3), np.zeros(4), None)
+    assert row.verdict == "shape"

@@ -1,0 +1,88 @@
+"""Optimizers, trajectories, preprocessing and schedules: clean on both sides."""
+
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from parity import data, pairs, trajectory
+from parity.settings import RECIPES
+from parity.trainers import JaxTrainer
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_optimizers_agree_across_a_drop_of_the_learning_rate(recipe: str) -> None:
+    sides = trajectory.trainers(pairs.build("cifar_18pct"), recipe)
+    fed = trajectory.material(sides[1].pair, 4, 4, 0.01, drop_after=3)
+    assert fed.rates == [0.01, 0.01, 0.01, 0.001]
+    rows = trajectory.optimizer_rows(*sides, fed, "cifar_18pct", recipe)
+    assert all(row.equal for row in rows), str(trajectory.Report(rows))
+    slots = {"blog": {"exp_avg", "exp_avg_sq"}, "torchvision": {"momentum_buffer"}}.get(recipe, {"velocity"})
+    assert {row.name for row in rows} == {"loss", "gradients", "parameters", *slots}
+    assert max(row.max_error for row in rows if row.name in {"parameters", *slots}) <= 1e-13
+
+
+def test_ten_free_steps_with_dropout() -> None:
+    pair = pairs.build("caffe_alexnet", classes=10, image_size=71)
+    sides = trajectory.trainers(pair, "paper")
+    fed = trajectory.material(pair, 4, 2, 1e-3, drop_after=2)
+    assert set(fed.masks[0]) == {"drop6", "drop7"}
+    rows = trajectory.free_rows(*sides, fed, "caffe_alexnet", "paper")
+    assert all(row.equal for row in rows), str(trajectory.Report(rows))
+
+
+def test_a_float32_run_stays_inside_the_envelope() -> None:
+    def make() -> tuple:
+        return trajectory.trainers(pairs.build("cifar_18pct", dtype="float32"), "cifar")
+
+    fed = trajectory.material(make()[1].pair, 20, 4, 1e-3, drop_after=15)
+    rows, curves = trajectory.envelope_rows(make, fed, "cifar_18pct", "cifar", runs=2)
+    assert all(row.equal for row in rows), str(trajectory.Report(rows))
+    assert (curves["jax"] > 0).all()
+
+    def scaled() -> tuple:
+        torch_side, jax_side = make()
+        mean = jax_side.loss
+        jax_side.loss = lambda logits, labels: mean(logits, labels) * (1 + 1e-3)
+        return torch_side, jax_side
+
+    rows, _ = trajectory.envelope_rows(scaled, fed, "cifar_18pct", "cifar", runs=2)
+    assert not rows[-1].equal
+
+
+@pytest.mark.slow
+def test_two_hundred_float32_steps() -> None:
+    report = trajectory.run(["cifar_18pct"], ["cifar", "torchvision"], steps=200)
+    assert report.exit_code == 0, str(report)
+
+
+def test_weights_go_to_flax_and_back(rng: np.random.Generator) -> None:
+    pair = pairs.build("cifar_13pct")
+    trainer = JaxTrainer(pair, "cifar")
+    state = {name: rng.normal(size=tuple(p.shape)) for name, p in pair.torch_module.named_parameters()}
+    trainer.load(state)
+    for name, array in trainer.weights().items():
+        np.testing.assert_array_equal(array, state[name])
+    assert trainer.params["local3"]["kernel"].dtype == jnp.float64
+
+
+def test_inputs_and_learning_rates_agree(tmp_path: Path) -> None:
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (70, 90, 3), np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(rng.integers(0, 256, (90, 60, 3), np.uint8)).save(tmp_path / "b.jpg", quality=90)
+    report = data.run(tmp_path)
+    assert report.exit_code == 0, str(report)
+    assert {row.name for row in report.rows} == {"decode", "resize", "input", "learning rate"}
+    assert sum(row.name == "learning rate" for row in report.rows) == 5
+    # Without noise nothing but the last place may differ.
+    evaluation = [row for row in report.rows if row.name == "input" and row.stage.endswith("evaluation")]
+    assert max(row.fraction for row in evaluation) <= 1
+
+
+def test_decoding_without_pictures_counts_as_not_exercised() -> None:
+    report = data.run()
+    assert report.equal
+    assert report.exit_code == 3
