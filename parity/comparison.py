@@ -137,6 +137,7 @@ def finish(
         whole: run from end to end as well.
     """
     candidate.forward(inputs)
+    gradients, whole = gradients and candidate.failed is None, whole and candidate.failed is None
     if gradients:
         jax_backward.run(candidate, inputs)
     if whole and all(row.verdict not in ("shape", "missing") for row in candidate.rows):
@@ -229,6 +230,9 @@ def _normwise(candidate: Candidate, stage: str, pairs: list[tuple[NDArray, NDArr
 def not_exercised(candidate: Candidate, torch_leaves: list[dict[str, Any]]) -> list[str]:
     """What this comparison could not have noticed, in words."""
     found = []
+    if candidate.failed is not None:
+        place = candidate.failed["path"] or f"the code after {candidate.failed['after']}"
+        found.append(f"everything from {place} on, where PyTorch breaks down: {candidate.failed['message']}")
     paths = {path for path, _ in candidate.records}
     biased = [x["path"] for x in torch_leaves if "bias" in x["shapes"] and x["kind"] in ("conv", "dense", "local_conv")]
     zero = [path for path in biased if path in paths and not np.any(candidate.weights(path)["bias"])]

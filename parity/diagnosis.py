@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity import causes, chain_causes, gradient_causes, hypotheses, layouts
+from parity import causes, chain_causes, gradient_causes, hypotheses, layouts, precision_causes
 from parity.bounds import UNIT_ROUNDOFF
 from parity.causes import Case, Cause
 from parity.rows import Row
@@ -27,21 +27,20 @@ def name_forward(visit: _Visit, rows: list[Row], variables: dict[str, Any], flax
     """
     candidate, store = visit.candidate, visit.candidate.store
     reference = store.array(visit.key, "output.0")
-    found = causes.explain(
-        Case(
-            class_name=hypotheses.known_class(visit.facts["bases"]),
-            settings=visit.facts["settings"],
-            x=np.asarray(store.array(visit.key, "input.0"), np.float64),
-            torch_weights=_double(candidate.weights(visit.torch_path)) if visit.kind != "plain" else {},
-            flax_weights=_double(flax_weights(visit, variables)),
-            torch_y=np.asarray(reference, np.float64),
-            flax_y=_as_reference(visit, flax_y, reference.ndim),
-            allowed=visit.allowed,
-            dtype=candidate.dtype,
-            map_shape=_map_shape(visit),
-            mask=candidate.dropout_mask(visit.torch_path),
-        )
+    case = Case(
+        class_name=hypotheses.known_class(visit.facts["bases"]),
+        settings=visit.facts["settings"],
+        x=np.asarray(store.array(visit.key, "input.0"), np.float64),
+        torch_weights=_double(candidate.weights(visit.torch_path)) if visit.kind != "plain" else {},
+        flax_weights=_double(flax_weights(visit, variables)),
+        torch_y=np.asarray(reference, np.float64),
+        flax_y=_as_reference(visit, flax_y, reference.ndim),
+        allowed=visit.allowed,
+        dtype=candidate.dtype,
+        map_shape=_map_shape(visit),
+        mask=candidate.dropout_mask(visit.torch_path),
     )
+    found = causes.explain(case) or precision_causes.explain(case)
     for row in rows:
         row.causes = [str(cause) for cause in found]
         row.cause_keys = [cause.key for cause in found]

@@ -82,6 +82,8 @@ class Candidate:
         self.layouts: dict[str, list[layouts.Layout]] = {}
         self.rows: list[Row] = []
         self.records: dict[tuple[str, int], str] = {}
+        # Where the reference broke down, if it did: nothing behind that place can be compared.
+        self.failed: dict[str, Any] | None = store.facts("failed") if any(store.keys("failed")) else None
         counts: dict[str, int] = defaultdict(int)
         for key in store.keys("forward-"):
             path = store.facts(key)["path"]
@@ -100,8 +102,17 @@ class Candidate:
         arrays = tuple(self._array(x) for x in inputs)
         variables = self.given if self.given is not None else self.placeholders
         with nn.intercept_methods(self._intercept):
-            result = self.module.apply(variables, *arrays, **self.kwargs)
-        self._compare_outputs(jax.tree.leaves(result))
+            try:
+                result = self.module.apply(variables, *arrays, **self.kwargs)
+            except (TypeError, ValueError, FlaxError) as error:
+                # Behind the place where PyTorch broke down, maps of the wrong size break Flax as well.
+                if self.failed is None and isinstance(error, UserError):
+                    raise
+                if self.failed is None:
+                    raise UserError(f"the Flax module can't run: {str(error).splitlines()[0]}") from error
+                result = None
+        if self.failed is None:
+            self._compare_outputs(jax.tree.leaves(result))
         for (path, call), key in self.records.items():
             if key not in self.visited:
                 facts = self.store.facts(key)
@@ -132,6 +143,13 @@ class Candidate:
         self._calls[path] += 1
         torch_path = self.pairs[path]
         key = self.records.get((torch_path, call))
+        if key is None and self.failed is not None:
+            if torch_path == self.failed["path"] and not any(row.torch_name == torch_path for row in self.rows):
+                row = Row(self.model, path, torch_path, "forward", self.dtype, order=len(self.records))
+                row.verdict, row.fraction = "shape", float("inf")
+                row.detail = f"PyTorch can't run it: {self.failed['message']}"
+                self.rows.append(row)
+            return next_function(*args, **kwargs)
         if key is None:
             row = Row(self.model, path, torch_path, "forward", self.dtype, order=len(self.records) + 1)
             row.verdict, row.fraction = "missing", float("inf")

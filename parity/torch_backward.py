@@ -35,6 +35,8 @@ def run(capture: Capture, inputs: tuple[Tensor, ...], cotangents: list[NDArray] 
     inputs = tuple(x.requires_grad_() if x.is_floating_point() else x for x in inputs)
     with _spilled(capture):
         outputs = capture.forward(inputs, gradients=True)
+        if not outputs:
+            return
         drawn = [torch.from_numpy(c).to(y) for c, y in zip(cotangents or draw(outputs, seed), outputs, strict=True)]
         capture.store.put("output_cotangent", {f"cotangent.{i}": to_numpy(g) for i, g in enumerate(drawn)})
         with capture.mode:

@@ -104,8 +104,17 @@ class Capture:
                     raise UserError(f"{path}.{name} is {tensor.dtype}, the run is in {dtype}: convert the model first")
 
     def forward(self, inputs: tuple[Tensor, ...], *, gradients: bool = False) -> list[Tensor]:
-        """Run the model, writing a record for each call of a cut leaf and one named `output`."""
+        """Run the model, writing a record for each call of a cut leaf and one named `output`.
+
+        Returns:
+            The outputs; none if the model broke down on the way: then what was recorded until there stays, and a
+            record named `failed` says where and why.
+
+        Raises:
+            UserError: not even the first leaf ran.
+        """
         self._with_gradients = gradients
+        (self.store.directory / "failed.json").unlink(missing_ok=True)  # of an earlier run in a kept workspace
         self.store.put("given", {f"input.{i}": to_numpy(x) for i, x in enumerate(inputs)})
         handles = []
         for path, module in self.leaves.items():
@@ -114,12 +123,25 @@ class Capture:
         try:
             with torch.set_grad_enabled(gradients), self.mode:
                 result = self.model(*inputs, **self.kwargs)
+        except (RuntimeError, IndexError) as error:
+            self._failed(error)
+            return []
         finally:
             for handle in handles:
                 handle.remove()
         outputs = [t for t in tree_flatten(result)[0] if isinstance(t, Tensor)]
         self.store.put("output", self._named("input", outputs), ops=self._ops(), depth=self._depth(outputs))
         return outputs
+
+    def _failed(self, error: Exception) -> None:
+        """Maps of a wrong size, say, break a model far behind the mistake: what ran before can still be compared."""
+        message = str(error).splitlines()[0]
+        if self._open is not None:
+            self.calls.remove(self._open)
+        if not self.calls:
+            raise UserError(f"the PyTorch model can't run: {message}") from error
+        path = self._open.path if self._open is not None else None
+        self.store.put("failed", {}, path=path, after=self.calls[-1].path, message=message)
 
     def _named(self, prefix: str, tensors: list[Tensor]) -> dict[str, NDArray]:
         """Tensors and their error bounds, `prefix.0`, `glue.0` and so on."""

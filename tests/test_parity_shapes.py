@@ -101,3 +101,23 @@ def test_shapes_are_put_into_words() -> None:
     assert keys("other", {"scale": (4,)}, {"scale": (5,)}) == ["scale_shape"]
     text = str(shape_causes.explain("conv", conv | {"kernel": (3, 3, 2, 8)}, conv)[0])
     assert text == "each output sees 2 input channels in Flax, 4 in PyTorch: the numbers of groups differ"
+
+
+def test_a_model_that_breaks_down_is_compared_up_to_there() -> None:
+    """A wrong stride on PyTorch's side makes maps that its own fully connected layer can't take."""
+    original = Original()
+    original.conv1.stride = (2, 2)
+    x = np.random.default_rng(0).normal(size=(2, 3, 5, 6))
+    report = parity.compare(Port(), original, x)
+    first = report.first_divergence
+    assert first is not None
+    assert (first.name, first.cause_keys) == ("conv1", ["stride"])
+    assert {row.name for row in report.rows if row.stage == "forward"} == {"conv1", "conv2", "fc1"}
+    assert "PyTorch can't run it: mat1 and mat2" in str(report)
+    assert any("where PyTorch breaks down" in what for what in report.not_exercised)
+
+
+def test_a_model_that_cannot_run_at_all_is_refused_in_a_line() -> None:
+    x = np.random.default_rng(0).normal(size=(2, 4, 5, 6))
+    with pytest.raises(ValueError, match="the PyTorch model can't run: Given groups=1"):
+        parity.compare(Port(), Original(), x)
