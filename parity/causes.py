@@ -156,7 +156,7 @@ def _try(case: Case, made: list[Mistake], parts: Parts, observed: NDArray) -> fl
         return None
     try:
         prediction = hypotheses.compute(changed)
-    except ValueError:
+    except (ValueError, IndexError):
         return None  # the mistake can't be made on these shapes
     return case.explains(prediction, observed)
 

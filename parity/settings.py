@@ -58,7 +58,7 @@ class Train:
     model: str = setting("cifar_18pct", f"one of {', '.join(MODELS)}, or all")
     recipe: str = setting("all", f"one of {', '.join(RECIPES)}, or all")
     steps: int = setting(200, "of the float32 run that is held to the envelope; 0 leaves it out", minimum=0)
-    runs: int = setting(4, "reference runs started 1 ulp apart, beside the one that isn't", minimum=1)
+    runs: int = setting(5, "float32 runs of each framework, started 1 ulp apart; fewer than 4 prove little", minimum=4)
     batch: int = setting(4, "images a step", minimum=1)
     image_size: int | None = setting(None, "side in pixels; the smallest that suits the network by default", minimum=1)
     seed: int = setting(0, "of weights, images, labels and dropout masks", minimum=0)

@@ -6,6 +6,7 @@ Both get the same images, labels, dropout masks and learning rate, drawn elsewhe
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -33,6 +34,23 @@ Arrays = dict[str, NDArray]
 
 # Names of the optimizers' memories in both frameworks: JAX's state field, PyTorch's key.
 SLOTS = {"velocity": "velocity", "trace": "momentum_buffer", "mu": "exp_avg", "nu": "exp_avg_sq"}
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a run is fed: the same for both sides.
+
+    Attributes:
+        images: (steps, batch, 3, height, width).
+        labels: (steps, batch) int.
+        masks: one dictionary a step.
+        rates: learning rate of the weights for each step.
+    """
+
+    images: NDArray
+    labels: NDArray
+    masks: list[Arrays]
+    rates: list[float]
 
 
 class TorchTrainer:

@@ -1,28 +1,23 @@
 """`parity train`: optimizers step by step, training runs in float64, and float32 runs within their own chaos.
 
-Training is chaotic: two correct float32 runs part sooner or later, and no constant says by how much. So a float32
-run of JAX is held to an envelope: the largest distance, up to each step, between runs of the reference alone whose
-weights started one unit in the last place apart.
+What float32 may do is in `parity.envelope`.
 """
 
 from __future__ import annotations
 
 import gc
-import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from parity import optimizer_causes, pairs
 from parity.bounds import UNIT_ROUNDOFF, normwise_difference
 from parity.causes import Cause
+from parity.envelope import envelope_rows
 from parity.optimizer_causes import Rule, Step
 from parity.report import Report
 from parity.rows import Row
-from parity.trainers import Arrays, JaxTrainer, TorchTrainer
+from parity.trainers import Arrays, JaxTrainer, Material, TorchTrainer
 from torch_ref.recipes import recipe_for
 
 # The requirement for float64 (parity.md): optimizer steps to 1e-13, ten steps of training to 1e-10.
@@ -36,25 +31,6 @@ SMALL_SIZES = {
     "single_column": 67, "two_column": 71, "cuda_convnet_2012": 71, "caffe_alexnet": 71, "caffenet": 71,
     "one_weird_trick": 67, "one_weird_trick_lrn": 71,
 }  # fmt: skip
-
-Make = Callable[[], tuple[TorchTrainer, JaxTrainer]]
-
-
-@dataclass(frozen=True)
-class Material:
-    """What a run is fed: the same for both sides.
-
-    Attributes:
-        images: (steps, batch, 3, height, width).
-        labels: (steps, batch) int.
-        masks: one dictionary a step.
-        rates: learning rate of the weights for each step.
-    """
-
-    images: NDArray
-    labels: NDArray
-    masks: list[Arrays]
-    rates: list[float]
 
 
 def material(pair: pairs.Pair, steps: int, batch: int, rate: float, drop_after: int, seed: int = 0) -> Material:
@@ -183,60 +159,6 @@ def _scalar(model: str, name: str, stage: str, ours: float, theirs: float, dtype
     return _tree(model, name, stage, *arrays, dtype, step, STEP_LIMIT)
 
 
-def envelope_rows(make: Make, fed: Material, model: str, recipe: str, runs: int = 4) -> tuple[list[Row], Arrays]:
-    """A float32 run of JAX against the reference's own spread.
-
-    Args:
-        make: both trainers, fresh, with the same weights each time.
-        fed: what all runs are fed.
-        model: for the report; likewise recipe.
-        recipe: see `model`.
-        runs: reference runs with perturbed weights beside the one without.
-
-    Returns:
-        Rows at steps 1, 2, 5, 10, 20, 50, ... and the last, and the curves `jax` and `envelope` by step.
-    """
-    histories = [_history(make()[0], fed, perturbed=i) for i in range(runs + 1)]
-    candidate = _history(make()[1], fed, perturbed=0)
-    steps = len(fed.rates)
-    norms = [np.linalg.norm(w) for w in histories[0]]
-    pairwise = [
-        [float(np.linalg.norm(a[t] - b[t]) / norms[t]) for t in range(steps)]
-        for a, b in itertools.combinations(histories, 2)
-    ]
-    envelope = np.maximum.accumulate(np.max(pairwise, axis=0))
-    ours = np.array([np.linalg.norm(candidate[t] - histories[0][t]) / norms[t] for t in range(steps)])
-    rows = []
-    for step in sorted({1, 2, 5, 10, 20, 50, 100, 150, steps} & set(range(1, steps + 1))):
-        row = Row(model, "trajectory", "trajectory", f"{recipe} step {step}", "float32", order=step, kind="training")
-        row.max_error = row.largest = float(ours[step - 1])
-        row.bound = float(envelope[step - 1])
-        row.fraction = row.max_error / row.bound
-        inside = bool(np.all(ours[:step] <= envelope[:step]))
-        row.verdict = "equal" if inside else "mismatch"
-        row.detail = "" if inside else f"outside the spread of {runs + 1} reference runs started 1 ulp apart"
-        rows.append(row)
-    return rows, {"jax": ours, "envelope": envelope}
-
-
-def _history(trainer: Any, fed: Material, perturbed: int) -> list[NDArray]:
-    """All weights as one vector after every step; `perturbed` > 0 starts one ulp off, each weight up or down."""
-    if perturbed:
-        rng = np.random.default_rng([perturbed, 4])
-        with_noise = {}
-        for name, w in trainer.weights().items():
-            towards = np.where(rng.random(w.shape) < 0.5, -np.inf, np.inf).astype(w.dtype)
-            with_noise[name] = np.nextafter(w, towards)
-        trainer.load(with_noise)
-    kept = []
-    for step in range(len(fed.rates)):
-        _, gradients = trainer.gradients(fed.images[step], fed.labels[step], fed.masks[step])
-        trainer.update(gradients, fed.rates[step])
-        weights = trainer.weights()
-        kept.append(np.concatenate([weights[name].ravel() for name in sorted(weights)]))
-    return kept
-
-
 def trainers(pair: pairs.Pair, recipe: str) -> tuple[TorchTrainer, JaxTrainer]:
     """Both sides of a pair."""
     return TorchTrainer(pair, recipe), JaxTrainer(pair, recipe)
@@ -247,7 +169,7 @@ def run(
     recipes: list[str],
     *,
     steps: int = 200,
-    runs: int = 4,
+    runs: int = 5,
     batch: int = 4,
     image_size: int | None = None,
     seed: int = 0,
@@ -259,7 +181,7 @@ def run(
         models: ids of networks.
         recipes: names of recipes.
         steps: of the float32 run; none if 0.
-        runs: reference runs started 1 ulp apart, beside the one that isn't.
+        runs: of each framework, started one unit in the last place apart.
         batch: images a step.
         image_size: side in pixels; small sizes that suit the network if None.
         seed: of everything drawn.
@@ -283,9 +205,7 @@ def run(
             rows += free_rows(theirs, ours, material(pair, 10, batch, rate, 5, seed), model, recipe)
             if steps:
                 fed = material(pair, steps, batch, rate, steps * 3 // 4, seed)
-                found, curves = envelope_rows(lambda r=recipe: make("float32", r), fed, model, recipe, runs)
-                rows += found
-                merged.settings[f"{model} {recipe} last distance"] = f"{curves['jax'][-1]:.2e}"
+                rows += envelope_rows(lambda r=recipe: make("float32", r), fed, model, recipe, runs)
             show(Report(rows))
             merged.rows += rows
             del theirs, ours, pair

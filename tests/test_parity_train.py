@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from parity import data, pairs, trajectory
+from parity import data, envelope, pairs, trajectory
 from parity.settings import RECIPES
-from parity.trainers import JaxTrainer
+from parity.trainers import JaxTrainer, TorchTrainer
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -33,22 +33,33 @@ def test_ten_free_steps_with_dropout() -> None:
 
 
 def test_a_float32_run_stays_inside_the_envelope() -> None:
-    def make() -> tuple:
+    def make() -> tuple[TorchTrainer, JaxTrainer]:
         return trajectory.trainers(pairs.build("cifar_18pct", dtype="float32"), "cifar")
 
-    fed = trajectory.material(make()[1].pair, 20, 4, 1e-3, drop_after=15)
-    rows, curves = trajectory.envelope_rows(make, fed, "cifar_18pct", "cifar", runs=2)
+    fed = trajectory.material(make()[1].pair, 12, 4, 1e-3, drop_after=9)
+    rows = envelope.envelope_rows(make, fed, "cifar_18pct", "cifar", runs=4)
     assert all(row.equal for row in rows), str(trajectory.Report(rows))
-    assert (curves["jax"] > 0).all()
+    assert [row.stage for row in rows] == [f"cifar step {n}" for n in (1, 2, 5, 10, 12)]
+    assert all(row.max_error > 0 for row in rows)
 
-    def scaled() -> tuple:
+    def scaled() -> tuple[TorchTrainer, JaxTrainer]:
         torch_side, jax_side = make()
         mean = jax_side.loss
         jax_side.loss = lambda logits, labels: mean(logits, labels) * (1 + 1e-3)
         return torch_side, jax_side
 
-    rows, _ = trajectory.envelope_rows(scaled, fed, "cifar_18pct", "cifar", runs=2)
+    rows = envelope.envelope_rows(scaled, fed, "cifar_18pct", "cifar", runs=4)
     assert not rows[-1].equal
+
+
+def test_relabelling_runs_tells_chance_from_a_difference(rng: np.random.Generator) -> None:
+    alike = [rng.normal(size=50) for _ in range(10)]
+    assert envelope.relabelling_p(envelope.pairwise(alike), 5) > 0.05
+    apart = alike[:5] + [x + 3 for x in alike[5:]]
+    assert envelope.relabelling_p(envelope.pairwise(apart), 5) == envelope.smallest_p(5) == pytest.approx(2 / 252)
+    # One run that jumped far says nothing about its group.
+    jumped = [*alike[:9], alike[9] + 1000]
+    assert envelope.relabelling_p(envelope.pairwise(jumped), 5) > 0.05
 
 
 @pytest.mark.slow
