@@ -2,10 +2,10 @@
 
 Two correct float32 runs part sooner or later: a pre-activation near zero rounds to one side in one run and to the
 other in the next, and from there on the runs differ by far more than roundings. When that happens is chance, and no
-constant says by how much. So several runs of each framework start one unit in the last place apart, and:
+constant says by how much. So several runs start one unit in the last place apart, each once in either framework, and:
 
 1. the envelope at a step is the largest distance so far between two runs of the reference;
-2. a typical run of JAX (the median of its distances from the reference's runs) should lie inside;
+2. the distance between the frameworks (from the same start; the median of all starts) should lie inside;
 3. where it doesn't, chance must be ruled out: under the hypothesis that all runs behave alike, which of them are
    JAX's is a mere label. If no relabelling of the runs tells the two groups apart as well as the true labels do (an
    exact permutation test, p = 2/252 with five runs each), the frameworks train differently.
@@ -36,15 +36,15 @@ def envelope_rows(make: Make, fed: Material, model: str, recipe: str, runs: int 
         fed: what all runs are fed.
         model: for the report; likewise recipe.
         recipe: see `model`.
-        runs: of each framework, the reference's first one without a perturbation.
+        runs: starting points, the first without a perturbation; each framework runs from all.
 
     Returns:
-        A row for each checked step: the median distance of JAX's runs from the reference's, and the envelope.
+        A row for each checked step: the median distance of JAX's run from the reference's, and the envelope.
     """
     steps = len(fed.rates)
     checked = sorted({*CHECKED_STEPS, steps} & set(range(1, steps + 1)))
     reference = [_history(make()[0], fed, checked, perturbation=i) for i in range(runs)]
-    candidate = [_history(make()[1], fed, checked, perturbation=runs + i) for i in range(runs)]
+    candidate = [_history(make()[1], fed, checked, perturbation=i) for i in range(runs)]
     rows = []
     envelope = 0.0
     for place, step in enumerate(checked):
@@ -56,7 +56,7 @@ def envelope_rows(make: Make, fed: Material, model: str, recipe: str, runs: int 
 
 def _row(distances: NDArray, runs: int, envelope: float, step: int, stage: str, model: str) -> Row:
     row = Row(model, "trajectory", "trajectory", stage, "float32", order=step, kind="training")
-    row.max_error = row.largest = float(np.median(distances[:runs, runs:]))
+    row.max_error = row.largest = float(np.median(np.diagonal(distances[:runs, runs:])))
     row.bound, row.fraction = envelope, row.max_error / envelope
     if row.fraction > 1:
         p = relabelling_p(distances, runs)

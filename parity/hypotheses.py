@@ -239,7 +239,9 @@ def _geometry(parts: Parts) -> Iterator[Mistake]:
     for n, k, s in zip(parts["x"].shape[2:], kernel, stride, strict=True):
         total = max((-(-n // s) - 1) * s + k - n, 0)
         same.append((total // 2, total - total // 2))
-    yield _set("padding_same", f"padding is SAME {tuple(same)}, not {pads}", pads=tuple(same), ceil=False)
+    # With stride 1, SAME is padding by half the window, which is tried below.
+    if stride != (1, 1):
+        yield _set("padding_same", f"padding is SAME {tuple(same)}, not {pads}", pads=tuple(same), ceil=False)
     if parts.get("ceil"):
         yield Mistake("padding_side", "the implied zeros stand at the top and left", _mirrored)
     if "ceil" in parts:

@@ -47,11 +47,11 @@ class Report:
 
     @property
     def divergences(self) -> list[Row]:
-        """One row for each layer that diverges: the first of that layer."""
-        found: dict[tuple[str, str], Row] = {}
+        """What diverges: of each layer the first row of its own, and the first of the code around it."""
+        found: dict[tuple[str, str, bool], Row] = {}
         for row in self.rows:
             if not row.equal:
-                found.setdefault((row.model, row.name), row)
+                found.setdefault((row.model, row.name, row.stage in ("input", "cotangent")), row)
         return list(found.values())
 
     @property

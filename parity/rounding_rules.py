@@ -104,7 +104,7 @@ def _added(op: Operation) -> tuple[Any, int]:
 
 @_rule("mul")
 def _multiplied(op: Operation) -> tuple[Any, int]:
-    a, b = op.value(0), op.value(1)
+    a, b = (x.double() if isinstance(x, Tensor) else x for x in (op.value(0), op.value(1)))  # a mask is bool
     if not op.errors and _power_of_two(b):
         return None, 0
     roundings = 1 + _rounded_constant(b)

@@ -99,6 +99,15 @@ def test_moves_and_maxima_bring_no_error() -> None:
     assert mode.get(y).error is None
 
 
+def test_a_product_with_a_mask_of_truth_values_is_exact() -> None:
+    x, mask = torch.randn(5, 7), torch.rand(5, 7) < 0.5
+    with RunningError() as mode:
+        y = x * mask
+    error = mode.get(y).error
+    assert error is not None
+    assert (error <= 2.0**-24 * x.abs().double()).all()
+
+
 def test_an_operation_without_a_rule_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.ones(3, dtype=torch.float64)
     with pytest.raises(UserError, match="aten::lgamma"), RunningError():

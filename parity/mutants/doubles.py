@@ -18,7 +18,7 @@ PAIRS = (
     ("02-lrn-k-torch", "15-bias-missing-jax"),
     ("08-kernel-hw-torch", "13-fc-order-jax"),
     ("18-pool-size-jax", "40-channel-swapped-torch"),
-    ("37-stride-torch", "14-fc-transposed-jax"),
+    ("37-stride-jax", "14-fc-transposed-torch"),
     ("39-padding-jax", "41-scaled-jax"),
     ("43-bgr-jax", "42-one-weight-torch"),
     ("07-order-lrn-pool-jax", "11-groups-interleaved-jax"),

@@ -32,7 +32,8 @@ def patched(owner: Any, name: str, value: Any) -> Iterator[None]:
 
 def jax_rows(pair: Pair, change: Callable[[list[Any]], list[Any]]) -> Pair:
     """The pair with another table of layers in the JAX network."""
-    variant = VARIANTS[pair.name]
+    planted = pair.flax_module.variant
+    variant = VARIANTS[planted] if isinstance(planted, str) else planted  # another bug may be in it already
     changed = replace(variant, layers=tuple(change(list(variant.layers))))
     return replace(pair, flax_module=pair.flax_module.clone(variant=changed))
 
