@@ -76,6 +76,17 @@ class Processes:
 
 
 @contextmanager
+def said_once() -> Iterator[None]:
+    """Around what all processes find wrong alike: the first one says it, the others end without a word."""
+    try:
+        yield
+    except UserError:
+        if os.environ.get("RANK", "0") == "0":
+            raise
+        sys.exit(1)
+
+
+@contextmanager
 def processes(wanted: str, batch_size: int) -> Iterator[Processes]:
     """Join the other processes, if torchrun started several, and leave them at the end.
 
@@ -87,12 +98,13 @@ def processes(wanted: str, batch_size: int) -> Iterator[Processes]:
         UserError: devices that aren't there or need torchrun; a batch that can't be shared evenly.
     """
     count, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    device = _device(wanted, count, int(os.environ.get("LOCAL_RANK", "0")))
-    if batch_size % count:
-        raise UserError(
-            f"--batch-size {batch_size} can't be shared evenly by {count} processes: use a multiple of {count}, "
-            f"such as {-(-batch_size // count) * count}"
-        )
+    with said_once():
+        device = _device(wanted, count, int(os.environ.get("LOCAL_RANK", "0")))
+        if batch_size % count:
+            raise UserError(
+                f"--batch-size {batch_size} can't be shared evenly by {count} processes: use a multiple of {count}, "
+                f"such as {-(-batch_size // count) * count}"
+            )
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if count > 1:

@@ -11,10 +11,12 @@ def main() -> int:
     settings, given = parse_given(TrainSettings, PROGRAM)
     # Imported only now, so that --help and a misspelt flag answer without waiting for PyTorch.
     from torch_ref.completion import resolve
+    from torch_ref.processes import said_once
 
-    if settings.resume:
-        settings = _resumed(settings, given)
-    settings = resolve(settings)
+    with said_once():
+        if settings.resume:
+            settings = _resumed(settings, given)
+        settings = resolve(settings)
     if settings.print_config:
         print(as_yaml(settings), end="")
         return 0
