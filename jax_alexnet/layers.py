@@ -11,6 +11,7 @@ from alexnet_io.errors import UserError
 from jax_alexnet import variants as v
 from jax_alexnet.initialization import initializers
 from jax_alexnet.ops import convolution, lrn, pooling
+from jax_alexnet.ops.bias import add_bias
 from jax_alexnet.shapes import window_count
 
 
@@ -22,7 +23,7 @@ class _Weighted(nn.Module):
     param_dtype: jnp.dtype = jnp.float32
 
     def weights(self, x: Array, kernel_shape: tuple[int, ...], bias_shape: tuple[int, ...], fan_in: int):
-        """The kernel and bias cast to the dtype of `x`; their stored shapes must be those asked for."""
+        """The kernel cast to the dtype of `x`, and the bias as stored; their shapes must be those asked for."""
         if self.has_variable("params", "kernel"):
             stored = self.get_variable("params", "kernel").shape
             if stored != kernel_shape:
@@ -34,7 +35,7 @@ class _Weighted(nn.Module):
         kernel_init, bias_init = initializers(self.layer, self.weight_init, fan_in)  # type: ignore[arg-type]
         kernel = self.param("kernel", kernel_init, kernel_shape, self.param_dtype)
         bias = self.param("bias", bias_init, bias_shape, self.param_dtype)
-        return kernel.astype(x.dtype), bias.astype(x.dtype)
+        return kernel.astype(x.dtype), bias
 
 
 class Conv(_Weighted):
@@ -50,7 +51,7 @@ class Conv(_Weighted):
         shape = (row.window, row.window, inputs, row.features)
         kernel, bias = self.weights(x, shape, (row.features,), row.window**2 * inputs)
         out = convolution.conv(x, kernel, stride=row.stride, padding=row.padding, groups=row.groups, ceil=row.ceil)
-        return out + bias
+        return add_bias(out, bias)
 
 
 class LocalConv(_Weighted):
@@ -66,7 +67,7 @@ class LocalConv(_Weighted):
         place = tuple(window_count(n, row.window, 1, row.padding) for n in x.shape[1:3])
         shape = (*place, row.window, row.window, inputs, row.features)
         kernel, bias = self.weights(x, shape, (*place, row.features), row.window**2 * inputs)
-        return convolution.local_conv(x, kernel, padding=row.padding) + bias
+        return add_bias(convolution.local_conv(x, kernel, padding=row.padding), bias)
 
 
 class Dense(_Weighted):
@@ -80,7 +81,12 @@ class Dense(_Weighted):
         """Flatten (batch, ...) to (batch, inputs), multiply and add the bias."""
         inputs = prod(x.shape[1:])
         kernel, bias = self.weights(x, (inputs, self.features), (self.features,), inputs)
-        return x.reshape(x.shape[0], inputs) @ kernel + bias
+        out = x.reshape(x.shape[0], inputs) @ kernel
+        if self.layer.sum_over:
+            # Each device has multiplied its part of the inputs; it gets back the sums for its own images.
+            wide = out.astype(jnp.promote_types(out.dtype, jnp.float32))
+            out = jax.lax.psum_scatter(wide, self.layer.sum_over, scatter_dimension=0, tiled=True)
+        return add_bias(out, bias)
 
 
 class Dropout(nn.Module):
@@ -91,6 +97,7 @@ class Dropout(nn.Module):
     """
 
     rate: float
+    part_along: str | None = None
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool, mask: Array | None = None, first_example: Array | int = 0):
@@ -109,10 +116,26 @@ class Dropout(nn.Module):
             key = self.make_rng("dropout")
             places = first_example + jnp.arange(x.shape[0])
             keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(places)
-            mask = jax.vmap(lambda key: jax.random.bernoulli(key, keep, x.shape[1:]))(keys)
+            shape, axis = x.shape[1:], self.part_along
+            if axis:
+                shape = (*shape[:-1], shape[-1] * jax.lax.axis_size(axis))
+            mask = jax.vmap(lambda key: jax.random.bernoulli(key, keep, shape))(keys)
+            if axis:
+                # The mask of all units, as one device would draw it, and of that this device's part.
+                start = jax.lax.axis_index(axis) * x.shape[-1]
+                mask = jax.lax.dynamic_slice_in_dim(mask, start, x.shape[-1], -1)
         elif mask.shape != x.shape:
             raise UserError(f"the dropout mask has shape {mask.shape}; it must be that of the input, {x.shape}")
         return jnp.where(mask, x / keep, jnp.zeros((), x.dtype))
+
+
+def exchange(row: v.Exchange, x: Array, first_example: Array | int) -> tuple[Array, Array | int]:
+    """What a device holds after an exchange along `row.axis`, and the place of its first example in the batch."""
+    to = "invarying" if row.whole else "varying"
+    gathered = jax.lax.all_gather(x, row.axis, axis=0 if row.kind == "examples" else -1, tiled=True, to=to)
+    if row.kind == "examples":
+        first_example = first_example - jax.lax.axis_index(row.axis) * x.shape[0]
+    return gathered, first_example
 
 
 class Relu(nn.Module):

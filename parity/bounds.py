@@ -132,8 +132,8 @@ def error_ratio(
         reference: the other's.
         truth: the float64 result.
         dtype: of the lane.
-        free_order: terms of a sum that one side may well add in sequence and the other pairwise (gradients of
-            parameters, matrix products of fewer than four rows). Errors grow like sqrt(n) in sequence and like
+        free_order: terms of a sum that one side may well add in sequence and the other pairwise (gradients, matrix
+            products of fewer than four rows). Errors grow like sqrt(n) in sequence and like
             sqrt(log2 n) pairwise, so the range [0.5, 2] is wider by sqrt(n / log2(n)) on both ends; TF32 and
             bfloat16, 2^13 and 2^16 times coarser, still lie outside.
     """
