@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from alexnet_io.settings import parse
 from parity import settings
+from parity.speed import commands as speed_commands
 
 if TYPE_CHECKING:
     from parity.report import Report
@@ -20,13 +21,14 @@ def run(command: str, arguments: list[str]) -> int:
     classes = {
         "layers": settings.Layers, "grads": settings.Grads, "train": settings.Train, "data": settings.Data,
         "mutants": settings.Mutants, "clean": settings.Clean, "compare": settings.Compare,
+        "throughput": settings.Throughput, "profile": settings.Profile,
     }  # fmt: skip
     runners: dict[str, Callable[[Any], int]] = {
         "layers": _layers, "grads": _layers, "train": _train, "data": _data, "mutants": _mutants, "clean": _clean,
-        "compare": _compare,
+        "compare": _compare, "throughput": speed_commands.throughput, "profile": speed_commands.profile,
     }  # fmt: skip
     chosen = parse(classes[command], f"python -m parity {command}", arguments)
-    if command != "compare":  # its frameworks may be another environment's
+    if command not in ("compare", "throughput", "profile"):  # their frameworks may be another environment's
         start_frameworks()
     return runners[command](chosen)
 

@@ -16,7 +16,7 @@ from parity.rows import Row
 
 LIMIT_BYTES = 5_000_000
 
-_STYLE = """
+STYLE = """
 body{font:14px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;color:#1b1f24;background:#fff}
 h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}
 table{border-collapse:collapse;font-size:12.5px;font-variant-numeric:tabular-nums;width:100%}
@@ -54,7 +54,7 @@ def render(report: Report) -> str:
         f'<p class="note">{html.escape(", ".join(f"{k}: {v}" for k, v in report.settings.items()))}</p>',
     ]
     head = (
-        f'<meta charset="utf-8"><title>Parity: {"equal" if report.equal else "mismatch"}</title><style>{_STYLE}</style>'
+        f'<meta charset="utf-8"><title>Parity: {"equal" if report.equal else "mismatch"}</title><style>{STYLE}</style>'
     )
     page = f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
     return page if len(page.encode()) < LIMIT_BYTES else render(_shortened(report))

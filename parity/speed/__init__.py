@@ -1,0 +1,1 @@
+"""Throughput of both frameworks, measured so that the comparison can be trusted."""

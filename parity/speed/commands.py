@@ -1,0 +1,99 @@
+"""What `python -m parity throughput` and `profile` do, once their settings are parsed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alexnet_io.errors import UserError
+
+if TYPE_CHECKING:
+    from parity.settings import Profile, Throughput
+    from parity.speed.workload import Workload
+
+
+def throughput(chosen: Throughput) -> int:
+    """Measure, print the table, write the files; 1 if a row is void, else 0."""
+    from parity.speed import page
+    from parity.speed import throughput as measuring
+
+    plan = measuring.Plan(
+        rounds=chosen.rounds, warmup=chosen.warmup, block_seconds=chosen.block_seconds, pythons=_pythons(chosen),
+        say=lambda line: print(line, flush=True),
+    )  # fmt: skip
+    styles = ["plain", "tuned"] if chosen.style == "both" else [chosen.style]
+    base = _workload(chosen, chosen.mode)
+    counts = device_counts(chosen.devices)
+    result = measuring.run(base, counts, chosen.frameworks.split(","), styles, plan, check_layers=chosen.check_layers)
+    found = result.as_json()
+    print(f"\n{result.table()}")
+    if chosen.json:
+        Path(chosen.json).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        print(f"wrote {chosen.json}")
+    if chosen.html:
+        page.write(found, chosen.html)
+        print(f"wrote {chosen.html}")
+    return int(any(row["void"] for row in found["rows"]))
+
+
+def profile(chosen: Profile) -> int:
+    """Time every layer, print the table, write the file."""
+    from parity.speed import layer_profile
+
+    result = layer_profile.run(_workload(chosen, "train"), chosen.frameworks.split(","), _pythons(chosen))
+    print(layer_profile.table(result))
+    if chosen.json:
+        Path(chosen.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print(f"wrote {chosen.json}")
+    return 0
+
+
+def device_counts(words: str) -> list[int]:
+    """The numbers of devices that `--devices` names.
+
+    Raises:
+        UserError: not numbers from 1, or more than there are GPUs (a CPU can be divided at will).
+    """
+    there = _gpus()
+    if words == "all":
+        most = there or 1
+        return sorted({1 << i for i in range(most.bit_length()) if 1 << i <= most} | {most})
+    try:
+        counts = [int(word) for word in words.split(",")]
+    except ValueError:
+        counts = [0]
+    if min(counts) < 1:
+        raise UserError(f"--devices {words!r} is not all or numbers such as 1 or 1,2,4")
+    if there and max(counts) > there:
+        raise UserError(f"--devices {words} asks for {max(counts)} devices; this machine has {there} GPU(s)")
+    return sorted(set(counts))
+
+
+def _gpus() -> int:
+    import shutil
+    import subprocess
+
+    if not shutil.which("nvidia-smi"):
+        return 0
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return sum(line.startswith("GPU") for line in listed.stdout.splitlines())
+
+
+def _workload(chosen: Any, mode: str) -> Workload:
+    from jax_alexnet.variants import VARIANTS
+    from parity.speed.workload import Workload
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    size = chosen.image_size or VARIANTS[chosen.model].image_size
+    style = "tuned" if chosen.style == "both" else chosen.style
+    form = "nchw-eager" if style == "plain" else ""
+    return Workload(
+        "jax", style, chosen.model, size, chosen.batch_size, chosen.precision, mode,
+        threads=chosen.threads or cores, form=form,
+    )  # fmt: skip
+
+
+def _pythons(chosen: Any) -> dict[str, str | None]:
+    return {"jax": chosen.jax_python, "torch": chosen.torch_python}

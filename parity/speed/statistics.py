@@ -1,0 +1,50 @@
+"""What may be concluded from paired timings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+RESAMPLES = 4000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A median and the middle 95% of its bootstrap distribution."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.3g} [{self.low:.3g}, {self.high:.3g}]"
+
+
+def median_interval(values: ArrayLike, seed: int = 0) -> Interval:
+    """The median of independent values; the interval is a point if there is one value."""
+    sample = np.asarray(values, np.float64)
+    rng = np.random.default_rng(seed)
+    medians = np.median(sample[rng.integers(0, len(sample), (RESAMPLES, len(sample)))], axis=1)
+    low, high = np.percentile(medians, [2.5, 97.5])
+    return Interval(float(np.median(sample)), float(low), float(high))
+
+
+def ratio_interval(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> Interval:
+    """The median ratio of pairs measured one after the other, so that what both suffer from cancels."""
+    return median_interval(np.asarray(numerators, np.float64) / np.asarray(denominators, np.float64), seed)
+
+
+def alternation(rounds: int) -> list[tuple[int, int]]:
+    """The order of two rivals in each round: AB, BA, AB, ... so that a drift favours neither."""
+    return [(0, 1) if i % 2 == 0 else (1, 0) for i in range(rounds)]
+
+
+def verdict(ratio: Interval, first: str, second: str) -> str:
+    """The ratio of speeds in words: nobody wins while 1 lies inside the interval."""
+    if ratio.low > 1:
+        return f"{first} is {ratio.median:.2f} times as fast as {second}"
+    if ratio.high < 1:
+        return f"{second} is {1 / ratio.median:.2f} times as fast as {first}"
+    return f"no difference shown between {first} and {second}"

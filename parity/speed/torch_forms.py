@@ -1,0 +1,84 @@
+"""PyTorch's networks for timing: as users write them, and with every trick.
+
+Plain: `torch.nn.LocalResponseNorm` and `torch.nn.Dropout` in the reference's network, in NCHW or channels_last, eager
+or compiled. Tuned: channels_last, `torch.compile`, a fused optimizer, and LRN as shifted sums with reciprocal roots,
+whose backward pass the compiler fuses (PyTorch's own LRN is a 3-d average pool and a general power).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torch_ref import alexnet
+from torch_ref.layers import Dropout
+from torch_ref.lrn import LocalResponseNorm
+
+PLAIN_FORMS = ("nchw-eager", "channels_last-eager", "nchw-compiled", "channels_last-compiled")
+TUNED_FORM = "channels_last-compiled"
+
+
+class UsersNorm(nn.Module):
+    """`torch.nn.LocalResponseNorm`, one for each column; alpha is multiplied by the window where it isn't divided."""
+
+    def __init__(self, norm: LocalResponseNorm) -> None:
+        super().__init__()
+        alpha = norm.alpha if norm.divide_by_size else norm.alpha * norm.size
+        self.columns = norm.columns
+        self.norm = nn.LocalResponseNorm(norm.size, alpha, norm.beta, norm.k)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (N, C, H, W)."""
+        if self.columns == 1:
+            return self.norm(x)
+        return torch.cat([self.norm(part) for part in x.chunk(self.columns, dim=1)], dim=1)
+
+
+class ShiftedNorm(nn.Module):
+    """LRN as a sum of shifted squares; the power 3/4 as reciprocal roots."""
+
+    def __init__(self, norm: LocalResponseNorm) -> None:
+        super().__init__()
+        self.scale = norm.alpha / norm.size if norm.divide_by_size else norm.alpha
+        self.size, self.beta, self.k, self.columns = norm.size, norm.beta, norm.k, norm.columns
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (N, C, H, W)."""
+        batch, channels, height, width = x.shape
+        wide = x.float()
+        squares = (wide * wide).reshape(batch, self.columns, channels // self.columns, height, width)
+        before = self.size // 2
+        padded = F.pad(squares, (0, 0, 0, 0, before, self.size - 1 - before))
+        total = sum(padded[:, :, i : i + channels // self.columns] for i in range(self.size))
+        base = self.k + self.scale * total.reshape(x.shape)  # type: ignore[union-attr]
+        if self.beta == 0.75:
+            root = base.rsqrt()
+            return (wide * (root * root.sqrt())).to(x.dtype)
+        return (wide * base**-self.beta).to(x.dtype)
+
+
+def network(model: str, classes: int, image_size: int, style: str) -> nn.Module:
+    """The reference's network with the style's norms and PyTorch's own dropout."""
+    found = alexnet.build(model, classes, image_size)
+    for name, child in list(found.named_children()):
+        if isinstance(child, LocalResponseNorm):
+            setattr(found, name, UsersNorm(child) if style == "plain" else ShiftedNorm(child))
+        if isinstance(child, Dropout):
+            setattr(found, name, nn.Dropout(child.rate))
+    return found
+
+
+def arranged(module: nn.Module, form: str) -> tuple[nn.Module, Any]:
+    """The network in a form's memory layout, and the memory format of its input."""
+    layout = torch.channels_last if form.startswith("channels_last") else torch.contiguous_format
+    return module.to(memory_format=layout), layout  # type: ignore[call-overload]
+
+
+def compiled(module: Any, form: str, gpu: bool) -> Any:
+    """The network compiled, if the form says so."""
+    if not form.endswith("compiled"):
+        return module
+    return torch.compile(module, mode="max-autotune" if gpu else "default")

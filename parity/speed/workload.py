@@ -1,0 +1,73 @@
+"""What is timed, in plain data that travels to the processes that time it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from alexnet_io.errors import UserError
+
+FRAMEWORKS = ("jax", "torch")
+STYLES = ("plain", "tuned")
+MODES = ("train", "infer")
+PRECISIONS = ("float32", "tf32", "bfloat16")
+
+# The same update in every process: PyTorch's momentum with coupled weight decay.
+LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 5e-4
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One thing to time.
+
+    Attributes:
+        framework: `jax` or `torch`.
+        style: `plain`, as users write it, or `tuned`, with every trick.
+        model: id of the network.
+        image_size: side in pixels.
+        batch_size: images a step, over all devices.
+        precision: `float32`, `tf32` or `bfloat16` (float32 weights and optimizer).
+        mode: `train` (a whole step with optimizer) or `infer`.
+        devices: how many.
+        threads: CPU threads of all devices together.
+        form: of plain PyTorch: `nchw` or `channels_last`, `eager` or `compiled`, such as `nchw-eager`.
+    """
+
+    framework: str
+    style: str
+    model: str
+    image_size: int
+    batch_size: int
+    precision: str = "float32"
+    mode: str = "train"
+    devices: int = 1
+    threads: int = 1
+    form: str = ""
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.devices:
+            raise UserError(
+                f"--batch-size {self.batch_size} can't be shared evenly by {self.devices} devices: use a multiple"
+            )
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        return f"{self.framework} {self.style}" + (f" ({self.form})" if self.form else "")
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain types."""
+        return asdict(self)
+
+
+def arithmetic(model: str, image_size: int, mode: str) -> float:
+    """Floating-point operations an image: two a multiply-accumulate; training adds both gradients.
+
+    The gradient of the images themselves isn't needed, so conv1 counts twice, not three times.
+    """
+    from jax_alexnet.shapes import trace
+    from jax_alexnet.variants import VARIANTS
+
+    rows = [row for row in trace(VARIANTS[model], image_size) if row.macs]
+    total = sum(row.macs for row in rows)
+    return 2.0 * total if mode == "infer" else 2.0 * (3 * total - rows[0].macs)
