@@ -61,10 +61,13 @@ class AlexNet(nn.Module):
         x = images.astype(self.dtype)
         activations: dict[str, Array] = {}
         for row in variant.layers:
-            if isinstance(row, v.Dropout):
+            if isinstance(row, v.Exchange):
+                x, first_example = layers.exchange(row, x, first_example)
+            elif isinstance(row, v.Dropout):
                 rate = row.rate if self.dropout_rate is None else self.dropout_rate
                 mask = (dropout_masks or {}).get(row.name)
-                x = layers.Dropout(rate, name=row.name)(x, train=train, mask=mask, first_example=first_example)
+                dropout = layers.Dropout(rate, row.part_along, name=row.name)
+                x = dropout(x, train=train, mask=mask, first_example=first_example)
             else:
                 x = self._build(row, classes)(x)
             if capture:

@@ -1,4 +1,7 @@
-"""One training step and one evaluation step, pure functions compiled over a mesh of devices."""
+"""One training step and one evaluation step, pure functions compiled over a mesh of devices.
+
+How the devices share the work is a `Layout` of `jax_alexnet.parallel`.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,6 +17,9 @@ from jax.sharding import PartitionSpec as P
 from jax_alexnet import augment
 from jax_alexnet.devices import compiler_options
 from jax_alexnet.model import AlexNet
+from jax_alexnet.parallel import data
+from jax_alexnet.parallel.layout import Layout, batch_axes, batch_spec
+from jax_alexnet.variants import VARIANTS
 
 Tree = Any
 
@@ -47,65 +53,88 @@ def make_train_step(
     model: AlexNet,
     optimizer: optax.GradientTransformationExtraArgs,
     augmentation: augment.Augmentation,
-    mesh: Mesh,
+    where: Mesh | Layout,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Compiled (state, batch, learning_rate, key, statistics) -> (state, metrics).
 
-    The batch is split over the mesh's `data` axis; parameters and optimizer state are replicated. The gradient
-    is that of the mean loss over the batch's real examples, whatever their split: each device sums its examples'
-    shares, and one float32 reduction adds the sums. `key` is folded by the step; the state's buffers are donated.
+    `where` says how devices share the batch, the weights and the optimizer's state: a layout, or a mesh for data
+    parallelism over its axes. Whatever it is, the gradient is that of the mean loss over the batch's real examples:
+    each device sums its examples' shares, and one reduction in the parameters' dtype adds the sums. `key` is folded
+    by the step; the state's buffers are donated.
     """
-    several = mesh.size > 1
-
-    def summed(tree: Tree) -> Tree:
-        # XLA would carry out a reduction over one device as a copy of every gradient.
-        return jax.lax.psum(tree, "data") if several else tree
+    layout = _layout(where, model)
+    mesh, own_model = layout.mesh, model.clone(variant=layout.table)
+    # XLA would carry out a reduction over one device as a copy of every gradient.
+    axes = batch_axes(mesh) if mesh.size > 1 else ()
 
     def local_step(state: TrainState, batch: Batch, learning_rate: Array, key: Array, statistics: Tree):
         here = batch.images.shape[0]
-        first = jax.lax.axis_index("data") * here if several else 0
+        first = jax.lax.axis_index(axes) * here if axes else 0
         augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
         places = first + jnp.arange(here)
         draws = augment.draw(augment_key, places, augmentation, batch.images.shape[1:3])
         images = augment.apply(batch.images, draws, augmentation, statistics)
 
-        examples = summed(jnp.sum(batch.weights))
+        examples = jnp.sum(batch.weights)
+        examples = jax.lax.psum(examples, axes) if axes else examples
 
         def share_of_loss(params: Tree) -> tuple[Array, Metrics]:
-            logits = model.apply(
+            logits = own_model.apply(
                 {"params": params}, images, train=True, first_example=first, rngs={"dropout": dropout_key}
             )
             metrics = measure(logits, batch)
             # The batch's mean, not its sum: dividing here costs nothing, dividing the gradients a pass over them.
             return metrics.loss / examples.astype(metrics.loss.dtype), metrics
 
-        # Parameters marked as differing between devices keep autodiff from reducing by itself, layer by layer
-        # and in the compute dtype; the one sum below is in the parameters' own dtype.
-        params = state.params
-        if several:
-            params = jax.tree.map(lambda leaf: jax.lax.pcast(leaf, "data", to="varying"), params)
-        grads, metrics = summed(jax.grad(share_of_loss, has_aux=True)(params))
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params, learning_rate=learning_rate)
-        return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), metrics
+        params = layout.mark_varying(state.params)
+        grads, metrics = layout.reduced(*jax.grad(share_of_loss, has_aux=True)(params))
+        own = layout.own_part(state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, own, learning_rate=learning_rate)
+        params = layout.joined(optax.apply_updates(own, updates), state.params)
+        return TrainState(state.step + 1, params, opt_state), metrics
 
-    share = P("data") if several else P()
-    sharded = jax.shard_map(local_step, mesh=mesh, in_specs=(P(), share, P(), P(), P()), out_specs=(P(), P()))
+    specs = layout.specs(state_shapes(model, optimizer, augmentation.image_size))
+    sharded = jax.shard_map(
+        local_step, mesh=mesh, in_specs=(specs, batch_spec(mesh), P(), P(), P()), out_specs=(specs, P())
+    )
     options = compiler_options(mesh.devices.flat[0].platform)
     return jax.jit(sharded, donate_argnums=0, compiler_options=options)
 
 
+def state_shapes(model: AlexNet, optimizer: optax.GradientTransformationExtraArgs, image_size: int) -> TrainState:
+    """The shapes of a training state of the whole network, without allocating anything."""
+
+    def fresh() -> TrainState:
+        image = jnp.zeros((1, image_size, image_size, 3), model.dtype)
+        params = model.init(jax.random.key(0), image)["params"]
+        return TrainState(jnp.asarray(0, jnp.int32), params, optimizer.init(params))
+
+    return jax.eval_shape(fresh)
+
+
+def _layout(where: Mesh | Layout, model: AlexNet) -> Layout:
+    if isinstance(where, Layout):
+        return where
+    return data.over(VARIANTS[model.variant] if isinstance(model.variant, str) else model.variant, where)
+
+
 def make_eval_step(
-    model: AlexNet, augmentation: augment.Augmentation, mesh: Mesh
+    model: AlexNet, augmentation: augment.Augmentation, where: Mesh | Layout
 ) -> Callable[[Tree, Batch, Tree], tuple[Array, Array]]:
     """Compiled (params, batch, statistics) -> (logits (batch, classes) float32, loss of each example (batch,))."""
+    layout = _layout(where, model)
+    mesh, own_model = layout.mesh, model.clone(variant=layout.table)
 
     def local_step(params: Tree, batch: Batch, statistics: Tree) -> tuple[Array, Array]:
         images = augment.apply(batch.images, None, augmentation.for_evaluation, statistics)
-        logits = model.apply({"params": params}, images, train=False)
+        logits = own_model.apply({"params": params}, images, train=False)
         wide = _wide(logits)
         return wide, optax.softmax_cross_entropy_with_integer_labels(wide, batch.labels)
 
-    sharded = jax.shard_map(local_step, mesh=mesh, in_specs=(P(), P("data"), P()), out_specs=(P("data"), P("data")))
+    image = jax.ShapeDtypeStruct((1, augmentation.image_size, augmentation.image_size, 3), model.dtype)
+    specs = layout.specs(jax.eval_shape(model.init, jax.random.key(0), image)["params"])
+    rows = batch_spec(mesh)
+    sharded = jax.shard_map(local_step, mesh=mesh, in_specs=(specs, rows, P()), out_specs=(rows, rows))
     return jax.jit(sharded, compiler_options=compiler_options(mesh.devices.flat[0].platform))
 
 
@@ -139,6 +168,6 @@ def replicate(tree: Tree, mesh: Mesh) -> Tree:
 
 
 def split(batch: Batch, mesh: Mesh) -> Batch:
-    """`batch`, NumPy arrays of this process's rows, spread over the mesh's `data` axis."""
-    sharding = NamedSharding(mesh, P("data"))
+    """`batch`, NumPy arrays of this process's rows, spread over the devices that have different images."""
+    sharding = NamedSharding(mesh, batch_spec(mesh))
     return Batch(*(jax.make_array_from_process_local_data(sharding, leaf) for leaf in batch))

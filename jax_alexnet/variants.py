@@ -50,6 +50,7 @@ class Dense:
     features: int | None
     std: float | None = None
     bias: float = 0.0
+    sum_over: str | None = None  # the mesh axis whose devices have a part of the inputs each, in tables of `parallel`
 
 
 @dataclass(frozen=True)
@@ -108,9 +109,24 @@ class Dropout:
 
     name: str
     rate: float = 0.5
+    part_along: str | None = None  # the mesh axis whose devices have a part of the units each
 
 
-Layer = Conv | LocalConv | Dense | Relu | LRN | SpatialNorm | Pool | AdaptivePool | Dropout
+@dataclass(frozen=True)
+class Exchange:
+    """Devices give each other what they hold; only in the tables that `parallel` makes for one of several devices.
+
+    `channels` of the same images are joined, or all the group's `examples`. `whole` says that from here on the
+    devices along `axis` compute the same.
+    """
+
+    name: str
+    kind: Literal["channels", "examples"]
+    axis: str
+    whole: bool = False
+
+
+Layer = Conv | LocalConv | Dense | Relu | LRN | SpatialNorm | Pool | AdaptivePool | Dropout | Exchange
 
 
 @dataclass(frozen=True)
