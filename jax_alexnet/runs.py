@@ -67,26 +67,54 @@ def load_run(run: Path, *, which: str, devices: list[Any], precision: str | None
     model = make_model(settings, len(description["class_names"]), dtype)
     assert settings.image_size is not None
     shapes = jax.eval_shape(lambda: init_params(model, settings.image_size or 0, 0))
-    where = Path(run).resolve() / "checkpoints"
-    found = None
-    if which == "best":
-        found = checkpoint.restore_newest(where.with_name(BEST), {"params": shapes}, partial=True, read_only=True)
-    if found is None:  # none is the best before the first evaluation
-        found = checkpoint.restore_newest(where, {"params": shapes}, partial=True, read_only=True)
-    if found is None:
-        raise UserError(f"no checkpoint was finished in {where}: let the run go on with --resume --output {run}")
+    if description.get("framework") == "torch_ref":
+        params, step = _reference_weights(Path(run), which, settings, shapes)
+    else:
+        params, step = _restored(Path(run), which, {"params": shapes})
     augmentation = augment.Augmentation.of(settings)
     mesh = data_mesh(devices)
     return TrainedNetwork(
         settings=settings,
         class_names=list(description["class_names"]),
         model=model,
-        params=steps.replicate(found.state["params"], mesh),
+        params=steps.replicate(params, mesh),
         augmentation=augmentation,
         statistics=steps.replicate(_statistics(Path(run), augmentation), mesh),
         mesh=mesh,
-        step=found.step,
+        step=step,
     )
+
+
+def _restored(run: Path, which: str, template: dict[str, Any]) -> tuple[Any, int]:
+    """Weights of the best or newest checkpoint, and the steps they are after."""
+    where, found = run.resolve() / "checkpoints", None
+    if which == "best":
+        found = checkpoint.restore_newest(where.with_name(BEST), template, partial=True, read_only=True)
+    if found is None:  # none is the best before the first evaluation
+        found = checkpoint.restore_newest(where, template, partial=True, read_only=True)
+    if found is None:
+        raise UserError(f"no checkpoint was finished in {where}: let the run go on with --resume --output {run}")
+    return found.state["params"], found.step
+
+
+def _reference_weights(run: Path, which: str, settings: TrainSettings, shapes: Any) -> tuple[Any, int]:
+    """The same of a run of the PyTorch reference, whose best weights lie in a file that needs no PyTorch."""
+    path = run.resolve() / BEST / "weights.safetensors"
+    if which != "best":
+        raise UserError(
+            f"{printable(run)} is a run of torch_ref, whose newest checkpoint only PyTorch reads: use --checkpoint best"
+        )
+    if not path.exists():
+        raise UserError(
+            f"{printable(run)} has no best weights before its first evaluation: let it go on with python -m "
+            f"torch_ref.train --resume --output {printable(run)}"
+        )
+    from safetensors import safe_open
+
+    params, _ = weights.load(path, settings.model, settings.image_size)
+    with safe_open(path, framework="numpy") as file:
+        step = int((file.metadata() or {}).get("step", 0))
+    return jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), params, shapes), step
 
 
 def load_weights(

@@ -133,7 +133,7 @@ def test_help_and_a_misspelt_flag_answer_without_pytorch():
 def test_bad_usage_is_one_line(train, tmp_path, capsys, words, said):
     with pytest.raises(SystemExit) as end:
         run_command(lambda: train(*SMALL, *words, "--output", tmp_path / "run"))
-    assert end.value.code == 1
+    assert end.value.code == 2
     errors = capsys.readouterr().err.strip().splitlines()
     assert len(errors) == 1
     assert errors[0].startswith("error: ")

@@ -41,6 +41,7 @@ def resolve(settings: TrainSettings) -> TrainSettings:
         raise UserError(f"--span-columns is for two_column; {settings.model} has no such choice: leave the flag out")
     if settings.dropout and settings.model not in HAVE_DROPOUT:
         raise UserError(f"--dropout is for networks with dropout, which {settings.model} has not: leave the flag out")
+    _refuse_what_torchrun_decides(settings)
     settings = data_defaults(settings)
     name = settings.recipe or OWN_RECIPE[settings.model]
     values = _values(recipe_for(name, settings.model))
@@ -49,6 +50,16 @@ def resolve(settings: TrainSettings) -> TrainSettings:
     settings = fill(settings, stored_size=stored_size(settings, settings.image_size))
     schedule_of(settings)
     return settings
+
+
+def _refuse_what_torchrun_decides(settings: TrainSettings) -> None:
+    for name, usual in (("parallel", "data"), ("group_size", None), ("coordinator", None), ("num_processes", None),
+                        ("process_id", None)):  # fmt: skip
+        if getattr(settings, name, usual) != usual:
+            raise UserError(
+                f"--{name.replace('_', '-')} is for jax_alexnet.train; here every device has the whole network, and "
+                "torchrun starts and numbers the processes: leave the flag out"
+            )
 
 
 def _values(recipe: Recipe) -> dict[str, Any]:

@@ -1,0 +1,180 @@
+"""Everything a run needs before its first step, built from completed settings: data, network, optimizer."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from alexnet_io.batches import Batch, batches, steps_in_epoch
+from alexnet_io.image_statistics import training_statistics
+from alexnet_io.sources import DataSet, open_source
+from alexnet_io.train_settings import TrainSettings
+from torch_ref import augment
+from torch_ref.alexnet import build
+from torch_ref.completion import recipe_of, schedule_of
+from torch_ref.dropout_masks import DropoutMasks
+from torch_ref.initialization import initialize
+from torch_ref.network import Network
+from torch_ref.optim import build_optimizer
+from torch_ref.processes import Processes, set_precision
+from torch_ref.schedules import Plateau, Schedule, plateau
+
+STATISTICS = "statistics.safetensors"
+
+
+@dataclass
+class Setup:
+    """What training and its evaluations share.
+
+    Attributes:
+        settings: completed.
+        group: the run's processes.
+        data: the data set.
+        network: the bare network.
+        trained: the network, wrapped so that processes share their gradients.
+        optimizer: of the network's parameters.
+        masks: of its dropout.
+        schedule: of the learning rate.
+        plateau: the counter, where the schedule is one.
+        arrays: the normalisation's, as the run's directory keeps them.
+        statistics: the same on the device, and `zero`, whose dtype is the input's.
+    """
+
+    settings: TrainSettings
+    group: Processes
+    data: DataSet
+    network: nn.Module
+    trained: nn.Module
+    optimizer: Optimizer
+    masks: DropoutMasks
+    schedule: Schedule
+    plateau: ReduceLROnPlateau | None
+    arrays: dict[str, np.ndarray]
+    statistics: dict[str, Tensor]
+
+    @property
+    def batch_size(self) -> int:
+        """Examples in a step, over all processes."""
+        return self.settings.batch_size or 1
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that cover the training set, the short last one included."""
+        return steps_in_epoch(len(self.data.train), self.batch_size)
+
+    @property
+    def headline(self) -> str:
+        """What is about to run, in a line."""
+        settings, data, group = self.settings, self.data, self.group
+        parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        return (
+            f"{settings.model}, {parameters:,} parameters, recipe {settings.recipe}, {settings.precision}; "
+            f"{len(data.train):,} training and {len(data.test):,} test images in {len(data.class_names)} classes at "
+            f"{settings.image_size} pixels; batches of {self.batch_size} on {group.count} {group.device.type} device(s)"
+        )
+
+    def real_examples(self, step: int) -> int:
+        """Examples of the global batch of `step` that aren't there to fill it up."""
+        return min(self.batch_size, len(self.data.train) - step % self.steps_per_epoch * self.batch_size)
+
+    def order(self, step: int) -> Iterator[Batch]:
+        """This process's share of the batches that are left of the epoch in which `step` lies."""
+        return batches(
+            self.data.train,
+            batch_size=self.batch_size,
+            seed=self.settings.seed,
+            epoch=step // self.steps_per_epoch,
+            shuffle=True,
+            start_step=step % self.steps_per_epoch,
+            process_index=self.group.rank,
+            process_count=self.group.count,
+            loader="threads",
+        )
+
+    def save_statistics(self, directory: Path) -> None:
+        """Keep the normalisation's arrays with the run, so that evaluation sees the same input."""
+        from safetensors.numpy import save_file
+
+        if self.arrays:
+            save_file(self.arrays, directory / STATISTICS)
+
+
+def prepare(settings: TrainSettings, group: Processes) -> Setup:
+    """Open the data and build the network.
+
+    Raises:
+        UserError: an image size the network can't take, data that can't be used; in all processes alike.
+    """
+    dtype = set_precision(settings.precision)
+
+    def open_and_measure() -> tuple[DataSet, dict[str, np.ndarray]]:
+        data = _open_data(settings)
+        needed = augment.needs_statistics(settings)
+        return data, augment.statistics_for(
+            settings, training_statistics(data.train, _say_now_and_then()) if needed else None
+        )
+
+    def network_for(classes: int) -> Network:
+        return build(
+            settings.model, classes, settings.image_size, span_columns=settings.span_columns, dropout=settings.dropout
+        )
+
+    with torch.device("meta"):  # refuses an image size before data are read for it
+        network_for(2)
+    data, arrays = group.first_then_others(open_and_measure)
+    network = network_for(len(data.class_names))
+    initialize(network, settings.weight_init or "variant", seed=settings.seed)
+    network.to(group.device, dtype)
+    optimizer, schedule = build_optimizer(network, recipe_of(settings)), schedule_of(settings)
+    return Setup(
+        settings=settings,
+        group=group,
+        data=data,
+        network=network,
+        trained=group.mean_gradients_equal(network),
+        optimizer=optimizer,
+        masks=DropoutMasks(network, settings.seed),
+        schedule=schedule,
+        plateau=plateau(schedule, optimizer) if isinstance(schedule, Plateau) else None,
+        arrays=arrays,
+        statistics={
+            name: torch.from_numpy(value).to(group.device).to(dtype)
+            for name, value in {**arrays, "zero": np.zeros((), np.float32)}.items()
+        },
+    )
+
+
+def _open_data(settings: TrainSettings) -> DataSet:
+    data = open_source(
+        settings.data,
+        image_size=settings.stored_size,
+        data_dir=settings.data_dir,
+        cache_dir=settings.cache_dir,
+        holdout=settings.holdout,
+        download=settings.download,
+        seed=settings.seed,
+        max_bad=settings.max_bad_images,
+        progress=_say_now_and_then(),
+    )
+    for note in data.notes:
+        print(note, flush=True)
+    return data
+
+
+def _say_now_and_then(seconds: float = 5.0) -> Callable[[int, int, str], None]:
+    """A callback for long preparations: a line every few seconds, none for short ones."""
+    said = time.monotonic()
+
+    def say(done: int, total: int, what: str) -> None:
+        nonlocal said
+        if time.monotonic() - said >= seconds:
+            said = time.monotonic()
+            print(f"{what}: {done:,} of {total:,}", flush=True)
+
+    return say

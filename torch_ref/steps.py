@@ -1,0 +1,89 @@
+"""One training step over all processes, and evaluation over all of them."""
+
+import contextlib
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alexnet_io.batches import Batch, batches
+from alexnet_io.evaluation import Evaluation, EvaluationReport
+from alexnet_io.sources import Split
+from torch_ref import augment
+from torch_ref.optim import set_learning_rate
+from torch_ref.schedules import learning_rate
+from torch_ref.setup import Setup
+
+EVALUATION_BATCH = 128
+
+
+def train_step(setup: Setup, batch: Batch, step: int, stop_signal: int = 0) -> list[float]:
+    """Update the weights with one global batch, of which this process has its share.
+
+    Args:
+        setup: the run's.
+        batch: this process's share.
+        step: steps done before this one.
+        stop_signal: number of the signal that this process received, or 0.
+
+    Returns:
+        Over all processes: summed loss, top-1 and top-5 hits, examples, and stop signals added up.
+    """
+    settings, count = setup.settings, len(batch.labels)
+    if setup.plateau is None:
+        rate = learning_rate(
+            setup.schedule, settings.learning_rate or 0.0, epoch=step // setup.steps_per_epoch, step=step
+        )
+        set_learning_rate(setup.optimizer, rate)
+    device, first_place = setup.group.device, setup.group.rank * count
+    setup.masks.at(step, first_place)
+    draws = augment.draw(settings, step, first_place, count, (batch.images.shape[1], batch.images.shape[2]))
+    images = augment.network_input(batch.images, draws, settings, setup.statistics)
+    labels = torch.from_numpy(batch.labels).long().to(device)
+    weights = torch.from_numpy(batch.weights).to(device).to(images.dtype)
+
+    setup.trained.train()
+    setup.optimizer.zero_grad()
+    losses, logits = _losses(setup, setup.trained, images, labels)
+    total = (losses * weights).sum()
+    # DDP averages the processes' gradients; times their number over the real examples of the whole batch, that is
+    # the gradient of the mean loss over these.
+    (total * (setup.group.count / setup.real_examples(step))).backward()
+    setup.optimizer.step()
+    hits = [(hit * weights).sum() for hit in _hits(logits.detach(), labels)]
+    signals = torch.full((), stop_signal, device=device)
+    found = [total.detach(), *hits, weights.sum(), signals]
+    return setup.group.add_up(torch.stack([value.to(torch.float64) for value in found]))
+
+
+@torch.no_grad()
+def evaluate(setup: Setup, split: Split) -> EvaluationReport:
+    """Top-1, top-5, loss and per-class accuracy over every image of `split` once, over all processes."""
+    group, names = setup.group, setup.data.class_names
+    counts, whole = Evaluation(names), Evaluation(names)
+    setup.network.eval()
+    size = -(-EVALUATION_BATCH // group.count) * group.count
+    for batch in batches(split, batch_size=size, loader="threads", process_index=group.rank, process_count=group.count):
+        images = augment.network_input(batch.images, None, setup.settings, setup.statistics)
+        labels = torch.from_numpy(batch.labels).long().to(group.device)
+        logits = _losses(setup, setup.network, images, labels)[1]
+        counts.add(logits.cpu().numpy(), batch.labels, batch.weights)
+    for arrays in group.gather(counts.to_arrays()):
+        whole.merge(Evaluation.from_arrays(names, arrays))
+    return whole.report()
+
+
+def _losses(setup: Setup, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of each example, and the logits; both at least float32."""
+    half = setup.settings.precision == "bfloat16"
+    with torch.autocast(images.device.type, torch.bfloat16) if half else contextlib.nullcontext():
+        logits = network(images)
+    logits = logits.float() if half else logits
+    return F.cross_entropy(logits, labels, reduction="none"), logits
+
+
+def _hits(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether each example's class is the likeliest, and whether among the five likeliest."""
+    own = logits.gather(1, labels[:, None])
+    before = (logits > own).sum(dim=1)
+    return (before < 1).to(logits.dtype), (before < 5).to(logits.dtype)
