@@ -1,5 +1,7 @@
 """AlexNet as one Flax Linen module: it walks down its variant's table."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import Array
@@ -69,27 +71,36 @@ class AlexNet(nn.Module):
                 dropout = layers.Dropout(rate, row.part_along, name=row.name)
                 x = dropout(x, train=train, mask=mask, first_example=first_example)
             else:
-                x = self._build(row, classes)(x)
+                x = layer_module(row, classes, self.weight_init, self.param_dtype)(x)
             if capture:
                 activations[row.name] = x
         return (x, activations) if capture else x
 
-    def _build(self, row: v.Layer, classes: int) -> nn.Module:
-        weighted = {"weight_init": self.weight_init, "param_dtype": self.param_dtype, "name": row.name}
-        match row:
-            case v.Conv():
-                return layers.Conv(row, **weighted)
-            case v.LocalConv():
-                return layers.LocalConv(row, **weighted)
-            case v.Dense():
-                return layers.Dense(row, features=row.features or classes, **weighted)
-            case v.Relu():
-                return layers.Relu(name=row.name)
-            case v.LRN() | v.SpatialNorm():
-                return layers.Norm(row, name=row.name)
-            case v.Pool() | v.AdaptivePool():
-                return layers.Pool(row, name=row.name)
-        raise TypeError(f"no module for {row!r}")
+
+def layer_module(row: v.Layer, classes: int, weight_init: str = "variant", param_dtype: Any = jnp.float32) -> nn.Module:
+    """The module of one row of a network's table, dropout excepted, under the row's name.
+
+    Args:
+        row: of `Variant.layers`.
+        classes: features of the last layer.
+        weight_init: see `AlexNet`; likewise param_dtype.
+        param_dtype: see `weight_init`.
+    """
+    weighted: Any = {"weight_init": weight_init, "param_dtype": param_dtype, "name": row.name}
+    match row:
+        case v.Conv():
+            return layers.Conv(row, **weighted)
+        case v.LocalConv():
+            return layers.LocalConv(row, **weighted)
+        case v.Dense():
+            return layers.Dense(row, features=row.features or classes, **weighted)
+        case v.Relu():
+            return layers.Relu(name=row.name)
+        case v.LRN() | v.SpatialNorm():
+            return layers.Norm(row, name=row.name)
+        case v.Pool() | v.AdaptivePool():
+            return layers.Pool(row, name=row.name)
+    raise TypeError(f"no module for {row!r}")
 
 
 def check_images(variant: v.Variant, images: Array) -> None:

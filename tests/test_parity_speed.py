@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from alexnet_io.errors import UserError
+from jax_alexnet.variants import VARIANTS
 from parity.__main__ import main
 from parity.speed import commands, page, statistics, throughput, torch_forms
 from parity.speed.processes import rivals
@@ -148,3 +149,17 @@ def test_a_process_that_fails_is_told_in_a_line(tmp_path: Path) -> None:
         pass
     with pytest.raises(UserError, match="can't be run"), rivals([plain], weights, {"jax": "/no/such/python"}):
         pass
+
+
+def test_time_by_layer_of_both_frameworks(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "p.json"
+    options = ["--model=cifar_18pct", "--batch-size=2", "--style=plain", f"--json={file}"]
+    assert main(["profile", *options]) == 0
+    read = json.loads(file.read_text())
+    names = [row.name for row in VARIANTS["cifar_18pct"].layers]
+    for framework in ("jax", "torch"):
+        entries = read["frameworks"][framework]
+        assert [entry["layer"] for entry in entries] == names
+        assert all(entry["forward"] > 0 and entry["backward"] >= 0 for entry in entries)
+    out = capfd.readouterr().out
+    assert all(name in out for name in (*names, "jax forward", "torch backward"))

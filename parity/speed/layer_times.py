@@ -43,11 +43,10 @@ def _jax(workload: Workload) -> list[dict[str, Any]]:
 
     from jax_alexnet import devices
     from jax_alexnet import variants as v
-    from jax_alexnet.model import AlexNet
+    from jax_alexnet.model import layer_module
 
     dtype = devices.set_precision(workload.precision)
     options = devices.compiler_options(jax.default_backend())
-    model = AlexNet(workload.model, dtype=dtype)
     variant = v.VARIANTS[workload.model]
     rng = np.random.default_rng(0)
     shape = workload.batch_size, workload.image_size, workload.image_size, 3
@@ -56,7 +55,7 @@ def _jax(workload: Workload) -> list[dict[str, Any]]:
     for row in variant.layers:
         if isinstance(row, v.Dropout):
             continue
-        module = model.clone(parent=None)._build(row, variant.classes)
+        module = layer_module(row, variant.classes)
         params = jax.jit(module.init)(jax.random.key(0), x[:1])
         forward = jax.jit(module.apply, compiler_options=options)
         y = forward(params, x)

@@ -82,6 +82,7 @@ class Result:
                 "framework": w.framework, "style": w.style, "form": w.form, "devices": w.devices,
                 "batch_size": w.batch_size, "precision": w.precision, "mode": w.mode, "model": w.model,
                 "image_size": w.image_size, "images_per_second": _plain(speed), "n": len(timing.blocks),
+                "blocks": timing.blocks,
                 "compile_seconds": timing.facts.get("compile_seconds"), "peak_bytes": timing.peak_bytes,
                 "ceiling_fraction": flops / best if best else None, "flops_per_second": flops,
                 "ceilings": timing.ceilings, "parity": parity, "void": parity["equal"] is False,
