@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from jax_alexnet import augment
 from jax_alexnet.devices import compiler_options
 from jax_alexnet.model import AlexNet
+from jax_alexnet.ops.cross_entropy import cross_entropy, right_logit
 from jax_alexnet.parallel import data
 from jax_alexnet.parallel.layout import Layout, batch_axes, batch_spec
 from jax_alexnet.variants import VARIANTS
@@ -129,7 +130,7 @@ def make_eval_step(
         images = augment.apply(batch.images, None, augmentation.for_evaluation, statistics)
         logits = own_model.apply({"params": params}, images, train=False)
         wide = _wide(logits)
-        return wide, optax.softmax_cross_entropy_with_integer_labels(wide, batch.labels)
+        return wide, cross_entropy(wide, batch.labels)
 
     image = jax.ShapeDtypeStruct((1, augmentation.image_size, augmentation.image_size, 3), model.dtype)
     specs = layout.specs(jax.eval_shape(model.init, jax.random.key(0), image)["params"])
@@ -146,8 +147,8 @@ def measure(logits: Any, batch: Batch) -> Metrics:
     """
     wide = _wide(logits)
     weights = batch.weights.astype(wide.dtype)
-    losses = optax.softmax_cross_entropy_with_integer_labels(wide, batch.labels)
-    right = jnp.take_along_axis(wide, batch.labels[:, None], axis=1)
+    losses = cross_entropy(wide, batch.labels)
+    right = right_logit(wide, batch.labels)[:, None]
     earlier = jnp.arange(wide.shape[1])[None] < batch.labels[:, None]
     rank = jnp.sum((wide > right) | ((wide == right) & earlier), axis=1)
     return Metrics(

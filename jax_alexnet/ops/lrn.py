@@ -112,15 +112,36 @@ def _normalize_forward(window: _Window, x: Array) -> tuple[Array, Array]:
 
 
 def _normalize_backward(window: _Window, x: Array, gradient: Array) -> tuple[Array]:
+    cpu, gpu = partial(_gradient, window), partial(_gradient_in_few_bytes, window)
+    return (lax.platform_dependent(x, gradient, cuda=gpu, default=cpu),)
+
+
+def _gradient(window: _Window, x: Array, gradient: Array) -> Array:
     # dL/dx_i = g_i s_i^-b - 2 a b x_i * sum_{j: i in W(j)} g_j x_j s_j^(-b-1)
     wide, g = _widened(x), _widened(gradient)
     base = _base(window, wide)
     scaled = g * _power(base, -window.beta)
-    # i is in W(j) exactly when j is in the mirrored window of i.
-    mirrored = window._replace(before=window.after, after=window.before)
-    crossed = _window_sum(mirrored, scaled * (wide / base))
+    crossed = _window_sum(_mirrored(window), scaled * (wide / base))
     # Written as a product of small factors: wide * crossed stays finite where wide^2 would not.
-    return ((scaled - (2 * window.scale * window.beta) * wide * crossed).astype(x.dtype),)
+    return (scaled - (2 * window.scale * window.beta) * wide * crossed).astype(x.dtype)
+
+
+def _gradient_in_few_bytes(window: _Window, x: Array, gradient: Array) -> Array:
+    """The same gradient for GPUs, whose time is that of the bytes read and written, and whose arithmetic is free.
+
+    The base is summed from the other end: XLA would see the same sum in both passes and carry it from one to the
+    other, in float32, by way of memory. What is summed by neighbours lies in memory once, where the window is so
+    wide that XLA would put it there in float32: in the dtype of `x`, one more rounding of what is rounded to it in
+    the end. In the program of a bfloat16 step of `two_column` this is 6.2 GB instead of 8.1.
+    """
+    wide, g = _widened(x), _widened(gradient)
+    base = window.k + _window_sum(window, (window.scale * wide) * wide, backwards=True)
+    scaled = g * _power(base, -window.beta)
+    terms = scaled * (wide / base)
+    if window.before + window.after > 1:
+        terms = _widened(lax.optimization_barrier(terms.astype(x.dtype)))
+    crossed = _window_sum(_mirrored(window), terms)
+    return (scaled - (2 * window.scale * window.beta) * wide * crossed).astype(x.dtype)
 
 
 _normalize.defvjp(_normalize_forward, _normalize_backward)
@@ -135,7 +156,12 @@ def _base(window: _Window, x: Array) -> Array:
     return window.k + _window_sum(window, (window.scale * x) * x)
 
 
-def _window_sum(window: _Window, values: Array) -> Array:
+def _mirrored(window: _Window) -> _Window:
+    """Of all j whose window holds i: i is in W(j) exactly when j is in the mirrored window of i."""
+    return window._replace(before=window.after, after=window.before)
+
+
+def _window_sum(window: _Window, values: Array, *, backwards: bool = False) -> Array:
     """Sum of `values` over [i - before, i + after] along each axis of the window; nothing beyond the ends."""
     for axis in window.axes:
         length = values.shape[axis]
@@ -143,9 +169,10 @@ def _window_sum(window: _Window, values: Array) -> Array:
         padding = [(0, 0, 0)] * values.ndim
         padding[axis] = (before, after, 0)
         padded = lax.pad(values, jnp.zeros((), values.dtype), padding)
+        first, *others = range(before + after + 1)[:: -1 if backwards else 1]
         values = sum(
-            (lax.slice_in_dim(padded, i, i + length, axis=axis) for i in range(1, before + after + 1)),
-            start=lax.slice_in_dim(padded, 0, length, axis=axis),
+            (lax.slice_in_dim(padded, i, i + length, axis=axis) for i in others),
+            start=lax.slice_in_dim(padded, first, first + length, axis=axis),
         )
     return values
 
