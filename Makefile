@@ -11,7 +11,7 @@ CUDA := $(if $(CUDA_MAJOR),$(if $(filter 13 14 15,$(CUDA_MAJOR)),cuda13,cuda12))
 # Huge pages spare the allocator a tenth of a training step on CPUs; a C library without the tunable ignores it.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: train test test-slow mutants clean-runs lint types format clean
+.PHONY: train test test-slow mutants clean-runs bench-gpu lint types format clean
 
 train: $(VENV)/.base
 	$(BIN)/python -m jax_alexnet.train --devices all $(ARGS)
@@ -28,6 +28,16 @@ mutants: $(VENV)/.dev
 
 clean-runs: $(VENV)/.dev
 	$(BIN)/python -m parity clean $(ARGS)
+
+# The whole programme for GPUs: both styles and both networks, bfloat16, on one and on all of them.
+BENCH := bench
+bench-gpu: $(VENV)/.dev
+	mkdir -p $(BENCH)
+	for model in single_column two_column; do \
+		$(BIN)/python -m parity throughput --model $$model --batch-size 1024 --precision bfloat16 --devices all \
+			--rounds 6 --json $(BENCH)/$$model.json --html $(BENCH)/$$model.html --trace $(BENCH)/$$model.trace $(ARGS) \
+			|| exit 1; \
+	done
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

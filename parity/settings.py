@@ -121,6 +121,7 @@ class Throughput:
     torch_python: str | None = setting(None, "interpreter of the environment that holds PyTorch; this one by default")
     json: str | None = setting(None, "write everything measured as JSON to this file")
     html: str | None = setting(None, "write one HTML page with charts to this file")
+    trace: str | None = setting(None, "leave a profiler's trace of JAX's tuned steps in this directory")
 
     def __post_init__(self) -> None:
         one_of("--model", self.model, MODELS)

@@ -110,7 +110,7 @@ def test_the_command_measures_and_writes(tmp_path: Path, capfd: pytest.CaptureFi
         "--block-seconds=0.01",
         "--threads=1",
     ]
-    outputs = [f"--json={files[0]}", f"--html={files[1]}"]
+    outputs = [f"--json={files[0]}", f"--html={files[1]}", f"--trace={tmp_path / 'trace'}"]
     assert main(["throughput", *options, *outputs, "--frameworks=jax", "--style=tuned"]) == 0
     read = json.loads(files[0].read_text())
     (row,) = read["rows"]
@@ -123,6 +123,7 @@ def test_the_command_measures_and_writes(tmp_path: Path, capfd: pytest.CaptureFi
     assert row["parity"]["equal"] is None  # nothing to compare it with
     assert read["aa_control"]["low"] <= read["aa_control"]["median"] <= read["aa_control"]["high"]
     assert "<svg" in files[1].read_text()
+    assert list((tmp_path / "trace").rglob("*.xplane.pb"))
     assert "A/A control" in capfd.readouterr().out
 
 

@@ -21,7 +21,7 @@ def throughput(chosen: Throughput) -> int:
 
     plan = measuring.Plan(
         rounds=chosen.rounds, warmup=chosen.warmup, block_seconds=chosen.block_seconds, pythons=_pythons(chosen),
-        say=lambda line: print(line, flush=True),
+        say=lambda line: print(line, flush=True), trace=chosen.trace,
     )  # fmt: skip
     styles = ["plain", "tuned"] if chosen.style == "both" else [chosen.style]
     base = _workload(chosen, chosen.mode)

@@ -30,7 +30,8 @@ def main(arguments: list[str]) -> None:
         "flags": job.flags,
         "count": len(job.mesh.devices.flat),
     }
-    processes.serve(facts, {"run": job.timed, "ceilings": job.ceilings, "peak": job.peak})
+    actions = {"run": job.timed, "ceilings": job.ceilings, "peak": job.peak, "trace": job.trace}
+    processes.serve(facts, actions)
 
 
 class Job:
@@ -115,6 +116,14 @@ class Job:
         began = time.perf_counter()
         self.run(steps)
         return {"seconds": time.perf_counter() - began}
+
+    def trace(self, directory: str) -> dict[str, str]:
+        """Three steps under the profiler, for TensorBoard or Perfetto."""
+        import jax
+
+        with jax.profiler.trace(directory):
+            self.run(3)
+        return {"directory": directory}
 
     def ceilings(self) -> dict[str, float]:
         """A large matrix product in the precision, and a copy; the best of five, on all devices' cores."""

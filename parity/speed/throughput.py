@@ -141,6 +141,7 @@ class Plan:
         block_seconds: a block has as many steps as fill this time, at least one.
         pythons: interpreter by framework; this one if None.
         say: gets a line of progress.
+        trace: directory for a profiler's trace of JAX's tuned steps, taken after they were timed.
     """
 
     rounds: int = 6
@@ -148,6 +149,7 @@ class Plan:
     block_seconds: float = 1.0
     pythons: dict[str, str | None] = field(default_factory=dict)
     say: Callable[[str], None] = lambda line: None
+    trace: str | None = None
 
 
 def run(
@@ -183,7 +185,7 @@ def run(
         if "jax" in frameworks and "tuned" in styles:
             ours = replace(base, framework="jax", style="tuned", devices=devices[0])
             plan.say("A/A control")
-            first, second = _alternate([ours, ours], weights, plan)
+            first, second = _alternate([ours, ours], weights, plan, trace=plan.trace)
             ratio = statistics.ratio_interval(first.blocks, second.blocks)
             result.control = {"ratio": str(ratio), **_plain(ratio)}
     return result
@@ -219,7 +221,7 @@ def _pairs(
             })  # fmt: skip
 
 
-def _alternate(workloads: list[Workload], weights: Path, plan: Plan) -> list[Timing]:
+def _alternate(workloads: list[Workload], weights: Path, plan: Plan, trace: str | None = None) -> list[Timing]:
     """Time one or two rivals block by block."""
     with rivals(workloads, weights, plan.pythons) as started:
         timings = [Timing(rival.workload, facts=rival.facts) for rival in started]
@@ -231,6 +233,8 @@ def _alternate(workloads: list[Workload], weights: Path, plan: Plan) -> list[Tim
                 timings[i].blocks.append(images / started[i].run(steps))
         for rival, timing in zip(started, timings, strict=True):
             timing.ceilings, timing.peak_bytes = rival.ceilings(), rival.peak_bytes()
+        if trace:
+            started[0].trace(trace)
     return timings
 
 
