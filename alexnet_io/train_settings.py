@@ -17,6 +17,7 @@ SCHEDULES = ("constant", "every_epochs", "every_steps", "at_epochs", "plateau")
 WEIGHT_INITS = ("variant", "pytorch", "paper", "caffe")
 NORMALIZATIONS = ("half", "imagenet", "mean_image", "channel_mean", "channel", "unit")
 PRECISIONS = ("float32", "tf32", "bfloat16", "float64")
+SCHEMES = ("data", "columns", "hybrid", "zero")
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,23 @@ class TrainSettings(DataSettings):
     dropout: float | None = setting(None, "share of units dropped after fc6 and fc7", minimum=0, below=1)
     span_columns: bool = setting(False, "let the LRN windows of two_column span both columns")
     precision: str = setting("float32", "arithmetic: " + ", ".join(PRECISIONS), choices=PRECISIONS)
-    devices: str = setting("all", "all, a count, or ids such as 0,2")
+    devices: str = setting("all", "all, a count, or ids such as 0,2; of each process, if there are several")
+    parallel: str = setting(
+        "data",
+        "how devices share the work (jax_alexnet): data; columns (the paper's two GPUs); hybrid (convolutions by "
+        "images, fully connected layers by units); zero (data, with the optimizer's state divided)",
+        choices=SCHEMES,
+    )
+    group_size: int | None = setting(
+        None,
+        "devices that share the fully connected layers (hybrid) or the optimizer's state (zero); all by default",
+        minimum=1,
+    )
+    coordinator: str | None = setting(
+        None, "HOST:PORT of the first of several processes (jax_alexnet); found by itself under SLURM and Open MPI"
+    )
+    num_processes: int | None = setting(None, "how many processes train together", minimum=1)
+    process_id: int | None = setting(None, "which of them this is, from 0", minimum=0)
     seed: int = setting(0, "of weights, order, dropout and augmentation", minimum=0, maximum=2**31 - 1)
     output: Path | None = setting(None, "the run's directory; runs/TIME-MODEL-DATA by default")
     resume: bool = setting(False, "go on with the run in --output", action=True)
@@ -99,8 +116,9 @@ def fill(settings: TrainSettings, **values: Any) -> TrainSettings:
 
 # What a resumed run may change; everything else decides its numbers and stays as it was.
 CHANGEABLE_ON_RESUME = frozenset(
-    ("epochs", "steps", "devices", "output", "resume", "strict_resume", "checkpoint_seconds", "evaluate_every",
-     "tensorboard", "data_dir", "cache_dir", "download", "dry_run", "print_config")
+    ("epochs", "steps", "devices", "parallel", "group_size", "coordinator", "num_processes", "process_id", "output",
+     "resume", "strict_resume", "checkpoint_seconds", "evaluate_every", "tensorboard", "data_dir", "cache_dir",
+     "download", "dry_run", "print_config")
 )  # fmt: skip
 
 
@@ -116,6 +134,8 @@ def resumed(saved: dict[str, Any], given: dict[str, Any]) -> TrainSettings:
     """
     kept = {item.name: item for item in fields(TrainSettings)}
     values = {name: value for name, value in saved.items() if name in kept}
+    # Where the run went on before says nothing about where it goes on now.
+    values.update(dict.fromkeys(("coordinator", "num_processes", "process_id")))
     for name in ("data_dir", "cache_dir", "output"):
         values[name] = Path(values[name]) if values.get(name) else None
     differing = [

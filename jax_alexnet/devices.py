@@ -40,6 +40,8 @@ def choose_devices(wanted: str) -> list[Any]:
     """
     import jax
 
+    if jax.process_count() > 1:
+        return _of_every_process(wanted)
     devices = jax.devices()
     there = f"{len(devices)} {devices[0].platform} device(s) with ids {', '.join(str(d.id) for d in devices)}"
     if wanted == "all":
@@ -59,6 +61,22 @@ def choose_devices(wanted: str) -> list[Any]:
     if len(set(numbers)) < len(numbers):
         raise UserError(f"--devices {wanted} names a device twice; this machine has {there}")
     return [by_id[number] for number in numbers]
+
+
+def _of_every_process(wanted: str) -> list[Any]:
+    """In a run of several processes, `--devices` counts those of each process."""
+    import jax
+
+    processes = jax.process_count()
+    own = [[d for d in jax.devices() if d.process_index == i] for i in range(processes)]
+    fewest = min(map(len, own))
+    count = fewest if wanted == "all" else int(wanted) if wanted.isdecimal() else 0
+    if not 1 <= count <= fewest or (wanted == "all" and len({len(devices) for devices in own}) > 1):
+        raise UserError(
+            f"--devices {wanted}: with several processes it is all, or a count of devices of each process; "
+            f"the {processes} processes have {', '.join(str(len(devices)) for devices in own)} device(s)"
+        )
+    return [device for devices in own for device in devices[:count]]
 
 
 def check_batch(batch_size: int, devices: int) -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any, Protocol
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -9,6 +10,8 @@ from alexnet_io.batches import batches
 from alexnet_io.evaluation import Evaluation, EvaluationReport
 from alexnet_io.sources import Split
 from jax_alexnet import steps
+from jax_alexnet.distributed import Processes
+from jax_alexnet.parallel.layout import mesh_share
 
 
 class Evaluable(Protocol):
@@ -52,12 +55,34 @@ def evaluate_split(network: Evaluable, split: Split, batch_size: int | None = No
     devices = network.mesh.devices.size
     size = -(-(batch_size or 128) // devices) * devices
     step, pending = network.eval_step, None
-    for batch in batches(split, batch_size=size):
+    index, count = mesh_share(network.mesh)
+    for batch in batches(split, batch_size=size, process_index=index, process_count=count):
         on_devices = steps.split(steps.Batch(batch.images, batch.labels, batch.weights), network.mesh)
         logits, _ = step(network.params, on_devices, network.statistics)
         if pending:
-            counts.add(np.asarray(pending[0]), pending[1].labels, pending[1].weights)
+            counts.add(own_rows(pending[0]), pending[1].labels, pending[1].weights)
         pending = (logits, batch)
     if pending:
-        counts.add(np.asarray(pending[0]), pending[1].labels, pending[1].weights)
-    return counts.report()
+        counts.add(own_rows(pending[0]), pending[1].labels, pending[1].weights)
+    return _over_processes(counts, index).report()
+
+
+def own_rows(array: jax.Array) -> np.ndarray:
+    """The rows that this process's devices hold, each once."""
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    by_start = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+    return np.concatenate([np.asarray(by_start[start]) for start in sorted(by_start)])
+
+
+def _over_processes(counts: Evaluation, share: int) -> Evaluation:
+    """The counts of all processes; of those that evaluated the same images, the first one's."""
+    processes = Processes(jax.process_index(), jax.process_count())
+    if processes.count == 1:
+        return counts
+    shares = processes.gather(np.array(share)).tolist()
+    everyone = {name: processes.gather(array) for name, array in counts.to_arrays().items()}
+    total = Evaluation(counts.class_names)
+    for i in sorted(shares.index(part) for part in set(shares)):
+        total.merge(Evaluation.from_arrays(counts.class_names, {name: arrays[i] for name, arrays in everyone.items()}))
+    return total

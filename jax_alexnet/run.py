@@ -13,13 +13,13 @@ from alexnet_io.batches import Batch as HostBatch
 from alexnet_io.batches import batches
 from alexnet_io.errors import UserError
 from alexnet_io.evaluation import EvaluationReport
-from alexnet_io.metrics import MetricsRow, MetricsWriter
-from alexnet_io.progress import Progress
-from alexnet_io.run_directory import RunDirectory
+from alexnet_io.metrics import MetricsRow
+from alexnet_io.run_directory import CHECKPOINTS, RunDirectory
 from jax_alexnet import checkpoint, pictures, steps
 from jax_alexnet.evaluation import evaluate_split
+from jax_alexnet.run_files import Agreement, RunFiles
 from jax_alexnet.schedules import learning_rate, plateau_for
-from jax_alexnet.setup import BEST, Setup
+from jax_alexnet.setup import Setup
 from jax_alexnet.signals import Signals
 
 
@@ -33,6 +33,8 @@ def order(setup: Setup, epoch: int, start_step: int) -> Iterator[HostBatch]:
         epoch=epoch,
         shuffle=True,
         start_step=start_step,
+        process_index=setup.share[0],
+        process_count=setup.share[1],
     )
 
 
@@ -52,10 +54,10 @@ class _Sums:
 
 @dataclass
 class Run:
-    """The state of a run on the host."""
+    """The state of a run on the host; `directory` is None in all processes but the first."""
 
     setup: Setup
-    directory: RunDirectory
+    directory: RunDirectory | None
     signals: Signals
     epoch: int = 0
     step: int = 0
@@ -65,6 +67,8 @@ class Run:
     last_report: EvaluationReport | None = None
     saved_at: float = field(default_factory=time.monotonic)
     flat_since: int | None = None
+    stopped: int = 0  # the signal after which all processes stop
+    save_is_due: bool = False
 
     def go(self) -> int:
         """Train to the end or to a signal."""
@@ -72,26 +76,26 @@ class Run:
         self.plateau = plateau_for(settings)
         state = self._restored() if settings.resume else self.setup.new_state()
         epochs = settings.epochs or 1
-        with (
-            MetricsWriter(
-                self.directory.path,
-                resume_step=self.step if settings.resume else None,
-                tensorboard=settings.tensorboard,
-            ) as self.writer,
-            checkpoint.BackgroundSaver(self.directory.checkpoints) as self.saver,
-            checkpoint.BackgroundSaver(self.directory.path / BEST, keep=1) as self.best_saver,
-            Progress(self._last_step(epochs), start=self.step) as self.progress,
-        ):
-            while self.epoch < epochs and not self._finished() and not self.signals.received:
+        self.agreement = Agreement(self.setup.mesh, self.setup.processes.count)
+        with RunFiles(
+            self.directory,
+            resume_step=self.step if settings.resume else None,
+            tensorboard=settings.tensorboard,
+            last_step=self._last_step(epochs),
+            start=self.step,
+        ) as self.files:
+            while self.epoch < epochs and not self._finished() and not self.stopped:
                 state = self._one_epoch(state)
-            if self.signals.received or self.saved_step != self.step:
+            if self.stopped or self.saved_step != self.step:
                 self._save(state)
-            self.saver.wait()
-            self.best_saver.wait()
-        if self.signals.received:
-            print(f"stopped by signal {self.signals.received} after step {self.step}; go on with "
-                  f"--resume --output {self.directory.path}", flush=True)  # fmt: skip
-            return 128 + self.signals.received
+            self.files.saver.wait()
+            self.files.best_saver.wait()
+        if self.stopped:
+            where = self.directory.path if self.directory else ""
+            self.setup.processes.say(
+                f"stopped by signal {self.stopped} after step {self.step}; go on with --resume --output {where}"
+            )
+            return 128 + self.stopped
         self._finish(state)
         return 0
 
@@ -108,10 +112,11 @@ class Run:
             if pending:
                 self._account(*pending)
             pending = (metrics, batch, rate)
-            if self.signals.received or self._finished(ahead=1) or self._save_is_due():
+            self.stopped, self.save_is_due = self.agreement.exchange(self.signals.received, self._time_to_save())
+            if self.stopped or self._finished(ahead=1) or self.save_is_due:
                 self._account(*pending)
                 pending = None
-                if self.signals.received or self._finished():
+                if self.stopped or self._finished():
                     break
                 self._save(state)
         if pending:
@@ -130,7 +135,7 @@ class Run:
             ids = batch.ids[batch.weights > 0][:8].tolist()
             raise UserError(
                 f"the loss became {loss} at step {self.step} (images {ids}...). The last finite checkpoint is "
-                f"kept in {self.directory.checkpoints}: go on from it with a smaller --learning-rate in a new run"
+                f"kept in {self._kept}: go on from it with a smaller --learning-rate in a new run"
             )
         self._warn_if_flat(loss)
         self.sums.add(metrics)
@@ -138,11 +143,11 @@ class Run:
         speed = self.timed_images / max(time.perf_counter() - self.clock, 1e-9)
         fraction = self.step / self.setup.steps_per_epoch
         accuracy = float(metrics.top1) / float(metrics.examples)
-        self.progress.update(self.step, epoch=fraction, loss=loss, top1=accuracy, images_per_second=speed)
+        self.files.progress.update(self.step, epoch=fraction, loss=loss, top1=accuracy, images_per_second=speed)
         if self.step % self.setup.settings.log_every == 0 or self.step % self.setup.steps_per_epoch == 0:
             sums, self.sums = self.sums, _Sums()
             n = sums.examples
-            self.writer.write(
+            self.files.writer.write(
                 MetricsRow(self.step, fraction, "train", sums.loss / n, sums.top1 / n, sums.top5 / n, rate, speed)
             )
             self.clock, self.timed_images = time.perf_counter(), 0
@@ -155,7 +160,7 @@ class Run:
             return
         self.flat_since = self.step if self.flat_since is None else self.flat_since
         if self.step - self.flat_since == 1000:
-            self.progress.message(
+            self.files.progress.message(
                 f"warning: for 1000 steps the loss has not left {chance:.3f}, that of guessing. Try another "
                 "--learning-rate, --weight-init caffe (biases of 0.1) or --weight-init pytorch"
             )
@@ -170,8 +175,10 @@ class Run:
         self.last_report = report
         speed = report.examples / max(time.perf_counter() - started, 1e-9)
         rate = learning_rate(settings, max(self.epoch - 1, 0), self.step - 1, self.plateau)
-        self.writer.write(MetricsRow(self.step, self.epoch, "test", report.loss, report.top1, report.top5, rate, speed))
-        self.progress.message(
+        self.files.writer.write(
+            MetricsRow(self.step, self.epoch, "test", report.loss, report.top1, report.top5, rate, speed)
+        )
+        self.files.progress.message(
             f"epoch {self.epoch}: test loss {report.loss:.4f}, accuracy {report.top1:.2%} of {report.examples}"
         )
         if self.plateau is not None:
@@ -180,15 +187,17 @@ class Run:
             self.best, self.best_step = report.top1, self.step
             # Weights alone: a third of the state, and all that evaluation and prediction need.
             self._check_finite(state)
-            self.best_saver.save(self.step, {"params": state.params}, self._metadata(), metric=report.top1)
-        if last or self._save_is_due():
+            weights = {"params": self.setup.layout.whole(state.params)}
+            self.files.best_saver.save(self.step, weights, self._metadata(), metric=report.top1)
+        alone = self.setup.processes.count == 1
+        if last or (self._time_to_save() if alone else self.save_is_due):
             self._save(state)
 
     def _finished(self, ahead: int = 0) -> bool:
         limit = self.setup.settings.steps
         return limit is not None and self.step + ahead >= limit
 
-    def _save_is_due(self) -> bool:
+    def _time_to_save(self) -> bool:
         return time.monotonic() - self.saved_at >= self.setup.settings.checkpoint_seconds
 
     def _last_step(self, epochs: int) -> int:
@@ -199,17 +208,21 @@ class Run:
 
     saved_step: int = -1
 
+    @property
+    def _kept(self) -> str:
+        return str(self.directory.checkpoints) if self.directory else "the run's directory"
+
     def _check_finite(self, state: steps.TrainState) -> None:
         if not bool(_all_finite(state.params)):
             raise UserError(
                 f"the weights are no longer finite after step {self.step}; they are not saved, and the last finite "
-                f"checkpoint is kept in {self.directory.checkpoints}: use a smaller --learning-rate"
+                f"checkpoint is kept in {self._kept}: use a smaller --learning-rate"
             )
 
     def _save(self, state: steps.TrainState) -> None:
         self._check_finite(state)
-        self.saver.save(self.step, state._asdict(), self._metadata())
-        self.saved_step, self.saved_at = self.step, time.monotonic()
+        self.files.saver.save(self.step, self.setup.layout.whole(state)._asdict(), self._metadata())
+        self.saved_step, self.saved_at, self.save_is_due = self.step, time.monotonic(), False
 
     def _metadata(self) -> dict[str, Any]:
         return {
@@ -223,15 +236,9 @@ class Run:
         }
 
     def _restored(self) -> steps.TrainState:
-        template = jax.eval_shape(self.setup.new_state)._asdict()
-        found = checkpoint.restore_newest(
-            self.directory.checkpoints,
-            template,
-            expected=identity(self.setup),
-            strict=self.setup.settings.strict_resume,
-        )
+        found = self._newest()
         if found is None:
-            print("no checkpoint was finished: the run starts from its first step", flush=True)
+            self.setup.processes.say("no checkpoint was finished: the run starts from its first step")
             return self.setup.new_state()
         facts = found.metadata
         self.step, self.epoch = found.step, facts["epoch"]
@@ -241,19 +248,36 @@ class Run:
         self.saved_step = found.step
         if self.plateau is not None:
             self.plateau.restore(facts["plateau"])
-        print(f"resumed after step {found.step} from {found.path}", flush=True)
-        return steps.replicate(steps.TrainState(**found.state), self.setup.mesh)
+        self.setup.processes.say(f"resumed after step {found.step} from {found.path}")
+        return self.setup.layout.place(steps.TrainState(**found.state))
+
+    def _newest(self) -> checkpoint.Restored[dict[str, Any]] | None:
+        """The newest intact checkpoint: the first process finds it, the others read the same."""
+        setup, found = self.setup, None
+        template, expected = setup.state_shapes()._asdict(), identity(setup)
+        if self.directory is not None:
+            found = checkpoint.restore_newest(
+                self.directory.checkpoints, template, expected=expected, strict=setup.settings.strict_resume
+            )
+        step = setup.processes.from_first(-1 if found is None else found.step)
+        if self.directory is None and step >= 0:
+            assert setup.settings.output is not None
+            path = setup.settings.output / CHECKPOINTS / f"step_{step:08d}"
+            found = checkpoint.restore(path, template, expected=expected)
+        return found
 
     # --- the end -----------------------------------------------------------------------------------------
 
     def _finish(self, state: steps.TrainState) -> None:
         report = self.last_report or evaluate_split(self.setup.evaluable(state.params), self.setup.data.test)
-        pictures.draw(self.directory.path, state.params, report)
+        params = self.setup.layout.whole(state.params)
+        if self.directory is None:
+            return
+        pictures.draw(self.directory.path, params, report)
         best = max(self.best, report.top1)
-        print(
+        self.setup.processes.say(
             f"reached {report.top1:.2%} on {report.examples} test images after {self.step} steps (best {best:.2%}, "
-            f"step {self.best_step or self.step}); the run lies in {self.directory.path}",
-            flush=True,
+            f"step {self.best_step or self.step}); the run lies in {self.directory.path}"
         )
 
 

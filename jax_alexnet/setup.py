@@ -16,9 +16,12 @@ from alexnet_io.batches import steps_in_epoch
 from alexnet_io.sources import DataSet, open_source
 from alexnet_io.train_settings import TrainSettings
 from jax_alexnet import augment, steps
-from jax_alexnet.devices import check_batch, choose_devices, data_mesh, set_precision
+from jax_alexnet.devices import check_batch, choose_devices, set_precision
+from jax_alexnet.distributed import Processes
 from jax_alexnet.model import AlexNet
 from jax_alexnet.optim import make_optimizer
+from jax_alexnet.parallel import Layout, choose_layout
+from jax_alexnet.parallel.layout import mesh_share
 from jax_alexnet.recipes import choose_variant
 from jax_alexnet.shapes import trace
 
@@ -34,7 +37,8 @@ class Setup:
     settings: TrainSettings
     data: DataSet
     model: AlexNet
-    mesh: Mesh
+    layout: Layout
+    processes: Processes
     augmentation: augment.Augmentation
     statistics: dict[str, jax.Array]
     train_step: Any
@@ -42,6 +46,16 @@ class Setup:
     optimizer: Any
     batch_size: int
     headline: str
+
+    @property
+    def mesh(self) -> Mesh:
+        """The devices."""
+        return self.layout.mesh
+
+    @property
+    def share(self) -> tuple[int, int]:
+        """(i, n): this process loads part i of n of each global batch."""
+        return mesh_share(self.mesh)
 
     @property
     def key(self) -> jax.Array:
@@ -61,7 +75,11 @@ class Setup:
         """Fresh weights and optimizer state on all devices."""
         params = init_params(self.model, self.augmentation.image_size, self.settings.seed)
         state = steps.TrainState(jnp.asarray(0, jnp.int32), params, self.optimizer.init(params))
-        return steps.replicate(state, self.mesh)
+        return self.layout.place(state)
+
+    def state_shapes(self) -> steps.TrainState:
+        """What `new_state` makes, without making it."""
+        return steps.state_shapes(self.model, self.optimizer, self.augmentation.image_size)
 
     def on_devices(self, batch: HostBatch) -> steps.Batch:
         """A host batch split over the devices."""
@@ -98,21 +116,21 @@ def make_model(settings: TrainSettings, classes: int, dtype: jnp.dtype) -> AlexN
     return AlexNet(choose_variant(settings), classes, settings.weight_init or "variant", settings.dropout, dtype, wide)
 
 
-def prepare(settings: TrainSettings) -> Setup:
+def prepare(settings: TrainSettings, processes: Processes | None = None) -> Setup:
     """Check everything, open the data, and build the compiled steps (compiled at their first call).
 
     Raises:
-        UserError: an image size the network can't take, devices that aren't there, a batch they can't share, data
-            that can't be used.
+        UserError: an image size the network can't take, devices that aren't there, a scheme that doesn't fit, a
+            batch they can't share, data that can't be used.
     """
     assert settings.image_size is not None and settings.batch_size is not None
     variant = choose_variant(settings)
     trace(variant, settings.image_size)
     dtype = set_precision(settings.precision)
     devices = choose_devices(settings.devices)
-    check_batch(settings.batch_size, len(devices))
+    layout = choose_layout(settings.parallel, variant, devices, settings.group_size)
+    check_batch(settings.batch_size, layout.batch_parts)
     data = open_data(settings)
-    mesh = data_mesh(devices)
     model = make_model(settings, len(data.class_names), dtype)
     augmentation = augment.Augmentation.of(settings)
     shapes = jax.eval_shape(lambda: init_params(model, augmentation.image_size, 0))
@@ -122,20 +140,27 @@ def prepare(settings: TrainSettings) -> Setup:
         settings=settings,
         data=data,
         model=model,
-        mesh=mesh,
+        layout=layout,
+        processes=processes or Processes(),
         augmentation=augmentation,
-        statistics=steps.replicate(_statistics(augmentation, data), mesh),
-        train_step=steps.make_train_step(model, optimizer, augmentation, mesh),
-        eval_step=steps.make_eval_step(model, augmentation, mesh),
+        statistics=steps.replicate(_statistics(augmentation, data), layout.mesh),
+        train_step=steps.make_train_step(model, optimizer, augmentation, layout),
+        eval_step=steps.make_eval_step(model, augmentation, layout),
         optimizer=optimizer,
         batch_size=settings.batch_size,
         headline=(
             f"{settings.model}, {parameters:,} parameters, recipe {settings.recipe}, {settings.precision}; "
             f"{len(data.train):,} training and {len(data.test):,} test images in {len(data.class_names)} classes at "
             f"{settings.image_size} pixels; batches of {settings.batch_size} on {len(devices)} {devices[0].platform} "
-            "device(s)"
+            f"device(s){_how(layout, processes or Processes())}"
         ),
     )
+
+
+def _how(layout: Layout, processes: Processes) -> str:
+    axes = " x ".join(f"{size} {name}" for name, size in layout.mesh.shape.items())
+    words = f", shared by {layout.scheme} ({axes})" if layout.mesh.size > 1 else ""
+    return words + (f", in {processes.count} processes" if processes.count > 1 else "")
 
 
 def open_data(settings: TrainSettings, measuring: bool = False) -> DataSet:

@@ -8,6 +8,7 @@ from alexnet_io.run_directory import RunDirectory, new_default_directory
 from alexnet_io.settings import as_yaml
 from alexnet_io.train_settings import TrainSettings, plain
 from jax_alexnet.devices import unusable_gpu
+from jax_alexnet.distributed import Processes, joined
 from jax_alexnet.run import Run, order
 from jax_alexnet.setup import Setup, prepare
 from jax_alexnet.signals import Signals
@@ -19,13 +20,21 @@ def train(settings: TrainSettings) -> int:
     Raises:
         UserError: something the user can mend; what was saved stays.
     """
+    with joined(settings) as processes:
+        return _train(settings, processes)
+
+
+def _train(settings: TrainSettings, processes: Processes) -> int:
     complaint = unusable_gpu()
     if complaint:
-        print(f"warning: {complaint}", flush=True)
-    setup = prepare(settings)
-    print(setup.headline, flush=True)
+        processes.say(f"warning: {complaint}")
+    setup = prepare(settings, processes)
+    processes.say(setup.headline)
     if settings.dry_run:
         return _dry_run(setup)
+    if not processes.first:
+        with Signals() as signals:
+            return Run(setup, None, signals).go()
     where = settings.output or new_default_directory(settings.model, settings.data)
     with RunDirectory(where, resume=settings.resume) as directory, Signals() as signals:
         if not settings.resume:
@@ -51,5 +60,7 @@ def _dry_run(setup: Setup) -> int:
         setup.statistics,
     )
     loss = float(metrics.loss) / float(metrics.examples)
-    print(f"dry run: one step built and run in {time.perf_counter() - started:.1f} s, loss {loss:.4f}; nothing written")
+    setup.processes.say(
+        f"dry run: one step built and run in {time.perf_counter() - started:.1f} s, loss {loss:.4f}; nothing written"
+    )
     return 0

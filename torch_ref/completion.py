@@ -42,6 +42,7 @@ def resolve(settings: TrainSettings) -> TrainSettings:
     if settings.dropout and settings.model not in HAVE_DROPOUT:
         raise UserError(f"--dropout is for networks with dropout, which {settings.model} has not: leave the flag out")
     _refuse_what_torchrun_decides(settings)
+    _refuse_what_only_jax_has(settings)
     settings = data_defaults(settings)
     name = settings.recipe or OWN_RECIPE[settings.model]
     values = _values(recipe_for(name, settings.model))
@@ -59,6 +60,20 @@ def _refuse_what_torchrun_decides(settings: TrainSettings) -> None:
             raise UserError(
                 f"--{name.replace('_', '-')} is for jax_alexnet.train; here every device has the whole network, and "
                 "torchrun starts and numbers the processes: leave the flag out"
+            )
+
+
+def _refuse_what_only_jax_has(settings: TrainSettings) -> None:
+    given = {
+        "--parallel": settings.parallel != "data", "--group-size": settings.group_size is not None,
+        "--coordinator": settings.coordinator is not None, "--num-processes": settings.num_processes is not None,
+        "--process-id": settings.process_id is not None,
+    }  # fmt: skip
+    for flag, there in given.items():
+        if there:
+            raise UserError(
+                f"{flag} is for jax_alexnet: the reference trains data-parallel, with as many processes as "
+                "torchrun --nproc-per-node N -m torch_ref.train starts. Leave it out"
             )
 
 

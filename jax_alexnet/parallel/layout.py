@@ -46,6 +46,23 @@ def batch_spec(mesh: Mesh) -> P:
     return P(axes) if (axes := batch_axes(mesh)) else P()
 
 
+def mesh_share(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
+    """(i, n): `process`, by default this one, needs part i of the n into which processes divide a global batch.
+
+    Processes whose devices work on the same images, one column each, have the same share.
+    """
+    process = jax.process_index() if process is None else process
+    axes = [d for d, name in enumerate(mesh.axis_names) if name in batch_axes(mesh)]
+    sizes = [mesh.devices.shape[d] for d in axes]
+    parts: dict[int, set[int]] = {}
+    for place, device in np.ndenumerate(mesh.devices):
+        part = int(np.ravel_multi_index([place[d] for d in axes], sizes)) if axes else 0
+        parts.setdefault(device.process_index, set()).add(part)
+    mine = sorted(parts[process])
+    assert mine == list(range(mine[0], mine[0] + len(mine))), "a process's devices are neighbours in the mesh"
+    return mine[0] // len(mine), int(np.prod(sizes, dtype=int)) // len(mine)
+
+
 @dataclass(frozen=True)
 class Layout:
     """One scheme on a number of devices.
