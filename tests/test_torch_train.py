@@ -75,6 +75,71 @@ def test_a_run_leaves_its_files_and_goes_on_as_if_never_stopped(train, tmp_path,
     assert _without_speed(halted) == _without_speed(straight)
 
 
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16", "float64"])
+def test_a_dry_run_takes_a_step_in_any_precision_and_writes_nothing(train, tmp_path, capsys, precision):
+    assert train(*SMALL, "--precision", precision, "--dry-run", "--output", tmp_path / "run") == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("dry run: one step built and run in ")
+    assert last.endswith("; nothing written")
+    loss = float(last.partition("loss ")[2].split(";")[0])
+    assert loss == pytest.approx(np.log(4), abs=0.05)  # of four classes, before anything is learnt
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_plateau_lowers_the_rate_also_across_a_stop(train, tmp_path):
+    words = ("--schedule", "plateau", "--plateau-patience", 0, "--drop-factor", 0.5, "--epochs", 6)
+    straight, halted = tmp_path / "straight", tmp_path / "halted"
+    assert train(*SMALL, *words, "--output", straight) == 0
+    tests = [row for row in read_metrics(straight) if row.split == "test"]
+    trains = [row for row in read_metrics(straight) if row.split == "train"]
+    rate, best, expected = 0.001, float("inf"), []
+    for row in tests:  # the rule of PyTorch's documentation, with a patience of 0
+        expected.append(rate)
+        error = 1 - (row.top1 or 0.0)
+        rate, best = (rate, error) if error < best * (1 - 1e-4) else (rate * 0.5, best)
+    assert [row.learning_rate for row in trains] == expected
+    assert [row.learning_rate for row in tests] == expected
+    assert expected[-1] < 0.001
+    assert train(*SMALL, *words, "--steps", 13, "--output", halted) == 0
+    assert train("--resume", "--output", halted, "--steps", 18) == 0
+    assert _without_speed(halted) == _without_speed(straight)
+    assert _same(_newest(halted), _newest(straight))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(train, tmp_path):
+    words = ("--optimizer", "paper", "--learning-rate", 1e12, "--epochs", 3, "--output", tmp_path / "run")
+    with pytest.raises(UserError, match="smaller --learning-rate"):
+        train(*SMALL, *words)
+
+
+def test_the_jax_side_evaluates_and_predicts_from_a_run_of_the_reference(train, tmp_path, monkeypatch, capsys):
+    from PIL import Image
+
+    from jax_alexnet import evaluate, predict
+
+    run, picture = tmp_path / "run", tmp_path / "picture.png"
+    assert train(*SMALL, "--epochs", 1, "--normalize", "channel", "--output", run) == 0
+    tested = next(row for row in read_metrics(run) if row.split == "test")
+    Image.new("RGB", (40, 50), (200, 30, 30)).save(picture)
+
+    def call(module, *words):
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, words)])
+        return module.main()
+
+    assert call(evaluate, "--run", run, "--json", tmp_path / "report.json") == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["examples"] == 40
+    assert report["top1"] == tested.top1
+    assert report["loss"] == pytest.approx(tested.loss, rel=1e-5)
+    assert call(predict, "--run", run, picture) == 0
+    assert "pattern-" in capsys.readouterr().out
+    with pytest.raises(UserError, match="--checkpoint best"):
+        call(evaluate, "--run", run, "--checkpoint", "newest")
+    (run / "best" / "weights.safetensors").unlink()
+    with pytest.raises(UserError, match=r"torch_ref\.train --resume"):
+        call(evaluate, "--run", run)
+
+
 def _jax_reads(path):
     from safetensors import safe_open
 
