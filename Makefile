@@ -11,7 +11,7 @@ CUDA := $(if $(CUDA_MAJOR),$(if $(filter 13 14 15,$(CUDA_MAJOR)),cuda13,cuda12))
 # Huge pages spare the allocator a tenth of a training step on CPUs; a C library without the tunable ignores it.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: train test test-slow mutants clean-runs bench-gpu lint types format clean
+.PHONY: train test test-slow mutants clean-runs bench-gpu gpu-compiler lint types format clean
 
 train: $(VENV)/.base
 	$(BIN)/python -m jax_alexnet.train --devices all $(ARGS)
@@ -38,6 +38,13 @@ bench-gpu: $(VENV)/.dev
 			--rounds 6 --json $(BENCH)/$$model.json --html $(BENCH)/$$model.html --trace $(BENCH)/$$model.trace $(ARGS) \
 			|| exit 1; \
 	done
+
+# XLA's GPU compiler without CUDA, to read programs for GPUs that aren't there; apart from the environment, where JAX
+# would take it for a GPU.
+gpu-compiler: $(VENV)/.base
+	version=$$($(BIN)/python -c 'import importlib.metadata as m; print(m.version("jax"))'); \
+	$(BIN)/python -m pip install --quiet --no-deps --target $(VENV)/gpu-compiler \
+		jax-cuda12-pjrt==$$version nvidia-cuda-nvcc-cu12
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -136,10 +136,11 @@ def lower(settings: GpuSettings, network: Callable[[Any], Any] | None = None) ->
     augmentation = augment.Augmentation.of(training)
     params = jax.eval_shape(lambda: setup.init_params(model, augmentation.image_size, 0))
     optimizer = make_optimizer(training, variant, params)
-    state = steps.TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, jax.eval_shape(optimizer.init, params))
+    step: Any = jax.ShapeDtypeStruct((), jnp.int32)
+    state = steps.TrainState(step, params, jax.eval_shape(optimizer.init, params))
     side = training.stored_size or augmentation.image_size
 
-    def described(leaf: Any, spec: Any) -> jax.ShapeDtypeStruct:
+    def described(leaf: Any, spec: Any) -> Any:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(layout.mesh, spec))
 
     rows = batch_spec(layout.mesh)

@@ -45,13 +45,9 @@ def same_as_alone(name: str, scheme: str, devices: int, group: int | None = None
     ("name", "scheme", "devices", "group"),
     [
         ("two_column", "columns", 2, None),
-        ("two_column", "columns", 8, None),
-        ("cuda_convnet_2012", "columns", 4, None),
-        ("two_column", "hybrid", 8, None),
-        ("one_weird_trick", "hybrid", 8, 2),
-        ("two_column", "zero", 8, None),
-        ("cifar_11pct", "zero", 8, 4),
-        ("two_column", "data", 4, None),
+        ("two_column", "columns", 4, None),
+        ("two_column", "hybrid", 4, 2),
+        ("two_column", "zero", 2, None),
     ],
 )
 def test_schemes_do_not_change_the_parameters(name, scheme, devices, group):
@@ -93,7 +89,7 @@ def test_the_gradient_is_reduced_exactly_once():
         logits = made.model.apply({"params": params}, jnp.asarray(pixels))
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()  # type: ignore[arg-type]
 
-    gradient = jax.grad(loss)(made.params)
+    gradient = jax.jit(jax.grad(loss))(made.params)
     expected = jax.tree.map(lambda w, g: w - rate * g, made.params, gradient)
     model = made.model.clone(dropout_rate=0.0)
     still = augment.Augmentation(made.augmentation.image_size, "half")
@@ -105,7 +101,7 @@ def test_the_gradient_is_reduced_exactly_once():
         return jax.tree.map(lambda g: -learning_rate * g, grads), state
 
     optimizer = optax.GradientTransformationExtraArgs(plain, descend)  # type: ignore[arg-type]
-    for scheme, devices, group in (("columns", 4, None), ("hybrid", 4, 2), ("zero", 4, 2), ("data", 4, None)):
+    for scheme, devices, group in (("columns", 4, None), ("hybrid", 4, 2), ("zero", 4, 2)):
         layout = layout_of(scheme, made.variant, devices, group)
         step = steps.make_train_step(model, optimizer, still, layout)
         before = steps.TrainState(jnp.int32(0), jax.tree.map(jnp.array, made.params), optax.EmptyState())
@@ -116,7 +112,7 @@ def test_the_gradient_is_reduced_exactly_once():
             np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-14, err_msg=f"{scheme} {path}")
 
 
-@pytest.mark.parametrize(("scheme", "devices"), [("columns", 2), ("columns", 8), ("hybrid", 8)])
+@pytest.mark.parametrize(("scheme", "devices"), [("columns", 4), ("hybrid", 2)])
 def test_evaluation_gives_the_same_logits(scheme, devices):
     made = case("two_column")
     results = []

@@ -2,10 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 
-def cross_entropy(logits: Array, labels: Array) -> Array:
+def cross_entropy(logits: Array, labels: Array | np.ndarray) -> Array:
     """Minus the logarithm of the softmax at the right class.
 
     The right logit is chosen by comparison. Taken by index, its gradient would be a scatter, which GPUs carry out
@@ -21,7 +22,7 @@ def cross_entropy(logits: Array, labels: Array) -> Array:
     return jax.nn.logsumexp(logits, axis=-1) - right_logit(logits, labels)
 
 
-def right_logit(logits: Array, labels: Array) -> Array:
+def right_logit(logits: Array, labels: Array | np.ndarray) -> Array:
     """The logit of each example's own class (batch,), exactly; NaN where the label isn't a class."""
     classes = logits.shape[-1]
     chosen = jnp.where(jnp.arange(classes) == labels[:, None], logits, 0)
