@@ -239,14 +239,14 @@ def _geometry(parts: Parts) -> Iterator[Mistake]:
     for n, k, s in zip(parts["x"].shape[2:], kernel, stride, strict=True):
         total = max((-(-n // s) - 1) * s + k - n, 0)
         same.append((total // 2, total - total // 2))
-    # With stride 1, SAME is padding by half the window, which is tried below.
-    if stride != (1, 1):
-        yield _set("padding_same", f"padding is SAME {tuple(same)}, not {pads}", pads=tuple(same), ceil=False)
     if parts.get("ceil"):
         yield Mistake("padding_side", "the implied zeros stand at the top and left", _mirrored)
     if "ceil" in parts:
         name = "down" if parts["ceil"] else "up"
         yield _set("ceil_mode", f"the number of windows is rounded {name}", ceil=not parts["ceil"])
+    # With stride 1, SAME is padding by half the window, which is tried below.
+    if stride != (1, 1):
+        yield _set("padding_same", f"padding is SAME {tuple(same)}, not {pads}", pads=tuple(same), ceil=False)
     smaller = [s - 1 for s in stride]
     for steps in ([1, 1], smaller, [s + 1 for s in stride], [2, 2], [3, 3], [4, 4]):
         if min(steps) >= 1 and tuple(steps) != stride:

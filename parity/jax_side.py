@@ -355,6 +355,8 @@ class _Visit:
             self.comparable = False
             guess = layouts.Layout(moved=reference.ndim > 2)
             self.output_layout = guess
+            bound = self._bound(i, guess)
+            self.allowed = None if bound is None else guess.to_torch(bound.allowed)
             c.judge(row, ours, guess.to_flax(reference), None)
             return c._array(guess.to_flax(reference))
         self.output_layout = layout
