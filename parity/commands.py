@@ -86,7 +86,8 @@ def _train(chosen: settings.Train) -> int:
     report = trajectory.run(
         settings.chosen_models(chosen.model),
         list(settings.RECIPES) if chosen.recipe == "all" else [chosen.recipe],
-        steps=chosen.steps, runs=chosen.runs, batch=chosen.batch, image_size=chosen.image_size, seed=chosen.seed,
+        dtype=chosen.dtype, steps=chosen.steps, runs=chosen.runs, batch=chosen.batch,
+        image_size=chosen.image_size, seed=chosen.seed,
         show=lambda part: print(f"{part.table()}\n", flush=True),
     )  # fmt: skip
     return finish(report, chosen)
@@ -95,7 +96,8 @@ def _train(chosen: settings.Train) -> int:
 def _data(chosen: settings.Data) -> int:
     from parity import data
 
-    report = data.run(Path(chosen.images) if chosen.images else None, seed=chosen.seed, pictures=chosen.pictures)
+    images = Path(chosen.images) if chosen.images else None
+    report = data.run(images, seed=chosen.seed, pictures=chosen.pictures, dtype=chosen.dtype)
     print(f"{report.table()}\n")
     return finish(report, chosen)
 
@@ -104,12 +106,18 @@ def _mutants(chosen: settings.Mutants) -> int:
     from parity.mutants import doubles, runs
 
     names = chosen.only.split(",") if chosen.only else ()
-    score = runs.run(names, show=lambda outcome: print(outcome.line, flush=True))
-    score.pairs = doubles.run(names, show=lambda outcome: print(outcome.line, flush=True))
+    score = runs.run(
+        names, model=chosen.model, dtype=chosen.dtype, show=lambda outcome: print(outcome.line, flush=True)
+    )
+    if chosen.dtype in ("float64", "all"):
+        score.pairs = doubles.run(names, model=chosen.model, show=lambda outcome: print(outcome.line, flush=True))
     print(score.summary)
     if chosen.json:
         score.write_json(chosen.json)
         print(f"wrote {chosen.json}")
+    if chosen.html:
+        score.write_html(chosen.html)
+        print(f"wrote {chosen.html}")
     return score.exit_code
 
 

@@ -34,6 +34,7 @@ from torch_ref import schedules as torch_schedules
 
 EPOCHS = 90
 SIZE, STORED = 24, 28
+INPUT_DTYPES = ("float64", "float32")
 
 
 class Sides(NamedTuple):
@@ -54,7 +55,14 @@ class Sides(NamedTuple):
     torch_rate: Callable[[Any, int, int], float]
 
 
-def run(folder: Path | None = None, *, sides: Sides | None = None, seed: int = 0, pictures: int = 16) -> Report:
+def run(
+    folder: Path | None = None,
+    *,
+    sides: Sides | None = None,
+    seed: int = 0,
+    pictures: int = 16,
+    dtype: str = "all",
+) -> Report:
     """Compare everything between a file and the network's input, and the learning rates.
 
     Args:
@@ -62,6 +70,7 @@ def run(folder: Path | None = None, *, sides: Sides | None = None, seed: int = 0
         sides: functions to compare; the real ones if None.
         seed: of made-up pixels and draws.
         pictures: how many of the folder are read, spread over it.
+        dtype: of the networks' input: `float64`, `float32` or `all`.
     """
     chosen = sides or real_sides()
     rows: list[Row] = []
@@ -70,7 +79,7 @@ def run(folder: Path | None = None, *, sides: Sides | None = None, seed: int = 0
         missing.append("decoding: name a folder of pictures with --images")
     else:
         rows += decoding_rows(folder, chosen, pictures)
-    rows += input_rows(chosen, seed)
+    rows += input_rows(chosen, seed, INPUT_DTYPES if dtype == "all" else (dtype,))
     rows += rate_rows(chosen)
     return Report(rows, missing, {"seed": seed, "images": str(folder)})
 
@@ -111,7 +120,7 @@ def decoding_rows(folder: Path, sides: Sides, pictures: int) -> list[Row]:
     return rows
 
 
-def input_rows(sides: Sides, seed: int) -> list[Row]:
+def input_rows(sides: Sides, seed: int, dtypes: tuple[str, ...] = INPUT_DTYPES) -> list[Row]:
     """The networks' input, in evaluation and with the same draws in training, for every normalisation."""
     rows = []
     rng = np.random.default_rng([seed, 5])
@@ -123,7 +132,7 @@ def input_rows(sides: Sides, seed: int) -> list[Row]:
         rng.integers(0, STORED - SIZE + 1, 6), rng.integers(0, STORED - SIZE + 1, 6), rng.random(6) < 0.5,
         (0.1 * rng.standard_normal((6, 3))).astype(np.float32).astype(np.float64),
     )  # fmt: skip
-    for dtype in ("float64", "float32"):
+    for dtype in dtypes:
         for normalize in NORMALIZATIONS:
             for drawn, stage in ((None, "evaluation"), (draws, "training")):
                 noise = drawn is not None

@@ -57,6 +57,7 @@ class Train:
 
     model: str = setting("cifar_18pct", f"one of {', '.join(MODELS)}, or all")
     recipe: str = setting("all", f"one of {', '.join(RECIPES)}, or all")
+    dtype: str = setting("all", "float64: optimizers and ten free steps; float32: long runs in their envelope; or all")
     steps: int = setting(200, "of the float32 run that is held to the envelope; 0 leaves it out", minimum=0)
     runs: int = setting(5, "float32 runs of each framework, started 1 ulp apart; fewer than 4 prove little", minimum=4)
     batch: int = setting(4, "images a step", minimum=1)
@@ -68,6 +69,7 @@ class Train:
     def __post_init__(self) -> None:
         check_model(self.model)
         one_of("--recipe", self.recipe, (*RECIPES, "all"))
+        one_of("--dtype", self.dtype, ("float64", "float32", "all"))
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,13 @@ class Data:
 
     images: str | None = setting(None, "folder of real pictures; without it decoding isn't exercised")
     pictures: int = setting(16, "how many of them are read, spread over the folder", minimum=1)
+    dtype: str = setting("all", "of the networks' input: float64, float32 or both (all)")
     seed: int = setting(0, "of made-up pixels and of crops, flips and colour noise", minimum=0)
     json: str | None = setting(None, "write the report as JSON to this file")
     html: str | None = setting(None, "write the report as one HTML page to this file")
+
+    def __post_init__(self) -> None:
+        one_of("--dtype", self.dtype, ("float64", "float32", "all"))
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,14 @@ class Mutants:
     """Plant known bugs, one at a time, and see whether the harness finds and names them."""
 
     only: str | None = setting(None, "parts of mutants' names, separated by commas: only these run")
+    model: str = setting("all", "only bugs that are planted into this network, each into the one that shows it best")
+    dtype: str = setting("all", "only bugs that are looked for in this precision: float64, float32, bfloat16 or all")
     json: str | None = setting(None, "write the outcomes as JSON to this file")
+    html: str | None = setting(None, "write the outcomes as one HTML page to this file")
+
+    def __post_init__(self) -> None:
+        check_model(self.model)
+        one_of("--dtype", self.dtype, (*DTYPES, "all"))
 
 
 @dataclass(frozen=True)

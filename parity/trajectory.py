@@ -168,6 +168,7 @@ def run(
     models: list[str],
     recipes: list[str],
     *,
+    dtype: str = "all",
     steps: int = 200,
     runs: int = 5,
     batch: int = 4,
@@ -180,6 +181,7 @@ def run(
     Args:
         models: ids of networks.
         recipes: names of recipes.
+        dtype: `float64` for the optimizers and the free steps, `float32` for the envelope, or `all`.
         steps: of the float32 run; none if 0.
         runs: of each framework, started one unit in the last place apart.
         batch: images a step.
@@ -198,16 +200,18 @@ def run(
 
         for recipe in recipes:
             rate = RATES[recipe]
-            theirs, ours = make("float64", recipe)
-            pair = ours.pair
-            rows = optimizer_rows(theirs, ours, material(pair, 5, batch, rate, 3, seed), model, recipe)
-            theirs, ours = make("float64", recipe)
-            rows += free_rows(theirs, ours, material(pair, 10, batch, rate, 5, seed), model, recipe)
-            if steps:
-                fed = material(pair, steps, batch, rate, steps * 3 // 4, seed)
+            rows: list[Row] = []
+            if dtype in ("float64", "all"):
+                theirs, ours = make("float64", recipe)
+                rows += optimizer_rows(theirs, ours, material(ours.pair, 5, batch, rate, 3, seed), model, recipe)
+                theirs, ours = make("float64", recipe)
+                rows += free_rows(theirs, ours, material(ours.pair, 10, batch, rate, 5, seed), model, recipe)
+                del theirs, ours
+                gc.collect()
+            if steps and dtype in ("float32", "all"):
+                fed = material(make("float32", recipe)[1].pair, steps, batch, rate, steps * 3 // 4, seed)
                 rows += envelope_rows(lambda r=recipe: make("float32", r), fed, model, recipe, runs)
             show(Report(rows))
             merged.rows += rows
-            del theirs, ours, pair
             gc.collect()
     return merged

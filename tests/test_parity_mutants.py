@@ -1,5 +1,6 @@
 """The harness finds planted bugs, in the right place and by the right name. All of them: `make mutants`, or -m slow."""
 
+import html
 import json
 from pathlib import Path
 
@@ -32,6 +33,24 @@ def test_the_score_as_json(score: runs.Score, tmp_path: Path) -> None:
     assert {"survived", "equivalent", "not_exercised", "layer_right", "cause_right"} <= set(read)
     assert {"id", "side", "verdict", "layer", "cause"} <= set(read["mutants"][0])
     assert {entry["side"] for entry in read["mutants"]} == {"jax", "torch"}
+
+
+def test_the_score_as_a_page(score: runs.Score, tmp_path: Path) -> None:
+    score.write_html(tmp_path / "m.html")
+    page = (tmp_path / "m.html").read_text()
+    assert all(html.escape(outcome.title) in page for outcome in score.outcomes)
+    assert "class=bad" not in page
+    missed = runs.Score([runs.Outcome("b", 1, "a <bug>", "jax", "survived")])
+    missed.write_html(tmp_path / "m.html")
+    assert "<tr class=bad><td class=l>1. a &lt;bug&gt;" in (tmp_path / "m.html").read_text()
+
+
+def test_mutants_of_one_network_or_precision() -> None:
+    chosen = runs.run(["36-", "38-"], model="cifar_18pct", dtype="float64")
+    assert {o.id for o in chosen.outcomes} >= {"36-rnorm-size-jax", "38-pool-area-torch"}
+    with pytest.raises(ValueError, match="no mutant is planted into caffenet in bfloat16"):
+        runs.run(model="caffenet", dtype="bfloat16")
+    assert doubles.run(["36-rnorm-size-jax", "38-pool-area-torch"], model="caffe_alexnet") == []
 
 
 def test_every_row_of_the_table_has_a_mutant_and_both_sides() -> None:

@@ -93,6 +93,12 @@ def test_inputs_and_learning_rates_agree(tmp_path: Path) -> None:
     assert max(row.fraction for row in evaluation) <= 1
 
 
+def test_one_precision_alone() -> None:
+    assert {row.dtype for row in data.run(dtype="float32").rows if row.name == "input"} == {"float32"}
+    rows = trajectory.run(["cifar_18pct"], ["cifar"], dtype="float32", steps=2, runs=4).rows
+    assert {row.name for row in rows} == {"trajectory"}
+
+
 def test_decoding_without_pictures_counts_as_not_exercised() -> None:
     report = data.run()
     assert report.equal

@@ -56,18 +56,23 @@ class PairOutcome:
         return f"{' + '.join(self.ids):60} {marks}: {', '.join(self.layers)}; {', '.join(self.causes)}"
 
 
-def run(names: Iterable[str] = (), show: Callable[[PairOutcome], None] = lambda outcome: None) -> list[PairOutcome]:
+def run(
+    names: Iterable[str] = (), show: Callable[[PairOutcome], None] = lambda outcome: None, *, model: str = "all"
+) -> list[PairOutcome]:
     """Plant every pair of which both ids hold one of the names, or all.
 
     Args:
         names: parts of ids.
         show: called with each outcome as soon as it is there.
+        model: only pairs in this network, or `all`.
     """
     wanted = tuple(names)
     known = {mutant.id: mutant for mutant in runs.all_mutants()}
     outcomes = []
     for ids in PAIRS:
         if wanted and not all(any(name in each for name in wanted) for each in ids):
+            continue
+        if model not in (known[ids[0]].model, "all"):
             continue
         outcomes.append(_one(known[ids[0]], known[ids[1]]))
         show(outcomes[-1])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from alexnet_io.errors import UserError
 from parity import layers, pairs, trajectory
 from parity.mutants import data, dropout, gradients, kernels, norms, precision, steps, windows
 from parity.mutants.mutant import Mutant
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from parity.mutants.doubles import PairOutcome
 
 SCHEMA = "parity-mutants/1"
+
+STEP_MODEL = "cifar_18pct"  # on which losses and optimizers are compared
 
 VERDICTS = KILLED, SURVIVED, EQUIVALENT, NOT_EXERCISED = "killed", "survived", "equivalent", "not_exercised"
 
@@ -120,6 +123,12 @@ class Score:
         """Write `as_json` to a file."""
         Path(path).write_text(json.dumps(self.as_json(), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
+    def write_html(self, path: str | Path) -> None:
+        """Write the outcomes as one page that opens from disk."""
+        from parity.mutants import page
+
+        Path(path).write_text(page.render(self), encoding="utf-8")
+
 
 def all_mutants() -> list[Mutant]:
     """Every mutant that is planted into a network."""
@@ -130,15 +139,31 @@ def all_mutants() -> list[Mutant]:
     ]  # fmt: skip
 
 
-def run(names: Iterable[str] = (), show: Callable[[Outcome], None] = lambda outcome: None) -> Score:
+def run(
+    names: Iterable[str] = (),
+    show: Callable[[Outcome], None] = lambda outcome: None,
+    *,
+    model: str = "all",
+    dtype: str = "all",
+) -> Score:
     """Plant the mutants whose id holds one of the names, or all; score the harness.
 
     Args:
         names: parts of ids.
         show: called with each outcome as soon as it is there.
+        model: only mutants of this network, or `all`.
+        dtype: only mutants that are looked for in this precision, or `all`.
+
+    Raises:
+        UserError: no mutant is left.
     """
     wanted = tuple(names)
-    chosen = [m for m in all_mutants() if not wanted or any(name in m.id for name in wanted)]
+
+    def taken(mutant_id: str, network: str, precision: str) -> bool:
+        by_name = not wanted or any(name in mutant_id for name in wanted)
+        return by_name and model in (network, "all") and dtype in (precision, "all")
+
+    chosen = [m for m in all_mutants() if taken(m.id, m.model, m.dtype)]
     # Neighbours share a network: building one costs more than comparing it.
     chosen.sort(key=lambda m: (m.model, str(m.image_size), m.dtype, m.number))
     outcomes: list[Outcome] = []
@@ -154,10 +179,17 @@ def run(names: Iterable[str] = (), show: Callable[[Outcome], None] = lambda outc
     built = None
     gc.collect()
     for entry in steps.step_mutants():
-        if not wanted or any(name in entry[0] for name in wanted):
+        if taken(entry[0], STEP_MODEL, "float64"):
             outcomes.append(_step(*entry))
             show(outcomes[-1])
-    outcomes += _data(wanted, show)
+    # Preprocessing belongs to no network, and is compared in both precisions.
+    if model == "all" and dtype != "bfloat16":
+        outcomes += _data(wanted, show)
+    if not outcomes:
+        raise UserError(
+            f"no mutant is planted into {model} in {dtype} under these names: leave --only, --model or --dtype out; "
+            f"networks with mutants are {', '.join(sorted({m.model for m in all_mutants()}))}"
+        )
     return Score(sorted(outcomes, key=lambda o: (o.number, o.id)))
 
 
@@ -218,11 +250,10 @@ def unchanged(mutant: Mutant, pair: pairs.Pair, planted: pairs.Pair) -> str:
 
 
 def _step(name: str, number: int, title: str, side: str, recipe: str, right: Any, causes: Any, change: Any) -> Outcome:
-    model = "cifar_18pct"
-    torch_side, jax_side = trajectory.trainers(pairs.build(model, seed=number), recipe)
+    torch_side, jax_side = trajectory.trainers(pairs.build(STEP_MODEL, seed=number), recipe)
     change(torch_side, jax_side)
     fed = trajectory.material(jax_side.pair, 5, 4, 0.01, drop_after=3, seed=number)
-    report = Report(trajectory.optimizer_rows(torch_side, jax_side, fed, model, recipe))
+    report = Report(trajectory.optimizer_rows(torch_side, jax_side, fed, STEP_MODEL, recipe))
     outcome = Outcome(name, number, title, side, SURVIVED)
     return outcome if report.equal else _named(outcome, report, right, causes)
 
