@@ -110,3 +110,14 @@ def plain_train_step(model: PlainAlexNet, optimizer: Any, mesh: Mesh) -> Any:
         jax.shard_map(step, mesh=mesh, in_specs=(P(), P("data"), P(), P(), P()), out_specs=(P(), P())),
         donate_argnums=0,
     )
+
+
+def plain_eval_step(model: PlainAlexNet, mesh: Mesh) -> Any:
+    """Compiled (params, batch, statistics) -> (logits, labels), as `steps.make_eval_step` takes it."""
+
+    def step(params: Any, batch: Any, statistics: Any) -> Any:
+        logits: Any = model.apply({"params": params}, batch.images.astype(model.dtype) / 127.5 - 1)
+        return logits.astype(jnp.float32), batch.labels
+
+    specs = (P("data"), P("data"))
+    return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(P(), P("data"), P()), out_specs=specs))

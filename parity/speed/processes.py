@@ -154,7 +154,10 @@ def process_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def pin(threads: int) -> None:
-    """Hold this process to as many cores as it has threads."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+_CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+def pin(threads: int, first: int = 0) -> None:
+    """Hold this process to as many cores as it has threads, from the `first` on of those that it was given."""
+    if _CORES:
+        os.sched_setaffinity(0, {_CORES[(first + i) % len(_CORES)] for i in range(threads)})

@@ -23,10 +23,11 @@ def main(arguments: list[str]) -> None:
     leads = "RANK" not in os.environ
     if workload.devices > 1 and leads:
         _start_others(workload, arguments)
-    processes.pin(workload.threads)
+    share = max(workload.threads // workload.devices, 1)
+    processes.pin(share, share * int(os.environ.get("RANK", "0")))
     import torch
 
-    torch.set_num_threads(max(workload.threads // workload.devices, 1))
+    torch.set_num_threads(share)
     job = Job(workload, Path(arguments[1]))
     if not leads:
         job.follow()
@@ -175,13 +176,17 @@ class Job:
         """A large matrix product in the precision, and a copy; the best of five."""
         import torch
 
+        # Alone for a moment: on all cores, as the other side's devices are together.
+        processes.pin(self.workload.threads)
         torch.set_num_threads(self.workload.threads)
         side = 8192 if self.gpu else 2048
         dtype = torch.bfloat16 if self.workload.precision == "bfloat16" else torch.float32
         a = torch.ones((side, side), dtype=dtype, device=self.device)
         long = torch.ones(1 << (28 if self.gpu else 25), device=self.device)
         seconds = [_best(lambda: a @ a, self.gpu), _best(lambda: long + 1, self.gpu)]
-        torch.set_num_threads(max(self.workload.threads // self.workload.devices, 1))
+        share = max(self.workload.threads // self.workload.devices, 1)
+        processes.pin(share, share * int(os.environ.get("RANK", "0")))
+        torch.set_num_threads(share)
         size = long.numel() * long.element_size()
         return {"flops": 2.0 * side**3 / seconds[0], "bytes_per_second": 2.0 * size / seconds[1]}
 
