@@ -10,8 +10,21 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_ENABLE_X64", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import sys
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def jax_as_it_was() -> Iterator[None]:
+    """Undo what a command that a test ran in this process chose for JAX as a whole: precision and float64."""
+    yield
+    jax = sys.modules.get("jax")
+    if jax is not None:
+        jax.config.update("jax_enable_x64", os.environ["JAX_ENABLE_X64"] != "0")
+        jax.config.update("jax_default_matmul_precision", None)
 
 
 @pytest.fixture

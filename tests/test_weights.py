@@ -83,8 +83,7 @@ def test_torchvision_gives_the_same_logits(torchvision_alexnet, rng):
     with torch.no_grad():
         expected = torchvision_alexnet(torch.from_numpy(images)).numpy()
     model = AlexNet("one_weird_trick", 7, dtype=jnp.dtype("float64"), param_dtype=jnp.dtype("float64"))
-    with jax.enable_x64(True):  # a command run in this process before may have chosen float32
-        got = np.asarray(model.apply({"params": params}, jnp.asarray(images.transpose(0, 2, 3, 1))))
+    got = model.apply({"params": params}, jnp.asarray(images.transpose(0, 2, 3, 1)))
     assert np.linalg.norm(got - expected) <= 1e-11 * np.linalg.norm(expected)
     back = weights.to_torchvision(weights.to_torch(params, VARIANTS["one_weird_trick"]))
     assert _same(state, back)
