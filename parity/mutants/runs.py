@@ -217,7 +217,8 @@ def _one(mutant: Mutant, pair: pairs.Pair) -> Outcome:
         gc.collect()
         if report.equal:
             outcome.detail = unchanged(mutant, pair, planted)
-            outcome.verdict = EQUIVALENT if outcome.detail else SURVIVED
+            # A bug that was meant to show and changes nothing was not planted: that must not pass.
+            outcome.verdict = EQUIVALENT if outcome.detail and mutant.equivalent else SURVIVED
             return outcome
     return _named(outcome, report, mutant.layers, mutant.causes)
 
