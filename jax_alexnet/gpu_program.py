@@ -136,8 +136,7 @@ def lower(settings: GpuSettings, network: Callable[[Any], Any] | None = None) ->
     augmentation = augment.Augmentation.of(training)
     params = jax.eval_shape(lambda: setup.init_params(model, augmentation.image_size, 0))
     optimizer = make_optimizer(training, variant, params)
-    step: Any = jax.ShapeDtypeStruct((), jnp.int32)
-    state = steps.TrainState(step, params, jax.eval_shape(optimizer.init, params))
+    state = steps.state_shapes(model, optimizer, augmentation.image_size)
     side = training.stored_size or augmentation.image_size
 
     def described(leaf: Any, spec: Any) -> Any:

@@ -90,6 +90,13 @@ def to_torchvision(state: Mapping[str, np.ndarray]) -> Arrays:
     return {f"{TORCHVISION[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": value for name, value in state.items()}
 
 
+def torch_shapes(
+    variant: Variant, image_size: int | None = None, classes: int | None = None
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a `torch_ref` state dict; the variant's own image size and classes by default."""
+    return {slot.name: slot.torch_shape for slot in _slots(variant, image_size, classes or variant.classes)}
+
+
 def save(path: Path, params: Mapping[str, Mapping[str, Any]], model: str, image_size: int, home: str) -> None:
     """Write Flax parameters to `path` for one of `HOMES`, as .safetensors, or .pth for the two PyTorch homes.
 

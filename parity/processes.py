@@ -66,16 +66,18 @@ def compare(
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def _step(step: str, directory: Path, python: str | None) -> None:
-    # The worker finds this package and whatever the caller could import.
+def environment(**more: str) -> dict[str, str]:
+    """This process's environment with more in it; Python finds this package there and what the caller can import."""
     paths = [str(ROOT), os.getcwd(), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))}
-    environment["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
+    return os.environ | {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))} | more
+
+
+def _step(step: str, directory: Path, python: str | None) -> None:
     interpreter = python or sys.executable
     try:
         done = subprocess.run(
             [interpreter, "-m", "parity.worker", step, str(directory)],
-            env=environment, capture_output=True, text=True, check=False,
+            env=environment(XLA_PYTHON_CLIENT_PREALLOCATE="false"), capture_output=True, text=True, check=False,
         )  # fmt: skip
     except OSError as error:
         raise UserError(f"the interpreter {interpreter!r} can't be run: {error.strerror}; name another") from error

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
 from typing import Any
 
 from alexnet_io.errors import UserError
+from parity.processes import environment
 from parity.speed import machine
-from parity.speed.processes import ROOT
 from parity.speed.workload import Workload
 
 SCHEMA = "parity-profile/1"
@@ -27,9 +26,8 @@ def run(base: Workload, frameworks: list[str], pythons: dict[str, str | None]) -
     for framework in frameworks:
         workload = replace(base, framework=framework)
         command = [pythons.get(framework) or sys.executable, "-m", "parity.speed.layer_times", framework]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
         done = subprocess.run(
-            [*command, json.dumps(workload.as_json())], env=environment, text=True, capture_output=True, check=False,
+            [*command, json.dumps(workload.as_json())], env=environment(), text=True, capture_output=True, check=False,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
         if done.returncode:

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_io.errors import UserError
+from parity.processes import environment
 from parity.speed.workload import Workload
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 class Rival:
@@ -33,13 +32,11 @@ class Rival:
     def __init__(self, workload: Workload, weights: Path, python: str | None = None) -> None:
         self.workload = workload
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-        environment |= _environment(workload)
         command = [python or sys.executable, "-m", f"parity.speed.{workload.framework}_worker"]
         try:
             self._process = subprocess.Popen(
-                [*command, json.dumps(workload.as_json()), str(weights)], env=environment, text=True,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
+                [*command, json.dumps(workload.as_json()), str(weights)], env=environment(**_flags(workload)),
+                text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
             )  # fmt: skip
         except OSError as error:
             self._errors.close()
@@ -94,7 +91,7 @@ class Rival:
         return json.loads(line)
 
 
-def _environment(workload: Workload) -> dict[str, str]:
+def _flags(workload: Workload) -> dict[str, str]:
     found = {"OMP_NUM_THREADS": str(max(workload.threads // workload.devices, 1))}
     if workload.framework == "jax" and workload.devices > 1:
         # Only CPUs can be multiplied; on a GPU machine the flag does nothing.

@@ -23,8 +23,9 @@ import numpy as np
 
 from alexnet_io.errors import UserError
 from parity.bounds import UNIT_ROUNDOFF
+from parity.processes import environment
 from parity.speed import machine, statistics
-from parity.speed.processes import ROOT, Rival, rivals
+from parity.speed.processes import Rival, rivals
 from parity.speed.statistics import Interval
 from parity.speed.workload import Workload, arithmetic
 
@@ -274,8 +275,7 @@ def _compare_layers(base: Workload, folder: Path, plan: Plan) -> dict[str, Any]:
         f"--dtype={dtype}",
         f"--json={report}",
     ]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
     if not report.exists():
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise UserError(f"the layers can't be compared: {said[-1]}; --no-check-layers times without")
@@ -288,27 +288,16 @@ def write_weights(path: Path, model: str, image_size: int) -> None:
     """The same weights for all processes: uniform, of He's deviation, in `torch_ref`'s names and layouts."""
     from safetensors.numpy import save_file
 
-    from jax_alexnet import variants as v
-    from jax_alexnet.shapes import trace
+    from jax_alexnet.variants import VARIANTS
+    from jax_alexnet.weights import torch_shapes
 
-    variant = v.VARIANTS[model]
     rng = np.random.default_rng(0)
     state: dict[str, Any] = {}
-    incoming: tuple[int, ...] = (image_size, image_size, 3)
-    for row, made in zip(variant.layers, trace(variant, image_size), strict=True):
-        shape: tuple[int, ...] | None = None
-        bias: tuple[int, ...] = ()
-        if isinstance(row, v.Conv):
-            shape, bias = (row.features, incoming[-1] // row.groups, row.window, row.window), (row.features,)
-        elif isinstance(row, v.LocalConv):
-            place = made.output_shape[:2]
-            shape, bias = (*place, row.features, incoming[-1], row.window, row.window), (*place, row.features)
-        elif isinstance(row, v.Dense):
-            shape, bias = (made.output_shape[0], math.prod(incoming)), (made.output_shape[0],)
-        if shape is not None:
-            fan_in = math.prod(shape[-3:] if len(shape) > 2 else shape[1:])
-            reach = math.sqrt(6 / fan_in)
-            state[f"{row.name}.weight"] = rng.uniform(-reach, reach, shape).astype(np.float32)
-            state[f"{row.name}.bias"] = rng.uniform(-0.1, 0.1, bias).astype(np.float32)
-        incoming = made.output_shape
+    for name, shape in torch_shapes(VARIANTS[model], image_size).items():
+        if name.endswith(".bias"):
+            state[name] = rng.uniform(-0.1, 0.1, shape).astype(np.float32)
+            continue
+        fan_in = math.prod(shape[-3:] if len(shape) > 2 else shape[1:])
+        reach = math.sqrt(6 / fan_in)
+        state[name] = rng.uniform(-reach, reach, shape).astype(np.float32)
     save_file(state, path, {"model": model, "image_size": str(image_size), "home": "torch_ref"})
