@@ -202,6 +202,19 @@ class ThroughputMeter:
         return rate
 
 
+def now_and_then(seconds: float = 5.0) -> Callable[[int, int, str], None]:
+    """A callback for long preparations, of what is done, all there is, and a word: a line every few seconds."""
+    said = time.monotonic()
+
+    def say(done: int, total: int, what: str) -> None:
+        nonlocal said
+        if time.monotonic() - said >= seconds:
+            said = time.monotonic()
+            print(f"{what}: {done:,} of {total:,}", flush=True)
+
+    return say
+
+
 def duration(seconds: float) -> str:
     """A length of time as people say it: 8s, 5m 12s, 3h 07m, 2d 04h."""
     whole = round(seconds)

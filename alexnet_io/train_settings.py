@@ -152,6 +152,29 @@ def resumed(saved: dict[str, Any], given: dict[str, Any]) -> TrainSettings:
     return TrainSettings(**values)
 
 
+def of_resumed_run(settings: TrainSettings, given: dict[str, Any], framework: str) -> TrainSettings:
+    """The settings with which the run in `--output` goes on.
+
+    Args:
+        settings: from the command line, with `--resume`.
+        given: see `resumed`.
+        framework: the package that resumes; only runs that it trained itself are its own.
+
+    Raises:
+        UserError: no `--output`, no run there, another framework's, or flags that contradict it.
+    """
+    from alexnet_io.run_directory import read_description
+
+    if settings.output is None:
+        raise UserError("--resume needs --output DIR, the directory of the run to go on with")
+    description = read_description(settings.output)
+    trained_by = description.get("framework", "jax_alexnet")
+    if trained_by != framework:
+        trainer = f"python -m {trained_by}.train"
+        raise UserError(f"the run in {settings.output} was trained by {trainer}: go on with that command")
+    return resumed(description["settings"], given)
+
+
 def plain(settings: TrainSettings) -> dict[str, Any]:
     """The settings as JSON can hold them."""
     values = {item.name: getattr(settings, item.name) for item in fields(settings)}

@@ -32,10 +32,10 @@ def main() -> int:
     from jax_alexnet.runs import saved_settings
 
     wanted = _data_of(saved_settings(settings.run), settings, given)
+    from alexnet_io.sources import open_for
     from jax_alexnet.devices import choose_devices, set_precision
     from jax_alexnet.evaluation import evaluate_split
     from jax_alexnet.runs import load_run
-    from jax_alexnet.setup import open_data
 
     set_precision(settings.precision or wanted.precision)
     network = load_run(
@@ -44,7 +44,7 @@ def main() -> int:
         devices=choose_devices(settings.devices),
         precision=settings.precision,
     )
-    data = open_data(wanted, measuring=settings.split == "test")
+    data = open_for(wanted, measuring=settings.split == "test")
     check_classes(network.class_names, list(data.class_names), wanted.data)
     split = data.test if settings.split == "test" else data.train
     report = evaluate_split(network, split, settings.batch_size)

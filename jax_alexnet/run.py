@@ -13,14 +13,15 @@ from alexnet_io.batches import Batch as HostBatch
 from alexnet_io.batches import batches
 from alexnet_io.errors import UserError
 from alexnet_io.evaluation import EvaluationReport
+from alexnet_io.flat_loss import watched
 from alexnet_io.metrics import MetricsRow
 from alexnet_io.run_directory import CHECKPOINTS, RunDirectory
+from alexnet_io.signals import Signals
 from jax_alexnet import checkpoint, pictures, steps
 from jax_alexnet.evaluation import evaluate_split
 from jax_alexnet.run_files import Agreement, RunFiles
 from jax_alexnet.schedules import learning_rate, plateau_for
 from jax_alexnet.setup import Setup
-from jax_alexnet.signals import Signals
 
 
 def order(setup: Setup, epoch: int, start_step: int) -> Iterator[HostBatch]:
@@ -137,7 +138,9 @@ class Run:
                 f"the loss became {loss} at step {self.step} (images {ids}...). The last finite checkpoint is "
                 f"kept in {self._kept}: go on from it with a smaller --learning-rate in a new run"
             )
-        self._warn_if_flat(loss)
+        self.flat_since, warning = watched(self.flat_since, self.step, loss, len(self.setup.data.class_names))
+        if warning:
+            self.files.progress.message(warning)
         self.sums.add(metrics)
         self.timed_images += int(metrics.examples)
         speed = self.timed_images / max(time.perf_counter() - self.clock, 1e-9)
@@ -151,19 +154,6 @@ class Run:
                 MetricsRow(self.step, fraction, "train", sums.loss / n, sums.top1 / n, sums.top5 / n, rate, speed)
             )
             self.clock, self.timed_images = time.perf_counter(), 0
-
-    def _warn_if_flat(self, loss: float) -> None:
-        """Say so when the loss has stayed within 0.01 of ln(classes) for 1000 steps: nothing is being learnt."""
-        chance = math.log(len(self.setup.data.class_names))
-        if abs(loss - chance) > 0.01:
-            self.flat_since = None
-            return
-        self.flat_since = self.step if self.flat_since is None else self.flat_since
-        if self.step - self.flat_since == 1000:
-            self.files.progress.message(
-                f"warning: for 1000 steps the loss has not left {chance:.3f}, that of guessing. Try another "
-                "--learning-rate, --weight-init caffe (biases of 0.1) or --weight-init pytorch"
-            )
 
     def _end_of_epoch(self, state: steps.TrainState) -> None:
         settings = self.setup.settings

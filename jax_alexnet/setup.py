@@ -1,7 +1,5 @@
 """Everything a run needs before its first step, built from completed settings: data, network, steps, devices."""
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,8 @@ from jax.sharding import Mesh
 
 from alexnet_io.batches import Batch as HostBatch
 from alexnet_io.batches import steps_in_epoch
-from alexnet_io.sources import DataSet, open_source
+from alexnet_io.progress import now_and_then
+from alexnet_io.sources import DataSet, open_for
 from alexnet_io.train_settings import TrainSettings
 from jax_alexnet import augment, steps
 from jax_alexnet.devices import check_batch, choose_devices, set_precision
@@ -130,7 +129,7 @@ def prepare(settings: TrainSettings, processes: Processes | None = None) -> Setu
     devices = choose_devices(settings.devices)
     layout = choose_layout(settings.parallel, variant, devices, settings.group_size)
     check_batch(settings.batch_size, layout.batch_parts)
-    data = open_data(settings)
+    data = open_for(settings)
     model = make_model(settings, len(data.class_names), dtype)
     augmentation = augment.Augmentation.of(settings)
     shapes = jax.eval_shape(lambda: init_params(model, augmentation.image_size, 0))
@@ -163,44 +162,9 @@ def _how(layout: Layout, processes: Processes) -> str:
     return words + (f", in {processes.count} processes" if processes.count > 1 else "")
 
 
-def open_data(settings: TrainSettings, measuring: bool = False) -> DataSet:
-    """The data set that the settings name, its images stored at the size from which crops are taken.
-
-    With `measuring`, a folder may hold test images alone.
-    """
-    data = open_source(
-        settings.data,
-        image_size=settings.stored_size,
-        data_dir=settings.data_dir,
-        cache_dir=settings.cache_dir,
-        holdout=settings.holdout,
-        download=settings.download,
-        seed=settings.seed,
-        max_bad=settings.max_bad_images,
-        measuring=measuring,
-        progress=_say_now_and_then(),
-    )
-    for note in data.notes:
-        print(note, flush=True)
-    return data
-
-
-def _say_now_and_then(seconds: float = 5.0) -> Callable[[int, int, str], None]:
-    """A callback for long preparations: a line every few seconds, none for short ones."""
-    said = time.monotonic()
-
-    def say(done: int, total: int, what: str) -> None:
-        nonlocal said
-        if time.monotonic() - said >= seconds:
-            said = time.monotonic()
-            print(f"{what}: {done:,} of {total:,}", flush=True)
-
-    return say
-
-
 def _statistics(augmentation: augment.Augmentation, data: DataSet) -> dict[str, np.ndarray]:
     if not augment.needs_statistics(augmentation):
         return {}
     from alexnet_io.image_statistics import training_statistics
 
-    return augment.statistics_for(augmentation, training_statistics(data.train, _say_now_and_then()))
+    return augment.statistics_for(augmentation, training_statistics(data.train, now_and_then()))

@@ -1,7 +1,7 @@
 """`python -m jax_alexnet.train`: settings in, a run's directory out. The work is in `training.py`."""
 
 from alexnet_io.settings import as_yaml, parse_given, run_command
-from alexnet_io.train_settings import TrainSettings, resumed
+from alexnet_io.train_settings import TrainSettings, of_resumed_run
 
 PROGRAM = "python -m jax_alexnet.train"
 
@@ -13,7 +13,7 @@ def main() -> int:
     from jax_alexnet.recipes import resolve
 
     if settings.resume:
-        settings = _resumed(settings, given)
+        settings = of_resumed_run(settings, given, "jax_alexnet")
     settings = resolve(settings)
     if settings.print_config:
         print(as_yaml(settings), end="")
@@ -21,19 +21,6 @@ def main() -> int:
     from jax_alexnet.training import train
 
     return train(settings)
-
-
-def _resumed(settings: TrainSettings, given: dict) -> TrainSettings:
-    from alexnet_io.errors import UserError
-    from alexnet_io.run_directory import read_description
-
-    if settings.output is None:
-        raise UserError("--resume needs --output DIR, the directory of the run to go on with")
-    description = read_description(settings.output)
-    if description.get("framework", "jax_alexnet") != "jax_alexnet":
-        trainer = f"python -m {description['framework']}.train"
-        raise UserError(f"the run in {settings.output} was trained by {trainer}: go on with that command")
-    return resumed(description["settings"], given)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ import jax.numpy as jnp
 
 from alexnet_io.run_directory import RunDirectory, new_default_directory
 from alexnet_io.settings import as_yaml
+from alexnet_io.signals import Signals
 from alexnet_io.train_settings import TrainSettings, plain
 from jax_alexnet.devices import unusable_gpu
 from jax_alexnet.distributed import Processes, joined
 from jax_alexnet.run import Run, order
 from jax_alexnet.setup import Setup, prepare
-from jax_alexnet.signals import Signals
 
 
 def train(settings: TrainSettings) -> int:

@@ -10,12 +10,13 @@ import torch
 from alexnet_io import plots
 from alexnet_io.errors import UserError
 from alexnet_io.evaluation import EvaluationReport
+from alexnet_io.flat_loss import watched
 from alexnet_io.metrics import MetricsRow, MetricsWriter, read_metrics
 from alexnet_io.progress import Progress
 from alexnet_io.run_directory import RunDirectory
+from alexnet_io.signals import Signals
 from torch_ref import checkpoint
 from torch_ref.setup import Setup
-from torch_ref.signals import Signals
 from torch_ref.steps import evaluate, train_step
 
 WEIGHTS = "best/weights.safetensors"
@@ -115,7 +116,10 @@ class Run:
         if self.progress is not None:
             self.progress.update(self.step, epoch=self.step / per_epoch, loss=sums[0] / sums[3],
                                  top1=sums[1] / sums[3], images_per_second=speed)  # fmt: skip
-        self._warn_if_flat(sums[0] / sums[3])
+        classes = len(self.setup.data.class_names)
+        self.flat_since, warning = watched(self.flat_since, self.step, sums[0] / sums[3], classes)
+        if warning and self.progress is not None:
+            self.progress.message(warning)
         if self.step % self.setup.settings.log_every == 0 or self.step % per_epoch == 0:
             loss, top1, top5, examples = self.sums
             self._write("train", self.step / per_epoch, (loss / examples, top1 / examples, top5 / examples), speed)
@@ -124,19 +128,6 @@ class Run:
     def _write(self, split: str, epoch: float, values: tuple[float, float, float], speed: float) -> None:
         if self.writer is not None:
             self.writer.write(MetricsRow(self.step, epoch, split, *values, self.rate, speed))
-
-    def _warn_if_flat(self, loss: float) -> None:
-        """Say so when the loss has stayed within 0.01 of ln(classes) for 1000 steps: nothing is being learnt."""
-        chance = math.log(len(self.setup.data.class_names))
-        if abs(loss - chance) > 0.01:
-            self.flat_since = None
-            return
-        self.flat_since = self.step if self.flat_since is None else self.flat_since
-        if self.step - self.flat_since == 1000 and self.progress is not None:
-            self.progress.message(
-                f"warning: for 1000 steps the loss has not left {chance:.3f}, that of guessing. Try another "
-                "--learning-rate, --weight-init caffe (biases of 0.1) or --weight-init pytorch"
-            )
 
     def _end_of_epoch(self, epoch: int) -> None:
         last, plateau = self.step >= self.last_step, self.setup.plateau

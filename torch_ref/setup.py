@@ -1,7 +1,6 @@
 """Everything a run needs before its first step, built from completed settings: data, network, optimizer."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from alexnet_io.batches import Batch, batches, steps_in_epoch
 from alexnet_io.image_statistics import training_statistics
-from alexnet_io.sources import DataSet, open_source
+from alexnet_io.progress import now_and_then
+from alexnet_io.sources import DataSet, open_for
 from alexnet_io.train_settings import TrainSettings
 from torch_ref import augment
 from torch_ref.alexnet import build
@@ -114,10 +114,10 @@ def prepare(settings: TrainSettings, group: Processes) -> Setup:
     dtype = set_precision(settings.precision)
 
     def open_and_measure() -> tuple[DataSet, dict[str, np.ndarray]]:
-        data = _open_data(settings)
+        data = open_for(settings)
         needed = augment.needs_statistics(settings)
         return data, augment.statistics_for(
-            settings, training_statistics(data.train, _say_now_and_then()) if needed else None
+            settings, training_statistics(data.train, now_and_then()) if needed else None
         )
 
     def network_for(classes: int) -> Network:
@@ -148,33 +148,3 @@ def prepare(settings: TrainSettings, group: Processes) -> Setup:
             for name, value in {**arrays, "zero": np.zeros((), np.float32)}.items()
         },
     )
-
-
-def _open_data(settings: TrainSettings) -> DataSet:
-    data = open_source(
-        settings.data,
-        image_size=settings.stored_size,
-        data_dir=settings.data_dir,
-        cache_dir=settings.cache_dir,
-        holdout=settings.holdout,
-        download=settings.download,
-        seed=settings.seed,
-        max_bad=settings.max_bad_images,
-        progress=_say_now_and_then(),
-    )
-    for note in data.notes:
-        print(note, flush=True)
-    return data
-
-
-def _say_now_and_then(seconds: float = 5.0) -> Callable[[int, int, str], None]:
-    """A callback for long preparations: a line every few seconds, none for short ones."""
-    said = time.monotonic()
-
-    def say(done: int, total: int, what: str) -> None:
-        nonlocal said
-        if time.monotonic() - said >= seconds:
-            said = time.monotonic()
-            print(f"{what}: {done:,} of {total:,}", flush=True)
-
-    return say

@@ -1,7 +1,7 @@
 """`python -m torch_ref.train`: the reference trained, alone or under torchrun. The work is in `training.py`."""
 
 from alexnet_io.settings import as_yaml, parse_given, run_command
-from alexnet_io.train_settings import TrainSettings, resumed
+from alexnet_io.train_settings import TrainSettings, of_resumed_run
 from torch_ref.launch import said_once
 
 PROGRAM = "python -m torch_ref.train"
@@ -19,7 +19,7 @@ def main() -> int:
         from torch_ref.completion import resolve
 
         if settings.resume:
-            settings = _resumed(settings, given)
+            settings = of_resumed_run(settings, given, "torch_ref")
         settings = resolve(settings)
         if settings.print_config:
             print(as_yaml(settings), end="")
@@ -27,19 +27,6 @@ def main() -> int:
     from torch_ref.training import train
 
     return train(settings)
-
-
-def _resumed(settings: TrainSettings, given: dict) -> TrainSettings:
-    from alexnet_io.errors import UserError
-    from alexnet_io.run_directory import read_description
-
-    if settings.output is None:
-        raise UserError("--resume needs --output DIR, the directory of the run to go on with")
-    description = read_description(settings.output)
-    if description.get("framework", "jax_alexnet") != "torch_ref":
-        trainer = f"python -m {description.get('framework', 'jax_alexnet')}.train"
-        raise UserError(f"the run in {settings.output} was trained by {trainer}: go on with that command")
-    return resumed(description["settings"], given)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,16 @@ import time
 
 from alexnet_io.run_directory import RunDirectory, new_default_directory
 from alexnet_io.settings import as_yaml
+from alexnet_io.signals import Signals
 from alexnet_io.train_settings import TrainSettings, plain
 from torch_ref.launch import said_once
 from torch_ref.processes import processes
 from torch_ref.run import Run
 from torch_ref.setup import Setup, prepare
-from torch_ref.signals import Signals
 from torch_ref.steps import train_step
+
+# torchrun passes on the signals that it gets, and Ctrl-C reaches the processes by themselves as well.
+ECHO_SECONDS = 2.0
 
 
 def train(settings: TrainSettings) -> int:
@@ -33,7 +36,7 @@ def train(settings: TrainSettings) -> int:
             return _dry_run(setup)
         if directory is not None:
             stack.enter_context(directory)
-        return Run(setup, directory, stack.enter_context(Signals())).go()
+        return Run(setup, directory, stack.enter_context(Signals(ECHO_SECONDS))).go()
 
 
 def _directory(setup: Setup) -> RunDirectory:

@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from alexnet_io.sources.dataset import DataSet, Split, check_labels
-    from alexnet_io.sources.opening import open_source
+    from alexnet_io.sources.opening import open_for, open_source
     from alexnet_io.sources.specs import Spec, parse_spec, usage
 
-__all__ = ["DataSet", "Spec", "Split", "check_labels", "open_source", "parse_spec", "usage"]
+__all__ = ["DataSet", "Spec", "Split", "check_labels", "open_for", "open_source", "parse_spec", "usage"]
 
 _HOME = {
     "DataSet": "dataset",
     "Split": "dataset",
     "check_labels": "dataset",
+    "open_for": "opening",
     "open_source": "opening",
     "Spec": "specs",
     "parse_spec": "specs",

@@ -8,9 +8,11 @@ from alexnet_io.cache import Progress
 from alexnet_io.decoding import Resizing
 from alexnet_io.errors import UserError
 from alexnet_io.printing import printable
+from alexnet_io.progress import now_and_then
 from alexnet_io.sources.dataset import DataSet
 from alexnet_io.sources.prepared import Preparing
 from alexnet_io.sources.specs import Spec, parse_spec
+from alexnet_io.train_settings import TrainSettings
 
 FITS = ("crop", "stretch")
 
@@ -64,6 +66,32 @@ def open_source(
         raise UserError(
             f"{place} can't be read: {error.strerror or error}. Check the path and who may read it"
         ) from error
+
+
+def open_for(settings: TrainSettings, measuring: bool = False) -> DataSet:
+    """The data set that a run's settings name, its images stored at the size from which crops are taken.
+
+    Says what there is to say about the data, and now and then how far a long preparation has come.
+
+    Args:
+        settings: completed.
+        measuring: see `open_source`.
+    """
+    data = open_source(
+        settings.data,
+        image_size=settings.stored_size,
+        data_dir=settings.data_dir,
+        cache_dir=settings.cache_dir,
+        holdout=settings.holdout,
+        download=settings.download,
+        seed=settings.seed,
+        max_bad=settings.max_bad_images,
+        measuring=measuring,
+        progress=now_and_then(),
+    )
+    for note in data.notes:
+        print(note, flush=True)
+    return data
 
 
 def _open(

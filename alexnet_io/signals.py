@@ -4,15 +4,22 @@ import signal
 import time
 from types import FrameType
 
-# torchrun passes on the signals that it gets, and Ctrl-C reaches the processes by themselves as well: within so
-# many seconds a second one is the first once more.
-_ECHO = 2.0
-
 
 class Signals:
-    """Turns the first SIGINT or SIGTERM into a request to stop after the step; a later second one ends at once."""
+    """Turns the first SIGINT or SIGTERM into a request to stop after the step; a second one ends at once.
+
+    Args:
+        echo_seconds: a second signal within so many seconds is the first once more: launchers pass on the signals
+            that they get, and Ctrl-C reaches their processes by themselves as well.
+
+    Attributes:
+        received: number of the signal that came, or 0.
+    """
 
     received = 0
+
+    def __init__(self, echo_seconds: float = 0.0) -> None:
+        self._echo = echo_seconds
 
     def __enter__(self) -> "Signals":
         self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -25,6 +32,6 @@ class Signals:
     def _note(self, number: int, _: FrameType | None) -> None:
         if not self.received:
             self.received, self._at = number, time.monotonic()
-        elif time.monotonic() - self._at > _ECHO:
+        elif time.monotonic() - self._at >= self._echo:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
