@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import product
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +60,12 @@ def _max_pool_forward(geometry: tuple[int, int, bool], x: Array) -> tuple[Array,
 def _max_pool_backward(
     geometry: tuple[int, int, bool], kept: tuple[Array, tuple[int, ...]], gradient: Array
 ) -> tuple[Array]:
-    chosen, shape = kept
+    form = partial(_shares_by_phase, geometry, kept[1])
+    return (lax.platform_dependent(kept[0], gradient, cpu=form, default=partial(_shares_spread, geometry, kept[1])),)
+
+
+def _shares_spread(geometry: tuple[int, int, bool], shape: tuple[int, ...], chosen: Array, gradient: Array) -> Array:
+    """The gradient of each place in the window spread over the pixels, and all added: one pass over memory on GPUs."""
     window, stride, _ = geometry
     zero = jnp.zeros((), gradient.dtype)
     total = None
@@ -68,7 +74,47 @@ def _max_pool_backward(
         spread = lax.pad(share, zero, _spread(shape, gradient.shape, divmod(index, window), stride))
         total = spread if total is None else total + spread
     assert total is not None
-    return (total,)
+    return total
+
+
+def _shares_by_phase(geometry: tuple[int, int, bool], shape: tuple[int, ...], chosen: Array, gradient: Array) -> Array:
+    """The same sums, of the pixels at each remainder of the stride together.
+
+    Pixel stride * t + phase is number phase + stride * back of window t - back. On CPUs XLA would write each place's
+    spread gradient to memory.
+    """
+    window, stride, _ = geometry
+    steps = -(-window // stride) - 1
+    counts = [-(-n // stride) for n in shape[1:3]]
+    edges = [
+        (0, 0, 0),
+        *((steps, max(0, n - m), 0) for n, m in zip(counts, gradient.shape[1:3], strict=True)),
+        (0, 0, 0),
+    ]
+    gradient = lax.pad(gradient, jnp.zeros((), gradient.dtype), edges)
+    chosen = lax.pad(chosen, jnp.zeros((), chosen.dtype), edges)
+
+    def shifted(values: Array, backs: tuple[int, ...]) -> Array:
+        starts = [steps - back for back in backs]
+        return lax.slice(
+            values,
+            (0, *starts, 0),
+            (len(values), *(start + n for start, n in zip(starts, counts, strict=True)), values.shape[3]),
+        )
+
+    def at(phases: tuple[int, int]) -> Array:
+        places = [range(phase, window, stride) for phase in phases]
+        shares = []
+        for place in product(*places):
+            backs = tuple(offset // stride for offset in place)
+            mine = shifted(chosen, backs) == place[0] * window + place[1]
+            shares.append(jnp.where(mine, shifted(gradient, backs), 0))
+        return sum(shares[1:], start=shares[0]) if shares else jnp.zeros_like(shifted(gradient, (0, 0)))
+
+    rows = [jnp.stack([at((i, j)) for j in range(stride)], axis=3) for i in range(stride)]
+    whole = jnp.stack(rows, axis=2)
+    whole = whole.reshape(len(whole), counts[0] * stride, counts[1] * stride, -1)
+    return whole[:, : shape[1], : shape[2]]
 
 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
