@@ -77,6 +77,9 @@ class TrainSettings(DataSettings):
     dropout: float | None = setting(None, "share of units dropped after fc6 and fc7", minimum=0, below=1)
     span_columns: bool = setting(False, "let the LRN windows of two_column span both columns")
     precision: str = setting("float32", "arithmetic: " + ", ".join(PRECISIONS), choices=PRECISIONS)
+    winograd: bool = setting(
+        True, "fewer multiplications in convolutions on CPUs, in float32 and bfloat16 (jax_alexnet)"
+    )
     devices: str = setting("all", "all, a count, or ids such as 0,2; of each process, if there are several")
     parallel: str = setting(
         "data",

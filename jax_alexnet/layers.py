@@ -42,6 +42,7 @@ class Conv(_Weighted):
     """Shared convolution (batch, height, width, channels) -> (batch, height', width', features)."""
 
     layer: v.Conv
+    winograd: bool = True
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -50,7 +51,9 @@ class Conv(_Weighted):
         inputs = x.shape[-1] // row.groups
         shape = (row.window, row.window, inputs, row.features)
         kernel, bias = self.weights(x, shape, (row.features,), row.window**2 * inputs)
-        out = convolution.conv(x, kernel, stride=row.stride, padding=row.padding, groups=row.groups, ceil=row.ceil)
+        out = convolution.conv(
+            x, kernel, stride=row.stride, padding=row.padding, groups=row.groups, ceil=row.ceil, fast=self.winograd
+        )
         return add_bias(out, bias)
 
 

@@ -22,6 +22,7 @@ class AlexNet(nn.Module):
         dropout_rate: replaces the variant's rate of 0.5 if given.
         dtype: of activations and arithmetic.
         param_dtype: of the stored weights.
+        winograd: whether convolutions may save multiplications on CPUs; see `ops.convolution.conv`.
     """
 
     variant: v.Variant | str = v.SINGLE_COLUMN
@@ -30,6 +31,7 @@ class AlexNet(nn.Module):
     dropout_rate: float | None = None
     dtype: jnp.dtype = jnp.float32
     param_dtype: jnp.dtype = jnp.float32
+    winograd: bool = True
 
     @nn.compact
     def __call__(
@@ -71,25 +73,32 @@ class AlexNet(nn.Module):
                 dropout = layers.Dropout(rate, row.part_along, name=row.name)
                 x = dropout(x, train=train, mask=mask, first_example=first_example)
             else:
-                x = layer_module(row, classes, self.weight_init, self.param_dtype)(x)
+                x = layer_module(row, classes, self.weight_init, self.param_dtype, self.winograd)(x)
             if capture:
                 activations[row.name] = x
         return (x, activations) if capture else x
 
 
-def layer_module(row: v.Layer, classes: int, weight_init: str = "variant", param_dtype: Any = jnp.float32) -> nn.Module:
+def layer_module(
+    row: v.Layer,
+    classes: int,
+    weight_init: str = "variant",
+    param_dtype: Any = jnp.float32,
+    winograd: bool = True,
+) -> nn.Module:
     """The module of one row of a network's table, dropout excepted, under the row's name.
 
     Args:
         row: of `Variant.layers`.
         classes: features of the last layer.
-        weight_init: see `AlexNet`; likewise param_dtype.
+        weight_init: see `AlexNet`; likewise param_dtype and winograd.
         param_dtype: see `weight_init`.
+        winograd: see `weight_init`.
     """
     weighted: Any = {"weight_init": weight_init, "param_dtype": param_dtype, "name": row.name}
     match row:
         case v.Conv():
-            return layers.Conv(row, **weighted)
+            return layers.Conv(row, winograd=winograd, **weighted)
         case v.LocalConv():
             return layers.LocalConv(row, **weighted)
         case v.Dense():

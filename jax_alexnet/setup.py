@@ -112,7 +112,10 @@ def init_params(model: AlexNet, image_size: int, seed: int) -> Any:
 def make_model(settings: TrainSettings, classes: int, dtype: jnp.dtype) -> AlexNet:
     """The network of completed settings."""
     wide = jnp.dtype(jnp.float64) if settings.precision == "float64" else jnp.dtype(jnp.float32)
-    return AlexNet(choose_variant(settings), classes, settings.weight_init or "variant", settings.dropout, dtype, wide)
+    return AlexNet(
+        choose_variant(settings), classes, settings.weight_init or "variant", settings.dropout, dtype, wide,
+        settings.winograd,
+    )  # fmt: skip
 
 
 def prepare(settings: TrainSettings, processes: Processes | None = None) -> Setup:

@@ -1,0 +1,335 @@
+"""Winograd's minimal filtering: convolutions of stride 1 with fewer multiplications, as matrix products.
+
+Winograd, "Arithmetic Complexity of Computations" (1980); for convolutional networks Lavin and Gray, "Fast Algorithms
+for Convolutional Neural Networks" (2015), sections 4 and 5. A tile of 2x2 outputs y needs the tile d of the input
+under it, `size` = window + 1 pixels a side:
+
+    y = A' [(G g G') . (B' d B)] A
+
+where g is the kernel and . multiplies element by element: size^2 products instead of 4 window^2, 16 for 36 with a
+window of 3 and 36 for 100 with one of 5. Each of the size^2 places is one matrix product of all tiles' channels with
+the kernel's (channels, features). The maps' gradient is the transpose of the same three steps, with the same savings.
+The kernel's gradient is the direct sum: with filtering, a weight that no pixel touched would get a rounding error
+instead of zero, which Adam would make a step of full size.
+"""
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from functools import cache, partial
+from itertools import product
+from math import lcm
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+# Outputs of a tile along one side. Larger tiles would spare more products and lose more digits.
+OUTPUTS = 2
+
+# Where the two polynomials behind a filter are evaluated, besides at infinity. Of the sets of small numbers these lose
+# the fewest digits with a window of 5: errors of a sum over 96 channels are 2.5 times those of adding one by one.
+_POINTS = {3: (0, 1, -1), 5: (0, 1, -1, 2, Fraction(-1, 2))}
+WINDOWS = tuple(_POINTS)
+
+# Bytes of the tiles that are made, multiplied and put together before the next images': memory doesn't grow with the
+# batch, and what one product writes is near when the next step reads it.
+BLOCK_BYTES = 80e6
+
+Matrix = tuple[tuple[Fraction, ...], ...]
+Edges = tuple[tuple[int, int], tuple[int, int]]
+
+
+class Filtering(NamedTuple):
+    """The exact matrices of F(2, window).
+
+    Attributes:
+        outputs: A', (2, size).
+        kernel: G, (size, window).
+        inputs: B', (size, size).
+    """
+
+    outputs: Matrix
+    kernel: Matrix
+    inputs: Matrix
+
+
+@cache
+def filtering(window: int) -> Filtering:
+    """The matrices for a window, from multiplying polynomials by values at points (Toom and Cook), transposed.
+
+    Two polynomials of 2 and of `window` terms are multiplied by evaluating both, multiplying the values, and
+    interpolating; the transpose of that is a filter with 2 outputs.
+    """
+    points = [Fraction(point) for point in _POINTS[window]]
+    size = len(points) + 1
+
+    def powers(terms: int) -> list[list[Fraction]]:
+        """By point, what evaluates a polynomial of so many terms there: the highest coefficient at infinity."""
+        return [[p**j for j in range(terms)] for p in points] + [[Fraction(j == terms - 1) for j in range(terms)]]
+
+    kernel, inputs = powers(window), _transposed(_inverse(powers(size)))
+    # A factor may move from a row of B' to that of G: whole numbers for the inputs, of which there are more.
+    whole = [lcm(*(value.denominator for value in row)) for row in inputs]
+    return Filtering(
+        outputs=_transposed(powers(OUTPUTS)),
+        kernel=tuple(tuple(v / by for v in row) for row, by in zip(kernel, whole, strict=True)),
+        inputs=tuple(tuple(v * by for v in row) for row, by in zip(inputs, whole, strict=True)),
+    )
+
+
+def _transposed(matrix: Sequence[Sequence[Fraction]]) -> Matrix:
+    return tuple(zip(*matrix, strict=True))
+
+
+def _inverse(matrix: list[list[Fraction]]) -> list[list[Fraction]]:
+    size = len(matrix)
+    rows = [[*row, *(Fraction(i == j) for j in range(size))] for i, row in enumerate(matrix)]
+    for i in range(size):
+        pivot = next(j for j in range(i, size) if rows[j][i])
+        rows[i], rows[pivot] = rows[pivot], rows[i]
+        rows[i] = [value / rows[i][i] for value in rows[i]]
+        for j in range(size):
+            if j != i:
+                rows[j] = [a - rows[j][i] * b for a, b in zip(rows[j], rows[i], strict=True)]
+    return [row[size:] for row in rows]
+
+
+class _Tiling(NamedTuple):
+    """How a map is cut into tiles: the window, the zeros around the map, and the map's sides in pixels."""
+
+    window: int
+    edges: Edges
+    sides: tuple[int, int]
+
+    @property
+    def size(self) -> int:
+        return self.window + OUTPUTS - 1
+
+    def outputs(self, axis: int) -> int:
+        return self.sides[axis] + sum(self.edges[axis]) - self.window + 1
+
+    def count(self, axis: int) -> int:
+        return -(-self.outputs(axis) // OUTPUTS)
+
+    def block(self, channels: int) -> int:
+        """Images whose tiles of so many channels, in and out together, fit into `BLOCK_BYTES` of float32."""
+        bytes_an_image = self.count(0) * self.count(1) * self.size**2 * channels * 4
+        return max(1, int(BLOCK_BYTES / bytes_an_image))
+
+    def along(self, values: Array, axis: int, first: int) -> Array:
+        """Pixel `first` of every tile along height (0) or width (1)."""
+        last = first + OUTPUTS * (self.count(axis) - 1)
+        return lax.slice_in_dim(values, first, last + 1, OUTPUTS, axis=axis + 1)
+
+
+def convolve(x: Array, kernel: Array, edges: Edges) -> Array:
+    """Cross-correlation with stride 1.
+
+    Sums are accumulated in float32. Unlike in a direct sum an output's rounding error depends on its whole tile; but
+    a window of zeros gives zero, so that what follows sees the same ties as after a direct sum.
+
+    Args:
+        x: maps (batch, height, width, channels).
+        kernel: (window, window, channels, features), the window one of `WINDOWS`.
+        edges: zeros above and below, and left and right, of each map.
+
+    Returns:
+        Maps (batch, height', width', features) in the dtype of `x`.
+    """
+    height, width = x.shape[1:3]
+    return _convolve(_Tiling(kernel.shape[0], edges, (height, width)), x, kernel)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _convolve(tiling: _Tiling, x: Array, kernel: Array) -> Array:
+    kernels = _kernels(tiling, kernel)
+
+    def block(x: Array) -> tuple[tuple[()], Array]:
+        products = [_dot(a, b, 0) for a, b in zip(_inputs(tiling, x), kernels, strict=True)]
+        outputs = _outputs(tiling, products, len(x))
+        return (), jnp.where(_touched(x, tiling.window, tiling.edges), outputs, 0).astype(x.dtype)
+
+    return _by_blocks(tiling.block(sum(kernel.shape[2:])), block, x)[1]
+
+
+def _forward(tiling: _Tiling, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _convolve(tiling, x, kernel), (x, kernel)
+
+
+def _backward(tiling: _Tiling, kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, kernel = kept
+    kernels = _kernels(tiling, kernel)
+    reach = tiling.window - 1
+    (top, bottom), (left, right) = tiling.edges
+    edges = (reach - top, reach - bottom), (reach - left, reach - right)
+
+    def block(x: Array, gradient: Array) -> tuple[list[Array], Array]:
+        products = [_dot(a, b, 1) for a, b in zip(_outputs_transposed(tiling, gradient), kernels, strict=True)]
+        to_x = _inputs_transposed(tiling, products, len(gradient))
+        to_x = jnp.where(_touched(gradient, tiling.window, edges), to_x, 0).astype(x.dtype)
+        return _kernel_sums(tiling, x, gradient), to_x
+
+    sums, to_x = _by_blocks(tiling.block(sum(kernel.shape[2:])), block, x, gradient)
+    to_kernel = jnp.stack(sums).reshape(tiling.window, tiling.window, *sums[0].shape)
+    return to_x, to_kernel.swapaxes(2, 3).astype(kernel.dtype)
+
+
+_convolve.defvjp(_forward, _backward)
+
+
+def _kernel_sums(tiling: _Tiling, x: Array, gradient: Array) -> list[Array]:
+    """The kernel's gradient without filtering: by place in the window (features, channels).
+
+    A product of matrices for each place. XLA's own convolution would want maps and gradients in another layout, and
+    compute what made the gradient anew while it moves pixels there.
+    """
+    padded = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*edge, 0) for edge in tiling.edges), (0, 0, 0)])
+    height, width, features = gradient.shape[1:]
+    # Turned over before its pixels are put in a row: XLA would fold the transposition of a matrix into the product,
+    # which with pixels first on both sides isn't one of its fast ones, and in bfloat16 would be computed in float32.
+    turned = gradient.transpose(3, 0, 1, 2).reshape(features, -1)
+    sums = []
+    for i, j in product(range(tiling.window), repeat=2):
+        pixels = lax.slice(padded, (0, i, j, 0), (len(x), i + height, j + width, x.shape[3]))
+        sums.append(_dot(turned, pixels.reshape(-1, x.shape[3]), 0))
+    return sums
+
+
+def _by_blocks(images: int, block: Callable[..., tuple[Any, Array]], *arrays: Array) -> tuple[Any, Array]:
+    """Apply `block` to so many images after the other: sums of its first results, and its maps joined."""
+    count, rest = divmod(len(arrays[0]), images)
+    if count + bool(rest) == 1:
+        return block(*arrays)
+    stacked = [a[: count * images].reshape(count, images, *a.shape[1:]) for a in arrays]
+    shapes, _ = jax.eval_shape(block, *(a[0] for a in stacked))
+    # An empty sum is zero as well, and may differ between the devices of a mesh where the images do, as a carry must.
+    zero = sum(a[:0].sum() for a in arrays)
+    zeros = jax.tree.map(lambda s: jnp.full(s.shape, zero, s.dtype), shapes)
+
+    def step(sums: Any, some: list[Array]) -> tuple[Any, Array]:
+        more, maps = block(*some)
+        return jax.tree.map(jnp.add, sums, more), maps
+
+    sums, maps = lax.scan(step, zeros, stacked)
+    maps = maps.reshape(-1, *maps.shape[2:])
+    if rest:
+        sums, last = step(sums, [a[count * images :] for a in arrays])
+        maps = jnp.concatenate([maps, last])
+    return sums, maps
+
+
+def _touched(values: Array, window: int, edges: Edges) -> Array:
+    """Whether any value in any channel under each window isn't zero, (batch, height', width', 1)."""
+    there = jnp.any(values != 0, axis=-1, keepdims=True)
+    padding = ((0, 0), *edges, (0, 0))
+    return lax.reduce_window(there, False, lax.bitwise_or, (1, window, window, 1), (1, 1, 1, 1), padding)
+
+
+def _dot(a: Array, b: Array, over_b: int) -> Array:
+    return lax.dot_general(a, b, (((1,), (over_b,)), ((), ())), preferred_element_type=jnp.float32)
+
+
+def _combine(matrix: Matrix, values: Sequence[Array]) -> list[Array]:
+    """By row of the matrix, the sum of the arrays with its weights."""
+    combined = []
+    for row in matrix:
+        terms = [_times(weight, value) for weight, value in zip(row, values, strict=True) if weight]
+        combined.append(sum(terms[1:], start=terms[0]))
+    return combined
+
+
+def _times(weight: Fraction, value: Array) -> Array:
+    if abs(weight) == 1:
+        return value if weight > 0 else -value
+    return value * jnp.asarray(float(weight), value.dtype)
+
+
+def _square(matrix: Matrix, values: Sequence[Sequence[Array]]) -> list[list[Array]]:
+    """M V M' of a square V of arrays."""
+    rows = [_combine(matrix, row) for row in values]
+    return [list(row) for row in zip(*(_combine(matrix, column) for column in zip(*rows, strict=True)), strict=True)]
+
+
+def _places(tiling: _Tiling, flat: Sequence[Array], images: int) -> list[list[Array]]:
+    """Products by place, (images x down x across, channels), as a square of maps of tiles."""
+    flat = [a.reshape(images, tiling.count(0), tiling.count(1), -1) for a in flat]
+    return [list(flat[i : i + tiling.size]) for i in range(0, len(flat), tiling.size)]
+
+
+def _wide(x: Array) -> Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def _inputs(tiling: _Tiling, x: Array) -> list[Array]:
+    """B' d B of all tiles: by place (images x down x across, channels)."""
+    ends = [OUTPUTS * (tiling.count(axis) - 1) + tiling.size for axis in (0, 1)]
+    padding = [
+        (edge[0], end - edge[0] - side, 0) for edge, end, side in zip(tiling.edges, ends, tiling.sides, strict=True)
+    ]
+    x = _wide(lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *padding, (0, 0, 0)]))
+    matrix, places = filtering(tiling.window).inputs, range(tiling.size)
+    rows = _combine(matrix, [tiling.along(x, 0, i) for i in places])
+    return [
+        value.reshape(-1, x.shape[-1])
+        for row in rows
+        for value in _combine(matrix, [tiling.along(row, 1, j) for j in places])
+    ]
+
+
+def _inputs_transposed(tiling: _Tiling, places: Sequence[Array], images: int) -> Array:
+    """Maps from what falls on each tile's inputs: tiles overlap, and overlaps add up."""
+    matrix = _transposed(filtering(tiling.window).inputs)
+    rows = [_overlapped(tiling, 1, _combine(matrix, row)) for row in _places(tiling, places, images)]
+    return _overlapped(tiling, 0, _combine(matrix, rows))
+
+
+def _overlapped(tiling: _Tiling, axis: int, values: Sequence[Array]) -> Array:
+    """Tiles along an axis added where they overlap, the zeros around the map cut off again."""
+    steps = tiling.size // OUTPUTS
+    phases = []
+    for phase in range(OUTPUTS):
+        # Pixel 2 t + phase holds number phase of tile t, number phase + 2 of the tile before, and so on.
+        shifted = []
+        for back in range(steps):
+            padding = [(0, 0, 0)] * 4
+            padding[axis + 1] = (back, steps - 1 - back, 0)
+            value = values[phase + OUTPUTS * back]
+            shifted.append(lax.pad(value, jnp.zeros((), value.dtype), padding))
+        phases.append(sum(shifted[1:], start=shifted[0]))
+    start = tiling.edges[axis][0]
+    return lax.slice_in_dim(_interleaved(phases, axis), start, start + tiling.sides[axis], axis=axis + 1)
+
+
+def _interleaved(phases: Sequence[Array], axis: int) -> Array:
+    shape = list(phases[0].shape)
+    shape[axis + 1] *= len(phases)
+    return jnp.stack(phases, axis=axis + 2).reshape(shape)
+
+
+def _kernels(tiling: _Tiling, kernel: Array) -> list[Array]:
+    """G g G': by place (channels, features)."""
+    matrix, sides = filtering(tiling.window).kernel, range(tiling.window)
+    wide = _wide(kernel)
+    rows = _combine(matrix, [wide[i] for i in sides])
+    return [place for row in rows for place in _combine(matrix, [row[j] for j in sides])]
+
+
+def _outputs(tiling: _Tiling, places: Sequence[Array], images: int) -> Array:
+    """A' m A of all tiles, put side by side."""
+    square = _square(filtering(tiling.window).outputs, _places(tiling, places, images))
+    rows = [_interleaved(row, 1) for row in square]
+    return _interleaved(rows, 0)[:, : tiling.outputs(0), : tiling.outputs(1)]
+
+
+def _outputs_transposed(tiling: _Tiling, gradient: Array) -> list[Array]:
+    """What falls on each place: by place (images x down x across, features)."""
+    padding = [(0, OUTPUTS * tiling.count(axis) - tiling.outputs(axis), 0) for axis in (0, 1)]
+    gradient = _wide(lax.pad(gradient, jnp.zeros((), gradient.dtype), [(0, 0, 0), *padding, (0, 0, 0)]))
+    matrix = _transposed(filtering(tiling.window).outputs)
+    rows = _combine(matrix, [tiling.along(gradient, 0, i) for i in range(OUTPUTS)])
+    return [
+        value.reshape(-1, gradient.shape[-1])
+        for row in rows
+        for value in _combine(matrix, [tiling.along(row, 1, j) for j in range(OUTPUTS)])
+    ]

@@ -1,0 +1,133 @@
+"""Winograd's filtering on CPUs: exact matrices, the direct convolution's values, zeros where it has zeros."""
+
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+
+from jax_alexnet.model import AlexNet
+from jax_alexnet.ops import convolution, winograd
+
+
+def of_platform(x, kernel, padding, fast=True, groups=1):
+    return convolution.conv(x, kernel, stride=1, padding=padding, groups=groups, fast=fast)
+
+
+def direct(x: np.ndarray, kernel: np.ndarray, padding: int) -> np.ndarray:
+    """In float64, channels last; the oracle has channels first."""
+    features = kernel.shape[3]
+    out = oracles.conv(
+        np.moveaxis(x.astype(float), -1, 1), kernel.astype(float).transpose(3, 2, 0, 1), np.zeros(features),
+        stride=1, padding=padding,
+    )  # fmt: skip
+    return np.moveaxis(out, 1, -1)
+
+
+def uses_filtering(function, *arguments) -> bool:
+    """Whether the compiled program has no convolution left."""
+    return " convolution(" not in jax.jit(function).lower(*arguments).compile().as_text()
+
+
+def test_the_matrices_of_a_window_of_three():
+    # Lavin and Gray, section 4.1, up to the sign that rows of B' and G share.
+    half = Fraction(1, 2)
+    found = winograd.filtering(3)
+    signs = [np.sign(row[np.nonzero(row)[0][0]]) for row in np.array(found.inputs, float)]
+    assert [[v * int(s) for v in row] for row, s in zip(found.inputs, signs, strict=True)][:1] == [[1, 0, -1, 0]]
+    assert {tuple(map(abs, row)) for row in found.inputs} == {(1, 0, 1, 0), (0, 1, 1, 0), (0, 1, 0, 1)}
+    assert {tuple(map(abs, row)) for row in found.kernel} == {(1, 0, 0), (half, half, half), (0, 0, 1)}
+    assert tuple(map(tuple, found.outputs)) == ((1, 1, 1, 0), (0, 1, -1, 1))
+
+
+@pytest.mark.parametrize("window", winograd.WINDOWS)
+def test_the_matrices_filter_exactly(window, rng):
+    matrices = winograd.filtering(window)
+    for _ in range(20):
+        pixels, kernel = rng.integers(-99, 100, window + 1).tolist(), rng.integers(-99, 100, window).tolist()
+        expected = [sum(pixels[i + j] * kernel[j] for j in range(window)) for i in range(2)]
+
+        def times(matrix, values):
+            return [sum(a * b for a, b in zip(row, values, strict=True)) for row in matrix]
+
+        both = [a * b for a, b in zip(times(matrices.kernel, kernel), times(matrices.inputs, pixels), strict=True)]
+        assert times(matrices.outputs, both) == expected
+
+
+@pytest.mark.parametrize("block_bytes", [1e3, 80e6])
+@pytest.mark.parametrize(("window", "padding", "side"), [(3, 1, 13), (3, 0, 6), (5, 2, 9), (5, 2, 8)])
+def test_values_and_gradients(window, padding, side, block_bytes, rng, monkeypatch):
+    """Of five images at once and one by one, against float64 sums and the kernel's exact gradient."""
+    monkeypatch.setattr(winograd, "BLOCK_BYTES", block_bytes)
+    channels, features = 32, 40
+    x = rng.integers(-8, 9, (5, side, side, channels)).astype(np.float32)
+    kernel = (rng.integers(-8, 9, (window, window, channels, features)) / 64).astype(np.float32)
+
+    def function(x, kernel):
+        return of_platform(x, kernel, padding)
+
+    assert uses_filtering(function, x, kernel)
+    out, pull = jax.vjp(function, jnp.asarray(x), jnp.asarray(kernel))
+    expected = direct(x, kernel, padding)
+    # 16 or 36 products, each of 32 channels, with the largest weights of the three steps: some hundred ulp of a term.
+    terms = np.abs(x).max() * np.abs(kernel).max() * channels * window**2
+    np.testing.assert_allclose(out, expected, rtol=0, atol=4 * 2.0**-24 * terms)
+    gradient = rng.integers(-8, 9, expected.shape).astype(np.float32)
+    to_x, to_kernel = pull(jnp.asarray(gradient))
+    flipped = np.flip(kernel, (0, 1)).transpose(0, 1, 3, 2)
+    expected_x = direct(gradient, flipped, window - 1 - padding)
+    np.testing.assert_allclose(to_x, expected_x, rtol=0, atol=4 * 2.0**-24 * terms * features / channels)
+    padded = np.pad(x.astype(float), ((0, 0), (padding,) * 2, (padding,) * 2, (0, 0)))
+    height, width = gradient.shape[1:3]
+    for i, j in np.ndindex(window, window):
+        pixels = padded[:, i : i + height, j : j + width]
+        # Small integers: the direct sum is exact in float32.
+        np.testing.assert_array_equal(to_kernel[i, j], np.einsum("nhwc,nhwf->cf", pixels, gradient))
+
+
+def test_a_window_of_zeros_gives_zero(rng):
+    x = rng.normal(size=(4, 11, 11, 32)).astype(np.float32)
+    x[:, 3:9, 3:9] = 0
+    kernel = rng.normal(size=(5, 5, 32, 32)).astype(np.float32)
+    out, pull = jax.vjp(lambda x: of_platform(x, jnp.asarray(kernel), 2), jnp.asarray(x))
+    touched = direct(np.abs(x).sum(-1, keepdims=True), np.ones((5, 5, 1, 1)), 2) > 0
+    assert 0 < touched.sum() < touched.size
+    np.testing.assert_array_equal(np.asarray(out != 0).any(-1, keepdims=True), touched)
+    (to_x,) = pull(jnp.asarray(x))  # the same zeros, seen from the other side
+    np.testing.assert_array_equal(np.asarray(to_x != 0).any(-1, keepdims=True), touched)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_groups_and_precisions(dtype, rng):
+    """bfloat16 arguments are exact in float32, in which tiles are made: only the result is rounded."""
+    x = jnp.asarray(rng.normal(size=(4, 9, 9, 64)), dtype)
+    kernel = jnp.asarray(rng.normal(size=(3, 3, 32, 64)) / 17, dtype)
+    assert uses_filtering(lambda x, kernel: of_platform(x, kernel, 1, groups=2), x, kernel)
+    found = np.asarray(of_platform(x, kernel, 1, groups=2), float)
+    wide_x, wide_kernel = np.asarray(x, float), np.asarray(kernel, float)
+    parts = zip(np.split(wide_x, 2, -1), np.split(wide_kernel, 2, -1), strict=True)
+    expected = np.concatenate([direct(*part, 1) for part in parts], -1)
+    unit = {"float32": 0.0, "bfloat16": 2.0**-8}[dtype]
+    np.testing.assert_allclose(found, expected, rtol=unit, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("images", "window", "channels", "dtype", "fast"),
+    [(3, 3, 32, "float32", True), (4, 3, 16, "float32", True), (4, 1, 32, "float32", True),
+     (4, 3, 32, "float64", True), (4, 3, 32, "float32", False)],
+)  # fmt: skip
+def test_where_the_direct_sum_stays(images, window, channels, dtype, fast):
+    x, kernel = jnp.ones((images, 6, 6, channels), dtype), jnp.ones((window, window, channels, 32), dtype)
+    assert not uses_filtering(lambda x, kernel: of_platform(x, kernel, window // 2, fast=fast), x, kernel)
+
+
+@pytest.mark.parametrize("winograd_allowed", [True, False])
+def test_the_network_has_a_switch(winograd_allowed):
+    model = AlexNet("cifar_18pct", winograd=winograd_allowed)
+    images = jnp.zeros((4, 32, 32, 3))
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    text = jax.jit(model.apply).lower(variables, images).compile().as_text()
+    # conv1 has three channels; conv2 and conv3 have 32.
+    assert text.count(" convolution(") == (1 if winograd_allowed else 3)
