@@ -31,3 +31,17 @@ def jax_as_it_was() -> Iterator[None]:
 def rng() -> np.random.Generator:
     """A seeded generator, the same for every test that asks for one."""
     return np.random.default_rng(2012)
+
+
+@pytest.fixture(scope="session")
+def gpu_compiler() -> None:
+    """XLA's GPU compiler. Where it isn't installed, a test that needs it is skipped, and fails in CI."""
+    from alexnet_io.errors import UserError
+    from jax_alexnet import gpu_compiler
+
+    try:
+        gpu_compiler.find()
+    except UserError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(error))

@@ -3,25 +3,42 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import oracles
 import pytest
 
 from jax_alexnet.ops import convolution, lrn
 from jax_alexnet.ops.cross_entropy import cross_entropy, right_logit
 
 
-def shifted_norm(x: np.ndarray, before: int, after: int, scale: float, k: float) -> np.ndarray:
-    """The norm along the last axis, one channel after the other [P section 3.3]."""
+def shifted_norm(x: np.ndarray, window: lrn._Window) -> np.ndarray:
+    """The norm along the last axis, one channel after the other, each within its column [P section 3.3]."""
     out = np.empty_like(x)
+    width = x.shape[-1] // window.columns
     for i in range(x.shape[-1]):
-        window = x[..., max(0, i - before) : i + after + 1]
-        out[..., i] = x[..., i] / (k + scale * np.sum(window**2, axis=-1)) ** 0.75
+        first = i // width * width
+        seen = x[..., max(first, i - window.before) : min(first + width, i + window.after + 1)]
+        out[..., i] = x[..., i] / (window.k + window.scale * np.sum(seen**2, axis=-1)) ** window.beta
     return out
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 2), (1, 0), (0, 1), (9, 9)])
-def test_norm_gradient_for_gpus(rng, before, after):
-    x, g = rng.normal(size=(2, 7)) * 3, rng.normal(size=(2, 7))
-    window = lrn._Window((-1,), before, after, 0.3, 0.75, 2.0)
+# Narrow, to one side only, and wider than a column.
+REACHES = pytest.mark.parametrize(("before", "after"), [(2, 2), (1, 0), (0, 1), (9, 9)])
+COLUMNS = pytest.mark.parametrize("columns", [1, 2, 4])
+
+
+@REACHES
+@COLUMNS
+def test_norm_for_gpus(rng, before, after, columns):
+    x = rng.normal(size=(2, 8)) * 3
+    window = lrn._Window((-1,), before, after, 0.3, 0.75, 2.0, columns)
+    np.testing.assert_allclose(lrn._value(window, jnp.asarray(x)), shifted_norm(x, window), rtol=1e-14)
+
+
+@REACHES
+@COLUMNS
+def test_norm_gradient_for_gpus(rng, before, after, columns):
+    x, g = rng.normal(size=(2, 8)) * 3, rng.normal(size=(2, 8))
+    window = lrn._Window((-1,), before, after, 0.3, 0.75, 2.0, columns)
     step = 1e-5
     expected = np.empty_like(x)
     for place in np.ndindex(*x.shape):
@@ -29,24 +46,46 @@ def test_norm_gradient_for_gpus(rng, before, after):
         for sign in (step, -step):
             moved = x.copy()
             moved[place] += sign
-            sides.append(np.sum(g * shifted_norm(moved, before, after, 0.3, 2.0)))
+            sides.append(np.sum(g * shifted_norm(moved, window)))
         expected[place] = (sides[0] - sides[1]) / (2 * step)
     found = lrn._gradient_in_few_bytes(window, jnp.asarray(x), jnp.asarray(g))
     np.testing.assert_allclose(found, expected, rtol=1e-7, atol=1e-9)
 
 
-def test_norm_gradient_for_gpus_in_bfloat16(rng):
+@pytest.mark.parametrize("columns", [1, 2])
+def test_norm_for_gpus_in_bfloat16(rng, columns):
+    x = jnp.asarray(rng.normal(size=(64, 48)) * 10, jnp.bfloat16)
+    window = lrn._Window((-1,), 2, 2, 0.5, 0.75, 1.0, columns)
+    found = lrn._value(window, x)
+    assert found.dtype == jnp.bfloat16
+    # Computed in float32 and rounded once: half a bfloat16's ulp, 2^-8.
+    np.testing.assert_allclose(np.asarray(found, float), shifted_norm(np.asarray(x, float), window), rtol=1.01 * 2**-8)
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_norm_gradient_for_gpus_in_bfloat16(rng, columns):
     # Strong normalisation, where the term that is rounded once more is as large as the other one.
     x, g = (jnp.asarray(rng.normal(size=(64, 48)) * size, jnp.bfloat16) for size in (10, 1))
-    window = lrn._Window((-1,), 2, 2, 0.5, 0.75, 1.0)
-    exact = lrn._gradient(window, x.astype(jnp.float64), g.astype(jnp.float64))
+    window = lrn._Window((-1,), 2, 2, 0.5, 0.75, 1.0, columns)
+    settings = {"size": 5, "alpha": 0.5, "beta": 0.75, "k": 1.0, "divide_by_size": False, "columns": columns}
+    wide_x, wide_g = np.asarray(x, float), np.asarray(g, float)
+    exact = oracles.lrn_gradient(wide_x, wide_g, **settings, axis=-1)
     found = lrn._gradient_in_few_bytes(window, x, g)
     assert found.dtype == jnp.bfloat16
-    # Half an ulp, 2^-9, of the result, and of each of the five terms: their factors 2 a b x_i x_j / s_j add up to
-    # at most 2 b sqrt(5 / 4) < 2.
-    scale = lrn._power(lrn._base(window, x.astype(jnp.float64)), -0.75)
-    reach = np.max(np.abs(np.asarray(g, float) * np.asarray(scale)))
-    np.testing.assert_allclose(np.asarray(found, float), exact, rtol=2**-8, atol=2 * 2**-9 * 5 * reach)
+    # Half an ulp, 2^-8, of the result and of each of the five terms. Their factors 2 a b x_i x_j / s_j are at most 2 b
+    # for the channel itself and b for its neighbours, since s_j holds a x_i^2 and a x_j^2: 6 b = 4.5 in all.
+    reach = np.max(np.abs(wide_g * oracles.lrn(wide_x, **settings, axis=-1) / wide_x))
+    np.testing.assert_allclose(np.asarray(found, float), exact, rtol=1.01 * 2**-8, atol=4.5 * 2**-8 * reach)
+
+
+def test_columns_together_or_apart(rng):
+    """The same sums in the same order; and what is no number in one column stays out of the other."""
+    x = rng.normal(size=(3, 4, 4, 12))
+    x[0, 0, 0, 6], x[1, 2, 2, 5] = np.nan, np.inf
+    window = lrn._Window((-1,), 2, 1, 0.3, 0.75, 2.0, 2)
+    together, apart = lrn._value(window, jnp.asarray(x)), lrn._columns_apart(lrn._value, window, jnp.asarray(x))
+    np.testing.assert_array_equal(together, apart)
+    assert np.isnan(together[0, 0, 0]).tolist() == [False] * 6 + [True, True, True, False, False, False]
 
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
