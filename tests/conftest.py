@@ -12,6 +12,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,3 +32,15 @@ def jax_as_it_was() -> Iterator[None]:
 def rng() -> np.random.Generator:
     """A seeded generator, the same for every test that asks for one."""
     return np.random.default_rng(2012)
+
+
+@pytest.fixture(scope="session")
+def gpu_compiler() -> Path:
+    """The library of XLA's GPU compiler; where it isn't installed a test is skipped, but in CI it must be."""
+    from alexnet_io.errors import UserError
+    from jax_alexnet import gpu_compiler
+
+    try:
+        return gpu_compiler.find()
+    except UserError as error:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(error))

@@ -200,8 +200,8 @@ def table(comparisons: list[Comparison]) -> str:
         if found.modelled_one:
             ratio = found.modelled_one / known.speeds[1]
             lines.append(_wrapped(
-                f"the model of a GPU's work gives {found.modelled_one:,.0f} images/s on one, {ratio:.2f} of the published: "
-                "it counts each multiplication, and cuDNN has convolutions (Winograd, FFT) that need fewer"
+                f"the model of a GPU's work gives {found.modelled_one:,.0f} images/s on one, {ratio:.2f} of the "
+                "published: it counts each multiplication, and cuDNN has convolutions (Winograd, FFT) that need fewer"
             ))  # fmt: skip
         lines.append("")
     return "\n".join([*lines, "? unverified, from memory. predicted: nothing overlaps; overlapped: everything does."])
