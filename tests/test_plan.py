@@ -8,12 +8,13 @@ from dataclasses import replace
 import facts
 import numpy as np
 import pytest
+from PIL import Image
 
 from alexnet_io.errors import UserError
 from jax_alexnet import gpu_compiler, hlo
 from jax_alexnet.collectives import Collective, Links, message_of, on_more_devices
 from jax_alexnet.gpu_program import GpuProgram, Launch
-from jax_alexnet.plan import published, schemes, text
+from jax_alexnet.plan import plot, published, schemes, text
 from jax_alexnet.plan.costs import basis, cost_of, crossover, extrapolated, group_of
 from jax_alexnet.plan.settings import PlanSettings
 
@@ -273,6 +274,15 @@ def test_schemes_that_do_not_fit_say_why():
     assert [cost.scheme for cost in plan.costs] == ["data", "zero"]
 
 
+def test_the_picture_shows_every_scheme(tmp_path):
+    settings, plan = planned(compile=[1, 2, 4, 8, 16])
+    plot.draw_scaling(settings, plan, str(tmp_path / "plan.png"))
+    with Image.open(tmp_path / "plan.png") as image:
+        pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    for colour in plot._COLOURS.values():
+        assert (pixels == [int(colour[i : i + 2], 16) for i in (1, 3, 5)]).all(axis=1).sum() > 100
+
+
 # --- published ------------------------------------------------------------------------------------------------
 
 
@@ -314,6 +324,8 @@ def test_prediction_for_p100s_by_hand():
         (("--bandwidth", "0"), "--bandwidth 0.0 is out of range: it must be above 0"),
         (("--global-batch", "100"), "--global-batch 100 can't be divided among 8 GPUs: use 96 or 104"),
         (("--model", "resnet"), "Choose from: single_column"),
+        (("--json", "nowhere/plan.json"), "--json nowhere/plan.json: there is no folder nowhere; make it first"),
+        (("--plot", "plan.png", "--no-scaling"), "--plot draws the scaling: leave out --no-scaling"),
     ],
 )
 def test_bad_usage(words, said, capsys, monkeypatch):

@@ -21,7 +21,7 @@ def main() -> int:
     """Compile, print and return the exit code."""
     settings = parse(PlanSettings, PROGRAM)
     gpu_compiler.find()
-    from jax_alexnet.plan import published, schemes, text
+    from jax_alexnet.plan import plot, published, schemes, text
 
     if settings.published:
         comparisons = published.compare(settings.bandwidth)
@@ -34,6 +34,9 @@ def main() -> int:
         if settings.scaling:
             schemes.add_scaling(settings, programs, plan)
             print("\n" + text.table_of_scaling(settings, plan))
+        if settings.plot:
+            plot.draw_scaling(settings, plan, settings.plot)
+            print(f"wrote {settings.plot}", file=sys.stderr)
         document = text.as_json(settings, plan)
     if settings.json:
         with open(settings.json, "w", encoding="utf-8") as file:

@@ -1,6 +1,7 @@
 """The settings of `python -m jax_alexnet.plan`."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from alexnet_io.errors import UserError
 from alexnet_io.settings import setting
@@ -46,15 +47,28 @@ class PlanSettings:
     )
     published: bool = setting(False, "compare the model with published figures instead")
     json: str | None = setting(None, "write everything as JSON to this file")
+    plot: str | None = setting(None, "draw the scaling into this PNG")
 
     def __post_init__(self) -> None:
-        """Refuse a global batch that can't be divided."""
+        """Refuse a global batch that can't be divided, and what couldn't be written in the end."""
+        if self.plot and (self.published or not self.scaling):
+            raise UserError("--plot draws the scaling: leave out --no-scaling and --published")
+        for flag, path in (("--json", self.json), ("--plot", self.plot)):
+            if path and not Path(path).resolve().parent.is_dir():
+                raise UserError(f"{flag} {path}: there is no folder {Path(path).parent}; make it first")
         if self.global_batch is not None and self.global_batch % self.devices:
             least = max(1, self.global_batch // self.devices) * self.devices
             raise UserError(
                 f"--global-batch {self.global_batch} can't be divided among {self.devices} GPUs: "
                 f"use {least} or {least + self.devices}, or another number of --devices"
             )
+
+    @property
+    def batch(self) -> str:
+        """The batch in words."""
+        return (
+            f"{self.batch_size:,} images a GPU" if self.global_batch is None else f"{self.global_batch:,} images in all"
+        )
 
     def images(self, devices: int) -> int:
         """Images a GPU, with so many GPUs; 0 where the global batch can't be divided."""

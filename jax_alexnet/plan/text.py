@@ -7,7 +7,7 @@ from typing import Any
 
 from jax_alexnet import gpu_compiler
 from jax_alexnet.hlo import COLLECTIVES
-from jax_alexnet.plan.costs import Cost
+from jax_alexnet.plan.costs import Cost, group_of
 from jax_alexnet.plan.schemes import Plan
 from jax_alexnet.plan.settings import PlanSettings
 
@@ -50,7 +50,8 @@ def table_of_schemes(settings: PlanSettings, plan: Plan) -> str:
         lines.append(f"best: {best.scheme}, {best.seconds * 1e3:.2f} ms a step, {best.images_per_second:,.0f} images/s")
     if plan.crossover is not None:
         lines.append(
-            f"on {n} GPUs hybrid sends less than data up to a global batch of {plan.crossover:,.0f} images "
+            f"on {n} GPUs{_groups(settings)} hybrid sends less than data up to a global batch of "
+            f"{plan.crossover:,.0f} images "
             f"(programs for {settings.images(n)} and {2 * settings.images(n)} images a GPU)"
         )
     return "\n".join(lines)
@@ -60,13 +61,15 @@ def table_of_scaling(settings: PlanSettings, plan: Plan) -> str:
     """Images a second and efficiency of every scheme by number of GPUs, and the best."""
     names = list(dict.fromkeys(name for row in plan.scaling.values() for name in row))
     one, memory = plan.scaling[1]["data"], gpu_compiler.GPUS[settings.gpu].memory
-    batch = (
-        f"{settings.batch_size} images a GPU" if settings.global_batch is None else f"{settings.global_batch} in all"
-    )
+    costs = [cost for row in plan.scaling.values() for cost in row.values()]
+    notes = [_speeds(plan, max(plan.scaling))]
+    if any(cost.compiled_for != cost.devices for cost in costs):
+        notes.append("* extrapolated from fewer GPUs: the same program, longer rings")
+    if any(efficiency(cost, one, overlapped=True) > 1 for cost in costs):
+        notes.append("above 100%: a GPU has less of the weights to update than one alone")
     lines = [
-        f"images/s and efficiency, {batch}; nothing overlapped, in brackets the efficiency if everything were",
-        f"* extrapolated from fewer GPUs: the same program, longer rings; {_speeds(plan, max(plan.scaling))}",
-        "above 100%: each GPU has less of the fully connected layers or of the update to do than one alone",
+        f"images/s and efficiency, {settings.batch}; nothing overlapped, in brackets the efficiency if everything were",
+        *notes,
         "",
         f"{'GPUs':>5}" + "".join(f"{name:>28}" for name in names) + "   best",
     ]
@@ -119,6 +122,11 @@ def _entry(cost: Cost) -> dict[str, Any]:
         "sent": cost.sent,
         "by_kind": cost.by_kind,
     }
+
+
+def _groups(settings: PlanSettings) -> str:
+    group = group_of("hybrid", settings.devices, settings.devices_per_machine, settings.group_size)
+    return "" if group == settings.devices else f", in groups of {group},"
 
 
 def _cell(cost: Cost, one: Cost) -> str:
