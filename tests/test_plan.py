@@ -197,6 +197,7 @@ def test_where_hybrid_and_data_send_alike():
     data = cost_of(program("data", 8, 1, 0, [message("all-reduce", WEIGHTS, 8)]), links)
     # 8 bytes of a weight's sum against 8 bytes of each of 17,408 features
     assert crossover(data, hybrid(64), hybrid(128)) == pytest.approx(dense / 17_408)
+    assert crossover(data, data, replace(data, images=128)) is None
 
 
 # --- the whole plan -------------------------------------------------------------------------------------------

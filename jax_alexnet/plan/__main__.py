@@ -11,6 +11,7 @@ marked: the same program, the rings longer.
 
 import json
 import sys
+from typing import Any
 
 from alexnet_io.settings import parse, run_command
 from jax_alexnet import gpu_compiler
@@ -21,14 +22,26 @@ def main() -> int:
     """Compile, print and return the exit code."""
     settings = parse(PlanSettings, PROGRAM)
     gpu_compiler.find()
-    from jax_alexnet.plan import plot, published, schemes, text
+    document = _published(settings) if settings.published else _planned(settings)
+    if settings.json:
+        with open(settings.json, "w", encoding="utf-8") as file:
+            json.dump(document, file, indent=1)
+        print(f"wrote {settings.json}", file=sys.stderr)
+    return 0
 
-    if settings.published:
-        comparisons = published.compare(settings.bandwidth)
-        print(published.table(comparisons))
-        document = published.as_json(comparisons)
-    else:
-        programs = schemes.Programs(settings.model, settings.gpu, settings.precision)
+
+def _published(settings: PlanSettings) -> dict[str, Any]:
+    from jax_alexnet.plan import published
+
+    comparisons = published.compare(settings.bandwidth)
+    print(published.table(comparisons))
+    return published.as_json(comparisons)
+
+
+def _planned(settings: PlanSettings) -> dict[str, Any]:
+    from jax_alexnet.plan import plot, schemes, text
+
+    with schemes.Programs(settings.model, settings.gpu, settings.precision) as programs:
         plan = schemes.on_devices(settings, programs)
         print(text.table_of_schemes(settings, plan), flush=True)
         if settings.scaling:
@@ -37,12 +50,7 @@ def main() -> int:
         if settings.plot:
             plot.draw_scaling(settings, plan, settings.plot)
             print(f"wrote {settings.plot}", file=sys.stderr)
-        document = text.as_json(settings, plan)
-    if settings.json:
-        with open(settings.json, "w", encoding="utf-8") as file:
-            json.dump(document, file, indent=1)
-        print(f"wrote {settings.json}", file=sys.stderr)
-    return 0
+    return text.as_json(settings, plan)
 
 
 if __name__ == "__main__":

@@ -126,13 +126,15 @@ def basis(scheme: str, devices: int, compiled: Sequence[int], machine: int, grou
     return max(fitting, default=None)
 
 
-def crossover(data: Cost, small: Cost, large: Cost) -> float:
-    """The global batch at which `hybrid` sends as much as `data`, whose bytes don't depend on the batch.
+def crossover(data: Cost, small: Cost, large: Cost) -> float | None:
+    """The global batch at which `hybrid` sends as much as `data`, whose bytes don't depend on the batch, or None.
 
     Args:
         data: of as many devices.
         small: `hybrid` with some images a device.
         large: `hybrid` with more images a device; what it sends grows in proportion to them.
     """
+    if large.sent <= small.sent:
+        return None  # groups of one: hybrid in name only
     slope = (large.sent - small.sent) / ((large.images - small.images) * small.devices)
     return (data.sent - small.sent) / slope + small.images * small.devices

@@ -140,15 +140,14 @@ def compare(bandwidth: float | None = None) -> list[Comparison]:
     Args:
         bandwidth: GB/s that a GPU can send, instead of the data sheets'.
     """
-    programs = [Programs(known.model, known.gpu, "float32") for known in PUBLISHED]
-    for known, compiled in zip(PUBLISHED, programs, strict=True):
-        for n in known.speeds:
-            if n > 1 or known.same_gpu:
-                compiled.begin(known.scheme, n, known.images)
-    return [
-        comparison(known, compiled.get, bandwidth or known.bandwidth)
-        for known, compiled in zip(PUBLISHED, programs, strict=True)
-    ]
+    found = []
+    for known in PUBLISHED:
+        with Programs(known.model, known.gpu, "float32") as programs:
+            for n in known.speeds:
+                if n > 1 or known.same_gpu:
+                    programs.begin(known.scheme, n, known.images)
+            found.append(comparison(known, programs.get, bandwidth or known.bandwidth))
+    return found
 
 
 def comparison(known: Published, get: Get, bandwidth: float) -> Comparison:

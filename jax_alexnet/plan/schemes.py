@@ -23,6 +23,13 @@ class Programs:
         self._read: dict[GpuSettings, Future[GpuProgram]] = {}
         self._workers = ThreadPoolExecutor(min(4, os.cpu_count() or 1))
 
+    def __enter__(self) -> "Programs":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Don't begin what is still waiting: after Ctrl-C nobody wants it."""
+        self._workers.shutdown(wait=False, cancel_futures=True)
+
     def begin(self, scheme: str, devices: int, images: int, group: int | None = None) -> Future[GpuProgram]:
         """Start compiling one scheme's program, unless that has been done; the result may be a UserError."""
         if devices == 1:
