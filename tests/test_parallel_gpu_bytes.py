@@ -28,7 +28,7 @@ def plan(gpu_compiler, tmp_path_factory) -> dict[str, Any]:
     words = [sys.executable, "-m", "jax_alexnet.plan", "--model", "two_column", "--devices", str(DEVICES)]
     words += ["--batch-size", str(IMAGES), "--bandwidth", "300", "--no-scaling", "--json", str(path)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert "best: " in done.stdout
     return json.loads(path.read_text())
