@@ -66,6 +66,11 @@ GPUS = {
         "Tesla V100-SXM2-32GB", (7, 0), 80, 1.53, 34_089_730_048, 0.9e12, 6_291_456, (98_304, 98_304), 2048, 64,
         150e9, {"bfloat16": 15.7e12, "tf32": 15.7e12, "float32": 15.7e12, "float64": 7.8e12},
     ),
+    # For comparison with what was published of it in 2017; no tensor cores at all.
+    "p100": Gpu(
+        "Tesla P100-SXM2-16GB", (6, 0), 56, 1.48, 17_071_734_784, 0.732e12, 4_194_304, (65_536, 49_152), 2048, 64,
+        80e9, {"bfloat16": 10.6e12, "tf32": 10.6e12, "float32": 10.6e12, "float64": 5.3e12},
+    ),
 }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from alexnet_io.settings import parse, run_command, setting
 from alexnet_io.train_settings import MODELS, TrainSettings
 from jax_alexnet import gpu_compiler, hlo
+from jax_alexnet.collectives import Collective, message_of
 
 PROGRAM = "python -m jax_alexnet.gpu_program"
 PASSES = ("forward", "backward", "update", "")
@@ -27,10 +28,15 @@ class GpuSettings:
 
     model: str = setting("single_column", "the network: " + ", ".join(MODELS), choices=MODELS)
     gpu: str = setting("h100", "kind of GPU: " + ", ".join(gpu_compiler.GPUS), choices=tuple(gpu_compiler.GPUS))
-    devices: int = setting(8, "GPUs in one box", minimum=1, maximum=64)
+    devices: int = setting(8, "GPUs, described as if in one box", minimum=1, maximum=1024)
     batch_size: int = setting(256, "images a GPU", minimum=1)
     precision: str = setting("bfloat16", "arithmetic: bfloat16, tf32, float32", choices=("bfloat16", "tf32", "float32"))
     parallel: str = setting("data", "how the GPUs share the work: data, columns, hybrid, zero")
+    group_size: int | None = setting(
+        None,
+        "GPUs that share the fully connected layers (hybrid) or the optimizer's state (zero); all by default",
+        minimum=1,
+    )
     json: str | None = setting(None, "write everything as JSON to this file")
 
 
@@ -46,16 +52,6 @@ class Launch:
     nbytes: int
     operations: int
     seconds: float  # modelled: the longer of moving its bytes and doing its convolutions and products
-
-
-@dataclass(frozen=True)
-class Collective:
-    """One message among the devices."""
-
-    kind: str
-    dtype: str
-    nbytes: int
-    arrays: int
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,12 @@ def compile_step(settings: GpuSettings, network: Callable[[Any], Any] | None = N
     Raises:
         UserError: the compiler isn't installed, or the settings don't go together.
     """
-    compiled = lower(settings, network).compile(compiler_options=gpu_compiler.compile_options())
+    return compile_lowered(lower(settings, network), settings)
+
+
+def compile_lowered(lowered: Any, settings: GpuSettings) -> GpuProgram:
+    """Compile what `lower` made of the same settings, and read the program."""
+    compiled = lowered.compile(compiler_options=gpu_compiler.compile_options())
     memory = compiled.memory_analysis()
     return read(compiled.as_text(), settings, memory.argument_size_in_bytes, memory.temp_size_in_bytes)
 
@@ -131,7 +132,7 @@ def lower(settings: GpuSettings, network: Callable[[Any], Any] | None = None) ->
         TrainSettings(model=settings.model, precision=settings.precision, batch_size=batch, data="synthetic")
     )
     variant = recipes.choose_variant(training)
-    layout = choose_layout(settings.parallel, variant, devices)
+    layout = choose_layout(settings.parallel, variant, devices, settings.group_size)
     model = setup.make_model(training, variant.classes, set_precision(settings.precision))
     augmentation = augment.Augmentation.of(training)
     params = jax.eval_shape(lambda: setup.init_params(model, augmentation.image_size, 0))
@@ -173,12 +174,7 @@ def read(text: str, settings: GpuSettings, argument_bytes: int, temporary_bytes:
     for operation in program.top:
         kind = operation.kind.removesuffix("-start")
         if kind in hlo.COLLECTIVES:
-            carried = program.read(operation)
-            messages.append(
-                Collective(
-                    kind, ",".join(sorted({a.dtype for a in carried})), sum(a.nbytes for a in carried), len(carried)
-                )
-            )
+            messages.append(message_of(program, operation, settings.devices))
             continue
         inside = program.inside(operation)
         layer, direction = hlo.layer_and_pass((o.source for o in (operation, *reversed(inside))), layers)
@@ -265,7 +261,10 @@ def summary(program: GpuProgram) -> str:
         f"{len(program.copies)} copies of activations",
     ]
     for message in program.collectives:
-        lines.append(f"{message.kind}: {message.nbytes:,} bytes in {message.arrays} arrays of {message.dtype}")
+        lines.append(
+            f"{message.kind}: {message.nbytes:,} bytes in {message.arrays} arrays of {message.dtype}, "
+            f"{message.group} GPUs together"
+        )
     return "\n".join(lines)
 
 

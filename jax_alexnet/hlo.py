@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import prod
 
+import numpy as np
+
 WIDTHS = {
     "pred": 1, "s8": 1, "u8": 1, "f16": 2, "bf16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4, "f64": 8,
     "s64": 8, "u64": 8,
@@ -62,6 +64,19 @@ class Operation:
         """The computation that a fusion carries out."""
         found = re.search(r"calls=%([\w.\-]+)", self.line)
         return found.group(1) if found else ""
+
+    def group(self, devices: int) -> tuple[int, ...]:
+        """Of a collective among `devices` devices: those of its first group; the other groups are like it."""
+        listed = re.search(r"replica_groups=\{\{([\d,]+)\}", self.line)
+        if listed:
+            return _numbers(listed[1])
+        grid = re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", self.line)
+        if not grid:
+            return tuple(range(devices))  # named nowhere: all of them
+        sizes = _numbers(grid[3])
+        order = _numbers(grid[4]) if grid[4] else tuple(range(len(sizes)))
+        numbers = np.arange(prod(sizes)).reshape(sizes).transpose(order)
+        return tuple(int(n) for n in numbers.reshape(int(grid[1]), int(grid[2]))[0])
 
 
 @dataclass

@@ -12,6 +12,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,14 +35,12 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture(scope="session")
-def gpu_compiler() -> None:
-    """XLA's GPU compiler. Where it isn't installed, a test that needs it is skipped, and fails in CI."""
+def gpu_compiler() -> Path:
+    """The library of XLA's GPU compiler; where it isn't installed a test is skipped, but in CI it must be."""
     from alexnet_io.errors import UserError
     from jax_alexnet import gpu_compiler
 
     try:
-        gpu_compiler.find()
+        return gpu_compiler.find()
     except UserError as error:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(error))
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(error))

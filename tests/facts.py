@@ -509,3 +509,17 @@ PUBLISHED = (
 )
 CIFAR_ERROR = {"cifar_18pct": 18.0, "cifar_13pct": 13.0, "cifar_11pct": 11.0}  # per cent [C1]
 NOTEBOOK_VALIDATION_LOSS = {1: 0.972, 6: 0.700}  # by epoch, printed by [SD]
+
+
+# --- Published scaling of AlexNet's training.
+
+# Images/s on 1, 2, 4, 8 P100s in a DGX-1, 512 images each, float32, synthetic data: tensorflow/docs_src/performance/
+# benchmarks.md of tensorflow/tensorflow at 5984ffe.
+P100_SPEEDS: dict[int, float] = {1: 2987, 2: 5658, 4: 10509, 8: 17822}
+
+# One weird trick on K20s: hours on one GPU, and speed over that of one, the whole batch at once through the fully
+# connected layers. Recalled, unverified but for the hours and the last.
+WEIRD_TRICK_HOURS = 98.05
+WEIRD_TRICK_SPEEDUPS: dict[int, float] = {1: 1.0, 2: 1.95, 4: 3.74, 8: 6.25}
+# What is being timed: 90 epochs [C2] of ILSVRC 2012's 1,281,167 training images.
+WEIRD_TRICK_IMAGES = 90 * 1_281_167

@@ -6,7 +6,7 @@ import sys
 import pytest
 import yaml
 
-COMMANDS = ("train", "evaluate", "predict", "summary")
+COMMANDS = ("train", "evaluate", "predict", "summary", "plan")
 _LOADED = """
 import runpy, sys
 sys.argv = sys.argv[1:]

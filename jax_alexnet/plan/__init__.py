@@ -1,0 +1,1 @@
+"""What a training step costs on GPUs that needn't be there: `python -m jax_alexnet.plan`."""
