@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alexnet_io.errors import UserError
 
 if TYPE_CHECKING:
-    from parity.settings import Profile, Throughput
+    from parity.speed.settings import Profile, Throughput
+    from parity.speed.throughput import Plan
     from parity.speed.workload import Workload
 
 
@@ -23,19 +26,53 @@ def throughput(chosen: Throughput) -> int:
         rounds=chosen.rounds, warmup=chosen.warmup, block_seconds=chosen.block_seconds, pythons=_pythons(chosen),
         say=lambda line: print(line, flush=True), trace=chosen.trace,
     )  # fmt: skip
+    if chosen.mode == "input":
+        return _input(chosen, plan)
     styles = ["plain", "tuned"] if chosen.style == "both" else [chosen.style]
     base = _workload(chosen, chosen.mode)
     counts = device_counts(chosen.devices)
     result = measuring.run(base, counts, chosen.frameworks.split(","), styles, plan, check_layers=chosen.check_layers)
     found = result.as_json()
     print(f"\n{result.table()}")
+    _write(chosen, found, page.render)
+    return int(any(row["void"] for row in found["rows"]))
+
+
+def _input(chosen: Throughput, plan: Plan) -> int:
+    """`--mode input`."""
+    from alexnet_io.train_settings import TrainSettings, stored_size
+    from parity.speed import input_data, input_page, input_rates
+
+    base = _workload(chosen, "train")
+    if chosen.image_size is None and base.image_size == 227:
+        base = replace(base, image_size=224)  # of the paper's text, and of most networks
+    counts = device_counts(chosen.devices)
+    if len(counts) > 1:
+        raise UserError(f"--mode input measures one number of devices at a time, not {chosen.devices}")
+    stored = stored_size(TrainSettings(crop=True), base.image_size)
+
+    def source(folder: Path) -> input_data.Source:
+        if chosen.data is None:
+            return input_data.made_up(folder, chosen.images, stored)
+        return input_data.given(
+            chosen.data, stored, data_dir=chosen.data_dir, cache_dir=chosen.cache_dir, holdout=chosen.holdout
+        )
+
+    frameworks = chosen.frameworks.split(",")
+    result = input_rates.run(replace(base, devices=counts[0]), frameworks, plan, source, stored)
+    print(f"\n{result.table()}")
+    _write(chosen, result.as_json(), input_page.render)
+    return 0
+
+
+def _write(chosen: Any, found: dict[str, Any], render: Callable[[dict[str, Any]], str]) -> None:
+    """The files that were asked for."""
     if chosen.json:
         Path(chosen.json).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         print(f"wrote {chosen.json}")
     if chosen.html:
-        page.write(found, chosen.html)
+        Path(chosen.html).write_text(render(found), encoding="utf-8")
         print(f"wrote {chosen.html}")
-    return int(any(row["void"] for row in found["rows"]))
 
 
 def profile(chosen: Profile) -> int:

@@ -19,7 +19,12 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.median:.3g} [{self.low:.3g}, {self.high:.3g}]"
+        return f"{brief(self.median)} [{brief(self.low)}, {brief(self.high)}]"
+
+
+def brief(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
 def median_interval(values: ArrayLike, seed: int = 0) -> Interval:
