@@ -31,6 +31,7 @@ class GpuSettings:
     batch_size: int = setting(256, "images a GPU", minimum=1)
     precision: str = setting("bfloat16", "arithmetic: bfloat16, tf32, float32", choices=("bfloat16", "tf32", "float32"))
     parallel: str = setting("data", "how the GPUs share the work: data, columns, hybrid, zero")
+    image_size: int | None = setting(None, "side in pixels; the network's own by default", minimum=1, maximum=4096)
     json: str | None = setting(None, "write everything as JSON to this file")
 
 
@@ -128,7 +129,13 @@ def lower(settings: GpuSettings, network: Callable[[Any], Any] | None = None) ->
 
     batch = settings.batch_size * settings.devices
     training = recipes.resolve(
-        TrainSettings(model=settings.model, precision=settings.precision, batch_size=batch, data="synthetic")
+        TrainSettings(
+            model=settings.model,
+            precision=settings.precision,
+            batch_size=batch,
+            data="synthetic",
+            image_size=settings.image_size,
+        )
     )
     variant = recipes.choose_variant(training)
     layout = choose_layout(settings.parallel, variant, devices)
@@ -269,19 +276,24 @@ def summary(program: GpuProgram) -> str:
     return "\n".join(lines)
 
 
+def report(program: GpuProgram) -> str:
+    """What was compiled, by layer, and in all."""
+    s = program.settings
+    where = f"{s['batch_size']} images on each of {s['devices']} {s['gpu']}"
+    return f"{s['model']}, {s['precision']}, {where}\n{table(program)}\n{summary(program)}"
+
+
 def as_json(program: GpuProgram) -> dict[str, Any]:
     """Everything, as JSON can hold it."""
     totals = {"nbytes": program.nbytes, "seconds": program.seconds, "sent": program.sent}
-    return {"schema": "gpu-program/1", **totals, **asdict(program)}
+    return {"schema": "gpu-program/1", **totals, **asdict(program), "report": report(program)}
 
 
 def main() -> int:
     """Compile, print and return the exit code."""
     settings = parse(GpuSettings, PROGRAM)
     program = compile_step(settings)
-    where = f"{settings.batch_size} images on each of {settings.devices} {settings.gpu}"
-    print(f"{settings.model}, {settings.precision}, {where}")
-    print(f"{table(program)}\n{summary(program)}")
+    print(report(program))
     if settings.json:
         with open(settings.json, "w", encoding="utf-8") as file:
             json.dump(as_json(program), file, indent=1)

@@ -144,7 +144,7 @@ def _worker(side: str, workload: Workload, images: input_data.Source, stored: in
     words = json.dumps(workload.as_json() | {"stored_size": stored}), json.dumps(images.as_json())
     python = plan.pythons.get(side) or sys.executable
     variables = flags(workload, folder) if side != "files" else {}
-    return Worker(f"input of {side}", [python, "-m", "parity.speed.input_worker", side, *words], **variables)
+    return Worker(f"input of {side}", [python, "-m", "parity.speed.input_worker", side, *words], variables)
 
 
 def _files(base: Workload, images: input_data.Source, plan: Plan, stored: int, result: InputResult) -> None:

@@ -32,8 +32,8 @@ class Worker:
     Args:
         name: how errors call it.
         command: interpreter, `-m`, module and arguments.
-        patience: gives the seconds that an answer may still take.
         variables: of its environment, besides this process's.
+        patience: gives the seconds that an answer may still take.
 
     Attributes:
         facts: what the process said once it was ready.
@@ -43,7 +43,9 @@ class Worker:
         OverBudget: it wasn't ready in time.
     """
 
-    def __init__(self, name: str, command: list[str], patience: Patience = lambda: math.inf, **variables: str) -> None:
+    def __init__(
+        self, name: str, command: list[str], variables: dict[str, str], patience: Patience = lambda: math.inf
+    ) -> None:
         self.name, self._patience = name, patience
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         try:
@@ -103,7 +105,7 @@ class Rival(Worker):
         patience: see `Worker`.
 
     Attributes:
-        facts: versions, flags, compile_seconds.
+        facts: versions, device, platform (`cpu` or `gpu`), flags, compile_seconds, bytes_a_step.
     """
 
     def __init__(
@@ -111,18 +113,17 @@ class Rival(Worker):
     ) -> None:
         self.workload = workload
         command = [python or sys.executable, "-m", f"parity.speed.{workload.framework}_worker"]
-        super().__init__(
-            workload.name, [*command, json.dumps(workload.as_json()), str(weights)], patience,
-            **flags(workload, weights.parent),
-        )  # fmt: skip
+        words = json.dumps(workload.as_json()), str(weights)
+        super().__init__(workload.name, [*command, *words], flags(workload, weights.parent), patience)
 
     def run(self, steps: int) -> float:
         """Seconds that so many steps take, the device waited for."""
         return float(self.ask("run", steps=steps)["seconds"])
 
-    def check(self) -> dict[str, Any]:
-        """What it computes, to be held to the reference: `logits` of the first images."""
-        return self.ask("check")
+    def check(self, file: Path, reference: Path | None = None) -> None:
+        """Write what it computes, and what the reference does (PyTorch only); see `checks`."""
+        arguments = {"file": str(file)} | ({} if reference is None else {"reference": str(reference)})
+        self.ask("check", **arguments)
 
     def ceilings(self) -> dict[str, float]:
         """Measured limits: `flops` of a large matrix product in the precision, `bytes_per_second` of a copy."""

@@ -41,6 +41,17 @@ def ratio_interval(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0
     return median_interval(np.asarray(numerators, np.float64) / np.asarray(denominators, np.float64), seed)
 
 
+def apart_interval(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> Interval:
+    """The ratio of two medians of values that were measured apart, each with its own spread."""
+    over, under = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
+    rng = np.random.default_rng(seed)
+    tops, bottoms = (
+        np.median(sample[rng.integers(0, len(sample), (RESAMPLES, len(sample)))], axis=1) for sample in (over, under)
+    )
+    low, high = np.percentile(tops / bottoms, [2.5, 97.5])
+    return Interval(float(np.median(over) / np.median(under)), float(low), float(high))
+
+
 def alternation(rounds: int) -> list[tuple[int, int]]:
     """The order of two rivals in each round: AB, BA, AB, ... so that a drift favours neither."""
     return [(0, 1) if i % 2 == 0 else (1, 0) for i in range(rounds)]
