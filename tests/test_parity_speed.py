@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from alexnet_io.errors import UserError
-from jax_alexnet.variants import VARIANTS
 from parity.__main__ import main
-from parity.speed import checks, commands, page, statistics, torch_forms
+from parity.speed import checks, commands, page, statistics, torch_forms, torch_worker
 from parity.speed.processes import rivals
 from parity.speed.result import Result, Timing
 from parity.speed.statistics import Interval
@@ -96,6 +95,45 @@ def test_what_differs_from_the_reference_is_unequal(tmp_path: Path) -> None:
         assert checks.compare(broken, right, "bfloat16")["equal"] is False
     logits_alone = outcome(tmp_path, "infer", logits=[1.0, 2.0])
     assert checks.compare(logits_alone, logits_alone, "float32")["update"] is None
+
+
+class Twice(torch.nn.Module):
+    """Stands for a compiler with a bug."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * self.module(x)
+
+
+@pytest.mark.parametrize("mode", ["train", "infer"])
+def test_what_is_checked_is_the_form_that_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    weights, ours, reference = (tmp_path / f"{name}.npz" for name in ("weights", "ours", "reference"))
+    checks.write_weights(weights, "cifar_18pct", 32)
+    workload = Workload("torch", "plain", "cifar_18pct", 32, 2, mode=mode, form="nchw-compiled")
+    for wrong in (True, False):
+        monkeypatch.setattr(torch_forms, "compiled", lambda x, *_, wrong=wrong: Twice(x) if wrong else x)
+        job = torch_worker.Job(workload, weights)
+        job.run(2)
+        job.check(str(ours), str(reference))
+        # Without the bug they are equal: the weights are the first ones, not those that the timing has left behind.
+        assert checks.compare(ours, reference, "float32")["equal"] is not wrong
+        with np.load(ours) as found, np.load(reference) as expected:
+            factor = 2 if wrong else 1
+            np.testing.assert_allclose(found["logits"], factor * expected["logits"], rtol=1e-4, atol=1e-5)
+            assert set(found.files) == ({"logits"} if mode == "infer" else {"logits", *job.weights})
+
+
+def test_what_is_checked_drops_nothing() -> None:
+    with torch.device("meta"):
+        kinds = [
+            {type(child) for child in torch_forms.network("single_column", 10, 67, "plain", dropout).children()}
+            for dropout in (True, False)
+        ]
+    assert kinds[0] - kinds[1] == {torch.nn.Dropout}
 
 
 def test_a_row_that_computes_something_else_is_void(tmp_path: Path) -> None:
@@ -221,17 +259,3 @@ def test_a_process_that_fails_is_told_in_a_line(tmp_path: Path) -> None:
         pass
     with pytest.raises(UserError, match="can't be run"), rivals([plain], weights, {"jax": "/no/such/python"}):
         pass
-
-
-def test_time_by_layer_of_both_frameworks(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "p.json"
-    options = ["--model=cifar_18pct", "--batch-size=2", "--style=plain", f"--json={file}"]
-    assert main(["profile", *options]) == 0
-    read = json.loads(file.read_text())
-    names = [row.name for row in VARIANTS["cifar_18pct"].layers]
-    for framework in ("jax", "torch"):
-        entries = read["frameworks"][framework]
-        assert [entry["layer"] for entry in entries] == names
-        assert all(entry["forward"] > 0 and entry["backward"] >= 0 for entry in entries)
-    out = capfd.readouterr().out
-    assert all(name in out for name in (*names, "jax forward", "torch backward"))

@@ -10,7 +10,7 @@ import pytest
 from alexnet_io.decoding import Resizing, prepare
 from alexnet_io.errors import UserError
 from parity.__main__ import main
-from parity.speed import input_data, input_page, input_rates, input_worker
+from parity.speed import input_data, input_page, input_result, input_worker
 from parity.speed.statistics import Interval
 from parity.speed.workload import Workload
 from tests.image_files import write_folder
@@ -19,10 +19,10 @@ TINY = Workload("torch", "tuned", "cifar_18pct", 32, 4)
 
 
 def test_a_target_inside_the_interval_is_not_decided() -> None:
-    assert input_rates.met(Interval(1.0, 0.95, 1.1), 0.9) is True
-    assert input_rates.met(Interval(0.9, 0.8, 0.95), 0.9) is None
-    assert input_rates.met(Interval(0.8, 0.7, 0.85), 0.9) is False
-    assert input_rates.met(Interval(0.8, 0.7, 0.85), None) is None
+    assert input_result.met(Interval(1.0, 0.95, 1.1), 0.9) is True
+    assert input_result.met(Interval(0.9, 0.8, 0.95), 0.9) is None
+    assert input_result.met(Interval(0.8, 0.7, 0.85), 0.9) is False
+    assert input_result.met(Interval(0.8, 0.7, 0.85), None) is None
 
 
 @pytest.fixture(scope="module")

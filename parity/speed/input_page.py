@@ -5,9 +5,8 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from parity.html import STYLE
-from parity.speed import charts, statistics
-from parity.speed.input_rates import label
+from parity.speed import charts, page, statistics
+from parity.speed.input_result import label
 
 MET = {True: "met", False: "MISSED", None: "inside the interval"}
 
@@ -27,6 +26,7 @@ def render(result: dict[str, Any]) -> str:
         *(_verdict(label(row), statistics.Interval(**row["images_per_second"]), row) for row in targeted),
         *(_verdict(ratio["what"], ratio["ratio"], ratio) for ratio in result["ratios"]),
         *(f'<div class="verdict bad">Not measured: {html.escape(why)}</div>' for why in result["skipped"]),
+        *page.cut(result["budget"]),
         f"<p>Images: {html.escape(settings['images'])}.</p>",
         '<p class="note">Images a second. Bars: medians of blocks; whiskers: 95% bootstrap intervals.</p>',
     ]
@@ -37,10 +37,8 @@ def render(result: dict[str, Any]) -> str:
     if result["aa_control"]:
         control = html.escape(result["aa_control"]["ratio"])
         body.append(f'<p class="note">A/A control, training on a batch that is there against itself: {control}</p>')
-    facts = "\n".join(f"{key}: {value}" for key, value in (result["machine"] | settings).items())
-    body += ["<h2>Rows</h2>", _table(result["rows"]), "<h2>Measured on</h2>", f"<pre>{html.escape(facts)}</pre>"]
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
+    body += ["<h2>Rows</h2>", _table(result["rows"]), page.measured_on(result)]
+    return page.whole(title, body)
 
 
 def _verdict(what: str, found: Any, judged: dict[str, Any]) -> str:

@@ -25,7 +25,7 @@ def render(result: dict[str, Any]) -> str:
         f"<h1>Throughput: {html.escape(title)}</h1>",
         *(f'<div class="verdict"><pre>{html.escape(_ratio(r))}</pre></div>' for r in result["ratios"]),
         _control(result["aa_control"]),
-        *_budget(result["budget"]),
+        *cut(result["budget"]),
         "<h2>Images a second</h2>",
         '<p class="note">Bars: medians of blocks. Whiskers: 95% bootstrap intervals of the medians.</p>',
         charts.bars([_bar(row) for row in rows]),
@@ -67,7 +67,8 @@ def _control(control: dict[str, Any] | None) -> str:
     return f'<p class="note">A/A control, JAX against itself: {html.escape(rounds)}</p>'
 
 
-def _budget(budget: dict[str, Any] | None) -> list[str]:
+def cut(budget: dict[str, Any] | None) -> list[str]:
+    """What was left out for lack of time."""
     if not budget or not budget["cut"]:
         return []
     items = "".join(f"<li>{html.escape(line)}</li>" for line in budget["cut"])
