@@ -93,6 +93,9 @@ def test_what_differs_from_the_reference_is_unequal(tmp_path: Path) -> None:
     for values in ([math.nan, 2.0], [1.0, 2.0, 3.0]):
         broken = outcome(tmp_path, "broken", logits=values, **{"conv1.bias": [0.0, 1.0], "fc10.bias": [3.0, 4.0]})
         assert checks.compare(broken, right, "bfloat16")["equal"] is False
+    # Not a number in the last parameter is not lost beside the others' distances.
+    lost = outcome(tmp_path, "lost", logits=[1.0, 2.0], **{"conv1.bias": [0.0, 1.0], "fc10.bias": [math.nan, 4.0]})
+    assert checks.compare(lost, right, "bfloat16")["update"] == math.inf
     logits_alone = outcome(tmp_path, "infer", logits=[1.0, 2.0])
     assert checks.compare(logits_alone, logits_alone, "float32")["update"] is None
 

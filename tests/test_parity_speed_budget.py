@@ -71,9 +71,19 @@ def test_no_part_is_begun_that_could_not_be_set_up() -> None:
     budget.parts = 2
     assert budget.begin("first") == 30.0
     budget.set_up(25.0)
+    budget.set_up(45.0)
     clock.now += 40.0
     assert budget.begin("second") is None
     assert budget.cut == ["second: not run, for lack of time"]
+
+
+def test_parts_weigh_differently() -> None:
+    clock = Clock()
+    budget = Budget(80.0, clock)
+    budget.parts = 4.0
+    assert budget.begin("heavy", 3.0) == 60.0
+    clock.now += 60.0
+    assert budget.begin("light") == 80.0
 
 
 def test_a_process_that_is_not_ready_in_time_is_ended(tmp_path: Path) -> None:

@@ -30,7 +30,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> input_data.Source:
     return input_data.made_up(tmp_path_factory.mktemp("made"), 6, 37)
 
 
-def test_the_store_holds_the_files_as_training_would_read_them(made: input_data.Source) -> None:
+def test_the_store_holds_the_files_as_training_would_read_them(
+    made: input_data.Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
     split = input_data.open_store(made).train
     files = input_data.encoded(made)
     assert len(split) == len(files) == 6
@@ -38,6 +40,8 @@ def test_the_store_holds_the_files_as_training_would_read_them(made: input_data.
     assert found == {prepare(files.read(i), "image", Resizing(37, 37, 37)).tobytes() for i in range(6)}
     # 500x375 pixels and about as many bytes as ImageNet's files, 110,000 in the mean.
     assert all(80_000 < size < 140_000 for size in files.sizes)
+    monkeypatch.setattr(input_data, "MOST_STORED_BYTES", 4 * 37 * 37 * 3)
+    assert len(input_data.open_store(made).train) == 4  # as much as stays warm
 
 
 def test_files_again_and_again(made: input_data.Source) -> None:

@@ -13,21 +13,21 @@ LEAST_ROUNDS = 2  # of a pair that was begun: fewer have no interval
 class Budget:
     """Seconds for one call, from now on.
 
-    Each part gets an equal share of what is left when it begins, so that what one leaves over is the others'.
+    Each part gets a share of what is left when it begins, by its weight, so that what one leaves over is the others'.
 
     Args:
         seconds: in all; None for as long as it takes.
         clock: monotonic seconds.
 
     Attributes:
-        parts: how many are still to come.
+        parts: weights of all that are still to come.
         cut: a line for everything that was left out or ended early.
     """
 
     def __init__(self, seconds: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds = math.inf if seconds is None else seconds
-        self._clock, self._began, self._setup = clock, clock(), 0.0
-        self.parts = 1
+        self._clock, self._began, self._setup = clock, clock(), math.inf
+        self.parts = 1.0
         self.cut: list[str] = []
 
     def used(self) -> float:
@@ -38,17 +38,17 @@ class Budget:
         """Seconds to the end, not below 0."""
         return max(self.seconds - self.used(), 0.0)
 
-    def begin(self, part: str) -> float | None:
-        """When the next part should be done, in `used` seconds; None if there is no time to set it up."""
-        parts, self.parts = max(self.parts, 1), self.parts - 1
-        if self.left() <= self._setup:
+    def begin(self, part: str, weight: float = 1.0) -> float | None:
+        """When the next part should be done, in `used` seconds; None if there is no time to get it ready."""
+        share, self.parts = min(weight / max(self.parts, weight), 1.0), self.parts - weight
+        if self.left() <= (0.0 if self._setup == math.inf else self._setup):
             self.cut.append(f"{part}: not run, for lack of time")
             return None
-        return self.used() + self.left() / parts
+        return self.used() + self.left() * share
 
     def set_up(self, seconds: float) -> None:
-        """A part took so long to get ready; none is begun later on with less time than the longest took."""
-        self._setup = max(self._setup, seconds)
+        """A part took so long to get ready; none is begun later on with less time than the quickest took."""
+        self._setup = min(self._setup, seconds)
 
     def another_round(self, part: str, done: int, wanted: int, seconds: float, ends: float) -> bool:
         """Whether a part that has done some rounds does another one, which takes so many seconds."""

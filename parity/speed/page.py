@@ -25,6 +25,7 @@ def render(result: dict[str, Any]) -> str:
         f"<h1>Throughput: {html.escape(title)}</h1>",
         *(f'<div class="verdict"><pre>{html.escape(_ratio(r))}</pre></div>' for r in result["ratios"]),
         _control(result["aa_control"]),
+        *_layers(result["layers"]),
         *cut(result["budget"]),
         "<h2>Images a second</h2>",
         '<p class="note">Bars: medians of blocks. Whiskers: 95% bootstrap intervals of the medians.</p>',
@@ -65,6 +66,15 @@ def _control(control: dict[str, Any] | None) -> str:
         return '<p class="note">No A/A control was run.</p>'
     rounds = f"{control['ratio']} ({control['n']} rounds)"
     return f'<p class="note">A/A control, JAX against itself: {html.escape(rounds)}</p>'
+
+
+def _layers(layers: dict[str, Any] | None) -> list[str]:
+    """What is the matter with the comparison of the layers, if anything."""
+    if layers is None or layers["equal"]:
+        return []
+    unequal = f"differ, the first of them {layers.get('first')}"
+    words = unequal if layers["equal"] is False else f"were not compared: {layers['why']}"
+    return [f'<div class="verdict bad">The layers {html.escape(words)}</div>']
 
 
 def cut(budget: dict[str, Any] | None) -> list[str]:

@@ -108,7 +108,7 @@ class Result:
         return {
             "schema": SCHEMA, "settings": self.settings, "machine": self.machine, "rows": self.rows(),
             "ratios": self.ratios, "aa_control": self.control, "plain_forms": self.trials, "profile": self.profile,
-            "budget": self.budget,
+            "budget": self.budget, "layers": self.layers,
         }  # fmt: skip
 
     def table(self) -> str:
@@ -131,6 +131,8 @@ class Result:
         ]
         if self.control:
             lines.append(f"A/A control, JAX against itself: {self.control['ratio']} ({self.control['n']} rounds)")
+        if self.layers and self.layers["equal"] is None:
+            lines.append(f"the layers were not compared: {self.layers['why']}")
         return "\n".join(lines + list((self.budget or {}).get("cut", [])))
 
 

@@ -25,6 +25,9 @@ from parity.speed.workload import Workload
 # ones are tried.
 PLAIN_FORMS = ("channels_last-compiled", "nchw-compiled", "channels_last-eager", "nchw-eager")
 
+# Beside a pair: two of the forms are compiled for the first time.
+_TRIALS_WEIGHT = 3.0
+
 # Checking a form compiles it once more, without dropout, and takes a few steps.
 _CHECK_COMPILES = 1.5
 
@@ -101,7 +104,7 @@ class _Measuring:
             pairs.append(("tuned", "plain"))
         layers, trials = plan.check_layers and both, "torch" in self.frameworks and "plain" in styles
         control = "jax" in self.frameworks and "tuned" in styles
-        plan.budget.parts = layers + trials + len(devices) * len(pairs) + control + plan.profile
+        plan.budget.parts = layers + trials * _TRIALS_WEIGHT + len(devices) * len(pairs) + control + plan.profile
         checks.write_weights(self.weights, self.base.model, self.base.image_size)
         if layers:
             self._layers()
@@ -137,7 +140,7 @@ class _Measuring:
     def _trials(self) -> None:
         """The memory layout and compiler setting in which plain PyTorch is fastest here."""
         budget, trials = self.plan.budget, self.result.trials
-        ends = budget.begin("forms of plain PyTorch")
+        ends = budget.begin("forms of plain PyTorch", _TRIALS_WEIGHT)
         for form in PLAIN_FORMS if ends is not None else ():
             if trials and budget.used() >= (ends or 0.0):
                 budget.cut.append(f"plain PyTorch, {form}: not tried, for lack of time")
