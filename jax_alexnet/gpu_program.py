@@ -177,6 +177,7 @@ def read(text: str, settings: GpuSettings, argument_bytes: int, temporary_bytes:
     program, gpu = hlo.parse(text), gpu_compiler.GPUS[settings.gpu]
     layers = [row.name for row in VARIANTS[settings.model].layers]
     launches, messages, convolutions = [], [], []
+    given = {o.name: o.source for o in program.computations[program.entry] if o.kind == "parameter"}
     for operation in program.top:
         kind = operation.kind.removesuffix("-start")
         if kind in hlo.COLLECTIVES:
@@ -189,6 +190,10 @@ def read(text: str, settings: GpuSettings, argument_bytes: int, temporary_bytes:
             continue
         inside = program.inside(operation)
         layer, direction = hlo.layer_and_pass((o.source for o in (operation, *reversed(inside))), layers)
+        if not layer:  # an optimizer's update bears no name but those of the weights that it reads
+            layer, direction = hlo.layer_and_pass((given.get(name, "") for name in operation.operands), layers)
+            if "jvp(" in operation.source:
+                direction = "backward" if "transpose(" in operation.source else "forward"
         moved, work = program.moved(operation), program.arithmetic(operation)
         seconds = max(moved / gpu.bandwidth, work / gpu.arithmetic[settings.precision])
         launches.append(

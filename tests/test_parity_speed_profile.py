@@ -58,11 +58,31 @@ def test_a_gpu_program_by_layer(
     assert "all-reduce: 400 bytes in 1 arrays of f32" in out
     read = json.loads(files[0].read_text())
     assert read["seconds"] == pytest.approx(13e-6)
-    layers = {entry["layer"]: entry for entry in profile_page.by_layer(read["launches"])}
+    layers = {entry["layer"]: entry for entry in profile_page.by_layer(read["launches"], "cifar_18pct")}
     assert list(layers) == ["conv1", "fc10", "other"]
     assert layers["conv1"] == {"layer": "conv1", "forward": pytest.approx(3e-6), "backward": 4e-6}
     assert layers["other"]["forward"] == 1e-6
     assert "Nothing was run" in files[1].read_text()
+
+
+HLO = """
+%fused_add (p0: f32[4,4]) -> f32[4,4] {
+  ROOT %add.1 = f32[4,4]{1,0} add(%p0, %p0), metadata={op_name="jit(local_step)/shard_map/add"}
+}
+
+ENTRY %main (param.1: f32[4,4]) -> f32[4,4] {
+  %param.1 = f32[4,4]{1,0} parameter(0), metadata={op_name="state.params['fc10']['kernel']"}
+  %update = f32[4,4]{1,0} fusion(%param.1), kind=kLoop, calls=%fused_add, metadata={op_name="jit(step)/shard_map/add"}
+  %cast = bf16[4,4]{1,0} fusion(%param.1), kind=kLoop, calls=%none, metadata={op_name="jit(step)/jvp(AlexNet)/convert"}
+  ROOT %conv = f32[4,4]{1,0} fusion(%cast), kind=kLoop, calls=%none, metadata={op_name="jit(step)/jvp(AlexNet)/conv1/x"}
+}
+"""
+
+
+def test_an_update_belongs_to_the_layer_whose_weights_it_reads() -> None:
+    program = gpu_program.read(HLO, gpu_program.GpuSettings("cifar_18pct"), 0, 0)
+    found = {launch.name: (launch.layer, launch.direction) for launch in program.launches}
+    assert found == {"update": ("fc10", "update"), "cast": ("fc10", "forward"), "conv": ("conv1", "forward")}
 
 
 def test_without_the_compiler_the_way_to_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from typing import Any
 
+from jax_alexnet.variants import VARIANTS
 from parity.speed import charts, layer_profile, page
 
 
@@ -31,17 +32,17 @@ def render_gpu(result: dict[str, Any]) -> str:
         f"<h1>Modelled time by layer, ms: {html.escape(title)}</h1>",
         '<p class="note">From the program that XLA compiles: for each operation the longer of its bytes and its '
         "arithmetic. Nothing was run.</p>",
-        charts.layers({settings["gpu"]: by_layer(result["launches"])}),
+        charts.layers({settings["gpu"]: by_layer(result["launches"], settings["model"])}),
         f"<pre>{html.escape(result['report'])}</pre>",
     ]
     return page.whole(title, body)
 
 
-def by_layer(launches: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def by_layer(launches: list[dict[str, Any]], model: str) -> list[dict[str, Any]]:
     """Modelled seconds of each layer, `forward`, `backward` and `update`; what belongs to none comes last."""
-    found: dict[str, dict[str, Any]] = {}
+    order = [row.name for row in VARIANTS[model].layers]
+    found: dict[str, dict[str, Any]] = {name: {"layer": name} for name in (*order, "other")}
     for launch in launches:
-        entry = found.setdefault(launch["layer"] or "other", {"layer": launch["layer"] or "other"})
-        direction = launch["direction"] or "forward"
+        entry, direction = found[launch["layer"] or "other"], launch["direction"] or "forward"
         entry[direction] = entry.get(direction, 0.0) + launch["seconds"]
-    return sorted(found.values(), key=lambda entry: entry["layer"] == "other")
+    return [entry for entry in found.values() if len(entry) > 1]
