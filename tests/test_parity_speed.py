@@ -231,29 +231,6 @@ def test_the_command_measures_and_writes(tmp_path: Path, capfd: pytest.CaptureFi
     assert "A/A control" in capfd.readouterr().out
 
 
-def test_both_frameworks_and_two_processes_compute_the_same(tmp_path: Path) -> None:
-    weights = tmp_path / "w.npz"
-    checks.write_weights(weights, "cifar_18pct", 32)
-    workloads = [
-        Workload("jax", "tuned", "cifar_18pct", 32, 8, devices=2, threads=2),
-        Workload("torch", "plain", "cifar_18pct", 32, 8, devices=2, threads=2, form="nchw-eager"),
-    ]
-    files = [tmp_path / f"{name}.npz" for name in ("jax", "torch", "reference")]
-    with rivals(workloads, weights, {}) as (ours, theirs):
-        assert (ours.facts["count"], theirs.facts["count"]) == (2, 2)
-        assert ours.run(2) > 0
-        assert theirs.run(2) > 0
-        ours.check(files[0])
-        theirs.check(files[1], files[2])
-    for file in files[:2]:
-        found = checks.compare(file, files[2], "float32")
-        assert found["equal"], found
-        assert found["update"] is not None and found["update"] < 1e-5  # no kink is near at this size
-    with np.load(files[2]) as reference:
-        assert set(reference.files) == {"logits", *checks.read_weights(weights)}
-        assert reference["logits"].shape == (4, 10)
-
-
 def test_a_process_that_fails_is_told_in_a_line(tmp_path: Path) -> None:
     weights = tmp_path / "w.npz"
     checks.write_weights(weights, "cifar_13pct", 24)
