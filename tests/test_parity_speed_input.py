@@ -92,6 +92,8 @@ def test_data_without_a_cache_or_without_use_are_refused(tmp_path: Path) -> None
         input_data.given("digits", 37)
     with pytest.raises(SystemExit, match="2"):
         main(["throughput", "--data=digits"])
+    with pytest.raises(SystemExit, match="2"):
+        main(["throughput", "--mode=input", "--profile"])
     with pytest.raises(UserError, match="one number of devices at a time"):
         main(["throughput", "--mode=input", "--devices=1,2"])
 

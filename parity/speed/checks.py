@@ -27,8 +27,9 @@ ROUNDOFF = UNIT_ROUNDOFF | {"tf32": 2.0**-11}
 
 # Updates may lie further apart: rounding decides on which side of a kink a unit near it lies, of a pool's maximum or a
 # ReLU's 0, and each that changes sides takes its whole gradient along. If a share e of the units does, the gradient
-# moves by about the root of e. A broken backward pass is off by the gradient itself.
-UPDATE_ALLOWED = {"float32": 2.0**-6, "tf32": 0.25, "bfloat16": 0.5}
+# moves by about the root of e: by 0.004 in float32 and 0.3 in bfloat16, conv1's most. A broken backward pass is off by
+# the gradient itself, 1 or more.
+UPDATE_ALLOWED = {"float32": 2.0**-6, "tf32": 0.25, "bfloat16": 0.7}
 IMAGES = 4  # of which logits are compared
 LOGITS = "logits"  # beside the parameters' names in a file of outcomes
 

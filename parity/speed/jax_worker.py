@@ -142,12 +142,15 @@ class Job:
         return {"file": file}
 
     def bytes_a_step(self) -> float | None:
-        """What a step's program reads and writes on all devices, as XLA counts it."""
+        """What a step's program reads and writes on all devices, as XLA counts it; None where it doesn't count."""
         if self.state is None:
             lowered = self.evaluate.lower(self.params, self.batch, self.statistics)
         else:
             lowered = self.step.lower(*self._arguments(self.state))
-        moved = (lowered.compile().cost_analysis() or {}).get("bytes accessed")
+        try:  # compiled already: this only asks for it
+            moved = (lowered.compile().cost_analysis() or {}).get("bytes accessed")
+        except (NotImplementedError, RuntimeError):
+            return None
         return None if moved is None else float(moved) * self.mesh.devices.size
 
     def run(self, steps: int) -> None:

@@ -54,6 +54,8 @@ class Throughput:
         one_of("--mode", self.mode, ("train", "infer", "input"))
         if self.data and self.mode != "input":
             raise UserError(f"--data is for --mode input: --mode {self.mode} makes its own images")
+        if self.mode == "input" and (self.trace or self.profile):
+            raise UserError("--trace and --profile are for --mode train and infer: leave them out")
         one_of("--style", self.style, ("plain", "tuned", "both"))
         for name in self.frameworks.split(","):
             one_of("--frameworks", name, ("jax", "torch"))

@@ -150,7 +150,8 @@ class _Measuring:
                 with rivals([chosen], self.weights, self.plan.pythons, budget.left) as (rival,):
                     self._compiled(rival)
                     rival.run(1)
-                    trials[form] = 2 * self.base.batch_size / rival.run(2)
+                    steps = max(2, math.ceil(self.plan.block_seconds / rival.run(1)))
+                    trials[form] = steps * self.base.batch_size / rival.run(steps)
             except OverBudget as over:
                 budget.cut.append(f"plain PyTorch, {form}: {over}")
                 break
