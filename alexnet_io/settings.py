@@ -66,9 +66,9 @@ def parse_given(cls: type[T], program: str, arguments: Sequence[str] | None = No
     parser = _parser(cls, program, flags)
     _refuse_unknown(parser, flags, words)
     words = _with_dashes(words)
-    values = parser.parse_args(words).as_dict()
+    values = parser.values(words, defaults=True)
     values = {flag.name: values.get(flag.name) for flag in flags}
-    given = parser.parse_args(words, defaults=False).as_dict()
+    given = parser.values(words, defaults=False)
     try:
         for flag in flags:
             _check(flag, values[flag.name])
@@ -128,9 +128,17 @@ def _flags(cls: type) -> list[_Flag]:
 
 
 def _parser(cls: type, program: str, flags: Sequence[_Flag]) -> Any:
-    import jsonargparse
+    try:
+        import jsonargparse
+    except ImportError:
+        from alexnet_io.plain_parser import PlainParser
+
+        return PlainParser(program, cls.__doc__, flags, _wanted)
 
     class Parser(jsonargparse.ArgumentParser):
+        def values(self, words: list[str], defaults: bool) -> dict[str, Any]:
+            return self.parse_args(words, defaults=defaults).as_dict()
+
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
             print(f"error: {_plain_words(str(message), flags)}", file=sys.stderr)
             print(f"Try: {program} --help", file=sys.stderr)

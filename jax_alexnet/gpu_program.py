@@ -37,6 +37,7 @@ class GpuSettings:
         "GPUs that share the fully connected layers (hybrid) or the optimizer's state (zero); all by default",
         minimum=1,
     )
+    image_size: int | None = setting(None, "side in pixels; the network's own by default", minimum=1, maximum=4096)
     json: str | None = setting(None, "write everything as JSON to this file")
 
 
@@ -129,7 +130,13 @@ def lower(settings: GpuSettings, network: Callable[[Any], Any] | None = None) ->
 
     batch = settings.batch_size * settings.devices
     training = recipes.resolve(
-        TrainSettings(model=settings.model, precision=settings.precision, batch_size=batch, data="synthetic")
+        TrainSettings(
+            model=settings.model,
+            precision=settings.precision,
+            batch_size=batch,
+            data="synthetic",
+            image_size=settings.image_size,
+        )
     )
     variant = recipes.choose_variant(training)
     layout = choose_layout(settings.parallel, variant, devices, settings.group_size)
@@ -171,6 +178,7 @@ def read(text: str, settings: GpuSettings, argument_bytes: int, temporary_bytes:
     program, gpu = hlo.parse(text), gpu_compiler.GPUS[settings.gpu]
     layers = [row.name for row in VARIANTS[settings.model].layers]
     launches, messages, convolutions = [], [], []
+    given = {o.name: o.source for o in program.computations[program.entry] if o.kind == "parameter"}
     for operation in program.top:
         kind = operation.kind.removesuffix("-start")
         if kind in hlo.COLLECTIVES:
@@ -178,6 +186,10 @@ def read(text: str, settings: GpuSettings, argument_bytes: int, temporary_bytes:
             continue
         inside = program.inside(operation)
         layer, direction = hlo.layer_and_pass((o.source for o in (operation, *reversed(inside))), layers)
+        if not layer:  # an optimizer's update bears no name but those of the weights that it reads
+            layer, direction = hlo.layer_and_pass((given.get(name, "") for name in operation.operands), layers)
+            if "jvp(" in operation.source:
+                direction = "backward" if "transpose(" in operation.source else "forward"
         moved, work = program.moved(operation), program.arithmetic(operation)
         seconds = max(moved / gpu.bandwidth, work / gpu.arithmetic[settings.precision])
         launches.append(
@@ -268,19 +280,24 @@ def summary(program: GpuProgram) -> str:
     return "\n".join(lines)
 
 
+def report(program: GpuProgram) -> str:
+    """What was compiled, by layer, and in all."""
+    s = program.settings
+    where = f"{s['batch_size']} images on each of {s['devices']} {s['gpu']}"
+    return f"{s['model']}, {s['precision']}, {where}\n{table(program)}\n{summary(program)}"
+
+
 def as_json(program: GpuProgram) -> dict[str, Any]:
     """Everything, as JSON can hold it."""
     totals = {"nbytes": program.nbytes, "seconds": program.seconds, "sent": program.sent}
-    return {"schema": "gpu-program/1", **totals, **asdict(program)}
+    return {"schema": "gpu-program/1", **totals, **asdict(program), "report": report(program)}
 
 
 def main() -> int:
     """Compile, print and return the exit code."""
     settings = parse(GpuSettings, PROGRAM)
     program = compile_step(settings)
-    where = f"{settings.batch_size} images on each of {settings.devices} {settings.gpu}"
-    print(f"{settings.model}, {settings.precision}, {where}")
-    print(f"{table(program)}\n{summary(program)}")
+    print(report(program))
     if settings.json:
         with open(settings.json, "w", encoding="utf-8") as file:
             json.dump(as_json(program), file, indent=1)

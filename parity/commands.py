@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from alexnet_io.settings import parse
 from parity import settings
 from parity.speed import commands as speed_commands
+from parity.speed import settings as speed_settings
 
 if TYPE_CHECKING:
     from parity.report import Report
@@ -21,7 +22,7 @@ def run(command: str, arguments: list[str]) -> int:
     classes = {
         "layers": settings.Layers, "grads": settings.Grads, "train": settings.Train, "data": settings.Data,
         "mutants": settings.Mutants, "clean": settings.Clean, "compare": settings.Compare,
-        "throughput": settings.Throughput, "profile": settings.Profile,
+        "throughput": speed_settings.Throughput, "profile": speed_settings.Profile,
     }  # fmt: skip
     runners: dict[str, Callable[[Any], int]] = {
         "layers": _layers, "grads": _layers, "train": _train, "data": _data, "mutants": _mutants, "clean": _clean,

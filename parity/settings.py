@@ -112,63 +112,6 @@ class Clean:
 
 
 @dataclass(frozen=True)
-class Throughput:
-    """Time both frameworks in alternation, each in a process of its own, and say who is faster and how surely."""
-
-    model: str = setting("single_column", f"one of {', '.join(MODELS)}")
-    image_size: int | None = setting(None, "side in pixels; the network's own if not given", minimum=1)
-    batch_size: int = setting(128, "images a step, over all devices", minimum=1)
-    devices: str = setting(
-        "1", "numbers of devices to compare, such as 1 or 1,2,4; all for 1, 2, 4, ... to all there are"
-    )
-    precision: str = setting("float32", "float32, tf32 or bfloat16; weights and optimizer stay float32")
-    mode: str = setting("train", "train (whole steps with the optimizer) or infer")
-    frameworks: str = setting("jax,torch", "jax, torch or both")
-    style: str = setting("both", "plain (as users write it), tuned (every trick on both sides) or both")
-    threads: int | None = setting(None, "CPU threads of each process; all cores if not given", minimum=1)
-    rounds: int = setting(10, "blocks of each rival in a pair; the two change places from one to the next", minimum=2)
-    warmup: int = setting(10, "steps before the first block", minimum=1)
-    block_seconds: float = setting(1.0, "a block has as many steps as fill this time, at least one", above=0.0)
-    check_layers: bool = setting(True, "compare every layer at this precision first")
-    jax_python: str | None = setting(None, "interpreter of the environment that holds JAX; this one by default")
-    torch_python: str | None = setting(None, "interpreter of the environment that holds PyTorch; this one by default")
-    json: str | None = setting(None, "write everything measured as JSON to this file")
-    html: str | None = setting(None, "write one HTML page with charts to this file")
-    trace: str | None = setting(None, "leave a profiler's trace of JAX's tuned steps in this directory")
-
-    def __post_init__(self) -> None:
-        one_of("--model", self.model, MODELS)
-        one_of("--precision", self.precision, ("float32", "tf32", "bfloat16"))
-        one_of("--mode", self.mode, ("train", "infer"))
-        one_of("--style", self.style, ("plain", "tuned", "both"))
-        for name in self.frameworks.split(","):
-            one_of("--frameworks", name, ("jax", "torch"))
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Time every layer of both frameworks alone, forward and backward."""
-
-    model: str = setting("single_column", f"one of {', '.join(MODELS)}")
-    image_size: int | None = setting(None, "side in pixels; the network's own if not given", minimum=1)
-    batch_size: int = setting(32, "images", minimum=1)
-    precision: str = setting("float32", "float32, tf32 or bfloat16")
-    frameworks: str = setting("jax,torch", "jax, torch or both")
-    style: str = setting("tuned", "of PyTorch: plain or tuned; JAX's layers are this repository's")
-    threads: int | None = setting(None, "CPU threads of each process; all cores if not given", minimum=1)
-    jax_python: str | None = setting(None, "interpreter of the environment that holds JAX; this one by default")
-    torch_python: str | None = setting(None, "interpreter of the environment that holds PyTorch; this one by default")
-    json: str | None = setting(None, "write the times as JSON to this file")
-
-    def __post_init__(self) -> None:
-        one_of("--model", self.model, MODELS)
-        one_of("--precision", self.precision, ("float32", "tf32", "bfloat16"))
-        one_of("--style", self.style, ("plain", "tuned"))
-        for name in self.frameworks.split(","):
-            one_of("--frameworks", name, ("jax", "torch"))
-
-
-@dataclass(frozen=True)
 class Compare:
     """Compare any Flax Linen module with the PyTorch module it was ported from."""
 

@@ -1,4 +1,4 @@
-"""Tensors on their way from one framework to the other: one safetensors file per record, plain facts in JSON.
+"""Tensors on their way from one framework to the other: one .npy file for each, plain facts of a record in JSON.
 
 Because every layer's activations go to the disk at once and are read back one layer at a time, neither side
 holds more than two layers' activations, and either side may be another process or another virtual environment.
@@ -13,12 +13,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from alexnet_io.errors import UserError
 
-SCHEMA = "parity-capture/1"
+SCHEMA = "parity-capture/2"
 
 
 class Store:
@@ -40,9 +38,10 @@ class Store:
             arrays: float, int or bool arrays; bfloat16 must be given as float32, which holds it exactly.
             facts: anything that JSON can hold.
         """
-        if arrays:
-            save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, self._tensors(key))
-        self._facts(key).write_text(json.dumps({"schema": SCHEMA, **facts}), encoding="utf-8")
+        for number, array in enumerate(arrays.values()):
+            np.save(self._array(key, number), np.ascontiguousarray(array), allow_pickle=False)
+        content = {"schema": SCHEMA, "arrays": list(arrays), "facts": facts}
+        self._facts(key).write_text(json.dumps(content), encoding="utf-8")
 
     def facts(self, key: str) -> dict[str, Any]:
         """The facts of a record.
@@ -50,36 +49,19 @@ class Store:
         Raises:
             UserError: the record is missing, or another version of this program wrote it.
         """
-        try:
-            facts = json.loads(self._facts(key).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{self.directory} holds no capture {key!r} ({error}); capture the reference first"
-            ) from error
-        if facts.get("schema") != SCHEMA:
-            raise UserError(f"{self._facts(key)} has schema {facts.get('schema')!r}, this program reads {SCHEMA!r}")
-        return facts
+        return self._content(key)["facts"]
 
     def has(self, key: str, name: str) -> bool:
         """Whether the record holds an array of that name."""
-        path = self._tensors(key)
-        if not path.exists():
-            return False
-        with safe_open(path, "numpy") as file:
-            return name in set(file.keys())
+        return name in self.names(key)
 
     def array(self, key: str, name: str) -> NDArray:
         """One array of a record, read alone."""
-        with safe_open(self._tensors(key), "numpy") as file:
-            return file.get_tensor(name)
+        return np.load(self._array(key, self._content(key)["arrays"].index(name)), allow_pickle=False)
 
     def names(self, key: str) -> list[str]:
-        """Names of a record's arrays."""
-        path = self._tensors(key)
-        if not path.exists():
-            return []
-        with safe_open(path, "numpy") as file:
-            return sorted(file.keys())
+        """Names of a record's arrays; none if there is no such record."""
+        return sorted(self._content(key)["arrays"]) if self._facts(key).exists() else []
 
     def arrays(self, key: str, prefix: str) -> dict[str, NDArray]:
         """The arrays whose names start with `prefix`, by the rest of their names."""
@@ -89,8 +71,19 @@ class Store:
         """Keys of all records that start with `prefix`, in order."""
         yield from sorted(p.stem for p in self.directory.glob(f"{prefix}*.json"))
 
-    def _tensors(self, key: str) -> Path:
-        return self.directory / f"{key}.safetensors"
+    def _content(self, key: str) -> dict[str, Any]:
+        try:
+            content = json.loads(self._facts(key).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{self.directory} holds no capture {key!r} ({error}); capture the reference first"
+            ) from error
+        if content.get("schema") != SCHEMA:
+            raise UserError(f"{self._facts(key)} has schema {content.get('schema')!r}, this program reads {SCHEMA!r}")
+        return content
+
+    def _array(self, key: str, number: int) -> Path:
+        return self.directory / f"{key}.{number}.npy"
 
     def _facts(self, key: str) -> Path:
         return self.directory / f"{key}.json"

@@ -1,7 +1,7 @@
 """One side of a comparison in a process of its own: `python -m parity.worker STEP WORKSPACE`.
 
 The two frameworks may live in different virtual environments; all that passes between them are files in the
-workspace: `request.json`, safetensors captures, and at the end `report.json`. Each step imports one framework.
+workspace: `request.json`, captures, and at the end `report.json`. Each step imports one framework.
 
 1. `flax-structure`: the Flax module's leaves (no arithmetic).
 2. `torch`: pairs the leaves, runs the PyTorch module, writes captures and weights.

@@ -6,6 +6,9 @@ import sys
 import pytest
 import yaml
 
+from alexnet_io.settings import parse_given
+from alexnet_io.train_settings import TrainSettings
+
 COMMANDS = ("train", "evaluate", "predict", "summary", "plan")
 _LOADED = """
 import runpy, sys
@@ -97,3 +100,34 @@ def test_an_unknown_yaml_key_names_the_nearest(tmp_path):
     done = _run("jax_alexnet.train", "--config", str(file), "--print-config")
     assert done.returncode == 2
     assert "there is no setting 'batch_siz'; did you mean batch_size" in done.stderr
+
+
+LINES = [
+    "",
+    "--model two_column --batch_size=8 --learning-rate 0.1 --crop --no-flip",
+    "--drop-epochs [3,5] --output runs/x --steps 7 --weight-decay=5e-4 --resume",
+]
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_without_jsonargparse_the_same_flags_mean_the_same(line, monkeypatch):
+    expected = parse_given(TrainSettings, "prog", line.split())
+    monkeypatch.setitem(sys.modules, "jsonargparse", None)
+    assert parse_given(TrainSettings, "prog", line.split()) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("--steps seven", "--steps 'seven' is not a whole number"),
+        ("--steps 0", "--steps 0 is out of range: it must be at least 1"),
+        ("--stepz 1", "there is no --stepz; did you mean --steps"),
+        ("--drop-epochs [1,x]", "--drop-epochs '[1,x]' is not"),
+        ("--config x.yaml", "--config needs jsonargparse"),
+    ],
+)
+def test_without_jsonargparse_mistakes_are_told_in_a_line(line, words, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "jsonargparse", None)
+    with pytest.raises(SystemExit, match="2"):
+        parse_given(TrainSettings, "prog", line.split())
+    assert capsys.readouterr().err.startswith(f"error: {words}")

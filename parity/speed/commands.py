@@ -4,49 +4,103 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alexnet_io.errors import UserError
 
 if TYPE_CHECKING:
-    from parity.settings import Profile, Throughput
+    from parity.speed.settings import Profile, Throughput
+    from parity.speed.throughput import Plan
     from parity.speed.workload import Workload
 
 
 def throughput(chosen: Throughput) -> int:
-    """Measure, print the table, write the files; 1 if a row is void, else 0."""
+    """Measure, print the table, write the files; 1 if a row is void or none could be measured, else 0."""
     from parity.speed import page
     from parity.speed import throughput as measuring
+    from parity.speed.budget import Budget
 
     plan = measuring.Plan(
         rounds=chosen.rounds, warmup=chosen.warmup, block_seconds=chosen.block_seconds, pythons=_pythons(chosen),
-        say=lambda line: print(line, flush=True), trace=chosen.trace,
+        say=lambda line: print(line, flush=True), trace=chosen.trace, check_layers=chosen.check_layers,
+        profile=chosen.profile, budget=Budget(chosen.budget_seconds),
     )  # fmt: skip
+    if chosen.mode == "input":
+        return _input(chosen, plan)
     styles = ["plain", "tuned"] if chosen.style == "both" else [chosen.style]
     base = _workload(chosen, chosen.mode)
     counts = device_counts(chosen.devices)
-    result = measuring.run(base, counts, chosen.frameworks.split(","), styles, plan, check_layers=chosen.check_layers)
+    result = measuring.run(base, counts, chosen.frameworks.split(","), styles, plan)
     found = result.as_json()
     print(f"\n{result.table()}")
+    _write(chosen, found, page.render)
+    return int(not found["rows"] or any(row["void"] for row in found["rows"]))
+
+
+def _input(chosen: Throughput, plan: Plan) -> int:
+    """`--mode input`."""
+    from alexnet_io.train_settings import TrainSettings, stored_size
+    from parity.speed import input_data, input_page, input_rates
+
+    base = _workload(chosen, "train")
+    if chosen.image_size is None and base.image_size == 227:
+        base = replace(base, image_size=224)  # of the paper's text, and of most networks
+    counts = device_counts(chosen.devices)
+    if len(counts) > 1:
+        raise UserError(f"--mode input measures one number of devices at a time, not {chosen.devices}")
+    stored = stored_size(TrainSettings(crop=True), base.image_size)
+
+    def source(folder: Path) -> input_data.Source:
+        if chosen.data is None:
+            return input_data.made_up(folder, chosen.images, stored)
+        return input_data.given(
+            chosen.data, stored, data_dir=chosen.data_dir, cache_dir=chosen.cache_dir, holdout=chosen.holdout
+        )
+
+    frameworks = chosen.frameworks.split(",")
+    result = input_rates.run(replace(base, devices=counts[0]), frameworks, plan, source, stored)
+    print(f"\n{result.table()}")
+    _write(chosen, result.as_json(), input_page.render)
+    return 0
+
+
+def _write(chosen: Any, found: dict[str, Any], render: Callable[[dict[str, Any]], str]) -> None:
+    """The files that were asked for."""
     if chosen.json:
         Path(chosen.json).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         print(f"wrote {chosen.json}")
     if chosen.html:
-        page.write(found, chosen.html)
+        Path(chosen.html).write_text(render(found), encoding="utf-8")
         print(f"wrote {chosen.html}")
-    return int(any(row["void"] for row in found["rows"]))
 
 
 def profile(chosen: Profile) -> int:
-    """Time every layer, print the table, write the file."""
-    from parity.speed import layer_profile
+    """Time every layer, print the table, write the files; with `--gpu` read a compiled program instead."""
+    from parity.speed import layer_profile, profile_page
 
+    if chosen.gpu is not None:
+        return _gpu_profile(chosen)
     result = layer_profile.run(_workload(chosen, "train"), chosen.frameworks.split(","), _pythons(chosen))
     print(layer_profile.table(result))
-    if chosen.json:
-        Path(chosen.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        print(f"wrote {chosen.json}")
+    _write(chosen, result, profile_page.render)
+    return 0
+
+
+def _gpu_profile(chosen: Profile) -> int:
+    """The training step's program for GPUs that needn't be there, by layer with the modelled time."""
+    from jax_alexnet import gpu_program
+    from parity.speed import profile_page
+
+    settings = gpu_program.GpuSettings(
+        model=chosen.model, gpu=chosen.gpu or "", devices=chosen.devices, batch_size=chosen.batch_size or 256,
+        precision=chosen.precision or "bfloat16", parallel=chosen.parallel, image_size=chosen.image_size,
+    )  # fmt: skip
+    program = gpu_program.compile_step(settings)
+    print(gpu_program.report(program))
+    _write(chosen, gpu_program.as_json(program), profile_page.render_gpu)
     return 0
 
 
@@ -57,15 +111,15 @@ def device_counts(words: str) -> list[int]:
         UserError: not numbers from 1, or more than there are GPUs (a CPU can be divided at will).
     """
     there = _gpus()
+    most = there or 1
     if words == "all":
-        most = there or 1
         return sorted({1 << i for i in range(most.bit_length()) if 1 << i <= most} | {most})
     try:
-        counts = [int(word) for word in words.split(",")]
+        counts = [most if word == "all" else int(word) for word in words.split(",")]
     except ValueError:
         counts = [0]
     if min(counts) < 1:
-        raise UserError(f"--devices {words!r} is not all or numbers such as 1 or 1,2,4")
+        raise UserError(f"--devices {words!r} is not all or numbers such as 1 or 1,2,4 or 1,all")
     if there and max(counts) > there:
         raise UserError(f"--devices {words} asks for {max(counts)} devices; this machine has {there} GPU(s)")
     return sorted(set(counts))
@@ -90,7 +144,7 @@ def _workload(chosen: Any, mode: str) -> Workload:
     style = "tuned" if chosen.style == "both" else chosen.style
     form = "nchw-eager" if style == "plain" else ""
     return Workload(
-        "jax", style, chosen.model, size, chosen.batch_size, chosen.precision, mode,
+        "jax", style, chosen.model, size, chosen.batch_size or 32, chosen.precision or "float32", mode,
         threads=chosen.threads or cores, form=form,
     )  # fmt: skip
 

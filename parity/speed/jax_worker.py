@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from parity.speed import processes
+from parity.speed import checks, processes
 from parity.speed.workload import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Workload
 
 
@@ -19,22 +20,20 @@ def main(arguments: list[str]) -> None:
     import jax
 
     job = Job(workload, Path(arguments[1]))
-    if workload.mode == "train":
-        logits = job.logits()
     began = time.perf_counter()
     job.run(1)
-    seconds = time.perf_counter() - began
-    if workload.mode == "infer":  # whose step the logits come from: it is compiled by now, and was timed
-        logits = job.logits()
     facts = {
-        "compile_seconds": seconds,
-        "logits": logits,
+        "compile_seconds": time.perf_counter() - began,
+        "bytes_a_step": job.bytes_a_step(),
         "versions": {"jax": jax.__version__, "jaxlib": jax.lib.__version__},
         "device": jax.devices()[0].device_kind,
+        "platform": jax.default_backend(),
         "flags": job.flags,
         "count": len(job.mesh.devices.flat),
     }
-    actions = {"run": job.timed, "ceilings": job.ceilings, "peak": job.peak, "trace": job.trace}
+    actions = {
+        "run": job.timed, "check": job.check, "ceilings": job.ceilings, "peak": job.peak, "trace": job.trace,
+    }  # fmt: skip
     processes.serve(facts, actions)
 
 
@@ -46,78 +45,123 @@ class Job:
         import numpy as np
 
         from alexnet_io.train_settings import TrainSettings
-        from jax_alexnet import augment, devices, optim, recipes, setup, steps
+        from jax_alexnet import augment, devices, optim, recipes, steps
         from jax_alexnet import weights as stored
         from jax_alexnet.variants import VARIANTS
 
         self.workload = workload
-        settings = recipes.resolve(TrainSettings(
+        self.settings = recipes.resolve(TrainSettings(
             model=workload.model, data="synthetic", image_size=workload.image_size, stored_size=workload.image_size,
             batch_size=workload.batch_size, precision=workload.precision, optimizer="sgd", momentum=MOMENTUM,
             weight_decay=WEIGHT_DECAY, learning_rate=LEARNING_RATE, normalize="half", crop=False, flip=False,
             color_noise=False, recipe="blog",
         ))  # fmt: skip
-        dtype = devices.set_precision(workload.precision)
+        self.dtype = devices.set_precision(workload.precision)
         chosen = devices.choose_devices(str(workload.devices))
         self.mesh = devices.data_mesh(chosen)
-        variant = VARIANTS[workload.model]
-        params, classes = stored.load(weights, workload.model)
-        params = jax.tree.map(np.asarray, params)
-        augmentation = augment.Augmentation.of(settings)
-        if workload.style == "tuned":
-            model: Any = setup.make_model(settings, classes, dtype)
-        else:
-            from parity.speed.plain_jax import PlainAlexNet
-
-            model = PlainAlexNet(variant, classes, dtype)
-        optimizer = optim.make_optimizer(settings, variant, params)
+        self.variant = VARIANTS[workload.model]
+        params = stored.to_flax(checks.read_weights(weights), self.variant, workload.image_size)
+        self.classes = len(params[self.variant.layers[-1].name]["bias"])
+        self.augmentation = augment.Augmentation.of(self.settings)
+        self.optimizer = optim.make_optimizer(self.settings, self.variant, params)
         rng = np.random.default_rng(0)
         shape = workload.batch_size, workload.image_size, workload.image_size, 3
         host = steps.Batch(
-            rng.integers(0, 256, shape, np.uint8), rng.integers(0, classes, shape[0]).astype(np.int32),
+            rng.integers(0, 256, shape, np.uint8), rng.integers(0, self.classes, shape[0]).astype(np.int32),
             np.ones(shape[0], np.float32),
         )  # fmt: skip
         self.batch = steps.split(host, self.mesh)
         self.statistics: dict[str, Any] = {}
         self.params = steps.replicate(params, self.mesh)
         self.key = jax.random.key(0)
-        if workload.style == "tuned":
-            self.evaluate = steps.make_eval_step(model, augmentation, self.mesh)
-            self.flags = {"compiler_options": devices.compiler_options(chosen[0].platform)}
-        else:
-            from parity.speed.plain_jax import plain_eval_step
-
-            self.evaluate = plain_eval_step(model, self.mesh)
-            self.flags = {}
+        tuned = workload.style == "tuned"
+        self.flags = {"compiler_options": devices.compiler_options(chosen[0].platform)} if tuned else {}
+        self.evaluate = self._eval_step()
         self.state: Any = None
         if workload.mode == "train":
-            if workload.style == "tuned":
-                self.step = steps.make_train_step(model, optimizer, augmentation, self.mesh)
-            else:
-                from parity.speed.plain_jax import plain_train_step
+            self.step = self._train_step(dropout=True)
+            self.state = self._fresh_state()
 
-                self.step = plain_train_step(model, optimizer, self.mesh)
-            state = steps.TrainState(jax.numpy.int32(0), params, optimizer.init(params))
-            self.state = steps.replicate(state, self.mesh)
+    def _model(self, dropout: bool) -> Any:
+        if self.workload.style == "tuned":
+            from jax_alexnet import setup
 
-    def logits(self) -> list[list[float]]:
-        """Of the first images, in evaluation mode, with the shared weights."""
+            settings = self.settings if dropout else replace(self.settings, dropout=0.0)
+            return setup.make_model(settings, self.classes, self.dtype)
+        from parity.speed.plain_jax import PlainAlexNet
+
+        return PlainAlexNet(self.variant, self.classes, self.dtype, dropout)
+
+    def _train_step(self, dropout: bool) -> Any:
+        model = self._model(dropout)
+        if self.workload.style == "tuned":
+            from jax_alexnet import steps
+
+            return steps.make_train_step(model, self.optimizer, self.augmentation, self.mesh)
+        from parity.speed.plain_jax import plain_train_step
+
+        return plain_train_step(model, self.optimizer, self.mesh)
+
+    def _eval_step(self) -> Any:
+        model = self._model(dropout=True)
+        if self.workload.style == "tuned":
+            from jax_alexnet import steps
+
+            return steps.make_eval_step(model, self.augmentation, self.mesh)
+        from parity.speed.plain_jax import plain_eval_step
+
+        return plain_eval_step(model, self.mesh)
+
+    def _fresh_state(self) -> Any:
+        import jax
+
+        from jax_alexnet import steps
+
+        params = jax.device_get(self.params)
+        return steps.replicate(steps.TrainState(jax.numpy.int32(0), params, self.optimizer.init(params)), self.mesh)
+
+    def _arguments(self, state: Any) -> tuple[Any, ...]:
         import numpy as np
 
-        return np.asarray(self.evaluate(self.params, self.batch, self.statistics)[0][:4], np.float64).tolist()
+        return state, self.batch, np.float32(LEARNING_RATE), self.key, self.statistics
+
+    def check(self, file: str) -> dict[str, str]:
+        """Write `logits` of the first images and, in training, the velocities after one step from the weights."""
+        import numpy as np
+        import optax
+
+        from jax_alexnet import weights as stored
+
+        logits = self.evaluate(self.params, self.batch, self.statistics)[0][: checks.IMAGES]
+        found: dict[str, Any] = {checks.LOGITS: np.asarray(logits, np.float32)}
+        if self.workload.mode == "train":
+            state = self._train_step(dropout=False)(*self._arguments(self._fresh_state()))[0]
+            velocities: Any = optax.tree_utils.tree_get(state.opt_state, "trace")
+            found |= stored.to_torch(velocities, self.variant, self.workload.image_size)
+        np.savez(file, **found)
+        return {"file": file}
+
+    def bytes_a_step(self) -> float | None:
+        """What a step's program reads and writes on all devices, as XLA counts it; None where it doesn't count."""
+        if self.state is None:
+            lowered = self.evaluate.lower(self.params, self.batch, self.statistics)
+        else:
+            lowered = self.step.lower(*self._arguments(self.state))
+        try:  # compiled already: this only asks for it
+            moved = (lowered.compile().cost_analysis() or {}).get("bytes accessed")
+        except (NotImplementedError, RuntimeError):
+            return None
+        return None if moved is None else float(moved) * self.mesh.devices.size
 
     def run(self, steps: int) -> None:
         """Whole steps; returns when the device is done."""
         import jax
-        import numpy as np
 
         if self.state is None:
             jax.block_until_ready([self.evaluate(self.params, self.batch, self.statistics) for _ in range(steps)])
             return
         for _ in range(steps):
-            self.state, metrics = self.step(
-                self.state, self.batch, np.float32(LEARNING_RATE), self.key, self.statistics
-            )
+            self.state, metrics = self.step(*self._arguments(self.state))
         jax.block_until_ready((self.state, metrics))
 
     def timed(self, steps: int) -> dict[str, float]:

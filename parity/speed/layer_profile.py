@@ -3,38 +3,53 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import math
 import sys
+import tempfile
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from alexnet_io.errors import UserError
-from parity.processes import environment
 from parity.speed import machine
+from parity.speed.processes import OverBudget, Worker, flags
 from parity.speed.workload import Workload
 
 SCHEMA = "parity-profile/1"
 
 
-def run(base: Workload, frameworks: list[str], pythons: dict[str, str | None]) -> dict[str, Any]:
+def run(
+    base: Workload, frameworks: list[str], pythons: dict[str, str | None], patience: Callable[[], float] | None = None
+) -> dict[str, Any]:
     """Seconds by layer of one or both frameworks, each in a process of its own.
 
+    Args:
+        base: of everything but the framework.
+        frameworks: `jax`, `torch` or both.
+        pythons: interpreter by framework; this one if None.
+        patience: gives the seconds that a framework may still take.
+
     Returns:
-        `schema`, `settings`, `machine` and `frameworks`: by name a list of `layer`, `forward`, `backward` in seconds.
+        `schema`, `settings`, `machine`, `frameworks`: by name a list of `layer`, `forward`, `backward` in seconds; and
+        `cut`: a line for each that took too long.
     """
-    found = {}
+    found, cut = {}, []
     for framework in frameworks:
         workload = replace(base, framework=framework)
-        command = [pythons.get(framework) or sys.executable, "-m", "parity.speed.layer_times", framework]
-        done = subprocess.run(
-            [*command, json.dumps(workload.as_json())], env=environment(), text=True, capture_output=True, check=False,
-            stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-        if done.returncode:
-            said = done.stderr.strip().splitlines() or ["nothing"]
-            raise UserError(f"the process for {framework} ended ({done.returncode}): {said[-1]}")
-        found[framework] = json.loads(done.stdout)["layers"]
-    return {"schema": SCHEMA, "settings": base.as_json(), "machine": machine.describe(), "frameworks": found}
+        python = pythons.get(framework) or sys.executable
+        command = [python, "-m", "parity.speed.layer_times", framework, json.dumps(workload.as_json())]
+        with tempfile.TemporaryDirectory(prefix="profile-") as folder:
+            variables = flags(workload, Path(folder))
+            try:
+                worker = Worker(f"{framework}, by layer", command, variables, patience or (lambda: math.inf))
+            except OverBudget as over:
+                cut.append(f"time by layer: {over}")
+                continue
+            found[framework] = worker.facts["layers"]
+            worker.close()
+    return {
+        "schema": SCHEMA, "settings": base.as_json(), "machine": machine.describe(), "frameworks": found, "cut": cut,
+    }  # fmt: skip
 
 
 def table(result: dict[str, Any]) -> str:

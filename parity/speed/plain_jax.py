@@ -28,11 +28,13 @@ class PlainAlexNet(nn.Module):
         variant: its table.
         classes: number of logits.
         dtype: of activations; weights are float32.
+        dropout: whether training drops anything.
     """
 
     variant: v.Variant
     classes: int
     dtype: Any = jnp.float32
+    dropout: bool = True
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False, **_: Any) -> Array:
@@ -55,7 +57,7 @@ class PlainAlexNet(nn.Module):
             case v.Relu():
                 return nn.relu(x)
             case v.Dropout():
-                return nn.Dropout(row.rate, deterministic=not train)(x)
+                return nn.Dropout(row.rate, deterministic=not (train and self.dropout))(x)
             case v.LRN():
                 return _lrn(x, row)
             case v.Pool(kind="max"):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
+import select
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,97 +19,157 @@ from alexnet_io.errors import UserError
 from parity.processes import environment
 from parity.speed.workload import Workload
 
+Patience = Callable[[], float]
 
-class Rival:
-    """The asking side.
+
+class OverBudget(UserError):
+    """An answer that didn't come before the measurement's time was up."""
+
+
+class Worker:
+    """The asking side of a process that answers questions.
 
     Args:
-        workload: to time.
-        python: interpreter of the environment that holds its framework; this one if None.
-        weights: .safetensors file in `torch_ref`'s names that both sides load.
+        name: how errors call it.
+        command: interpreter, `-m`, module and arguments.
+        variables: of its environment, besides this process's.
+        patience: gives the seconds that an answer may still take.
 
     Attributes:
-        facts: what the process said once it was ready: versions, flags, compile_seconds, logits.
+        facts: what the process said once it was ready.
+
+    Raises:
+        UserError: it can't be run, or ended; its last line is passed on.
+        OverBudget: it wasn't ready in time.
     """
 
-    def __init__(self, workload: Workload, weights: Path, python: str | None = None) -> None:
-        self.workload = workload
+    def __init__(
+        self, name: str, command: list[str], variables: dict[str, str], patience: Patience = lambda: math.inf
+    ) -> None:
+        self.name, self._patience = name, patience
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
-        command = [python or sys.executable, "-m", f"parity.speed.{workload.framework}_worker"]
         try:
             self._process = subprocess.Popen(
-                [*command, json.dumps(workload.as_json()), str(weights)], env=environment(**_flags(workload)),
-                text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
+                command, env=environment(**variables), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=self._errors, start_new_session=True,
             )  # fmt: skip
         except OSError as error:
             self._errors.close()
             raise UserError(f"the interpreter {command[0]!r} can't be run: {error.strerror}; name another") from error
         try:
             self.facts = self._answer()
-        except UserError:
+        except BaseException:
             self.close()
             raise
 
-    def run(self, steps: int) -> float:
-        """Seconds that so many steps take, the device waited for."""
-        return float(self._ask({"do": "run", "steps": steps})["seconds"])
-
-    def ceilings(self) -> dict[str, float]:
-        """Measured limits: `flops` of a large matrix product in the precision, `bytes_per_second` of a copy."""
-        return self._ask({"do": "ceilings"})
-
-    def peak_bytes(self) -> int:
-        """Most memory held so far: of the device, or of the process on a CPU."""
-        return int(self._ask({"do": "peak"})["bytes"])
-
-    def trace(self, directory: str) -> None:
-        """Leave a profiler's trace of three steps in a directory (JAX only)."""
-        self._ask({"do": "trace", "directory": str(Path(directory).resolve())})
-
-    def close(self) -> None:
-        """End the process."""
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.communicate()
-        self._errors.close()
-
-    def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
+    def ask(self, action: str, **arguments: Any) -> dict[str, Any]:
+        """What the process answers to a question; see `serve`."""
         assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.write(json.dumps({"do": action, **arguments}) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # the answer says why
         return self._answer()
 
+    def close(self) -> None:
+        """End the process and those that it started, which hold its pipes open."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.communicate()
+        self._errors.close()
+
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
+        seconds = self._patience()
+        # An answer is one line, and none is waiting in Python's buffer: the pipe alone says whether it has come.
+        if seconds < math.inf and not select.select([self._process.stdout], [], [], max(seconds, 0.0))[0]:
+            raise OverBudget(f"{self.name} had not answered when the time was up")
         line = self._process.stdout.readline()
         if not line:
             self._process.wait()
             self._errors.seek(0)
             said = self._errors.read().decode(errors="replace").strip().splitlines() or ["nothing"]
             last = said[-1].removeprefix("error: ")
-            raise UserError(f"the process for {self.workload.name} ended ({self._process.returncode}): {last}")
+            raise UserError(f"the process for {self.name} ended ({self._process.returncode}): {last}")
         return json.loads(line)
 
 
-def _flags(workload: Workload) -> dict[str, str]:
+class Rival(Worker):
+    """A process that times one workload.
+
+    Args:
+        workload: to time.
+        weights: .npz file in `torch_ref`'s names that both sides load.
+        python: interpreter of the environment that holds its framework; this one if None.
+        patience: see `Worker`.
+
+    Attributes:
+        facts: versions, device, platform (`cpu` or `gpu`), flags, compile_seconds, bytes_a_step.
+    """
+
+    def __init__(
+        self, workload: Workload, weights: Path, python: str | None = None, patience: Patience = lambda: math.inf
+    ) -> None:
+        self.workload = workload
+        command = [python or sys.executable, "-m", f"parity.speed.{workload.framework}_worker"]
+        words = json.dumps(workload.as_json()), str(weights)
+        super().__init__(workload.name, [*command, *words], flags(workload, weights.parent), patience)
+
+    def run(self, steps: int) -> float:
+        """Seconds that so many steps take, the device waited for."""
+        return float(self.ask("run", steps=steps)["seconds"])
+
+    def check(self, file: Path, reference: Path | None = None) -> None:
+        """Write what it computes, and what the reference does (PyTorch only); see `checks`."""
+        arguments = {"file": str(file)} | ({} if reference is None else {"reference": str(reference)})
+        self.ask("check", **arguments)
+
+    def ceilings(self) -> dict[str, float]:
+        """Measured limits: `flops` of a large matrix product in the precision, `bytes_per_second` of a copy."""
+        return self.ask("ceilings")
+
+    def peak_bytes(self) -> int:
+        """Most memory held so far: of the device, or of the process on a CPU."""
+        return int(self.ask("peak")["bytes"])
+
+    def trace(self, directory: str) -> None:
+        """Leave a profiler's trace of three steps in a directory (JAX only)."""
+        self.ask("trace", directory=str(Path(directory).resolve()))
+
+
+def flags(workload: Workload, folder: Path) -> dict[str, str]:
+    """Variables of the environment of the process that times a workload.
+
+    Args:
+        workload: to time.
+        folder: of this call alone, where PyTorch keeps what it compiled: nothing is left over from another call, so
+            that the first process of a kind shows what compiling takes.
+    """
     found = {"OMP_NUM_THREADS": str(max(workload.threads // workload.devices, 1))}
-    if workload.framework == "jax" and workload.devices > 1:
+    if workload.framework == "torch":
+        return found | {
+            "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"), "TRITON_CACHE_DIR": str(folder / "triton"),
+        }  # fmt: skip
+    found["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+    # Two frameworks share a GPU's memory: neither may take most of it beforehand.
+    found["XLA_PYTHON_CLIENT_PREALLOCATE"] = os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if workload.devices > 1:
         # Only CPUs can be multiplied; on a GPU machine the flag does nothing.
-        flags = os.environ.get("XLA_FLAGS", "")
-        found["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={workload.devices}".strip()
+        given = os.environ.get("XLA_FLAGS", "")
+        found["XLA_FLAGS"] = f"{given} --xla_force_host_platform_device_count={workload.devices}".strip()
     return found
 
 
-@contextmanager
-def rivals(workloads: list[Workload], weights: Path, pythons: dict[str, str | None]) -> Iterator[list[Rival]]:
+@contextlib.contextmanager
+def rivals(
+    workloads: list[Workload], weights: Path, pythons: dict[str, str | None], patience: Patience = lambda: math.inf
+) -> Iterator[list[Rival]]:
     """Several processes, ended in any case."""
     started: list[Rival] = []
     try:
         for workload in workloads:
-            started.append(Rival(workload, weights, pythons.get(workload.framework)))
+            started.append(Rival(workload, weights, pythons.get(workload.framework), patience))
         yield started
     finally:
         for rival in started:

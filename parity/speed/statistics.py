@@ -19,7 +19,12 @@ class Interval:
     high: float
 
     def __str__(self) -> str:
-        return f"{self.median:.3g} [{self.low:.3g}, {self.high:.3g}]"
+        return f"{brief(self.median)} [{brief(self.low)}, {brief(self.high)}]"
+
+
+def brief(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
 def median_interval(values: ArrayLike, seed: int = 0) -> Interval:
@@ -34,6 +39,17 @@ def median_interval(values: ArrayLike, seed: int = 0) -> Interval:
 def ratio_interval(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> Interval:
     """The median ratio of pairs measured one after the other, so that what both suffer from cancels."""
     return median_interval(np.asarray(numerators, np.float64) / np.asarray(denominators, np.float64), seed)
+
+
+def apart_interval(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> Interval:
+    """The ratio of two medians of values that were measured apart, each with its own spread."""
+    over, under = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
+    rng = np.random.default_rng(seed)
+    tops, bottoms = (
+        np.median(sample[rng.integers(0, len(sample), (RESAMPLES, len(sample)))], axis=1) for sample in (over, under)
+    )
+    low, high = np.percentile(tops / bottoms, [2.5, 97.5])
+    return Interval(float(np.median(over) / np.median(under)), float(low), float(high))
 
 
 def alternation(rounds: int) -> list[tuple[int, int]]:

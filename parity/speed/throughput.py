@@ -8,130 +8,28 @@ itself, says what the machine makes of nothing.
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+from parity.speed import checks, layer_profile, statistics
+from parity.speed.budget import Budget
+from parity.speed.processes import OverBudget, Rival, rivals
+from parity.speed.result import Result, Timing
+from parity.speed.workload import Workload
 
-from alexnet_io.errors import UserError
-from parity.bounds import UNIT_ROUNDOFF
-from parity.processes import environment
-from parity.speed import machine, statistics
-from parity.speed.processes import Rival, rivals
-from parity.speed.statistics import Interval
-from parity.speed.workload import Workload, arithmetic
+# Forms that plain PyTorch is tried in; the fastest speaks for it. See `torch_forms`. Where time is short the first
+# ones are tried.
+PLAIN_FORMS = ("channels_last-compiled", "nchw-compiled", "channels_last-eager", "nchw-eager")
 
-SCHEMA = "parity-throughput/1"
+# Beside a pair: two of the forms are compiled for the first time.
+_TRIALS_WEIGHT = 3.0
 
-# Forms that plain PyTorch is tried in; the fastest speaks for it. See `torch_forms`.
-PLAIN_FORMS = ("nchw-eager", "channels_last-eager", "nchw-compiled", "channels_last-compiled")
-
-# Logits of one precision may differ by as many roundings, normwise. Some twenty layers of sums leave about a dozen in
-# float32; TF32 would leave thousands. Coarser formats round inputs and results of every layer, and little else.
-LOGIT_ROUNDINGS = {"float32": 256.0, "tf32": 32.0, "bfloat16": 32.0}
-ROUNDOFF = UNIT_ROUNDOFF | {"tf32": 2.0**-11}
-
-
-@dataclass
-class Timing:
-    """All that was measured of one workload.
-
-    Attributes:
-        workload: what ran.
-        blocks: images a second of every block.
-        facts: what its process said.
-        ceilings: measured limits on the same cores.
-        peak_bytes: most memory held.
-    """
-
-    workload: Workload
-    blocks: list[float] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
-    ceilings: dict[str, float] = field(default_factory=dict)
-    peak_bytes: int = 0
-
-
-@dataclass
-class Result:
-    """Everything that one call measured; `as_json` is what the file holds."""
-
-    settings: dict[str, Any]
-    machine: dict[str, Any] = field(default_factory=machine.describe)
-    timings: dict[tuple[str, int], Timing] = field(default_factory=dict)
-    ratios: list[dict[str, Any]] = field(default_factory=list)
-    control: dict[str, Any] | None = None
-    layers: dict[str, Any] | None = None
-    trials: dict[str, float] = field(default_factory=dict)
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One for each workload; those that compute something else than the reference are void."""
-        reference = next((t for t in self.timings.values() if t.workload.framework == "torch"), None)
-        best = max((t.ceilings.get("flops", 0.0) for t in self.timings.values()), default=0.0)
-        found = []
-        for timing in self.timings.values():
-            w = timing.workload
-            speed = statistics.median_interval(timing.blocks)
-            flops = arithmetic(w.model, w.image_size, w.mode) * speed.median
-            parity = self._parity(timing, reference)
-            found.append({
-                "framework": w.framework, "style": w.style, "form": w.form, "devices": w.devices,
-                "batch_size": w.batch_size, "precision": w.precision, "mode": w.mode, "model": w.model,
-                "image_size": w.image_size, "images_per_second": _plain(speed), "n": len(timing.blocks),
-                "blocks": timing.blocks,
-                "compile_seconds": timing.facts.get("compile_seconds"), "peak_bytes": timing.peak_bytes,
-                "ceiling_fraction": flops / best if best else None, "flops_per_second": flops,
-                "ceilings": timing.ceilings, "parity": parity, "void": parity["equal"] is False,
-                "versions": timing.facts.get("versions"), "flags": timing.facts.get("flags"),
-                "device": timing.facts.get("device"), "threads": w.threads,
-            })  # fmt: skip
-        return found
-
-    def _parity(self, timing: Timing, reference: Timing | None) -> dict[str, Any]:
-        """The logits beside the reference's, and the layers' comparison at this precision."""
-        found: dict[str, Any] = {"layers": self.layers, "logits": None, "allowed": None, "equal": None}
-        if reference is not None:
-            ours, theirs = (np.asarray(t.facts["logits"]) for t in (timing, reference))
-            precision = timing.workload.precision
-            found["logits"] = float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
-            found["allowed"] = LOGIT_ROUNDINGS[precision] * ROUNDOFF[precision]
-            found["equal"] = found["logits"] <= found["allowed"] and (self.layers or {}).get("equal") is not False
-        return found
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain types."""
-        return {
-            "schema": SCHEMA, "settings": self.settings, "machine": self.machine, "rows": self.rows(),
-            "ratios": self.ratios, "aa_control": self.control, "plain_forms": self.trials,
-        }  # fmt: skip
-
-    def table(self) -> str:
-        """For a terminal."""
-        lines = [f"{'':34} {'images/s':>24} {'of ceiling':>10} {'compile':>8} {'peak GB':>8}  parity"]
-        for row in self.rows():
-            speed = Interval(**row["images_per_second"])
-            name = f"{row['framework']} {row['style']} {row['form']} x{row['devices']}"
-            share = "-" if row["ceiling_fraction"] is None else f"{row['ceiling_fraction']:.0%}"
-            held = {True: "holds", False: "VOID", None: "not compared"}[row["parity"]["equal"]]
-            lines.append(
-                f"{name:34} {speed!s:>24} {share:>10} {row['compile_seconds']:>7.1f}s "
-                f"{row['peak_bytes'] / 1e9:>8.2f}  {held}"
-            )
-        lines += [""] + [f"{r['verdict']} ({r['style']}, {r['devices']} device(s)): {r['ratio']}" for r in self.ratios]
-        if self.control:
-            lines.append(f"A/A control, JAX against itself: {self.control['ratio']}")
-        return "\n".join(lines)
-
-
-def _plain(interval: Interval) -> dict[str, float]:
-    return {"median": interval.median, "low": interval.low, "high": interval.high}
+# Checking a form compiles it once more, without dropout, and takes a few steps.
+_CHECK_COMPILES = 1.5
 
 
 @dataclass(frozen=True)
@@ -145,6 +43,9 @@ class Plan:
         pythons: interpreter by framework; this one if None.
         say: gets a line of progress.
         trace: directory for a profiler's trace of JAX's tuned steps, taken after they were timed.
+        check_layers: compare every layer at this precision first; needs both frameworks in this environment.
+        profile: time every layer alone at the end.
+        budget: time for everything.
     """
 
     rounds: int = 6
@@ -153,17 +54,12 @@ class Plan:
     pythons: dict[str, str | None] = field(default_factory=dict)
     say: Callable[[str], None] = lambda line: None
     trace: str | None = None
+    check_layers: bool = True
+    profile: bool = False
+    budget: Budget = field(default_factory=Budget)
 
 
-def run(
-    base: Workload,
-    devices: list[int],
-    frameworks: list[str],
-    styles: list[str],
-    plan: Plan,
-    *,
-    check_layers: bool = True,
-) -> Result:
+def run(base: Workload, devices: list[int], frameworks: list[str], styles: list[str], plan: Plan) -> Result:
     """Measure one model on several numbers of devices.
 
     Args:
@@ -172,132 +68,192 @@ def run(
         frameworks: `jax`, `torch` or both.
         styles: `plain`, `tuned` or both.
         plan: how much is measured.
-        check_layers: compare every layer at this precision first; needs both frameworks in this environment.
     """
     result = Result({
         **base.as_json(), "devices": devices, "rounds": plan.rounds, "warmup": plan.warmup,
-        "block_seconds": plan.block_seconds, "check_layers": check_layers, "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+        "block_seconds": plan.block_seconds, "check_layers": plan.check_layers,
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
     })  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="throughput-") as folder:
-        weights = Path(folder) / "weights.safetensors"
-        write_weights(weights, base.model, base.image_size)
-        if check_layers and len(frameworks) == 2:
-            result.layers = _compare_layers(base, Path(folder), plan)
-        form = ""
-        if "torch" in frameworks and "plain" in styles:
-            form = _best_form(base, weights, plan, result)
-        for count in devices:
-            _pairs(base, count, frameworks, styles, form, weights, plan, result)
-        if "jax" in frameworks and "tuned" in styles:
-            ours = replace(base, framework="jax", style="tuned", devices=devices[0])
-            plan.say("A/A control")
-            first, second = _alternate([ours, ours], weights, plan, trace=plan.trace)
-            ratio = statistics.ratio_interval(first.blocks, second.blocks)
-            result.control = {"ratio": str(ratio), **_plain(ratio)}
+        _Measuring(base, frameworks, Path(folder), plan, result).all(devices, styles)
+    result.budget = plan.budget.as_json()
     return result
 
 
-def _pairs(
-    base: Workload, count: int, frameworks: list[str], styles: list[str], form: str, weights: Path, plan: Plan,
-    result: Result,
-) -> None:  # fmt: skip
-    def entry(framework: str, style: str) -> Workload:
-        chosen = form if (framework, style) == ("torch", "plain") else ""
-        return replace(base, framework=framework, style=style, devices=count, form=chosen)
+@dataclass
+class _Measuring:
+    """One call on its way.
 
-    pairs = [(style, style) for style in styles]
-    if len(styles) == 2 and len(frameworks) == 2:
-        pairs.append(("tuned", "plain"))
-    for ours, theirs in pairs:
-        rivals_ = [entry(framework, style) for framework, style in (("jax", ours), ("torch", theirs))]
-        rivals_ = [w for w in rivals_ if w.framework in frameworks]
-        plan.say(" against ".join(w.name for w in rivals_) + f", {count} device(s)")
-        timings = _alternate(rivals_, weights, plan)
+    Attributes:
+        compile_seconds: of a workload's first process: later ones find what PyTorch compiled.
+    """
+
+    base: Workload
+    frameworks: list[str]
+    folder: Path
+    plan: Plan
+    result: Result
+    form: str = ""
+    compile_seconds: dict[tuple[str, int], float] = field(default_factory=dict)
+
+    def all(self, devices: list[int], styles: list[str]) -> None:
+        """Every part that was asked for, as far as the time goes."""
+        plan, both = self.plan, len(self.frameworks) == 2
+        pairs = [(style, style) for style in styles[::-1]]  # tuned first: what matters most where time is short
+        if both and len(styles) == 2:
+            pairs.append(("tuned", "plain"))
+        layers, trials = plan.check_layers and both, "torch" in self.frameworks and "plain" in styles
+        control = "jax" in self.frameworks and "tuned" in styles
+        plan.budget.parts = layers + trials * _TRIALS_WEIGHT + len(devices) * len(pairs) + control + plan.profile
+        checks.write_weights(self.weights, self.base.model, self.base.image_size)
+        if layers:
+            self._layers()
+        if trials:
+            self._trials()
+        for count in devices:
+            for ours, theirs in pairs:
+                self._pair(count, ours, theirs)
+        if control:
+            self._control(devices[0])
+        if plan.profile:
+            self._profile()
+
+    @property
+    def weights(self) -> Path:
+        """File of the weights that all share."""
+        return self.folder / "weights.npz"
+
+    @property
+    def reference(self) -> Path:
+        """File of what the reference gives, once PyTorch has run."""
+        return self.folder / "reference.npz"
+
+    def _layers(self) -> None:
+        ends = self.plan.budget.begin("comparison of the layers")
+        if ends is None:
+            return
+        seconds = ends - self.plan.budget.used()
+        self.result.layers = checks.layers(self.base, self.folder, self.plan.pythons, seconds)
+        if self.result.layers is None:
+            self.plan.budget.cut.append("comparison of the layers: not finished, for lack of time")
+
+    def _trials(self) -> None:
+        """The memory layout and compiler setting in which plain PyTorch is fastest here."""
+        budget, trials = self.plan.budget, self.result.trials
+        ends = budget.begin("forms of plain PyTorch", _TRIALS_WEIGHT)
+        for form in PLAIN_FORMS if ends is not None else ():
+            if trials and budget.used() >= (ends or 0.0):
+                budget.cut.append(f"plain PyTorch, {form}: not tried, for lack of time")
+                continue
+            chosen = replace(self.base, framework="torch", style="plain", form=form)
+            try:
+                with rivals([chosen], self.weights, self.plan.pythons, budget.left) as (rival,):
+                    self._compiled(rival)
+                    rival.run(1)
+                    steps = max(2, math.ceil(self.plan.block_seconds / rival.run(1)))
+                    trials[form] = steps * self.base.batch_size / rival.run(steps)
+            except OverBudget as over:
+                budget.cut.append(f"plain PyTorch, {form}: {over}")
+                break
+            self.plan.say(f"plain PyTorch, {form}: {trials[form]:.3g} images/s")
+        self.form = max(trials, key=lambda form: trials[form], default=PLAIN_FORMS[0])
+
+    def _entry(self, framework: str, style: str, count: int) -> Workload:
+        form = self.form if (framework, style) == ("torch", "plain") else ""
+        return replace(self.base, framework=framework, style=style, devices=count, form=form)
+
+    def _pair(self, count: int, ours: str, theirs: str) -> None:
+        """Time a pair, or one alone where the other's framework isn't asked for."""
+        wanted = [self._entry("jax", ours, count), self._entry("torch", theirs, count)]
+        wanted = [w for w in wanted if w.framework in self.frameworks]
+        name = f"{' against '.join(w.name for w in wanted)}, {count} device(s)"
+        timings = self._alternate(wanted, name)
         for timing in timings:
-            known = result.timings.setdefault((timing.workload.name, count), timing)
+            known = self.result.timings.setdefault((timing.workload.name, count), timing)
             if known is not timing:
                 known.blocks += timing.blocks
         if len(timings) == 2:
-            ratio = statistics.ratio_interval(timings[0].blocks, timings[1].blocks)
             style = ours if ours == theirs else f"{ours} over {theirs}"
-            names = f"JAX ({ours})", f"PyTorch ({theirs})"
-            result.ratios.append({
-                "style": style, "devices": count, **_plain(ratio), "ratio": str(ratio),
-                "verdict": statistics.verdict(ratio, *names),
+            words = f"JAX ({ours})", f"PyTorch ({theirs})"
+            ratio = statistics.ratio_interval(timings[0].blocks, timings[1].blocks)
+            self.result.ratios.append({
+                "style": style, "devices": count, **vars(ratio), "n": len(timings[0].blocks), "ratio": str(ratio),
+                "verdict": statistics.verdict(ratio, *words),
             })  # fmt: skip
 
+    def _control(self, count: int) -> None:
+        ours = self._entry("jax", "tuned", count)
+        found = self._alternate([ours, ours], "A/A control", trace=self.plan.trace)
+        if found:
+            ratio = statistics.ratio_interval(found[0].blocks, found[1].blocks)
+            self.result.control = {"ratio": str(ratio), **vars(ratio), "n": len(found[0].blocks)}
 
-def _alternate(workloads: list[Workload], weights: Path, plan: Plan, trace: str | None = None) -> list[Timing]:
-    """Time one or two rivals block by block."""
-    with rivals(workloads, weights, plan.pythons) as started:
-        timings = [Timing(rival.workload, facts=rival.facts) for rival in started]
-        lengths = [_block_length(rival, plan) for rival in started]
-        for order in statistics.alternation(plan.rounds):
-            for i in order[: len(started)] if len(started) == 2 else (0,):
-                steps = lengths[i]
-                images = steps * started[i].workload.batch_size
-                timings[i].blocks.append(images / started[i].run(steps))
-        for rival, timing in zip(started, timings, strict=True):
-            timing.ceilings, timing.peak_bytes = rival.ceilings(), rival.peak_bytes()
-        if trace:
-            started[0].trace(trace)
-    return timings
+    def _alternate(self, workloads: list[Workload], name: str, trace: str | None = None) -> list[Timing]:
+        """Time one or two rivals block by block; none if there was no time to."""
+        plan, budget = self.plan, self.plan.budget
+        ends = budget.begin(name)
+        if ends is None:
+            return []
+        plan.say(name)
+        began, done = budget.used(), list[Timing]()
+        try:
+            with rivals(workloads, self.weights, plan.pythons, budget.left) as started:
+                timings = [Timing(rival.workload, facts=rival.facts) for rival in started]
+                new = [r for r in started if (r.workload.name, r.workload.devices) not in self.result.timings]
+                for rival in started:
+                    self._compiled(rival)
+                lengths = [self._block_length(rival) for rival in started]
+                budget.set_up(budget.used() - began)
+                later = sum(_CHECK_COMPILES * self._compiled(rival) for rival in new)
+                self._rounds(started, timings, lengths, name, ends - later)
+                for rival, timing in zip(started, timings, strict=True):
+                    timing.ceilings, timing.peak_bytes = rival.ceilings(), rival.peak_bytes()
+                done = timings
+                for rival in new[::-1]:  # PyTorch first: the reference comes from its process
+                    self._check(rival, timings[started.index(rival)])
+                if trace:
+                    started[0].trace(trace)
+        except OverBudget as over:
+            budget.cut.append(f"{name}: {over}")
+        return done
 
+    def _rounds(self, started: list[Rival], timings: list[Timing], lengths: list[int], name: str, ends: float) -> None:
+        budget, rounds, longest = self.plan.budget, self.plan.rounds, 0.0
+        for i, order in enumerate(statistics.alternation(rounds)):
+            if not budget.another_round(name, i, rounds, longest, ends):
+                return
+            began = budget.used()
+            for place in order if len(started) == 2 else (0,):
+                images = lengths[place] * started[place].workload.batch_size
+                timings[place].blocks.append(images / started[place].run(lengths[place]))
+            longest = max(longest, budget.used() - began)
 
-def _block_length(rival: Rival, plan: Plan) -> int:
-    seconds = rival.run(max(plan.warmup, 1)) / max(plan.warmup, 1)
-    return max(1, math.ceil(plan.block_seconds / seconds))
+    def _block_length(self, rival: Rival) -> int:
+        warmup = max(self.plan.warmup, 1)
+        return max(1, math.ceil(self.plan.block_seconds * warmup / rival.run(warmup)))
 
+    def _compiled(self, rival: Rival) -> float:
+        """Seconds that compiling took in the first process of this kind, which its facts say from now on."""
+        key = rival.workload.name, rival.workload.devices
+        first = self.compile_seconds.setdefault(key, rival.facts["compile_seconds"])
+        rival.facts["compile_seconds"] = first
+        return first
 
-def _best_form(base: Workload, weights: Path, plan: Plan, result: Result) -> str:
-    """The memory layout and compiler setting in which plain PyTorch is fastest here."""
-    for form in PLAIN_FORMS:
-        chosen = replace(base, framework="torch", style="plain", form=form)
-        with rivals([chosen], weights, plan.pythons) as (rival,):
-            rival.run(1)
-            result.trials[form] = 2 * base.batch_size / rival.run(2)
-        plan.say(f"plain PyTorch, {form}: {result.trials[form]:.3g} images/s")
-    return max(result.trials, key=lambda form: result.trials[form])
+    def _check(self, rival: Rival, timing: Timing) -> None:
+        """Hold what was timed to the reference, which the first PyTorch process gives."""
+        file, wanted = self.folder / "outcome.npz", rival.workload.framework == "torch" and not self.reference.exists()
+        if rival.workload.framework == "jax" and not self.reference.exists():
+            return
+        rival.check(file, self.reference if wanted else None)
+        timing.parity = checks.compare(file, self.reference, rival.workload.precision)
 
-
-def _compare_layers(base: Workload, folder: Path, plan: Plan) -> dict[str, Any]:
-    """`parity layers` at this precision, in a process of its own."""
-    dtype = "bfloat16" if base.precision == "bfloat16" else "float32"
-    if any(plan.pythons.values()):
-        return {"equal": None, "why": "the frameworks live in two environments: run `parity compare` between them"}
-    report = folder / "layers.json"
-    command = [
-        sys.executable,
-        "-m",
-        "parity",
-        "layers",
-        f"--model={base.model}",
-        f"--dtype={dtype}",
-        f"--json={report}",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=False)
-    if not report.exists():
-        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise UserError(f"the layers can't be compared: {said[-1]}; --no-check-layers times without")
-    read = json.loads(report.read_text(encoding="utf-8"))
-    first = read["first_divergence"]
-    return {"equal": read["equal"], "exit_code": done.returncode, "first": first and first["layer"]}
-
-
-def write_weights(path: Path, model: str, image_size: int) -> None:
-    """The same weights for all processes: uniform, of He's deviation, in `torch_ref`'s names and layouts."""
-    from safetensors.numpy import save_file
-
-    from jax_alexnet.variants import VARIANTS
-    from jax_alexnet.weights import torch_shapes
-
-    rng = np.random.default_rng(0)
-    state: dict[str, Any] = {}
-    for name, shape in torch_shapes(VARIANTS[model], image_size).items():
-        if name.endswith(".bias"):
-            state[name] = rng.uniform(-0.1, 0.1, shape).astype(np.float32)
-            continue
-        fan_in = math.prod(shape[-3:] if len(shape) > 2 else shape[1:])
-        reach = math.sqrt(6 / fan_in)
-        state[name] = rng.uniform(-reach, reach, shape).astype(np.float32)
-    save_file(state, path, {"model": model, "image_size": str(image_size), "home": "torch_ref"})
+    def _profile(self) -> None:
+        """Time by layer, of the tuned style."""
+        ends = self.plan.budget.begin("time by layer")
+        if ends is None:
+            return
+        self.plan.say("time by layer")
+        chosen = replace(self.base, style="tuned", mode="train", form="")
+        found = layer_profile.run(chosen, self.frameworks, self.plan.pythons, self.plan.budget.left)
+        self.plan.budget.cut += found.pop("cut")
+        self.result.profile = found

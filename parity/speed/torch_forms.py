@@ -60,14 +60,14 @@ class ShiftedNorm(nn.Module):
         return (wide * base**-self.beta).to(x.dtype)
 
 
-def network(model: str, classes: int, image_size: int, style: str) -> nn.Module:
-    """The reference's network with the style's norms and PyTorch's own dropout."""
+def network(model: str, classes: int, image_size: int, style: str, dropout: bool = True) -> nn.Module:
+    """The reference's network with the style's norms and PyTorch's own dropout, or none."""
     found = alexnet.build(model, classes, image_size)
     for name, child in list(found.named_children()):
         if isinstance(child, LocalResponseNorm):
             setattr(found, name, UsersNorm(child) if style == "plain" else ShiftedNorm(child))
         if isinstance(child, Dropout):
-            setattr(found, name, nn.Dropout(child.rate))
+            setattr(found, name, nn.Dropout(child.rate) if dropout else nn.Identity())
     return found
 
 

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from parity.speed import processes
+from parity.speed import checks, processes
 from parity.speed.workload import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Workload
 
 
@@ -32,21 +32,23 @@ def main(arguments: list[str]) -> None:
     if not leads:
         job.follow()
         return
-    logits = job.logits()
+    job.lead("warm_compiler")
     began = time.perf_counter()
     job.lead("run", 1)
     facts = {
         "compile_seconds": time.perf_counter() - began,
-        "logits": logits,
+        "bytes_a_step": None,  # PyTorch doesn't count them
         "versions": {"torch": torch.__version__},
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "platform": "gpu" if torch.cuda.is_available() else "cpu",
         "flags": {
             "threads": torch.get_num_threads(), "mkldnn": torch.backends.mkldnn.is_available(),
             "matmul_precision": torch.get_float32_matmul_precision(),
         },
         "count": workload.devices,
     }  # fmt: skip
-    processes.serve(facts, {"run": job.timed, "ceilings": job.ceilings, "peak": job.peak})
+    actions = {"run": job.timed, "check": job.check, "ceilings": job.ceilings, "peak": job.peak}
+    processes.serve(facts, actions)
 
 
 def _start_others(workload: Workload, arguments: list[str]) -> None:
@@ -67,49 +69,63 @@ class Job:
     def __init__(self, workload: Workload, weights: Path) -> None:
         import numpy as np
         import torch
-        from safetensors.torch import load_file
 
         from parity.speed import torch_forms
 
         self.workload = workload
-        rank = int(os.environ.get("RANK", "0"))
+        self.rank = int(os.environ.get("RANK", "0"))
         self.gpu = torch.cuda.is_available()
-        self.device = torch.device("cuda", rank) if self.gpu else torch.device("cpu")
+        self.device = torch.device("cuda", self.rank) if self.gpu else torch.device("cpu")
+        if self.gpu:
+            torch.cuda.set_device(self.device)
         tf32 = workload.precision == "tf32"
         torch.set_float32_matmul_precision("high" if tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = tf32
         torch.backends.cudnn.benchmark = True
-        state = load_file(weights)
-        classes = next(reversed(list(state.values()))).shape[0]
-        last = [name for name in state if name.endswith(".bias")][-1]
-        classes = state[last].shape[0]
-        module = torch_forms.network(workload.model, classes, workload.image_size, workload.style)
-        module.load_state_dict(state)
-        form = workload.form or torch_forms.TUNED_FORM
-        module, layout = torch_forms.arranged(module.to(self.device), form)
-        self.bare = module
-        trained: Any = module
+        state = checks.read_weights(weights)
+        self.weights = {name: torch.from_numpy(value) for name, value in state.items()}
+        self.classes = len(self.weights[[name for name in self.weights if name.endswith(".bias")][-1]])
+        self.form = workload.form or torch_forms.TUNED_FORM
         if workload.devices > 1:
             torch.distributed.init_process_group("nccl" if self.gpu else "gloo")
-            ids = [self.device.index] if self.gpu else None
-            trained = torch.nn.parallel.DistributedDataParallel(module, device_ids=ids, gradient_as_bucket_view=True)
-        self.network = torch_forms.compiled(trained, form, self.gpu)
-        fused = workload.style == "tuned"
-        self.optimizer = torch.optim.SGD(
-            module.parameters(), LEARNING_RATE, MOMENTUM, weight_decay=WEIGHT_DECAY, fused=fused or None
-        )
+        self.bare, self.network = self._networks(dropout=True)
+        self.optimizer = self._optimizer(self.bare)
         rng = np.random.default_rng(0)
         shape = workload.batch_size, workload.image_size, workload.image_size, 3
-        images = torch.from_numpy(rng.integers(0, 256, shape, np.uint8)).permute(0, 3, 1, 2)
-        labels = torch.from_numpy(rng.integers(0, classes, shape[0]))
+        self.whole = rng.integers(0, 256, shape, np.uint8), rng.integers(0, self.classes, shape[0])
         share = shape[0] // workload.devices
-        mine = slice(rank * share, (rank + 1) * share)
-        self.images = images[mine].contiguous(memory_format=layout).to(self.device)
-        self.labels = labels[mine].to(self.device)
-        self.layout = layout
+        self.images, self.labels = self._batch(slice(self.rank * share, (self.rank + 1) * share))
 
-    def _input(self, images: Any) -> Any:
-        return images.float() / 127.5 - 1
+    def _networks(self, dropout: bool) -> tuple[Any, Any]:
+        """The style's network with the shared weights, bare and in the form that runs."""
+        import torch
+
+        from parity.speed import torch_forms
+
+        w = self.workload
+        bare = torch_forms.network(w.model, self.classes, w.image_size, w.style, dropout)
+        bare.load_state_dict(self.weights)
+        bare, self.layout = torch_forms.arranged(bare.to(self.device), self.form)
+        trained: Any = bare
+        if w.devices > 1:
+            ids = [self.device.index] if self.gpu else None
+            trained = torch.nn.parallel.DistributedDataParallel(bare, device_ids=ids, gradient_as_bucket_view=True)
+        return bare, torch_forms.compiled(trained, self.form, self.gpu)
+
+    def _optimizer(self, module: Any) -> Any:
+        import torch
+
+        fused = self.workload.style == "tuned"
+        return torch.optim.SGD(
+            module.parameters(), LEARNING_RATE, MOMENTUM, weight_decay=WEIGHT_DECAY, fused=fused or None
+        )
+
+    def _batch(self, part: slice) -> tuple[Any, Any]:
+        import torch
+
+        images, labels = (torch.from_numpy(array[part]) for array in self.whole)
+        images = images.permute(0, 3, 1, 2).contiguous(memory_format=self.layout)
+        return images.to(self.device), labels.to(self.device)
 
     def _autocast(self) -> Any:
         import torch
@@ -117,42 +133,48 @@ class Job:
         half = self.workload.precision == "bfloat16"
         return torch.autocast(self.device.type, torch.bfloat16) if half else contextlib.nullcontext()
 
-    def logits(self) -> list[list[float]]:
-        """Of the first images, in evaluation mode, with the shared weights; uncompiled."""
+    def warm_compiler(self) -> None:
+        """Compile next to nothing: what a new installation does once, C++ headers above all, is no network's cost."""
         import torch
 
-        self.bare.eval()
-        with torch.no_grad(), self._autocast():
-            return self.bare(self._input(self.images[:4])).double().tolist()
+        from parity.speed import torch_forms
+
+        torch_forms.compiled(lambda x: x + 1, self.form, self.gpu)(torch.ones(8, device=self.device))
 
     def run(self, steps: int) -> None:
         """Whole steps; returns when the device is done."""
+        for _ in range(steps):
+            self._step(self.bare, self.network, self.optimizer, self.images, self.labels)
+        if self.gpu:
+            import torch
+
+            torch.cuda.synchronize()
+
+    def _step(self, bare: Any, network: Any, optimizer: Any, images: Any, labels: Any) -> Any:
+        """One step; returns the logits."""
         import torch
         import torch.nn.functional as F
 
         if self.workload.mode == "infer":
-            self.bare.eval()
+            bare.eval()
             with torch.inference_mode(), self._autocast():
-                for _ in range(steps):
-                    self.network(self._input(self.images))
-        else:
-            self.bare.train()
-            for _ in range(steps):
-                self.optimizer.zero_grad(set_to_none=True)
-                with self._autocast():
-                    loss = F.cross_entropy(self.network(self._input(self.images)).float(), self.labels)
-                loss.backward()
-                self.optimizer.step()
-        if self.gpu:
-            torch.cuda.synchronize()
+                return network(images.float() / 127.5 - 1)
+        bare.train()
+        optimizer.zero_grad(set_to_none=True)
+        with self._autocast():
+            logits = network(images.float() / 127.5 - 1)
+            loss = F.cross_entropy(logits.float(), labels)
+        loss.backward()
+        optimizer.step()
+        return logits.detach()
 
-    def lead(self, what: str, steps: int) -> None:
-        """Run on all processes."""
+    def lead(self, what: str, *arguments: Any) -> Any:
+        """Do something on all processes; returns what this one gives."""
         if self.workload.devices > 1:
             import torch
 
-            torch.distributed.broadcast_object_list([what, steps], src=0)
-        self.run(steps)
+            torch.distributed.broadcast_object_list([what, arguments], src=0)
+        return getattr(self, what)(*arguments)
 
     def follow(self) -> None:
         """Do what the first process says, until it is gone."""
@@ -164,7 +186,48 @@ class Job:
                 torch.distributed.broadcast_object_list(question, src=0)
             except RuntimeError:  # the leader has ended
                 return
-            self.run(question[1])
+            getattr(self, question[0])(*question[1])
+
+    def check(self, file: str, reference: str | None = None) -> dict[str, Any]:
+        """Write `logits` of the first images and, in training, the velocities after one step from the weights.
+
+        Args:
+            file: of what the form that is timed gives.
+            reference: file of what `torch_ref`'s own network gives, uncompiled, if it is wanted.
+        """
+        self.lead("outcome", file)
+        if reference is not None:
+            self._reference(reference)
+        return {"file": file, "reference": reference}
+
+    def outcome(self, file: str) -> None:
+        """Write what the form that is timed gives, in training without dropout."""
+        bare, network = (self.bare, self.network) if self.workload.mode == "infer" else self._networks(dropout=False)
+        optimizer = self._optimizer(bare)
+        logits = self._step(bare, network, optimizer, self.images, self.labels)
+        if self.rank == 0:
+            self._write(file, bare, optimizer, logits)
+
+    def _reference(self, file: str) -> None:
+        from torch_ref import alexnet
+
+        w = self.workload
+        dropout = 0.0 if w.model in alexnet.HAVE_DROPOUT else None
+        bare = alexnet.build(w.model, self.classes, w.image_size, dropout=dropout)
+        bare.load_state_dict(self.weights)
+        bare.to(self.device)
+        images, labels = self._batch(slice(None))
+        optimizer = self._optimizer(bare)
+        self._write(file, bare, optimizer, self._step(bare, bare, optimizer, images, labels))
+
+    def _write(self, file: str, bare: Any, optimizer: Any, logits: Any) -> None:
+        import numpy as np
+
+        found = {checks.LOGITS: logits[: checks.IMAGES].float().cpu().numpy()}
+        if self.workload.mode == "train":
+            for name, parameter in bare.named_parameters():
+                found[name] = optimizer.state[parameter]["momentum_buffer"].cpu().numpy()
+        np.savez(file, **found)
 
     def timed(self, steps: int) -> dict[str, float]:
         """Seconds of so many steps."""

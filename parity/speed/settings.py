@@ -1,0 +1,96 @@
+"""The settings of `parity throughput` and `parity profile`. Imports no framework."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alexnet_io.errors import UserError
+from alexnet_io.settings import one_of, setting
+from parity.settings import MODELS
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Time both frameworks in alternation, each in a process of its own, and say who is faster and how surely."""
+
+    model: str = setting("single_column", f"one of {', '.join(MODELS)}")
+    image_size: int | None = setting(None, "side in pixels; the network's own if not given", minimum=1)
+    batch_size: int = setting(128, "images a step, over all devices", minimum=1)
+    devices: str = setting(
+        "1", "numbers of devices to compare, such as 1, 1,2,4 or 1,all; all for 1, 2, 4, ... to all there are"
+    )
+    precision: str = setting("float32", "float32, tf32 or bfloat16; weights and optimizer stay float32")
+    mode: str = setting(
+        "train",
+        "train (whole steps with the optimizer), infer, or input (reading and filling the cache, and training from it)",
+    )
+    frameworks: str = setting("jax,torch", "jax, torch or both")
+    style: str = setting("both", "plain (as users write it), tuned (every trick on both sides) or both")
+    threads: int | None = setting(None, "CPU threads of each process; all cores if not given", minimum=1)
+    rounds: int = setting(10, "blocks of each rival in a pair; the two change places from one to the next", minimum=2)
+    warmup: int = setting(10, "steps before the first block", minimum=1)
+    block_seconds: float = setting(1.0, "a block has as many steps as fill this time, at least one", above=0.0)
+    check_layers: bool = setting(True, "compare every layer at this precision first")
+    budget_seconds: float | None = setting(
+        None, "end within this time: rounds and what matters less are cut, and the report says which", above=0.0
+    )
+    profile: bool = setting(False, "time every layer alone at the end, as `parity profile` does")
+    jax_python: str | None = setting(None, "interpreter of the environment that holds JAX; this one by default")
+    torch_python: str | None = setting(None, "interpreter of the environment that holds PyTorch; this one by default")
+    data: str | None = setting(None, "input: folder:PATH or imagenet:PATH; made-up images if not given")
+    data_dir: str = setting("data", "input: where data sets lie that were fetched or prepared earlier")
+    cache_dir: str | None = setting(None, "input: where decoded images are kept; the user's cache folder by default")
+    holdout: float | None = setting(
+        None, "input: share of a folder without test/ or val/ that is kept for testing", above=0, below=1
+    )
+    images: int = setting(256, "input: how many are made up without --data", minimum=2)
+    json: str | None = setting(None, "write everything measured as JSON to this file")
+    html: str | None = setting(None, "write one HTML page with charts to this file")
+    trace: str | None = setting(None, "leave a profiler's trace of JAX's tuned steps in this directory")
+
+    def __post_init__(self) -> None:
+        one_of("--model", self.model, MODELS)
+        one_of("--precision", self.precision, ("float32", "tf32", "bfloat16"))
+        one_of("--mode", self.mode, ("train", "infer", "input"))
+        if self.data and self.mode != "input":
+            raise UserError(f"--data is for --mode input: --mode {self.mode} makes its own images")
+        if self.mode == "input" and (self.trace or self.profile):
+            raise UserError("--trace and --profile are for --mode train and infer: leave them out")
+        one_of("--style", self.style, ("plain", "tuned", "both"))
+        for name in self.frameworks.split(","):
+            one_of("--frameworks", name, ("jax", "torch"))
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Time every layer of both frameworks alone, or read the GPU program of the training step by layer (--gpu)."""
+
+    model: str = setting("single_column", f"one of {', '.join(MODELS)}")
+    image_size: int | None = setting(None, "side in pixels; the network's own if not given", minimum=1)
+    batch_size: int | None = setting(None, "images, 32 if not given; with --gpu on each GPU, 256", minimum=1)
+    precision: str | None = setting(None, "float32, tf32 or bfloat16; float32 if not given, and with --gpu bfloat16")
+    frameworks: str = setting("jax,torch", "jax, torch or both")
+    style: str = setting("tuned", "of PyTorch: plain or tuned; JAX's layers are this repository's")
+    threads: int | None = setting(None, "CPU threads of each process; all cores if not given", minimum=1)
+    gpu: str | None = setting(
+        None, "h100, a100 or v100: what XLA compiles for it, with modelled times; no GPU is needed and nothing is run"
+    )
+    devices: int = setting(8, "GPUs in one box, with --gpu", minimum=1, maximum=64)
+    parallel: str = setting("data", "how the GPUs share the work, with --gpu: data, columns, hybrid or zero")
+    jax_python: str | None = setting(None, "interpreter of the environment that holds JAX; this one by default")
+    torch_python: str | None = setting(None, "interpreter of the environment that holds PyTorch; this one by default")
+    json: str | None = setting(None, "write everything as JSON to this file")
+    html: str | None = setting(None, "write one HTML page with a chart to this file")
+
+    def __post_init__(self) -> None:
+        one_of("--model", self.model, MODELS)
+        one_of("--style", self.style, ("plain", "tuned"))
+        one_of("--parallel", self.parallel, ("data", "columns", "hybrid", "zero"))
+        if self.precision is not None:
+            one_of("--precision", self.precision, ("float32", "tf32", "bfloat16"))
+        if self.gpu is not None:
+            from jax_alexnet.gpu_compiler import GPUS
+
+            one_of("--gpu", self.gpu, tuple(GPUS))
+        for name in self.frameworks.split(","):
+            one_of("--frameworks", name, ("jax", "torch"))
