@@ -129,5 +129,6 @@ def test_the_network_has_a_switch(winograd_allowed):
     images = jnp.zeros((4, 32, 32, 3))
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     text = jax.jit(model.apply).lower(variables, images).compile().as_text()
+    assert text is not None
     # conv1 has three channels; conv2 and conv3 have 32.
     assert text.count(" convolution(") == (1 if winograd_allowed else 3)

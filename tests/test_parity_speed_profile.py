@@ -35,7 +35,7 @@ PROGRAM = gpu_program.GpuProgram(
     {"model": "cifar_18pct", "precision": "bfloat16", "batch_size": 4, "devices": 2, "gpu": "h100"},
     [launch("", "", 1e-6), launch("conv1", "forward", 2e-6), launch("conv1", "forward", 1e-6),
      launch("conv1", "backward", 4e-6), launch("fc10", "update", 5e-6)],
-    [gpu_program.Collective("all-reduce", "f32", 400, 1)], [], [], [], 10, 20,
+    [gpu_program.Collective("all-reduce", "f32", 400, 1, 2, 1)], [], [], [], 10, 20,
 )  # fmt: skip
 
 
