@@ -28,7 +28,7 @@ def direct(x: np.ndarray, kernel: np.ndarray, padding: int) -> np.ndarray:
 
 def uses_filtering(function, *arguments) -> bool:
     """Whether the compiled program has no convolution left."""
-    return " convolution(" not in jax.jit(function).lower(*arguments).compile().as_text()
+    return " convolution(" not in str(jax.jit(function).lower(*arguments).compile().as_text())
 
 
 def test_the_matrices_of_a_window_of_three():
@@ -128,7 +128,6 @@ def test_the_network_has_a_switch(winograd_allowed):
     model = AlexNet("cifar_18pct", winograd=winograd_allowed)
     images = jnp.zeros((4, 32, 32, 3))
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
-    text = jax.jit(model.apply).lower(variables, images).compile().as_text()
-    assert text is not None
+    text = str(jax.jit(model.apply).lower(variables, images).compile().as_text())
     # conv1 has three channels; conv2 and conv3 have 32.
     assert text.count(" convolution(") == (1 if winograd_allowed else 3)
