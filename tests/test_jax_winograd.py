@@ -9,7 +9,7 @@ import oracles
 import pytest
 
 from jax_alexnet.model import AlexNet
-from jax_alexnet.ops import convolution, winograd
+from jax_alexnet.ops import convolution, minimal_filters, winograd
 
 
 def of_platform(x, kernel, padding, fast=True, groups=1):
@@ -34,7 +34,7 @@ def uses_filtering(function, *arguments) -> bool:
 def test_the_matrices_of_a_window_of_three():
     # Lavin and Gray, section 4.1, up to the sign that rows of B' and G share.
     half = Fraction(1, 2)
-    found = winograd.filtering(3)
+    found = minimal_filters.filtering(3)
     signs = [np.sign(row[np.nonzero(row)[0][0]]) for row in np.array(found.inputs, float)]
     assert [[v * int(s) for v in row] for row, s in zip(found.inputs, signs, strict=True)][:1] == [[1, 0, -1, 0]]
     assert {tuple(map(abs, row)) for row in found.inputs} == {(1, 0, 1, 0), (0, 1, 1, 0), (0, 1, 0, 1)}
@@ -42,9 +42,9 @@ def test_the_matrices_of_a_window_of_three():
     assert tuple(map(tuple, found.outputs)) == ((1, 1, 1, 0), (0, 1, -1, 1))
 
 
-@pytest.mark.parametrize("window", winograd.WINDOWS)
+@pytest.mark.parametrize("window", minimal_filters.WINDOWS)
 def test_the_matrices_filter_exactly(window, rng):
-    matrices = winograd.filtering(window)
+    matrices = minimal_filters.filtering(window)
     for _ in range(20):
         pixels, kernel = rng.integers(-99, 100, window + 1).tolist(), rng.integers(-99, 100, window).tolist()
         expected = [sum(pixels[i + j] * kernel[j] for j in range(window)) for i in range(2)]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jax_alexnet.ops import winograd
+from jax_alexnet.ops import minimal_filters, winograd
 from jax_alexnet.shapes import window_count
 
 
@@ -58,7 +58,7 @@ def _worth_it(x: Array, kernel: Array) -> bool:
     """
     window, _, channels, features = kernel.shape
     enough = len(x) >= 4 and min(channels, features) >= 32 and min(x.shape[1:3]) >= window
-    return enough and x.dtype in (jnp.float32, jnp.bfloat16) and window in winograd.WINDOWS
+    return enough and x.dtype in (jnp.float32, jnp.bfloat16) and window in minimal_filters.WINDOWS
 
 
 def _direct(x: Array, kernel: Array, stride: int, edges: winograd.Edges, groups: int) -> Array:

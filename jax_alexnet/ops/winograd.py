@@ -15,84 +15,21 @@ instead of zero, which Adam would make a step of full size.
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from functools import cache, partial
+from functools import partial
 from itertools import product
-from math import lcm
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-# Outputs of a tile along one side. Larger tiles would spare more products and lose more digits.
-OUTPUTS = 2
-
-# Where the two polynomials behind a filter are evaluated, besides at infinity. Of the sets of small numbers these lose
-# the fewest digits with a window of 5: errors of a sum over 96 channels are 2.5 times those of adding one by one.
-_POINTS = {3: (0, 1, -1), 5: (0, 1, -1, 2, Fraction(-1, 2))}
-WINDOWS = tuple(_POINTS)
+from jax_alexnet.ops.minimal_filters import OUTPUTS, Matrix, filtering, transposed
 
 # Bytes of the tiles that are made, multiplied and put together before the next images': memory doesn't grow with the
 # batch, and what one product writes is near when the next step reads it.
 BLOCK_BYTES = 80e6
 
-Matrix = tuple[tuple[Fraction, ...], ...]
 Edges = tuple[tuple[int, int], tuple[int, int]]
-
-
-class Filtering(NamedTuple):
-    """The exact matrices of F(2, window).
-
-    Attributes:
-        outputs: A', (2, size).
-        kernel: G, (size, window).
-        inputs: B', (size, size).
-    """
-
-    outputs: Matrix
-    kernel: Matrix
-    inputs: Matrix
-
-
-@cache
-def filtering(window: int) -> Filtering:
-    """The matrices for a window, from multiplying polynomials by values at points (Toom and Cook), transposed.
-
-    Two polynomials of 2 and of `window` terms are multiplied by evaluating both, multiplying the values, and
-    interpolating; the transpose of that is a filter with 2 outputs.
-    """
-    points = [Fraction(point) for point in _POINTS[window]]
-    size = len(points) + 1
-
-    def powers(terms: int) -> list[list[Fraction]]:
-        """By point, what evaluates a polynomial of so many terms there: the highest coefficient at infinity."""
-        return [[p**j for j in range(terms)] for p in points] + [[Fraction(j == terms - 1) for j in range(terms)]]
-
-    kernel, inputs = powers(window), _transposed(_inverse(powers(size)))
-    # A factor may move from a row of B' to that of G: whole numbers for the inputs, of which there are more.
-    whole = [lcm(*(value.denominator for value in row)) for row in inputs]
-    return Filtering(
-        outputs=_transposed(powers(OUTPUTS)),
-        kernel=tuple(tuple(v / by for v in row) for row, by in zip(kernel, whole, strict=True)),
-        inputs=tuple(tuple(v * by for v in row) for row, by in zip(inputs, whole, strict=True)),
-    )
-
-
-def _transposed(matrix: Sequence[Sequence[Fraction]]) -> Matrix:
-    return tuple(zip(*matrix, strict=True))
-
-
-def _inverse(matrix: list[list[Fraction]]) -> list[list[Fraction]]:
-    size = len(matrix)
-    rows = [[*row, *(Fraction(i == j) for j in range(size))] for i, row in enumerate(matrix)]
-    for i in range(size):
-        pivot = next(j for j in range(i, size) if rows[j][i])
-        rows[i], rows[pivot] = rows[pivot], rows[i]
-        rows[i] = [value / rows[i][i] for value in rows[i]]
-        for j in range(size):
-            if j != i:
-                rows[j] = [a - rows[j][i] * b for a, b in zip(rows[j], rows[i], strict=True)]
-    return [row[size:] for row in rows]
 
 
 class _Tiling(NamedTuple):
@@ -279,7 +216,7 @@ def _inputs(tiling: _Tiling, x: Array) -> list[Array]:
 
 def _inputs_transposed(tiling: _Tiling, places: Sequence[Array], images: int) -> Array:
     """Maps from what falls on each tile's inputs: tiles overlap, and overlaps add up."""
-    matrix = _transposed(filtering(tiling.window).inputs)
+    matrix = transposed(filtering(tiling.window).inputs)
     rows = [_overlapped(tiling, 1, _combine(matrix, row)) for row in _places(tiling, places, images)]
     return _overlapped(tiling, 0, _combine(matrix, rows))
 
@@ -326,7 +263,7 @@ def _outputs_transposed(tiling: _Tiling, gradient: Array) -> list[Array]:
     """What falls on each place: by place (images x down x across, features)."""
     padding = [(0, OUTPUTS * tiling.count(axis) - tiling.outputs(axis), 0) for axis in (0, 1)]
     gradient = _wide(lax.pad(gradient, jnp.zeros((), gradient.dtype), [(0, 0, 0), *padding, (0, 0, 0)]))
-    matrix = _transposed(filtering(tiling.window).outputs)
+    matrix = transposed(filtering(tiling.window).outputs)
     rows = _combine(matrix, [tiling.along(gradient, 0, i) for i in range(OUTPUTS)])
     return [
         value.reshape(-1, gradient.shape[-1])
