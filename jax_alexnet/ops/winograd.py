@@ -205,12 +205,17 @@ def _inputs(tiling: _Tiling, x: Array) -> list[Array]:
         (edge[0], end - edge[0] - side, 0) for edge, end, side in zip(tiling.edges, ends, tiling.sides, strict=True)
     ]
     x = _wide(lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *padding, (0, 0, 0)]))
-    matrix, places = filtering(tiling.window).inputs, range(tiling.size)
-    rows = _combine(matrix, [tiling.along(x, 0, i) for i in places])
+    return _by_place(tiling, filtering(tiling.window).inputs, x)
+
+
+def _by_place(tiling: _Tiling, matrix: Matrix, maps: Array) -> list[Array]:
+    """M d M' of the tiles d of maps: by place (images x down x across, channels)."""
+    pixels = range(len(matrix[0]))
+    rows = _combine(matrix, [tiling.along(maps, 0, i) for i in pixels])
     return [
-        value.reshape(-1, x.shape[-1])
+        value.reshape(-1, maps.shape[-1])
         for row in rows
-        for value in _combine(matrix, [tiling.along(row, 1, j) for j in places])
+        for value in _combine(matrix, [tiling.along(row, 1, j) for j in pixels])
     ]
 
 
@@ -263,10 +268,4 @@ def _outputs_transposed(tiling: _Tiling, gradient: Array) -> list[Array]:
     """What falls on each place: by place (images x down x across, features)."""
     padding = [(0, OUTPUTS * tiling.count(axis) - tiling.outputs(axis), 0) for axis in (0, 1)]
     gradient = _wide(lax.pad(gradient, jnp.zeros((), gradient.dtype), [(0, 0, 0), *padding, (0, 0, 0)]))
-    matrix = transposed(filtering(tiling.window).outputs)
-    rows = _combine(matrix, [tiling.along(gradient, 0, i) for i in range(OUTPUTS)])
-    return [
-        value.reshape(-1, gradient.shape[-1])
-        for row in rows
-        for value in _combine(matrix, [tiling.along(row, 1, j) for j in range(OUTPUTS)])
-    ]
+    return _by_place(tiling, transposed(filtering(tiling.window).outputs), gradient)
