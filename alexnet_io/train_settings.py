@@ -17,6 +17,7 @@ SCHEDULES = ("constant", "every_epochs", "every_steps", "at_epochs", "plateau")
 WEIGHT_INITS = ("variant", "pytorch", "paper", "caffe")
 NORMALIZATIONS = ("half", "imagenet", "mean_image", "channel_mean", "channel", "unit")
 PRECISIONS = ("float32", "tf32", "bfloat16", "float64")
+CPU_CONVOLUTIONS = ("auto", "onednn", "winograd", "xla")
 SCHEMES = ("data", "columns", "hybrid", "zero")
 
 
@@ -77,8 +78,11 @@ class TrainSettings(DataSettings):
     dropout: float | None = setting(None, "share of units dropped after fc6 and fc7", minimum=0, below=1)
     span_columns: bool = setting(False, "let the LRN windows of two_column span both columns")
     precision: str = setting("float32", "arithmetic: " + ", ".join(PRECISIONS), choices=PRECISIONS)
-    winograd: bool = setting(
-        True, "fewer multiplications in convolutions on CPUs, in float32 and bfloat16 (jax_alexnet)"
+    cpu_convolution: str = setting(
+        "auto",
+        "who computes convolutions on CPUs in float32 and bfloat16 (jax_alexnet): auto (the fastest that fits), "
+        "onednn, winograd (fewer products), xla",
+        choices=CPU_CONVOLUTIONS,
     )
     devices: str = setting("all", "all, a count, or ids such as 0,2; of each process, if there are several")
     parallel: str = setting(

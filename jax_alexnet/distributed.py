@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -125,23 +126,31 @@ def _connect(wanted: dict[str, Any]) -> None:
 
     # SIGTERM is ours: it ends the step and saves.
     jax.config.update("jax_enable_preemption_service", False)
+    # JAX's coordination service would abort the process when its own time is over, with a C++ stack for a message.
+    alarm = threading.Timer(JOIN_SECONDS, _give_up, (wanted, "no answer"))
+    alarm.daemon = True
+    alarm.start()
     try:
         jax.distributed.initialize(
             **wanted,
-            initialization_timeout=JOIN_SECONDS,
+            initialization_timeout=2 * JOIN_SECONDS,
             heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
             shutdown_timeout_seconds=LEAVE_SECONDS,
         )
     except (RuntimeError, ValueError) as error:
-        place = wanted.get("coordinator_address", "the first process")
-        count = wanted.get("num_processes", "all")
-        print(
-            f"error: the processes of this run did not come together within {JOIN_SECONDS} s ({count} expected at "
-            f"{place}): see that each was started, with its own --process-id, and can reach that port. "
-            f"{str(error).splitlines()[0]}",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
-        os._exit(1)  # leaving in good order would wait for those that never came
+        _give_up(wanted, str(error).splitlines()[0])
+    alarm.cancel()
+
+
+def _give_up(wanted: dict[str, Any], why: str) -> None:
+    place = wanted.get("coordinator_address", "the first process")
+    count = wanted.get("num_processes", "all")
+    print(
+        f"error: the processes of this run did not come together within {JOIN_SECONDS} s ({count} expected at "
+        f"{place}): see that each was started, with its own --process-id, and can reach that port. {why}",
+        file=sys.stderr, flush=True,
+    )  # fmt: skip
+    os._exit(1)  # leaving in good order would wait for those that never came
 
 
 def _end(processes: Processes, error: BaseException) -> None:

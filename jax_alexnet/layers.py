@@ -12,6 +12,7 @@ from jax_alexnet import variants as v
 from jax_alexnet.initialization import initializers
 from jax_alexnet.ops import convolution, lrn, pooling
 from jax_alexnet.ops.bias import add_bias
+from jax_alexnet.ops.convolution import CpuForm
 from jax_alexnet.shapes import window_count
 
 
@@ -42,7 +43,7 @@ class Conv(_Weighted):
     """Shared convolution (batch, height, width, channels) -> (batch, height', width', features)."""
 
     layer: v.Conv
-    winograd: bool = True
+    cpu_convolution: CpuForm = "auto"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -52,7 +53,13 @@ class Conv(_Weighted):
         shape = (row.window, row.window, inputs, row.features)
         kernel, bias = self.weights(x, shape, (row.features,), row.window**2 * inputs)
         out = convolution.conv(
-            x, kernel, stride=row.stride, padding=row.padding, groups=row.groups, ceil=row.ceil, fast=self.winograd
+            x,
+            kernel,
+            stride=row.stride,
+            padding=row.padding,
+            groups=row.groups,
+            ceil=row.ceil,
+            cpu=self.cpu_convolution,
         )
         return add_bias(out, bias)
 

@@ -9,6 +9,7 @@ from jax import Array
 from alexnet_io.errors import UserError
 from jax_alexnet import layers
 from jax_alexnet import variants as v
+from jax_alexnet.ops.convolution import CpuForm
 from jax_alexnet.shapes import smallest_image_size, trace
 
 
@@ -22,7 +23,7 @@ class AlexNet(nn.Module):
         dropout_rate: replaces the variant's rate of 0.5 if given.
         dtype: of activations and arithmetic.
         param_dtype: of the stored weights.
-        winograd: whether convolutions may save multiplications on CPUs; see `ops.convolution.conv`.
+        cpu_convolution: who computes convolutions on CPUs; see `ops.convolution.conv`.
     """
 
     variant: v.Variant | str = v.SINGLE_COLUMN
@@ -31,7 +32,7 @@ class AlexNet(nn.Module):
     dropout_rate: float | None = None
     dtype: jnp.dtype = jnp.float32
     param_dtype: jnp.dtype = jnp.float32
-    winograd: bool = True
+    cpu_convolution: CpuForm = "auto"
 
     @nn.compact
     def __call__(
@@ -73,7 +74,7 @@ class AlexNet(nn.Module):
                 dropout = layers.Dropout(rate, row.part_along, name=row.name)
                 x = dropout(x, train=train, mask=mask, first_example=first_example)
             else:
-                x = layer_module(row, classes, self.weight_init, self.param_dtype, self.winograd)(x)
+                x = layer_module(row, classes, self.weight_init, self.param_dtype, self.cpu_convolution)(x)
             if capture:
                 activations[row.name] = x
         return (x, activations) if capture else x
@@ -84,21 +85,21 @@ def layer_module(
     classes: int,
     weight_init: str = "variant",
     param_dtype: Any = jnp.float32,
-    winograd: bool = True,
+    cpu_convolution: CpuForm = "auto",
 ) -> nn.Module:
     """The module of one row of a network's table, dropout excepted, under the row's name.
 
     Args:
         row: of `Variant.layers`.
         classes: features of the last layer.
-        weight_init: see `AlexNet`; likewise param_dtype and winograd.
+        weight_init: see `AlexNet`; likewise param_dtype and cpu_convolution.
         param_dtype: see `weight_init`.
-        winograd: see `weight_init`.
+        cpu_convolution: see `weight_init`.
     """
     weighted: Any = {"weight_init": weight_init, "param_dtype": param_dtype, "name": row.name}
     match row:
         case v.Conv():
-            return layers.Conv(row, winograd=winograd, **weighted)
+            return layers.Conv(row, cpu_convolution=cpu_convolution, **weighted)
         case v.LocalConv():
             return layers.LocalConv(row, **weighted)
         case v.Dense():

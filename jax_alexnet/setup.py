@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from alexnet_io.batches import Batch as HostBatch
 from alexnet_io.batches import steps_in_epoch
+from alexnet_io.errors import UserError
 from alexnet_io.progress import now_and_then
 from alexnet_io.sources import DataSet, open_for
 from alexnet_io.train_settings import TrainSettings
@@ -18,6 +19,7 @@ from jax_alexnet import augment, steps
 from jax_alexnet.devices import check_batch, choose_devices, set_precision
 from jax_alexnet.distributed import Processes
 from jax_alexnet.model import AlexNet
+from jax_alexnet.ops import onednn
 from jax_alexnet.optim import make_optimizer
 from jax_alexnet.parallel import Layout, choose_layout
 from jax_alexnet.parallel.layout import mesh_share
@@ -110,11 +112,18 @@ def init_params(model: AlexNet, image_size: int, seed: int) -> Any:
 
 
 def make_model(settings: TrainSettings, classes: int, dtype: jnp.dtype) -> AlexNet:
-    """The network of completed settings."""
+    """The network of completed settings.
+
+    Raises:
+        UserError: oneDNN is asked for where it can't be used.
+    """
+    cpu_convolution = settings.cpu_convolution
+    if cpu_convolution == "onednn" and (reason := onednn.reason_against(dtype)):
+        raise UserError(f"--cpu-convolution onednn can't be had: {reason}; take auto, winograd or xla")
     wide = jnp.dtype(jnp.float64) if settings.precision == "float64" else jnp.dtype(jnp.float32)
     return AlexNet(
         choose_variant(settings), classes, settings.weight_init or "variant", settings.dropout, dtype, wide,
-        settings.winograd,
+        cpu_convolution,  # type: ignore[arg-type]
     )  # fmt: skip
 
 

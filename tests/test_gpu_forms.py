@@ -88,17 +88,21 @@ def test_columns_together_or_apart(rng):
     assert np.isnan(together[0, 0, 0]).tolist() == [False] * 6 + [True, True, True, False, False, False]
 
 
-@pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
-def test_groups_together_or_one_by_one(rng, dtype):
-    x = jnp.asarray(rng.integers(-4, 5, (2, 7, 7, 6)), dtype)
-    kernel = jnp.asarray(rng.integers(-2, 3, (3, 3, 3, 4)), dtype)
-    geometry = convolution._Geometry(2, ((1, 2), (1, 2)), 2, fast=False)
-    results = []
-    for form in (convolution._together, convolution._one_by_one):
-        out, pull = jax.vjp(lambda x, kernel, form=form: form(geometry, x, kernel), x, kernel)
-        results.append((out, *pull(jnp.ones_like(out))))
-    for together, apart in zip(*results, strict=True):
-        np.testing.assert_array_equal(np.asarray(together, float), np.asarray(apart, float))  # small integers: exact
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_groups_on_gpus_and_on_cpus(rng, dtype, stride):
+    """Small integers, so that every order of summation is exact."""
+    x = jnp.asarray(rng.integers(-4, 5, (2, 7, 7, 64)), dtype)
+    kernel = jnp.asarray(rng.integers(-1, 2, (3, 3, 32, 4)), dtype)
+    geometry = convolution._Geometry(3, stride, ((1, 2), (1, 2)), 2, "auto")
+    out = convolution._xla(geometry, x, kernel)
+    np.testing.assert_array_equal(np.asarray(convolution._on_cpus(geometry, x, kernel), float), np.asarray(out, float))
+    gradient = jnp.asarray(rng.integers(-1, 2, out.shape), dtype)
+    on_gpus = convolution._gradients_by_xla(geometry, x, kernel, gradient)
+    on_cpus = convolution._gradients_on_cpus(geometry, x, kernel, gradient)
+    for expected, found in zip(on_gpus, on_cpus, strict=True):
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(np.asarray(found, float), np.asarray(expected, float))
 
 
 def test_cross_entropy(rng):

@@ -67,7 +67,8 @@ def _refuse_what_only_jax_has(settings: TrainSettings) -> None:
     given = {
         "--parallel": settings.parallel != "data", "--group-size": settings.group_size is not None,
         "--coordinator": settings.coordinator is not None, "--num-processes": settings.num_processes is not None,
-        "--process-id": settings.process_id is not None, "--winograd": not settings.winograd,
+        "--process-id": settings.process_id is not None,
+        "--cpu-convolution": settings.cpu_convolution != "auto",
     }  # fmt: skip
     for flag, there in given.items():
         if there:

@@ -2,18 +2,24 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jax_alexnet.ops import minimal_filters, winograd
+from jax_alexnet.ops import minimal_filters, onednn, winograd
+from jax_alexnet.ops.kernel_gradient import kernel_gradient
 from jax_alexnet.shapes import window_count
+
+# Columns of the products for kernels' gradients: with fewer, such as the 3 of images, XLA's convolution is faster.
+LEAST_COLUMNS = 32
+
+CpuForm = Literal["auto", "onednn", "winograd", "xla"]
 
 
 def conv(
-    x: Array, kernel: Array, *, stride: int, padding: int, groups: int, ceil: bool = False, fast: bool = True
+    x: Array, kernel: Array, *, stride: int, padding: int, groups: int, ceil: bool = False, cpu: CpuForm = "auto"
 ) -> Array:
     """Cross-correlation of maps with shared kernels.
 
@@ -24,7 +30,8 @@ def conv(
         padding: zeros on all four sides.
         groups: consecutive channels and features that see only each other.
         ceil: 1 + ceil((n + 2p - k) / s) positions a side, as cuda-convnet: zeros follow at the bottom and right.
-        fast: allow `winograd` on CPUs where it saves time.
+        cpu: who computes it on CPUs. auto is the fastest of those that fit; onednn and winograd where they fit, and
+            xla otherwise. See `_form`.
 
     Returns:
         Maps (batch, height', width', features) in the dtype of `x`.
@@ -34,63 +41,46 @@ def conv(
     for n in x.shape[1:3]:
         reach = (window_count(n, window, stride, padding, ceil) - 1) * stride + window
         edges.append((padding, max(padding, reach - n - padding) if ceil else padding))
+    return _by_platform(_Geometry(window, stride, tuple(edges), groups, cpu), *_varying_alike(x, kernel))
 
-    fast = fast and stride == 1 and _worth_it(x, kernel)
-    if groups == 1 and not fast:
-        return _direct(x, kernel, stride, tuple(edges), 1)
-    return _by_platform(_Geometry(stride, tuple(edges), groups, fast), x, kernel)
+
+def _varying_alike(*arrays: Array) -> list[Array]:
+    """Arrays marked as varying over all axes of a mesh that any of them varies over.
+
+    Within `jax.shard_map` XLA's convolution would do that itself; a gradient of our own, and a call, must be given it.
+    """
+    varying = [jax.typeof(array).mat.varying for array in arrays]
+    everywhere = frozenset().union(*varying)
+    return [lax.pcast(array, tuple(everywhere - own), to="varying") for array, own in zip(arrays, varying, strict=True)]
 
 
 class _Geometry(NamedTuple):
-    """Stride, zeros on each side, groups, and whether Winograd's filtering may be used."""
+    """The kernel's side, its step in pixels, zeros on each side, groups, and who is asked for on CPUs."""
 
+    window: int
     stride: int
     edges: winograd.Edges
     groups: int
-    fast: bool
+    cpu: CpuForm
 
+    @property
+    def alone(self) -> "_Geometry":
+        """Of one of the groups."""
+        return self._replace(groups=1)
 
-def _worth_it(x: Array, kernel: Array) -> bool:
-    """Whether Winograd's filtering gains on CPUs: a window it has, float32 or less, and enough to do.
-
-    With fewer than 4 images making the kernels' tiles costs more than the products save; with few channels making
-    the maps' does. float64 is there to be exact, so it keeps the direct sum.
-    """
-    window, _, channels, features = kernel.shape
-    enough = len(x) >= 4 and min(channels, features) >= 32 and min(x.shape[1:3]) >= window
-    return enough and x.dtype in (jnp.float32, jnp.bfloat16) and window in minimal_filters.WINDOWS
-
-
-def _direct(x: Array, kernel: Array, stride: int, edges: winograd.Edges, groups: int) -> Array:
-    return lax.conv_general_dilated(
-        x, kernel, (stride, stride), edges, dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=groups
-    )
-
-
-def _one_by_one(geometry: _Geometry, x: Array, kernel: Array) -> Array:
-    groups = geometry.groups
-    outputs = []
-    for part in zip(jnp.split(x, groups, axis=-1), jnp.split(kernel, groups, axis=-1), strict=True):
-        if geometry.fast:
-            outputs.append(winograd.convolve(*part, geometry.edges))
-        else:
-            outputs.append(_direct(*part, geometry.stride, geometry.edges, 1))
-    return jnp.concatenate(outputs, axis=-1) if groups > 1 else outputs[0]
-
-
-def _together(geometry: _Geometry, x: Array, kernel: Array) -> Array:
-    return _direct(x, kernel, geometry.stride, geometry.edges, geometry.groups)
+    @property
+    def backward(self) -> "_Geometry | None":
+        """Of the convolution that makes the maps' gradient from the maps' after it; None if there is no such."""
+        (top, bottom), (left, right) = self.edges
+        reach = self.window - 1
+        edges = (reach - top, reach - bottom), (reach - left, reach - right)
+        return self._replace(edges=edges) if self.stride == 1 and min(map(min, edges)) >= 0 else None
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _by_platform(geometry: _Geometry, x: Array, kernel: Array) -> Array:
-    """Groups one by one on CPUs and by Winograd's filtering where that is faster; together and directly on GPUs.
-
-    On CPUs XLA's grouped convolution leaves the fast path in the backward pass (12 times slower). On GPUs cuDNN has
-    them, and its own choice of algorithms; cutting maps apart and joining them would be a tenth of the bytes that a
-    step of `two_column` moves.
-    """
-    return lax.platform_dependent(x, kernel, cuda=partial(_together, geometry), default=partial(_one_by_one, geometry))
+    """CuDNN on GPUs, which chooses among its own algorithms; on CPUs see `_form`."""
+    return lax.platform_dependent(x, kernel, cpu=partial(_on_cpus, geometry), default=partial(_xla, geometry))
 
 
 def _forward(geometry: _Geometry, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -98,13 +88,87 @@ def _forward(geometry: _Geometry, x: Array, kernel: Array) -> tuple[Array, tuple
 
 
 def _backward(geometry: _Geometry, kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    def backward(form: Callable[..., Array]) -> Callable[..., tuple[Array, Array]]:
-        return lambda x, kernel, gradient: jax.vjp(partial(form, geometry), x, kernel)[1](gradient)
-
-    return lax.platform_dependent(*kept, gradient, cuda=backward(_together), default=backward(_one_by_one))
+    cpu, default = partial(_gradients_on_cpus, geometry), partial(_gradients_by_xla, geometry)
+    return lax.platform_dependent(*kept, gradient, cpu=cpu, default=default)
 
 
 _by_platform.defvjp(_forward, _backward)
+
+
+def _xla(geometry: _Geometry, x: Array, kernel: Array) -> Array:
+    return lax.conv_general_dilated(
+        x, kernel, (geometry.stride, geometry.stride), geometry.edges, dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=geometry.groups,
+    )  # fmt: skip
+
+
+def _gradients_by_xla(geometry: _Geometry, x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
+    to_x, to_kernel = jax.vjp(partial(_xla, geometry), x, kernel)[1](gradient)
+    return to_x, to_kernel
+
+
+def _on_cpus(geometry: _Geometry, x: Array, kernel: Array) -> Array:
+    match _form(geometry, x, kernel.shape[3]):
+        case "onednn":
+            return onednn.convolve(x, kernel, stride=geometry.stride, edges=geometry.edges, groups=geometry.groups)
+        case "winograd":
+            return _by_groups(geometry, partial(winograd.convolve, edges=geometry.edges), x, kernel)
+    return _by_groups(geometry, partial(_xla, geometry.alone), x, kernel)
+
+
+def _gradients_on_cpus(geometry: _Geometry, x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
+    # By XLA one group at a time: its grouped convolution leaves its fast path in the backward pass (12 times slower).
+    parts = [_gradients_by_xla(geometry.alone, *part) for part in _split(geometry, x, kernel, gradient)]
+    to_x, to_kernel = (jnp.concatenate(each, axis=-1) for each in zip(*parts, strict=True))
+    if _chosen(geometry, x) and (back := geometry.backward):
+        turned = jnp.concatenate([part.swapaxes(2, 3) for (part,) in _split(geometry, kernel[::-1, ::-1])], axis=-1)
+        to_x = _on_cpus(back, gradient, turned)
+    if _chosen(geometry, x) and geometry.stride**2 * x.shape[3] // geometry.groups >= LEAST_COLUMNS:
+        place = {"window": geometry.window, "stride": geometry.stride, "edges": geometry.edges}
+        to_kernel = _by_groups(geometry, partial(kernel_gradient, **place), x, gradient).astype(kernel.dtype)
+    return to_x, to_kernel
+
+
+def _chosen(geometry: _Geometry, x: Array) -> bool:
+    """Whether anything but XLA's convolutions may compute it. float64 is there to be exact: its sums stay plain."""
+    return geometry.cpu != "xla" and x.dtype in (jnp.float32, jnp.bfloat16)
+
+
+def _form(geometry: _Geometry, x: Array, features: int) -> CpuForm:
+    """Who computes a convolution on CPUs.
+
+    In float32 Winograd's filters are the fastest where they spare enough; else, and in bfloat16, for which oneDNN uses
+    the processor's own products, oneDNN. docs/performance.md has the measurements.
+    """
+    if not _chosen(geometry, x):
+        return "xla"
+    onednn_fits = geometry.cpu != "winograd" and onednn.reason_against(x.dtype) is None
+    winograd_fits = geometry.cpu != "onednn" and _spares_enough(geometry, x, features)
+    # oneDNN takes groups as they lie; for the filters they would be cut apart and joined.
+    if winograd_fits and (not onednn_fits or (x.dtype == jnp.float32 and geometry.groups == 1)):
+        return "winograd"
+    return "onednn" if onednn_fits else "xla"
+
+
+def _spares_enough(geometry: _Geometry, x: Array, features: int) -> bool:
+    """Whether Winograd's filters gain: a window that they have, enough products, and two of five spared.
+
+    With fewer than 4 images making the kernels' tiles costs more than the products save; with few channels making
+    the maps' does. Tiles that reach over small maps' edges spare little.
+    """
+    if geometry.stride != 1 or geometry.window not in minimal_filters.WINDOWS:
+        return False
+    enough = len(x) >= 4 and min(x.shape[3], features) // geometry.groups >= 96
+    return enough and winograd.spared(geometry.window, geometry.edges, (x.shape[1], x.shape[2])) >= 0.4
+
+
+def _split(geometry: _Geometry, *arrays: Array) -> list[tuple[Array, ...]]:
+    """By group, its part of each array's last axis."""
+    return list(zip(*(jnp.split(array, geometry.groups, axis=-1) for array in arrays), strict=True))
+
+
+def _by_groups(geometry: _Geometry, function: Callable[..., Array], *arrays: Array) -> Array:
+    return jnp.concatenate([function(*part) for part in _split(geometry, *arrays)], axis=-1)
 
 
 def local_conv(x: Array, kernel: Array, *, padding: int) -> Array:

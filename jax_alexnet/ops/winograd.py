@@ -8,26 +8,26 @@ under it, `size` = window + 1 pixels a side:
 
 where g is the kernel and . multiplies element by element: size^2 products instead of 4 window^2, 16 for 36 with a
 window of 3 and 36 for 100 with one of 5. Each of the size^2 places is one matrix product of all tiles' channels with
-the kernel's (channels, features). The maps' gradient is the transpose of the same three steps, with the same savings.
-The kernel's gradient is the direct sum: with filtering, a weight that no pixel touched would get a rounding error
-instead of zero, which Adam would make a step of full size.
+the kernel's (channels, features).
+
+The maps' gradient is a convolution too. The kernel's isn't done this way: with filtering, a weight that no pixel
+touched would get a rounding error instead of zero, which Adam would make a step of full size.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
-from functools import partial
-from itertools import product
-from typing import Any, NamedTuple
+from math import prod
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jax_alexnet.ops.minimal_filters import OUTPUTS, Matrix, filtering, transposed
+from jax_alexnet.ops import blocks
+from jax_alexnet.ops.minimal_filters import OUTPUTS, Matrix, filtering
 
 # Bytes of the tiles that are made, multiplied and put together before the next images': memory doesn't grow with the
 # batch, and what one product writes is near when the next step reads it.
-BLOCK_BYTES = 80e6
+BLOCK_BYTES = 40e6
 
 Edges = tuple[tuple[int, int], tuple[int, int]]
 
@@ -75,85 +75,22 @@ def convolve(x: Array, kernel: Array, edges: Edges) -> Array:
         Maps (batch, height', width', features) in the dtype of `x`.
     """
     height, width = x.shape[1:3]
-    return _convolve(_Tiling(kernel.shape[0], edges, (height, width)), x, kernel)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _convolve(tiling: _Tiling, x: Array, kernel: Array) -> Array:
+    tiling = _Tiling(kernel.shape[0], edges, (height, width))
     kernels = _kernels(tiling, kernel)
 
-    def block(x: Array) -> tuple[tuple[()], Array]:
-        products = [_dot(a, b, 0) for a, b in zip(_inputs(tiling, x), kernels, strict=True)]
+    def block(x: Array) -> Array:
+        products = [_dot(a, b) for a, b in zip(_inputs(tiling, x), kernels, strict=True)]
         outputs = _outputs(tiling, products, len(x))
-        return (), jnp.where(_touched(x, tiling.window, tiling.edges), outputs, 0).astype(x.dtype)
+        return jnp.where(_touched(x, tiling.window, tiling.edges), outputs, 0).astype(x.dtype)
 
-    return _by_blocks(tiling.block(sum(kernel.shape[2:])), block, x)[1]
-
-
-def _forward(tiling: _Tiling, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _convolve(tiling, x, kernel), (x, kernel)
+    return blocks.mapped(tiling.block(sum(kernel.shape[2:])), block, x)
 
 
-def _backward(tiling: _Tiling, kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    x, kernel = kept
-    kernels = _kernels(tiling, kernel)
-    reach = tiling.window - 1
-    (top, bottom), (left, right) = tiling.edges
-    edges = (reach - top, reach - bottom), (reach - left, reach - right)
-
-    def block(x: Array, gradient: Array) -> tuple[list[Array], Array]:
-        products = [_dot(a, b, 1) for a, b in zip(_outputs_transposed(tiling, gradient), kernels, strict=True)]
-        to_x = _inputs_transposed(tiling, products, len(gradient))
-        to_x = jnp.where(_touched(gradient, tiling.window, edges), to_x, 0).astype(x.dtype)
-        return _kernel_sums(tiling, x, gradient), to_x
-
-    sums, to_x = _by_blocks(tiling.block(sum(kernel.shape[2:])), block, x, gradient)
-    to_kernel = jnp.stack(sums).reshape(tiling.window, tiling.window, *sums[0].shape)
-    return to_x, to_kernel.swapaxes(2, 3).astype(kernel.dtype)
-
-
-_convolve.defvjp(_forward, _backward)
-
-
-def _kernel_sums(tiling: _Tiling, x: Array, gradient: Array) -> list[Array]:
-    """The kernel's gradient without filtering: by place in the window (features, channels).
-
-    A product of matrices for each place. XLA's own convolution would want maps and gradients in another layout, and
-    compute what made the gradient anew while it moves pixels there.
-    """
-    padded = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *((*edge, 0) for edge in tiling.edges), (0, 0, 0)])
-    height, width, features = gradient.shape[1:]
-    # Turned over before its pixels are put in a row: XLA would fold the transposition of a matrix into the product,
-    # which with pixels first on both sides isn't one of its fast ones, and in bfloat16 would be computed in float32.
-    turned = gradient.transpose(3, 0, 1, 2).reshape(features, -1)
-    sums = []
-    for i, j in product(range(tiling.window), repeat=2):
-        pixels = lax.slice(padded, (0, i, j, 0), (len(x), i + height, j + width, x.shape[3]))
-        sums.append(_dot(turned, pixels.reshape(-1, x.shape[3]), 0))
-    return sums
-
-
-def _by_blocks(images: int, block: Callable[..., tuple[Any, Array]], *arrays: Array) -> tuple[Any, Array]:
-    """Apply `block` to so many images after the other: sums of its first results, and its maps joined."""
-    count, rest = divmod(len(arrays[0]), images)
-    if count + bool(rest) == 1:
-        return block(*arrays)
-    stacked = [a[: count * images].reshape(count, images, *a.shape[1:]) for a in arrays]
-    shapes, _ = jax.eval_shape(block, *(a[0] for a in stacked))
-    # An empty sum is zero as well, and may differ between the devices of a mesh where the images do, as a carry must.
-    zero = sum(a[:0].sum() for a in arrays)
-    zeros = jax.tree.map(lambda s: jnp.full(s.shape, zero, s.dtype), shapes)
-
-    def step(sums: Any, some: list[Array]) -> tuple[Any, Array]:
-        more, maps = block(*some)
-        return jax.tree.map(jnp.add, sums, more), maps
-
-    sums, maps = lax.scan(step, zeros, stacked)
-    maps = maps.reshape(-1, *maps.shape[2:])
-    if rest:
-        sums, last = step(sums, [a[count * images :] for a in arrays])
-        maps = jnp.concatenate([maps, last])
-    return sums, maps
+def spared(window: int, edges: Edges, sides: tuple[int, int]) -> float:
+    """Share of a direct sum's products that maps of these sides don't need; negative where tiles need more."""
+    tiling = _Tiling(window, edges, sides)
+    tiles = prod(tiling.count(axis) * tiling.size for axis in (0, 1))
+    return 1 - tiles / prod(tiling.outputs(axis) * window for axis in (0, 1))
 
 
 def _touched(values: Array, window: int, edges: Edges) -> Array:
@@ -163,8 +100,8 @@ def _touched(values: Array, window: int, edges: Edges) -> Array:
     return lax.reduce_window(there, False, lax.bitwise_or, (1, window, window, 1), (1, 1, 1, 1), padding)
 
 
-def _dot(a: Array, b: Array, over_b: int) -> Array:
-    return lax.dot_general(a, b, (((1,), (over_b,)), ((), ())), preferred_element_type=jnp.float32)
+def _dot(a: Array, b: Array) -> Array:
+    return jnp.dot(a, b, preferred_element_type=jnp.float32)
 
 
 def _combine(matrix: Matrix, values: Sequence[Array]) -> list[Array]:
@@ -204,43 +141,14 @@ def _inputs(tiling: _Tiling, x: Array) -> list[Array]:
     padding = [
         (edge[0], end - edge[0] - side, 0) for edge, end, side in zip(tiling.edges, ends, tiling.sides, strict=True)
     ]
-    x = _wide(lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *padding, (0, 0, 0)]))
-    return _by_place(tiling, filtering(tiling.window).inputs, x)
-
-
-def _by_place(tiling: _Tiling, matrix: Matrix, maps: Array) -> list[Array]:
-    """M d M' of the tiles d of maps: by place (images x down x across, channels)."""
-    pixels = range(len(matrix[0]))
+    maps = _wide(lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *padding, (0, 0, 0)]))
+    matrix, pixels = filtering(tiling.window).inputs, range(tiling.size)
     rows = _combine(matrix, [tiling.along(maps, 0, i) for i in pixels])
     return [
         value.reshape(-1, maps.shape[-1])
         for row in rows
         for value in _combine(matrix, [tiling.along(row, 1, j) for j in pixels])
     ]
-
-
-def _inputs_transposed(tiling: _Tiling, places: Sequence[Array], images: int) -> Array:
-    """Maps from what falls on each tile's inputs: tiles overlap, and overlaps add up."""
-    matrix = transposed(filtering(tiling.window).inputs)
-    rows = [_overlapped(tiling, 1, _combine(matrix, row)) for row in _places(tiling, places, images)]
-    return _overlapped(tiling, 0, _combine(matrix, rows))
-
-
-def _overlapped(tiling: _Tiling, axis: int, values: Sequence[Array]) -> Array:
-    """Tiles along an axis added where they overlap, the zeros around the map cut off again."""
-    steps = tiling.size // OUTPUTS
-    phases = []
-    for phase in range(OUTPUTS):
-        # Pixel 2 t + phase holds number phase of tile t, number phase + 2 of the tile before, and so on.
-        shifted = []
-        for back in range(steps):
-            padding = [(0, 0, 0)] * 4
-            padding[axis + 1] = (back, steps - 1 - back, 0)
-            value = values[phase + OUTPUTS * back]
-            shifted.append(lax.pad(value, jnp.zeros((), value.dtype), padding))
-        phases.append(sum(shifted[1:], start=shifted[0]))
-    start = tiling.edges[axis][0]
-    return lax.slice_in_dim(_interleaved(phases, axis), start, start + tiling.sides[axis], axis=axis + 1)
 
 
 def _interleaved(phases: Sequence[Array], axis: int) -> Array:
@@ -262,10 +170,3 @@ def _outputs(tiling: _Tiling, places: Sequence[Array], images: int) -> Array:
     square = _square(filtering(tiling.window).outputs, _places(tiling, places, images))
     rows = [_interleaved(row, 1) for row in square]
     return _interleaved(rows, 0)[:, : tiling.outputs(0), : tiling.outputs(1)]
-
-
-def _outputs_transposed(tiling: _Tiling, gradient: Array) -> list[Array]:
-    """What falls on each place: by place (images x down x across, features)."""
-    padding = [(0, OUTPUTS * tiling.count(axis) - tiling.outputs(axis), 0) for axis in (0, 1)]
-    gradient = _wide(lax.pad(gradient, jnp.zeros((), gradient.dtype), [(0, 0, 0), *padding, (0, 0, 0)]))
-    return _by_place(tiling, transposed(filtering(tiling.window).outputs), gradient)

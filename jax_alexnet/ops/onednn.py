@@ -1,0 +1,87 @@
+"""Convolutions by oneDNN, the library that PyTorch uses on CPUs, inside XLA's programs.
+
+jaxlib contains oneDNN, with its kernels for AVX-512, bfloat16 and AMX, and XLA's CPU runtime runs the custom call
+`__onednn$convolution`; only the compiler pass that would put such calls into a program isn't part of the build
+(openxla/xla, xla/service/cpu: `onednn_convolution.cc` reads the call, `onednn_config.proto` describes it). So the call
+is written here. It is no public interface: another version may describe it differently, and oneDNN ends the process
+over a description that it can't read. `reason_against` therefore allows only what has been tested.
+"""
+
+import functools
+import json
+import platform
+
+import jax
+import jax.numpy as jnp
+import jaxlib
+from jax import Array
+
+Edges = tuple[tuple[int, int], tuple[int, int]]
+
+# Those of which tests/test_jax_onednn.py has been run.
+JAXLIB_VERSIONS = ("0.10.2",)
+
+# What oneDNN computes bfloat16 with; on processors without it would refuse, or convert each number.
+_BFLOAT16_FLAGS = {"avx512bw", "avx512dq", "avx512vl", "avx512_bf16"}
+
+
+def reason_against(dtype: jnp.dtype) -> str | None:
+    """Why oneDNN can't be used for maps of this dtype on this machine, or None if it can."""
+    if dtype not in (jnp.float32, jnp.bfloat16):
+        return f"it has no convolutions in {dtype}"
+    if jaxlib.__version__ not in JAXLIB_VERSIONS:
+        return f"it is tested with jaxlib {', '.join(JAXLIB_VERSIONS)}, not {jaxlib.__version__}"
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
+        return f"it is tested on Linux on x86_64, not {platform.system()} on {platform.machine()}"
+    if dtype == jnp.bfloat16 and (missing := _BFLOAT16_FLAGS - _processor_flags()):
+        return f"for bfloat16 the processor lacks {', '.join(sorted(missing))}"
+    return None
+
+
+@functools.cache
+def _processor_flags() -> frozenset[str]:
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+            line = next((line for line in file if line.startswith("flags")), "")
+    except OSError:
+        line = ""
+    return frozenset(line.partition(":")[2].split())
+
+
+def convolve(x: Array, kernel: Array, *, stride: int, edges: Edges, groups: int) -> Array:
+    """Cross-correlation on CPUs; sums are accumulated in float32.
+
+    Args:
+        x: maps (batch, height, width, channels), of a dtype that `reason_against` has nothing against.
+        kernel: (window, window, channels / groups, features), of the same, and varying over the same axes of a mesh.
+        stride: step in pixels.
+        edges: zeros above and below, and left and right, of each map.
+        groups: consecutive channels and features that see only each other.
+
+    Returns:
+        Maps (batch, height', width', features) in the dtype of `x`.
+    """
+    window = kernel.shape[0]
+    places = [(n + sum(edge) - window) // stride + 1 for n, edge in zip(x.shape[1:3], edges, strict=True)]
+    call = jax.ffi.ffi_call(
+        "__onednn$convolution",
+        jax.typeof(x).update(shape=(len(x), *places, kernel.shape[3])),
+        custom_call_api_version=2,
+        legacy_backend_config=_description(stride, edges, groups),
+        vmap_method="sequential",
+    )
+    return call(x, kernel)
+
+
+def _description(stride: int, edges: Edges, groups: int) -> str:
+    """The call's OneDnnConvolutionConfig as JSON: axes of NHWC maps and an HWIO kernel, and the window's steps."""
+    maps = {"dims": 4, "data": {"batch_dim": 0, "feature_dim": 3, "spatial_dims": [1, 2]}}
+    kernel = {"dims": 4, "filter": {"input_feature_dim": 2, "output_feature_dim": 3, "spatial_dims": [0, 1]}}
+    window = {
+        "pad_left": [low for low, _ in edges],
+        "pad_right": [high for _, high in edges],
+        "strides": [stride, stride],
+        "window_dilations": [1, 1],
+    }
+    described = {"dims": 4, "input": maps, "kernel": kernel, "output": maps, "window": window, "feature_groups": groups}
+    return json.dumps({"onednn_conv_config": described})

@@ -1,0 +1,156 @@
+"""oneDNN's convolutions inside XLA's programs: exact sums, gradients, meshes, and where they may be used."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracles
+import pytest
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from jax_alexnet.model import AlexNet
+from jax_alexnet.ops import convolution, onednn
+from jax_alexnet.ops.kernel_gradient import kernel_gradient
+
+PRECISIONS = ["float32", "bfloat16"]
+
+
+def there(dtype: str) -> None:
+    """Skip on machines where the program takes another road; `reason_against` itself is tested below."""
+    if reason := onednn.reason_against(jnp.dtype(dtype)):
+        pytest.skip(f"oneDNN can't be used here: {reason}")
+
+
+def of_onednn(x, kernel, **place):
+    return convolution.conv(x, kernel, cpu="onednn", **place)
+
+
+def calls(function, *arguments) -> int:
+    return jax.jit(function).lower(*arguments).as_text().count("__onednn$convolution")
+
+
+def exact(x: np.ndarray, kernel: np.ndarray, stride: int, padding: int, groups: int) -> np.ndarray:
+    """The oracle's sums in float64, channels last."""
+    out = oracles.conv(
+        np.moveaxis(x, -1, 1), kernel.transpose(3, 2, 0, 1), np.zeros(kernel.shape[3]), stride=stride, padding=padding,
+        groups=groups,
+    )  # fmt: skip
+    return np.moveaxis(out, 1, -1)
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize(
+    ("side", "channels", "features", "window", "stride", "padding", "groups"),
+    [(23, 3, 8, 11, 4, 0, 1), (9, 48, 32, 5, 1, 2, 1), (6, 64, 32, 3, 1, 1, 2), (7, 32, 16, 1, 1, 0, 1),
+     (8, 32, 16, 3, 2, 1, 1)],
+)  # fmt: skip
+def test_values_and_gradients(dtype, side, channels, features, window, stride, padding, groups, rng):
+    """Integers so small that every sum is exact in float32: products of two and their sums, whatever the order."""
+    there(dtype)
+    x = rng.integers(-3, 4, (3, side, side, channels)).astype(float)
+    kernel = rng.integers(-1, 2, (window, window, channels // groups, features)).astype(float)
+    place = {"stride": stride, "padding": padding, "groups": groups}
+
+    def function(x, kernel):
+        return of_onednn(x, kernel, **place)
+
+    rounded = jnp.asarray(x, dtype), jnp.asarray(kernel, dtype)
+    assert calls(function, *rounded) == 1
+    out, pull = jax.vjp(function, *rounded)
+    expected = exact(x, kernel, stride, padding, groups)
+    np.testing.assert_array_equal(np.asarray(out, float), np.asarray(jnp.asarray(expected, dtype), float))
+
+    gradient = rng.integers(-1, 2, expected.shape).astype(float)
+    to_x, to_kernel = pull(jnp.asarray(gradient, dtype))
+    # <y(x, w), g> is linear in each: its slope along x is the maps' gradient, along w the kernel's.
+    padded = np.pad(x, ((0, 0), (padding,) * 2, (padding,) * 2, (0, 0)))
+    expected_x, expected_kernel = np.zeros_like(padded), np.zeros_like(kernel)
+    height, width = gradient.shape[1:3]
+    size, inner = features // groups, channels // groups
+    for i, j in np.ndindex(window, window):
+        rows, columns = slice(i, i + stride * height, stride), slice(j, j + stride * width, stride)
+        for g in range(groups):
+            of_x, of_y = slice(g * inner, (g + 1) * inner), slice(g * size, (g + 1) * size)
+            expected_x[:, rows, columns, of_x][:, :height, :width] += gradient[..., of_y] @ kernel[i, j][:, of_y].T
+            pixels = padded[:, rows, columns, of_x][:, :height, :width]
+            expected_kernel[i, j][:, of_y] = np.einsum("nhwc,nhwf->cf", pixels, gradient[..., of_y])
+    expected_x = expected_x[:, padding : padding + side, padding : padding + side]
+    for found, wanted in ((to_x, expected_x), (to_kernel, expected_kernel)):
+        np.testing.assert_array_equal(np.asarray(found, float), np.asarray(jnp.asarray(wanted, dtype), float))
+
+
+@pytest.mark.parametrize("stride", [1, 3])
+@pytest.mark.parametrize("edges", [((0, 0), (0, 0)), ((2, 1), (0, 2))])
+def test_the_kernels_gradient_in_blocks(stride, edges, rng, monkeypatch):
+    """Image by image, two by two with one left over, and all at once: exact integers, so all alike and right."""
+    x, window = rng.integers(-4, 5, (5, 11, 10, 2)).astype(np.float32), 4
+    padded = np.pad(x, ((0, 0), *edges, (0, 0)))
+    height, width = ((n - window) // stride + 1 for n in padded.shape[1:3])
+    gradient = rng.integers(-4, 5, (5, height, width, 3)).astype(np.float32)
+    expected = np.zeros((window, window, 2, 3))
+    for i, j in np.ndindex(window, window):
+        pixels = padded[:, i : i + stride * height : stride, j : j + stride * width : stride]
+        expected[i, j] = np.einsum("nhwc,nhwf->cf", pixels[:, :height, :width], gradient)
+    an_image = height * width * stride**2 * 2 * 4
+    for images in (1, 2, 5):
+        monkeypatch.setattr("jax_alexnet.ops.kernel_gradient.BLOCK_BYTES", images * an_image)
+        found = kernel_gradient(jnp.asarray(x), jnp.asarray(gradient), window=window, stride=stride, edges=edges)
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("kernel_varies", [True, False])
+def test_on_a_mesh(kernel_varies, rng):
+    """Each device's own images; the kernel may be common to them, as in evaluation, or marked as varying."""
+    there("float32")
+    mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
+    x = jnp.asarray(rng.integers(-3, 4, (4, 6, 6, 32)), jnp.float32)
+    kernel = jnp.asarray(rng.integers(-1, 2, (3, 3, 32, 16)), jnp.float32)
+
+    def part(x, kernel):
+        if kernel_varies:
+            kernel = jax.lax.pcast(kernel, ("data",), to="varying")
+        return of_onednn(x, kernel, stride=1, padding=1, groups=1)
+
+    together = jax.jit(jax.shard_map(part, mesh=mesh, in_specs=(P("data"), P()), out_specs=P("data")))
+    assert calls(together, x, kernel) == 1
+    np.testing.assert_array_equal(together(x, kernel), exact(np.asarray(x), np.asarray(kernel), 1, 1, 1))
+    # The kernel's gradient is the sum over both devices' images.
+    alone = jax.grad(lambda kernel: of_onednn(x, kernel, stride=1, padding=1, groups=1).sum())(kernel)
+    np.testing.assert_array_equal(jax.grad(lambda kernel: together(x, kernel).sum())(kernel), alone)
+
+
+@pytest.mark.parametrize(("choice", "expected"), [("auto", 3), ("onednn", 3), ("winograd", 0), ("xla", 0)])
+def test_the_network_has_a_switch(choice, expected):
+    there("bfloat16")
+    model = AlexNet("cifar_18pct", dtype=jnp.bfloat16, cpu_convolution=choice)
+    images = jnp.zeros((4, 32, 32, 3))
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    assert calls(model.apply, variables, images) == expected
+
+
+def test_where_it_may_be_used(monkeypatch):
+    assert "float64" in (onednn.reason_against(jnp.dtype("float64")) or "")
+    monkeypatch.setattr(onednn, "_processor_flags", lambda: frozenset({"avx512bw", "avx512dq", "avx512vl"}))
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(onednn.jaxlib, "__version__", onednn.JAXLIB_VERSIONS[0])
+    assert onednn.reason_against(jnp.dtype("float32")) is None
+    assert "avx512_bf16" in (onednn.reason_against(jnp.dtype("bfloat16")) or "")
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert "aarch64" in (onednn.reason_against(jnp.dtype("float32")) or "")
+    monkeypatch.setattr(onednn.jaxlib, "__version__", "0.9.9")
+    assert "0.9.9" in (onednn.reason_against(jnp.dtype("float32")) or "")
+
+
+def test_what_cannot_be_had_is_refused():
+    words = ["--model", "cifar_18pct", "--data", "synthetic", "--precision", "float64", "--cpu-convolution", "onednn"]
+    done = subprocess.run(
+        [sys.executable, "-m", "jax_alexnet.train", *words], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 1
+    assert "--cpu-convolution onednn can't be had: it has no convolutions in float64" in done.stderr
+    assert "auto, winograd or xla" in done.stderr
+    assert "Traceback" not in done.stderr
