@@ -131,6 +131,19 @@ def test_the_network_has_a_switch(choice, expected):
     assert calls(model.apply, variables, images) == expected
 
 
+@pytest.mark.parametrize(("channels", "forward"), [(128, 1), (192, 0)])
+def test_long_float32_sums_are_left_to_others(channels, forward):
+    """1,152 terms and 1,728; but in a gradient the order of summation is free."""
+    there("float32")
+    x, kernel = jnp.ones((2, 6, 6, channels)), jnp.ones((3, 3, channels, channels))
+
+    def value(x):
+        return convolution.conv(x, kernel, stride=1, padding=1, groups=1).sum()
+
+    assert calls(value, x) == forward
+    assert calls(jax.grad(value), x) == 1
+
+
 def test_where_it_may_be_used(monkeypatch):
     assert "float64" in (onednn.reason_against(jnp.dtype("float64")) or "")
     monkeypatch.setattr(onednn, "_processor_flags", lambda: frozenset({"avx512bw", "avx512dq", "avx512vl"}))

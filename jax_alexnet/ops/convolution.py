@@ -15,6 +15,10 @@ from jax_alexnet.shapes import window_count
 # Columns of the products for kernels' gradients: with fewer, such as the 3 of images, XLA's convolution is faster.
 LEAST_COLUMNS = 32
 
+# Terms of a float32 sum that oneDNN may add up: it adds in sequence, which PyTorch's newer one doesn't with more, and
+# rounding errors would be three times PyTorch's (1,728 terms). In gradients the order is free.
+MOST_TERMS = 1200
+
 CpuForm = Literal["auto", "onednn", "winograd", "xla"]
 
 
@@ -55,13 +59,14 @@ def _varying_alike(*arrays: Array) -> list[Array]:
 
 
 class _Geometry(NamedTuple):
-    """The kernel's side, its step in pixels, zeros on each side, groups, and who is asked for on CPUs."""
+    """The kernel's side, its step in pixels, zeros on each side, groups, who is asked on CPUs; whether of a gradient."""
 
     window: int
     stride: int
     edges: winograd.Edges
     groups: int
     cpu: CpuForm
+    gradient: bool = False
 
     @property
     def alone(self) -> "_Geometry":
@@ -74,7 +79,7 @@ class _Geometry(NamedTuple):
         (top, bottom), (left, right) = self.edges
         reach = self.window - 1
         edges = (reach - top, reach - bottom), (reach - left, reach - right)
-        return self._replace(edges=edges) if self.stride == 1 and min(map(min, edges)) >= 0 else None
+        return self._replace(edges=edges, gradient=True) if self.stride == 1 and min(map(min, edges)) >= 0 else None
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -142,7 +147,10 @@ def _form(geometry: _Geometry, x: Array, features: int) -> CpuForm:
     """
     if not _chosen(geometry, x):
         return "xla"
-    onednn_fits = geometry.cpu != "winograd" and onednn.reason_against(x.dtype) is None
+    terms = geometry.window**2 * x.shape[3] // geometry.groups
+    many = x.dtype == jnp.float32 and terms > MOST_TERMS and not geometry.gradient
+    onednn_fits = geometry.cpu == "onednn" or (geometry.cpu == "auto" and not many)
+    onednn_fits = onednn_fits and onednn.reason_against(x.dtype) is None
     winograd_fits = geometry.cpu != "onednn" and _spares_enough(geometry, x, features)
     # oneDNN takes groups as they lie; for the filters they would be cut apart and joined.
     if winograd_fits and (not onednn_fits or (x.dtype == jnp.float32 and geometry.groups == 1)):
