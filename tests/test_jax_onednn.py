@@ -135,7 +135,7 @@ def test_the_network_has_a_switch(choice, expected):
 def test_long_float32_sums_are_left_to_others(channels, forward):
     """1,152 terms and 1,728; but in a gradient the order of summation is free."""
     there("float32")
-    x, kernel = jnp.ones((2, 6, 6, channels)), jnp.ones((3, 3, channels, channels))
+    x, kernel = jnp.ones((2, 6, 6, channels), jnp.float32), jnp.ones((3, 3, channels, channels), jnp.float32)
 
     def value(x):
         return convolution.conv(x, kernel, stride=1, padding=1, groups=1).sum()

@@ -59,7 +59,7 @@ def _varying_alike(*arrays: Array) -> list[Array]:
 
 
 class _Geometry(NamedTuple):
-    """The kernel's side, its step in pixels, zeros on each side, groups, who is asked on CPUs; whether of a gradient."""
+    """The kernel's side, its step in pixels, zeros on each side, groups, who is asked on CPUs, whether a gradient."""
 
     window: int
     stride: int
