@@ -147,12 +147,12 @@ def test_samples_are_disjoint_and_cover_the_set(processes: int) -> None:
 
 
 @pytest.fixture
-def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """A run of two processes that would take minutes, once its first checkpoint is there."""
+def running(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A run of two processes, or `param`, that would take minutes, once its first checkpoint is there."""
     output = tmp_path / "run"
     words = [*UNEVEN, "--epochs", 5000, "--checkpoint-seconds", 1, "--evaluate-every", 1000, "--output", output]
     process = subprocess.Popen(
-        command(2, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT,
+        command(getattr(request, "param", 2), *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT,
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 200
@@ -173,10 +173,11 @@ def workers(parent: int) -> list[int]:
     return [int(pid) for pid in found]
 
 
+@pytest.mark.parametrize("running", [2, pytest.param(4, marks=pytest.mark.slow)], indirect=True)
 def test_a_process_that_dies_ends_the_others(running: tuple[subprocess.Popen[str], Path]) -> None:
-    process, _ = running
+    process, output = running
     started = workers(process.pid)
-    assert len(started) == 2
+    assert len(started) in (2, 4)
     os.kill(random.choice(started), signal.SIGKILL)
     began = time.monotonic()
     _, said = process.communicate(timeout=70)
@@ -184,6 +185,11 @@ def test_a_process_that_dies_ends_the_others(running: tuple[subprocess.Popen[str
     assert process.returncode not in (0, None)
     assert not any(Path(f"/proc/{pid}").exists() for pid in started)
     assert "another process of this run has ended" in said or "another task died" in said, said[-2000:]
+    last = checkpoint.newest(output / "checkpoints")
+    assert last is not None
+    # What was saved is whole: one process goes on from there.
+    said = run(1, "--resume", "--output", output, "--steps", last.step + 2)
+    assert f"after {last.step + 2} steps" in said
 
 
 def test_a_signal_stops_all_after_the_same_step(running: tuple[subprocess.Popen[str], Path]) -> None:

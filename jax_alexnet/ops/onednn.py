@@ -4,7 +4,8 @@ jaxlib contains oneDNN, with its kernels for AVX-512, bfloat16 and AMX, and XLA'
 `__onednn$convolution`; only the compiler pass that would put such calls into a program isn't part of the build
 (openxla/xla, xla/service/cpu: `onednn_convolution.cc` reads the call, `onednn_config.proto` describes it). So the call
 is written here. It is no public interface: another version may describe it differently, and oneDNN ends the process
-over a description that it can't read. `reason_against` therefore allows only what has been tested.
+over a description that it can't read. `reason_against` therefore allows only what has been tested. A program with such
+calls can't be written to JAX's persistent compilation cache; JAX warns of it and compiles anew.
 """
 
 import functools
