@@ -52,7 +52,7 @@ def channels_last(shape: facts.Shape) -> facts.Shape:
 def equations(jaxpr, form: int = -1, outer: str = "") -> Iterator[tuple[Any, str]]:
     """All equations of a traced program with their scopes, those inside calls included.
 
-    Of forms for different platforms, the one numbered `form` is followed: 0 is that for GPUs, -1 that for all others.
+    Of forms for different platforms, the one numbered `form` is followed: the first or, with -1, the last.
     """
     for equation in jaxpr.eqns:
         scope = "/".join(filter(None, (outer, str(equation.source_info.name_stack))))
@@ -81,6 +81,8 @@ def executed_macs(model: str, image_size: int, classes: int | None = None, form:
             kernel = equation.invars[1].aval.shape
             features = equation.params["dimension_numbers"].rhs_spec[0]
             each = prod(kernel) // kernel[features]
+        elif equation.primitive.name == "ffi_call":  # oneDNN's convolution; features come last in its kernel
+            each = prod(equation.invars[1].aval.shape[:-1])
         elif equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             each = prod(equation.invars[0].aval.shape[axis] for axis in contracted)

@@ -99,9 +99,10 @@ class _Measuring:
     def all(self, devices: list[int], styles: list[str]) -> None:
         """Every part that was asked for, as far as the time goes."""
         plan, both = self.plan, len(self.frameworks) == 2
-        pairs = [(style, style) for style in styles[::-1]]  # tuned first: what matters most where time is short
+        # What matters most first, for where time is short.
+        pairs = [(style, style) for style in styles[::-1]]
         if both and len(styles) == 2:
-            pairs.append(("tuned", "plain"))
+            pairs.insert(1, ("tuned", "plain"))
         layers, trials = plan.check_layers and both, "torch" in self.frameworks and "plain" in styles
         control = "jax" in self.frameworks and "tuned" in styles
         plan.budget.parts = layers + trials * _TRIALS_WEIGHT + len(devices) * len(pairs) + control + plan.profile
