@@ -152,7 +152,8 @@ def running(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[su
     output = tmp_path / "run"
     words = [*UNEVEN, "--epochs", 5000, "--checkpoint-seconds", 1, "--evaluate-every", 1000, "--output", output]
     process = subprocess.Popen(
-        command(getattr(request, "param", 2), *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=ENVIRONMENT,
+        command(getattr(request, "param", 2), *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=ROOT, env=ENVIRONMENT,
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 200

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jax_alexnet.ops import onednn
+
 
 @jax.custom_vjp
 def add_bias(x: Array, bias: Array) -> Array:
@@ -31,11 +33,15 @@ def _backward(bias: Array, gradient: Array) -> tuple[Array, Array]:
 
     def multiplied(gradient: Array) -> tuple[Array, Array]:
         # On CPUs XLA sums column by column, and computes all that made the gradient again on the way: a fifth of a
-        # step. As a product with ones it reads rows, once. Eight rows of ones, all alike, make it a product of
-        # matrices, whose sums lose fewer digits than those of a vector and a matrix.
+        # step. As a product with ones it reads rows, once, and oneDNN's with nothing of XLA's in it. Eight rows of
+        # ones, all alike, make it a product of matrices, whose sums lose fewer digits than those of a vector and a
+        # matrix.
         gradient = lax.optimization_barrier(gradient)
         flat = gradient.reshape(-1, bias.size)
-        ones = jnp.ones((8, flat.shape[0]), gradient.dtype)
+        # Ones that vary over a mesh as the gradient does: nothing is added to them.
+        ones = jnp.ones((8, flat.shape[0]), gradient.dtype) + flat[:0].sum()
+        if onednn.reason_against(gradient.dtype) is None:
+            return gradient, onednn.product(ones, flat)[0].reshape(bias.shape)
         return gradient, jnp.dot(ones, flat, preferred_element_type=wide)[0].reshape(bias.shape)
 
     gradient, summed = lax.platform_dependent(gradient, cpu=multiplied, default=added)

@@ -1,16 +1,18 @@
-"""Convolutions by oneDNN, the library that PyTorch uses on CPUs, inside XLA's programs.
+"""Convolutions and products by oneDNN, the library that PyTorch uses on CPUs, inside XLA's programs.
 
-jaxlib contains oneDNN, with its kernels for AVX-512, bfloat16 and AMX, and XLA's CPU runtime runs the custom call
-`__onednn$convolution`; only the compiler pass that would put such calls into a program isn't part of the build
-(openxla/xla, xla/service/cpu: `onednn_convolution.cc` reads the call, `onednn_config.proto` describes it). So the call
-is written here. It is no public interface: another version may describe it differently, and oneDNN ends the process
-over a description that it can't read. `reason_against` therefore allows only what has been tested. A program with such
-calls can't be written to JAX's persistent compilation cache; JAX warns of it and compiles anew.
+jaxlib contains oneDNN, with its kernels for AVX-512, bfloat16 and AMX, and XLA's CPU runtime runs the custom calls
+`__onednn$convolution` and `__onednn$matmul`; only the compiler pass that would put such calls into a program isn't part
+of the build (openxla/xla, xla/service/cpu: `onednn_convolution.cc` and `onednn_matmul.cc` read the calls,
+`onednn_config.proto` describes them). So the calls are written here. They are no public interface: another version may
+describe them differently, and oneDNN ends the process over a description that it can't read. `reason_against` therefore
+allows only what has been tested. A program with such calls can't be written to JAX's persistent compilation cache; JAX
+warns of it and compiles anew.
 """
 
 import functools
 import json
 import platform
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -64,18 +66,37 @@ def convolve(x: Array, kernel: Array, *, stride: int, edges: Edges, groups: int)
     """
     window = kernel.shape[0]
     places = [(n + sum(edge) - window) // stride + 1 for n, edge in zip(x.shape[1:3], edges, strict=True)]
+    result = jax.typeof(x).update(shape=(len(x), *places, kernel.shape[3]))
+    return _call("convolution", result, _description(stride, edges, groups), x, kernel)
+
+
+def product(a: Array, b: Array) -> Array:
+    """Matrix product on CPUs.
+
+    Args:
+        a: (rows, terms), of a dtype that `reason_against` has nothing against.
+        b: (terms, columns), of the same, and varying over the same axes of a mesh.
+
+    Returns:
+        (rows, columns) in float32.
+    """
+    result = jax.typeof(a).update(shape=(a.shape[0], b.shape[1]), dtype=jnp.dtype(jnp.float32))
+    return _call("matmul", result, {"onednn_matmul_config": {"transpose_a": False, "transpose_b": False}}, a, b)
+
+
+def _call(name: str, result: Any, description: dict[str, Any], *operands: Array) -> Array:
     call = jax.ffi.ffi_call(
-        "__onednn$convolution",
-        jax.typeof(x).update(shape=(len(x), *places, kernel.shape[3])),
+        f"__onednn${name}",
+        result,
         custom_call_api_version=2,
-        legacy_backend_config=_description(stride, edges, groups),
+        legacy_backend_config=json.dumps(description),
         vmap_method="sequential",
     )
-    return call(x, kernel)
+    return call(*operands)
 
 
-def _description(stride: int, edges: Edges, groups: int) -> str:
-    """The call's OneDnnConvolutionConfig as JSON: axes of NHWC maps and an HWIO kernel, and the window's steps."""
+def _description(stride: int, edges: Edges, groups: int) -> dict[str, Any]:
+    """The call's OneDnnConvolutionConfig: axes of NHWC maps and an HWIO kernel, and the window's steps."""
     maps = {"dims": 4, "data": {"batch_dim": 0, "feature_dim": 3, "spatial_dims": [1, 2]}}
     kernel = {"dims": 4, "filter": {"input_feature_dim": 2, "output_feature_dim": 3, "spatial_dims": [0, 1]}}
     window = {
@@ -85,4 +106,4 @@ def _description(stride: int, edges: Edges, groups: int) -> str:
         "window_dilations": [1, 1],
     }
     described = {"dims": 4, "input": maps, "kernel": kernel, "output": maps, "window": window, "feature_groups": groups}
-    return json.dumps({"onednn_conv_config": described})
+    return {"onednn_conv_config": described}
