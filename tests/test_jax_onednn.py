@@ -45,7 +45,7 @@ def exact(x: np.ndarray, kernel: np.ndarray, stride: int, padding: int, groups: 
 @pytest.mark.parametrize(
     ("side", "channels", "features", "window", "stride", "padding", "groups"),
     [(23, 3, 8, 11, 4, 0, 1), (9, 48, 32, 5, 1, 2, 1), (6, 64, 32, 3, 1, 1, 2), (7, 32, 16, 1, 1, 0, 1),
-     (8, 32, 16, 3, 2, 1, 1)],
+     (7, 32, 16, 4, 1, 1, 1), (8, 32, 16, 3, 2, 1, 1)],
 )  # fmt: skip
 def test_values_and_gradients(dtype, side, channels, features, window, stride, padding, groups, rng):
     """Integers so small that every sum is exact in float32: products of two and their sums, whatever the order."""
