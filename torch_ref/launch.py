@@ -46,7 +46,7 @@ def said_once() -> Iterator[None]:
         except UserError as error:
             sys.stdout.flush()
             print(f"error: {error}", file=sys.stderr)
-            sys.exit(REFUSED)
+            _end(REFUSED)
         return
     with (
         open(os.devnull, "w", encoding="utf-8") as nowhere,
@@ -70,4 +70,18 @@ def end_after_the_first(code: int) -> NoReturn:
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     time.sleep(_PATIENCE)
+    _end(code)
+
+
+def _end(code: int) -> NoReturn:
+    """End this process: at once, if it has met the others.
+
+    A process group that is still there when the interpreter takes its modules apart can abort the process (SIGABRT from
+    one of gloo's threads), and torchrun would report that instead of the exit code.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     sys.exit(code)
