@@ -10,7 +10,7 @@ from jax import Array
 from alexnet_io.errors import UserError
 from jax_alexnet import variants as v
 from jax_alexnet.initialization import initializers
-from jax_alexnet.ops import convolution, lrn, pooling
+from jax_alexnet.ops import convolution, dense, lrn, pooling
 from jax_alexnet.ops.bias import add_bias
 from jax_alexnet.ops.convolution import CpuForm
 from jax_alexnet.shapes import window_count
@@ -91,7 +91,7 @@ class Dense(_Weighted):
         """Flatten (batch, ...) to (batch, inputs), multiply and add the bias."""
         inputs = prod(x.shape[1:])
         kernel, bias = self.weights(x, (inputs, self.features), (self.features,), inputs)
-        out = x.reshape(x.shape[0], inputs) @ kernel
+        out = dense.multiply(x.reshape(x.shape[0], inputs), kernel)
         if self.layer.sum_over:
             # Each device has multiplied its part of the inputs; it gets back the sums for its own images.
             wide = out.astype(jnp.promote_types(out.dtype, jnp.float32))

@@ -12,8 +12,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from jax_alexnet.model import AlexNet
-from jax_alexnet.ops import convolution, onednn
-from jax_alexnet.ops.kernel_gradient import kernel_gradient
+from jax_alexnet.ops import convolution, dense, kernel_gradient, onednn
 
 PRECISIONS = ["float32", "bfloat16"]
 
@@ -59,6 +58,9 @@ def test_values_and_gradients(dtype, side, channels, features, window, stride, p
 
     rounded = jnp.asarray(x, dtype), jnp.asarray(kernel, dtype)
     assert calls(function, *rounded) == 1
+    # The convolution, each group's kernels' gradient, and without strides the maps' gradient.
+    all_calls = 1 + groups + (stride == 1)
+    assert calls(jax.grad(lambda *pair: (function(*pair) ** 2).sum(), (0, 1)), *rounded) == all_calls
     out, pull = jax.vjp(function, *rounded)
     expected = exact(x, kernel, stride, padding, groups)
     np.testing.assert_array_equal(np.asarray(out, float), np.asarray(jnp.asarray(expected, dtype), float))
@@ -82,23 +84,43 @@ def test_values_and_gradients(dtype, side, channels, features, window, stride, p
         np.testing.assert_array_equal(np.asarray(found, float), np.asarray(jnp.asarray(wanted, dtype), float))
 
 
+@pytest.mark.parametrize("form", ["by_products", "by_convolution"])
 @pytest.mark.parametrize("stride", [1, 3])
 @pytest.mark.parametrize("edges", [((0, 0), (0, 0)), ((2, 1), (0, 2))])
-def test_the_kernels_gradient_in_blocks(stride, edges, rng, monkeypatch):
-    """Image by image, two by two with one left over, and all at once: exact integers, so all alike and right."""
-    x, window = rng.integers(-4, 5, (5, 11, 10, 2)).astype(np.float32), 4
+def test_the_kernels_gradient_in_blocks(form, stride, edges, rng, monkeypatch):
+    """In blocks with some images left over, and all at once: exact integers, so all alike and right."""
+    if form == "by_convolution":
+        there("float32")
+    images, window = 19, 4
+    x = rng.integers(-4, 5, (images, 11, 10, 2)).astype(np.float32)
     padded = np.pad(x, ((0, 0), *edges, (0, 0)))
     height, width = ((n - window) // stride + 1 for n in padded.shape[1:3])
-    gradient = rng.integers(-4, 5, (5, height, width, 3)).astype(np.float32)
+    gradient = rng.integers(-4, 5, (images, height, width, 3)).astype(np.float32)
     expected = np.zeros((window, window, 2, 3))
     for i, j in np.ndindex(window, window):
         pixels = padded[:, i : i + stride * height : stride, j : j + stride * width : stride]
         expected[i, j] = np.einsum("nhwc,nhwf->cf", pixels[:, :height, :width], gradient)
-    an_image = height * width * stride**2 * 2 * 4
-    for images in (1, 2, 5):
-        monkeypatch.setattr("jax_alexnet.ops.kernel_gradient.BLOCK_BYTES", images * an_image)
-        found = kernel_gradient(jnp.asarray(x), jnp.asarray(gradient), window=window, stride=stride, edges=edges)
+    an_image = {"by_products": height * width * stride**2 * 2 * 4, "by_convolution": height * width * 3 * 4}[form]
+    for fitting in (1, 2, 16, images):
+        monkeypatch.setattr(kernel_gradient, "PRODUCT_BYTES", fitting * an_image)
+        monkeypatch.setattr(kernel_gradient, "CONVOLUTION_BYTES", fitting * an_image)
+        function = getattr(kernel_gradient, form)
+        found = function(jnp.asarray(x), jnp.asarray(gradient), window=window, stride=stride, edges=edges)
         np.testing.assert_array_equal(found, expected)
+
+
+def test_dense_products(rng):
+    """Integers whose sums are exact in float32, and rounded once: values and both gradients, by oneDNN."""
+    there("bfloat16")
+    x, kernel, gradient = (rng.integers(-3, 4, shape).astype(float) for shape in ((5, 37), (37, 11), (5, 11)))
+    rounded = jnp.asarray(x, jnp.bfloat16), jnp.asarray(kernel, jnp.bfloat16)
+    out, pull = jax.vjp(dense.multiply, *rounded)
+    found = [out, *pull(jnp.asarray(gradient, jnp.bfloat16))]
+    for each, wanted in zip(found, (x @ kernel, gradient @ kernel.T, x.T @ gradient), strict=True):
+        assert each.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(np.asarray(each, float), np.asarray(jnp.asarray(wanted, jnp.bfloat16), float))
+    program = jax.jit(jax.grad(lambda *pair: dense.multiply(*pair).sum(), (0, 1))).lower(*rounded)
+    assert program.as_text().count("__onednn$matmul") == 2
 
 
 @pytest.mark.parametrize("kernel_varies", [True, False])

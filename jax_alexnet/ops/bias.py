@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jax_alexnet.ops import onednn
+from jax_alexnet.ops import onednn, varying
 
 
 @jax.custom_vjp
@@ -38,8 +38,7 @@ def _backward(bias: Array, gradient: Array) -> tuple[Array, Array]:
         # matrix.
         gradient = lax.optimization_barrier(gradient)
         flat = gradient.reshape(-1, bias.size)
-        # Ones that vary over a mesh as the gradient does: nothing is added to them.
-        ones = jnp.ones((8, flat.shape[0]), gradient.dtype) + flat[:0].sum()
+        ones, flat = varying.alike(jnp.ones((8, flat.shape[0]), gradient.dtype), flat)
         if onednn.reason_against(gradient.dtype) is None:
             return gradient, onednn.product(ones, flat)[0].reshape(bias.shape)
         return gradient, jnp.dot(ones, flat, preferred_element_type=wide)[0].reshape(bias.shape)

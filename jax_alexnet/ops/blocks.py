@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jax_alexnet.ops import varying
+
 
 def mapped(images: int, function: Callable[..., Array], *arrays: Array) -> Array:
     """`function` of so many images after the other; its results joined.
@@ -35,9 +37,7 @@ def added(images: int, function: Callable[..., list[Array]], *arrays: Array) -> 
     if blocks is None:
         return function(*arrays)
     shapes = jax.eval_shape(function, *(array[0] for array in blocks))
-    # An empty sum is zero as well, and may differ between the devices of a mesh where the images do, as a carry must.
-    zero = sum(array[:0].sum() for array in arrays)
-    zeros = [jnp.full(s.shape, zero, s.dtype) for s in shapes]
+    zeros = [varying.alike(jnp.zeros(s.shape, s.dtype), *arrays)[0] for s in shapes]
 
     def step(sums: list[Array], block: list[Array]) -> tuple[list[Array], None]:
         return jax.tree.map(jnp.add, sums, function(*block)), None

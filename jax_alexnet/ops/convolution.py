@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jax_alexnet.ops import minimal_filters, onednn, winograd
-from jax_alexnet.ops.kernel_gradient import kernel_gradient
+from jax_alexnet.ops import kernel_gradient, minimal_filters, onednn, varying, winograd
 from jax_alexnet.shapes import window_count
 
 # Columns of the products for kernels' gradients: with fewer, such as the 3 of images, XLA's convolution is faster.
@@ -45,17 +44,7 @@ def conv(
     for n in x.shape[1:3]:
         reach = (window_count(n, window, stride, padding, ceil) - 1) * stride + window
         edges.append((padding, max(padding, reach - n - padding) if ceil else padding))
-    return _by_platform(_Geometry(window, stride, tuple(edges), groups, cpu), *_varying_alike(x, kernel))
-
-
-def _varying_alike(*arrays: Array) -> list[Array]:
-    """Arrays marked as varying over all axes of a mesh that any of them varies over.
-
-    Within `jax.shard_map` XLA's convolution would do that itself; a gradient of our own, and a call, must be given it.
-    """
-    varying = [jax.typeof(array).mat.varying for array in arrays]
-    everywhere = frozenset().union(*varying)
-    return [lax.pcast(array, tuple(everywhere - own), to="varying") for array, own in zip(arrays, varying, strict=True)]
+    return _by_platform(_Geometry(window, stride, tuple(edges), groups, cpu), *varying.alike(x, kernel))
 
 
 class _Geometry(NamedTuple):
@@ -108,8 +97,15 @@ def _xla(geometry: _Geometry, x: Array, kernel: Array) -> Array:
 
 
 def _gradients_by_xla(geometry: _Geometry, x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
-    to_x, to_kernel = jax.vjp(partial(_xla, geometry), x, kernel)[1](gradient)
-    return to_x, to_kernel
+    return _maps_by_xla(geometry, x, kernel, gradient), _kernels_by_xla(geometry, x, kernel, gradient)
+
+
+def _maps_by_xla(geometry: _Geometry, x: Array, kernel: Array, gradient: Array) -> Array:
+    return jax.vjp(lambda x: _xla(geometry, x, kernel), x)[1](gradient)[0]
+
+
+def _kernels_by_xla(geometry: _Geometry, x: Array, kernel: Array, gradient: Array) -> Array:
+    return jax.vjp(lambda kernel: _xla(geometry, x, kernel), kernel)[1](gradient)[0]
 
 
 def _on_cpus(geometry: _Geometry, x: Array, kernel: Array) -> Array:
@@ -122,16 +118,30 @@ def _on_cpus(geometry: _Geometry, x: Array, kernel: Array) -> Array:
 
 
 def _gradients_on_cpus(geometry: _Geometry, x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
-    # By XLA one group at a time: its grouped convolution leaves its fast path in the backward pass (12 times slower).
-    parts = [_gradients_by_xla(geometry.alone, *part) for part in _split(geometry, x, kernel, gradient)]
-    to_x, to_kernel = (jnp.concatenate(each, axis=-1) for each in zip(*parts, strict=True))
-    if _chosen(geometry, x) and (back := geometry.backward):
-        turned = jnp.concatenate([part.swapaxes(2, 3) for (part,) in _split(geometry, kernel[::-1, ::-1])], axis=-1)
-        to_x = _on_cpus(back, gradient, turned)
-    if _chosen(geometry, x) and geometry.stride**2 * x.shape[3] // geometry.groups >= LEAST_COLUMNS:
-        place = {"window": geometry.window, "stride": geometry.stride, "edges": geometry.edges}
-        to_kernel = _by_groups(geometry, partial(kernel_gradient, **place), x, gradient).astype(kernel.dtype)
-    return to_x, to_kernel
+    return _maps_on_cpus(geometry, x, kernel, gradient), _kernels_on_cpus(geometry, x, kernel, gradient)
+
+
+# Both by XLA one group at a time: its grouped convolution leaves its fast path in the backward pass (12 times slower).
+
+
+def _maps_on_cpus(geometry: _Geometry, x: Array, kernel: Array, gradient: Array) -> Array:
+    back = geometry.backward
+    if back is None or not _chosen(geometry, x):
+        return _by_groups(geometry, partial(_maps_by_xla, geometry.alone), x, kernel, gradient)
+    turned = jnp.concatenate([part.swapaxes(2, 3) for (part,) in _split(geometry, kernel[::-1, ::-1])], axis=-1)
+    return _on_cpus(back, gradient, turned)
+
+
+def _kernels_on_cpus(geometry: _Geometry, x: Array, kernel: Array, gradient: Array) -> Array:
+    place = {"window": geometry.window, "stride": geometry.stride, "edges": geometry.edges}
+    if _chosen(geometry, x):
+        if geometry.cpu != "winograd" and onednn.reason_against(x.dtype) is None:
+            by_convolution = partial(kernel_gradient.by_convolution, **place)
+            return _by_groups(geometry, by_convolution, x, gradient).astype(kernel.dtype)
+        if geometry.stride**2 * x.shape[3] // geometry.groups >= LEAST_COLUMNS:
+            by_products = partial(kernel_gradient.by_products, **place)
+            return _by_groups(geometry, by_products, x, gradient).astype(kernel.dtype)
+    return _by_groups(geometry, partial(_kernels_by_xla, geometry.alone), x, kernel, gradient)
 
 
 def _chosen(geometry: _Geometry, x: Array) -> bool:

@@ -1,19 +1,49 @@
-"""A convolution's gradient for its kernel as products of matrices: 2 to 4 times as fast as XLA's own on CPUs."""
+"""A convolution's gradient for its kernel, on CPUs 2 to 5 times as fast as XLA's own.
+
+Both forms add up products of pixels and gradients, and nothing else, so that a weight that no pixel touched gets 0.
+"""
 
 from itertools import product
 
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jax_alexnet.ops import blocks
+from jax_alexnet.ops import blocks, onednn
+from jax_alexnet.ops.onednn import Edges
 
 # Bytes of the pixels under one place of the window that are multiplied before the next images': a core's cache.
-BLOCK_BYTES = 7e5
+PRODUCT_BYTES = 7e5
 
-Edges = tuple[tuple[int, int], tuple[int, int]]
+# Bytes of the gradients that are one convolution's kernel: with more they leave the caches, and it takes twice as long.
+CONVOLUTION_BYTES = 8e6
 
 
-def kernel_gradient(x: Array, gradient: Array, *, window: int, stride: int, edges: Edges) -> Array:
+def by_convolution(x: Array, gradient: Array, *, window: int, stride: int, edges: Edges) -> Array:
+    """The sums of `by_products` as one convolution by oneDNN: images take the part of channels, channels of images.
+
+    The gradients are its kernel, as large as their maps, with a step of `stride` from weight to weight; where it fits
+    into the pixels are the window's places. For the arguments and the result see `by_products`; `x` and `gradient`
+    must be of a dtype that `onednn.reason_against` has nothing against, and vary over the same axes of a mesh.
+    """
+    padding = []
+    for (low, _), pixels, positions in zip(edges, x.shape[1:3], gradient.shape[1:3], strict=True):
+        padding.append((low, (positions - 1) * stride + window - low - pixels))
+    # Pixels that the last position doesn't reach.
+    x = x[:, : x.shape[1] + min(0, padding[0][1]), : x.shape[2] + min(0, padding[1][1])]
+    (top, bottom), (left, right) = padding
+    reached = (top, max(0, bottom)), (left, max(0, right))
+
+    def sums(x: Array, gradient: Array) -> list[Array]:
+        x, gradient = x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3)
+        return [onednn.convolve(x, gradient, dilation=stride, edges=reached, dtype=jnp.float32)]
+
+    # A power of two: oneDNN takes channels, which the images are here, by such numbers.
+    fitting = int(CONVOLUTION_BYTES / (gradient[0].size * gradient.dtype.itemsize))
+    (summed,) = blocks.added(max(8, 2 ** (fitting.bit_length() - 1)), sums, x, gradient)
+    return summed.transpose(1, 2, 0, 3)
+
+
+def by_products(x: Array, gradient: Array, *, window: int, stride: int, edges: Edges) -> Array:
     """What each weight gets: for its place in the window, pixels times gradients, summed over positions and images.
 
     A stride of s is taken out first: s x s neighbouring pixels become the channels of one, and the window shrinks to
@@ -50,7 +80,7 @@ def kernel_gradient(x: Array, gradient: Array, *, window: int, stride: int, edge
             places.append(jnp.dot(turned, pixels, preferred_element_type=wide))
         return places
 
-    images = max(1, int(BLOCK_BYTES / (height * width * inner * x.dtype.itemsize)))
+    images = max(1, int(PRODUCT_BYTES / (height * width * inner * x.dtype.itemsize)))
     by_place = jnp.stack(blocks.added(images, sums, cells, gradient))
     by_place = by_place.reshape(side, side, features, stride, stride, channels)
     # Rows, columns, channels, features; a row of the window is a row of places and a row within them.

@@ -51,37 +51,47 @@ def _processor_flags() -> frozenset[str]:
     return frozenset(line.partition(":")[2].split())
 
 
-def convolve(x: Array, kernel: Array, *, stride: int, edges: Edges, groups: int) -> Array:
+def convolve(
+    x: Array, kernel: Array, *, stride: int = 1, dilation: int = 1, edges: Edges, groups: int = 1, dtype: Any = None
+) -> Array:
     """Cross-correlation on CPUs; sums are accumulated in float32.
 
     Args:
         x: maps (batch, height, width, channels), of a dtype that `reason_against` has nothing against.
-        kernel: (window, window, channels / groups, features), of the same, and varying over the same axes of a mesh.
+        kernel: (rows, columns, channels / groups, features), of the same, and varying over the same axes of a mesh.
         stride: step in pixels.
+        dilation: pixels from one weight to the next.
         edges: zeros above and below, and left and right, of each map.
         groups: consecutive channels and features that see only each other.
+        dtype: of the result, that of `x` or float32.
 
     Returns:
-        Maps (batch, height', width', features) in the dtype of `x`.
+        Maps (batch, height', width', features) in `dtype`, or in that of `x`.
     """
-    window = kernel.shape[0]
-    places = [(n + sum(edge) - window) // stride + 1 for n, edge in zip(x.shape[1:3], edges, strict=True)]
-    result = jax.typeof(x).update(shape=(len(x), *places, kernel.shape[3]))
-    return _call("convolution", result, _description(stride, edges, groups), x, kernel)
+    places = [
+        (n + sum(edge) - dilation * (window - 1) - 1) // stride + 1
+        for n, edge, window in zip(x.shape[1:3], edges, kernel.shape[:2], strict=True)
+    ]
+    result = jax.typeof(x).update(shape=(len(x), *places, kernel.shape[3]), dtype=jnp.dtype(dtype or x.dtype))
+    return _call("convolution", result, _description(stride, dilation, edges, groups), x, kernel)
 
 
-def product(a: Array, b: Array) -> Array:
+def product(a: Array, b: Array, *, transpose_a: bool = False, transpose_b: bool = False) -> Array:
     """Matrix product on CPUs.
 
     Args:
         a: (rows, terms), of a dtype that `reason_against` has nothing against.
         b: (terms, columns), of the same, and varying over the same axes of a mesh.
+        transpose_a: whether `a` lies as (terms, rows).
+        transpose_b: whether `b` lies as (columns, terms).
 
     Returns:
         (rows, columns) in float32.
     """
-    result = jax.typeof(a).update(shape=(a.shape[0], b.shape[1]), dtype=jnp.dtype(jnp.float32))
-    return _call("matmul", result, {"onednn_matmul_config": {"transpose_a": False, "transpose_b": False}}, a, b)
+    shape = a.shape[1 if transpose_a else 0], b.shape[0 if transpose_b else 1]
+    result = jax.typeof(a).update(shape=shape, dtype=jnp.dtype(jnp.float32))
+    config = {"transpose_a": transpose_a, "transpose_b": transpose_b}
+    return _call("matmul", result, {"onednn_matmul_config": config}, a, b)
 
 
 def _call(name: str, result: Any, description: dict[str, Any], *operands: Array) -> Array:
@@ -95,7 +105,7 @@ def _call(name: str, result: Any, description: dict[str, Any], *operands: Array)
     return call(*operands)
 
 
-def _description(stride: int, edges: Edges, groups: int) -> dict[str, Any]:
+def _description(stride: int, dilation: int, edges: Edges, groups: int) -> dict[str, Any]:
     """The call's OneDnnConvolutionConfig: axes of NHWC maps and an HWIO kernel, and the window's steps."""
     maps = {"dims": 4, "data": {"batch_dim": 0, "feature_dim": 3, "spatial_dims": [1, 2]}}
     kernel = {"dims": 4, "filter": {"input_feature_dim": 2, "output_feature_dim": 3, "spatial_dims": [0, 1]}}
@@ -103,7 +113,7 @@ def _description(stride: int, edges: Edges, groups: int) -> dict[str, Any]:
         "pad_left": [low for low, _ in edges],
         "pad_right": [high for _, high in edges],
         "strides": [stride, stride],
-        "window_dilations": [1, 1],
+        "window_dilations": [dilation, dilation],
     }
     described = {"dims": 4, "input": maps, "kernel": kernel, "output": maps, "window": window, "feature_groups": groups}
     return {"onednn_conv_config": described}
