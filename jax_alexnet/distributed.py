@@ -127,7 +127,7 @@ def _connect(wanted: dict[str, Any]) -> None:
     # SIGTERM is ours: it ends the step and saves.
     jax.config.update("jax_enable_preemption_service", False)
     # JAX's coordination service would abort the process when its own time is over, with a C++ stack for a message.
-    alarm = threading.Timer(JOIN_SECONDS, _give_up, (wanted, "no answer"))
+    alarm = threading.Timer(JOIN_SECONDS, _give_up, (wanted, f"No answer within {JOIN_SECONDS} s."))
     alarm.daemon = True
     alarm.start()
     try:
@@ -139,15 +139,16 @@ def _connect(wanted: dict[str, Any]) -> None:
         )
     except (RuntimeError, ValueError) as error:
         _give_up(wanted, str(error).splitlines()[0])
-    alarm.cancel()
+    finally:
+        alarm.cancel()
 
 
 def _give_up(wanted: dict[str, Any], why: str) -> None:
     place = wanted.get("coordinator_address", "the first process")
     count = wanted.get("num_processes", "all")
     print(
-        f"error: the processes of this run did not come together within {JOIN_SECONDS} s ({count} expected at "
-        f"{place}): see that each was started, with its own --process-id, and can reach that port. {why}",
+        f"error: the processes of this run did not come together ({count} expected at {place}): "
+        f"see that each was started, with its own --process-id, and can reach that port. {why}",
         file=sys.stderr, flush=True,
     )  # fmt: skip
     os._exit(1)  # leaving in good order would wait for those that never came
