@@ -47,7 +47,7 @@ def main() -> int:
     data = open_for(wanted, measuring=settings.split == "test")
     check_classes(network.class_names, list(data.class_names), wanted.data)
     split = data.test if settings.split == "test" else data.train
-    report = evaluate_split(network, split, settings.batch_size)
+    report = evaluate_split(network.for_inference(), split, settings.batch_size)
     print(f"{settings.split} images of {wanted.data}, central crop; {settings.checkpoint} weights, step {network.step}")
     print(report.to_text())
     if settings.json is not None:

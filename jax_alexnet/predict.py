@@ -60,7 +60,7 @@ def main() -> int:
             precision=settings.precision or "float32",
             class_names=settings.class_names,
         )
-    return report(network, settings.images, settings.json)
+    return report(network.for_inference(), settings.images, settings.json)
 
 
 def report(network: "TrainedNetwork", paths: list[Path], json_path: Path | None) -> int:

@@ -1,6 +1,6 @@
 """A finished or unfinished run read back: its settings, network, weights and normalisation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,10 @@ class TrainedNetwork:
     def eval_step(self) -> Any:
         """Compiled (params, batch, statistics) -> (logits, losses)."""
         return steps.make_eval_step(self.model, self.augmentation, self.mesh)
+
+    def for_inference(self) -> "TrainedNetwork":
+        """The same with weights in the dtype of the activations."""
+        return replace(self, params=steps.in_compute_dtype(self.params, self.model))
 
 
 def saved_settings(run: Path) -> TrainSettings:

@@ -70,6 +70,7 @@ class Setup:
 
     def evaluable(self, params: Any) -> "Weighted":
         """This setup with weights, ready to be evaluated."""
+        params = steps.in_compute_dtype(params, self.model)
         return Weighted(list(self.data.class_names), self.mesh, self.eval_step, params, self.statistics)
 
     def new_state(self) -> steps.TrainState:

@@ -139,6 +139,14 @@ def make_eval_step(
     return jax.jit(sharded, compiler_options=compiler_options(mesh.devices.flat[0].platform))
 
 
+def in_compute_dtype(params: Tree, model: AlexNet) -> Tree:
+    """The weights as the model's activations are: what evaluation would make of them in each step, made once.
+
+    In bfloat16 that spares half of the time of a single image.
+    """
+    return jax.tree.map(lambda leaf: leaf.astype(model.dtype), params)
+
+
 def measure(logits: Any, batch: Batch) -> Metrics:
     """Sums of cross-entropy, top-1 and top-5 hits over the real examples of `batch`.
 

@@ -154,3 +154,19 @@ def test_torchvision_normalisation_of_black_and_white():
     got = augment.normalized(pixels, "imagenet", {})
     np.testing.assert_allclose(got[0, 0, 0], (-2.1179, -2.0357, -1.8044), atol=5e-5)
     np.testing.assert_allclose(got[1, 0, 0], (2.2489, 2.4286, 2.6400), atol=5e-5)
+
+
+def test_weights_cast_once_give_the_same_logits(rng):
+    """And a bias, which training keeps in float32, is no exception."""
+    model = AlexNet("cifar_11pct", dtype=jnp.bfloat16)
+    settings, batch = _settings(crop=False, flip=False, color_noise=False), _batch(rng)
+    params = model.init(jax.random.key(0), jnp.zeros((1, 24, 24, 3)))["params"]
+    params = jax.tree.map(lambda leaf: leaf + jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype) / 30, params)
+    augmentation, mesh = augment.Augmentation.of(settings), data_mesh(jax.devices()[:2])
+    statistics = steps.replicate(augment.statistics_for(augmentation, _Measured), mesh)
+    step = steps.make_eval_step(model, augmentation, mesh)
+    cast = steps.in_compute_dtype(params, model)
+    assert {leaf.dtype for leaf in jax.tree.leaves(cast)} == {jnp.dtype(jnp.bfloat16)}
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
+    logits, once = (step(steps.replicate(tree, mesh), steps.split(batch, mesh), statistics)[0] for tree in (params, cast))
+    np.testing.assert_array_equal(logits, once)

@@ -78,6 +78,8 @@ class Job:
         self.flags = {"compiler_options": devices.compiler_options(chosen[0].platform)} if tuned else {}
         self.evaluate = self._eval_step()
         self.state: Any = None
+        if tuned and workload.mode == "infer":
+            self.params = steps.in_compute_dtype(self.params, self._model(dropout=False))
         if workload.mode == "train":
             self.step = self._train_step(dropout=True)
             self.state = self._fresh_state()

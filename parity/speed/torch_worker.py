@@ -105,7 +105,7 @@ class Job:
         w = self.workload
         bare = torch_forms.network(w.model, self.classes, w.image_size, w.style, dropout)
         bare.load_state_dict(self.weights)
-        bare, self.layout = torch_forms.arranged(bare.to(self.device), self.form)
+        bare, self.layout = torch_forms.arranged(bare.to(self.device, self._weights_dtype), self.form)
         trained: Any = bare
         if w.devices > 1:
             ids = [self.device.index] if self.gpu else None
@@ -126,6 +126,14 @@ class Job:
         images, labels = (torch.from_numpy(array[part]) for array in self.whole)
         images = images.permute(0, 3, 1, 2).contiguous(memory_format=self.layout)
         return images.to(self.device), labels.to(self.device)
+
+    @property
+    def _weights_dtype(self) -> Any:
+        """In tuned inference that of the activations, so that no step casts them."""
+        import torch
+
+        w = self.workload
+        return torch.bfloat16 if (w.mode, w.style, w.precision) == ("infer", "tuned", "bfloat16") else torch.float32
 
     def _autocast(self) -> Any:
         import torch
@@ -157,8 +165,9 @@ class Job:
 
         if self.workload.mode == "infer":
             bare.eval()
+            dtype = next(bare.parameters()).dtype
             with torch.inference_mode(), self._autocast():
-                return network(images.float() / 127.5 - 1)
+                return network((images.float() / 127.5 - 1).to(dtype))
         bare.train()
         optimizer.zero_grad(set_to_none=True)
         with self._autocast():
