@@ -168,5 +168,6 @@ def test_weights_cast_once_give_the_same_logits(rng):
     cast = steps.in_compute_dtype(params, model)
     assert {leaf.dtype for leaf in jax.tree.leaves(cast)} == {jnp.dtype(jnp.bfloat16)}
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
-    logits, once = (step(steps.replicate(tree, mesh), steps.split(batch, mesh), statistics)[0] for tree in (params, cast))
+    trees, batch = (steps.replicate(tree, mesh) for tree in (params, cast)), steps.split(batch, mesh)
+    logits, once = (step(tree, batch, statistics)[0] for tree in trees)
     np.testing.assert_array_equal(logits, once)
