@@ -23,11 +23,12 @@ table{border-collapse:collapse;font-size:12.5px;font-variant-numeric:tabular-num
 th,td{padding:.2rem .55rem;border-bottom:1px solid #e3e6ea;text-align:right;white-space:nowrap}
 th{position:sticky;top:0;background:#f4f6f8}td.l,th.l{text-align:left}tr.bad{background:#fde8e6}
 .verdict{padding:.6rem .9rem;border-left:5px solid #1a7f37;background:#e9f7ee}
-.verdict.bad{border-color:#c4301c;background:#fdeeec}
+.verdict.bad{border-color:#c4301c;background:#fdeeec}.verdict.open{border-color:#7a8590;background:#f1f3f5}
 pre{white-space:pre-wrap;margin:.4rem 0}svg{max-width:100%;height:auto}.scroll{overflow-x:auto}
 .note{color:#57606a}img{image-rendering:pixelated;width:28rem;max-width:100%;border:1px solid #d0d7de}
 @media(prefers-color-scheme:dark){body{background:#14171a;color:#e6e8ea}th{background:#20252a}
 th,td{border-color:#30363d}tr.bad{background:#4a1d18}.verdict{background:#12301d}.verdict.bad{background:#3d1712}
+.verdict.open{background:#262b31}
 .note{color:#9aa4ae}}
 """
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 
 from alexnet_io.errors import UserError
 from parity.__main__ import main
-from parity.speed import checks, commands, page, statistics, torch_forms, torch_worker
+from parity.speed import charts, checks, commands, page, statistics, torch_forms, torch_worker
 from parity.speed.processes import rivals
 from parity.speed.result import Result, Timing
 from parity.speed.statistics import Interval
@@ -36,6 +37,18 @@ def test_nobody_wins_inside_the_interval() -> None:
     assert "no difference" in statistics.verdict(Interval(1.1, 0.9, 1.3), "a", "b")
     assert statistics.verdict(Interval(2.0, 1.5, 2.5), "a", "b") == "a is 2.00 times as fast as b"
     assert statistics.verdict(Interval(0.5, 0.4, 0.6), "a", "b") == "b is 2.00 times as fast as a"
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"),
+    [(55, ["0", "20", "40"]), (1.0, ["0%", "20%", "40%", "60%", "80%", "100%"]), (9, ["0", "2", "4", "6", "8"])],
+)
+def test_axes_have_round_numbers(most: float, expected: list[str]) -> None:
+    point = {"low": most, "median": most, "high": most}
+    unit = "%" if "0%" in expected else ""
+    found = charts.lines([charts.Line("jax", [(1, point), (2, point)], "#000")], unit=unit)
+    words = re.findall(r'text-anchor="end"[^>]*>([^<]*)<', found)
+    assert words == expected
 
 
 def test_rivals_change_places() -> None:

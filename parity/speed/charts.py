@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -67,8 +68,7 @@ def lines(found: Sequence[Line], unit: str, ideal: bool = False) -> str:
         return bottom - value / most * (bottom - top)
 
     parts = [f'<path d="M{left} {top}V{bottom}H{right}" stroke="currentColor" fill="none"/>']
-    for i in range(5):
-        value = most / 1.08 * i / 4
+    for value in _round_steps(most / 1.08):
         shown = f"{value:.0%}" if unit == "%" else brief(value)
         parts.append(_text(left - 8, y(value) + 4, shown, "end"))
         parts.append(f'<path d="M{left} {y(value):.1f}H{right}" stroke="currentColor" opacity=".15" fill="none"/>')
@@ -88,6 +88,13 @@ def lines(found: Sequence[Line], unit: str, ideal: bool = False) -> str:
         parts.append(f'<rect x="{right + 20}" y="{top + i * 22}" width="14" height="14" fill="{line.colour}"/>')
         parts.append(_text(right + 42, top + 12 + i * 22, line.label))
     return _svg(parts, bottom + 46)
+
+
+def _round_steps(most: float) -> list[float]:
+    """0 and up to `most` in steps of 1, 2 or 5 times a power of ten: three to six values."""
+    power = 10.0 ** math.floor(math.log10(most / 2.5))
+    step = next(factor * power for factor in (1, 2, 5, 10) if most / (factor * power) <= 5)
+    return [i * step for i in range(int(most / step + 1e-9) + 1)]
 
 
 def layers(frameworks: dict[str, list[dict[str, Any]]]) -> str:

@@ -42,9 +42,9 @@ def render(result: dict[str, Any]) -> str:
 
 
 def _verdict(what: str, found: Any, judged: dict[str, Any]) -> str:
-    bad = " bad" if judged["met"] is False else ""
+    state = {True: "", False: " bad", None: " open"}[judged["met"]]
     words = f"{what}: {found} (target {judged['target']:,g}: {MET[judged['met']]})"
-    return f'<div class="verdict{bad}">{html.escape(words)}</div>'
+    return f'<div class="verdict{state}">{html.escape(words)}</div>'
 
 
 def _bar(row: dict[str, Any]) -> charts.Bar:
