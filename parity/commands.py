@@ -104,7 +104,7 @@ def _data(chosen: settings.Data) -> int:
 
 
 def _mutants(chosen: settings.Mutants) -> int:
-    from parity.mutants import doubles, runs
+    from parity.mutants import doubles, page, runs
 
     names = chosen.only.split(",") if chosen.only else ()
     score = runs.run(
@@ -117,7 +117,7 @@ def _mutants(chosen: settings.Mutants) -> int:
         score.write_json(chosen.json)
         print(f"wrote {chosen.json}")
     if chosen.html:
-        score.write_html(chosen.html)
+        page.write(score, chosen.html)
         print(f"wrote {chosen.html}")
     return score.exit_code
 

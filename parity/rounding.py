@@ -8,9 +8,9 @@ Copies, selections, maxima and ReLU bring no error: there, only bit-for-bit equa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,13 +19,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from alexnet_io.errors import UserError
-
-UNIT = {
-    torch.float64: 2.0**-53,
-    torch.float32: 2.0**-24,
-    torch.bfloat16: 2.0**-8,
-    torch.float16: 2.0**-11,
-}
+from parity.rounding_norms import RULES
+from parity.rounding_operation import Operation, Rule
 
 
 @dataclass(frozen=True)
@@ -39,52 +34,6 @@ class Tracked:
 
     error: Tensor | None = None
     depth: int = 0
-
-
-@dataclass
-class Operation:
-    """One ATen call as a rule sees it.
-
-    Attributes:
-        func: the operation itself, to apply to errors what it did to values.
-        name: its name, without `aten::` and without the underscore of the in-place form.
-        errors: the error bounds of its tensor arguments by position; of a list of tensors, a list.
-    """
-
-    func: Any
-    name: str
-    args: tuple
-    kwargs: dict
-    result: Any
-    errors: dict[int, Any] = field(default_factory=dict)
-
-    def error(self, position: int) -> Any:
-        """Error bound of the argument at `position`, 0 if it is exact."""
-        return self.errors.get(position, 0.0)
-
-    def value(self, position: int, default: Any = None) -> Any:
-        """The argument at `position`, in float64 if it is a floating-point tensor."""
-        arg = self.args[position] if position < len(self.args) else default
-        return arg.double() if isinstance(arg, Tensor) and arg.is_floating_point() else arg
-
-    @property
-    def output(self) -> Tensor:
-        """The first result."""
-        results = self.result if isinstance(self.result, (tuple, list)) else [self.result]
-        return next(r for r in results if isinstance(r, Tensor))
-
-    @property
-    def rounded(self) -> Tensor:
-        """What storing the first result in its own dtype may change, u |result|."""
-        return self.unit * self.output.double().abs()
-
-    @property
-    def unit(self) -> float:
-        """Unit roundoff of the result's dtype."""
-        return UNIT[self.output.dtype]
-
-
-Rule = Callable[[Operation], tuple[Any, int]]
 
 
 class RunningError(TorchDispatchMode):
@@ -191,8 +140,6 @@ class RunningError(TorchDispatchMode):
         self.set_map_shape(out, shape)
 
     def _record(self, operation: Operation, outputs: list[Any], depth: int) -> None:
-        from parity.rounding_norms import RULES
-
         rule = RULES.get(operation.name)
         if rule is None:
             raise UserError(
@@ -217,8 +164,6 @@ def register(name: str, rule: Rule) -> None:
     A rule takes an `Operation` and returns the absolute error bound of its result (float64, or None if it is
     exact; a list for several results), and how many roundings in a row the operation itself performs.
     """
-    from parity.rounding_norms import RULES
-
     RULES[name] = rule
 
 

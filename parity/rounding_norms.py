@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parity.rounding import Operation
+from parity.rounding_operation import Operation
 from parity.rounding_rules import ELEMENTARY, RULES
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parity.rounding import UNIT, Operation, Rule
+from parity.rounding_operation import UNIT, Operation, Rule
 
 # 4 ulp = 8 u a side. PyTorch's SLEEF kernels promise 1 ulp; XLA's polynomials promise nothing, and its tanh takes
 # 4.6 u: that both stay within is measured in tests/test_parity_bounds.py.

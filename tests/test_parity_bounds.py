@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from alexnet_io.errors import UserError
 from parity import bounds
 from parity.bounds import Bound, error_ratio, gamma, linear_bound
-from parity.rounding import Operation, RunningError, register
+from parity.rounding import RunningError, register
+from parity.rounding_operation import Operation
 from parity.rounding_rules import ELEMENTARY, RULES
 from parity.rows import Row, compare_arrays
 

@@ -6,18 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from parity.mutants import doubles, runs
+from parity.mutants import doubles, page, runs
+from parity.mutants.score import Outcome, PairOutcome, Score
 
 # On the small CIFAR nets, so that the whole file takes seconds.
 QUICK = ("36-", "38-", "44-", "45-local-positions-torch", "34-vjp-rnorm", "34-vjp-pool", "30-", "33-", "23-", "27-")
 
 
 @pytest.fixture(scope="module")
-def score() -> runs.Score:
+def score() -> Score:
     return runs.run(QUICK)
 
 
-def test_planted_bugs_are_killed_and_named(score: runs.Score) -> None:
+def test_planted_bugs_are_killed_and_named(score: Score) -> None:
     told = "\n".join(outcome.line for outcome in score.outcomes)
     assert len(score.outcomes) >= 15
     assert score.count("survived") == 0, told
@@ -26,7 +27,7 @@ def test_planted_bugs_are_killed_and_named(score: runs.Score) -> None:
     assert score.exit_code == 0
 
 
-def test_the_score_as_json(score: runs.Score, tmp_path: Path) -> None:
+def test_the_score_as_json(score: Score, tmp_path: Path) -> None:
     score.write_json(tmp_path / "m.json")
     read = json.loads((tmp_path / "m.json").read_text())
     assert read["killed"] == len(score.outcomes)
@@ -35,13 +36,13 @@ def test_the_score_as_json(score: runs.Score, tmp_path: Path) -> None:
     assert {entry["side"] for entry in read["mutants"]} == {"jax", "torch"}
 
 
-def test_the_score_as_a_page(score: runs.Score, tmp_path: Path) -> None:
-    score.write_html(tmp_path / "m.html")
-    page = (tmp_path / "m.html").read_text()
-    assert all(html.escape(outcome.title) in page for outcome in score.outcomes)
-    assert "class=bad" not in page
-    missed = runs.Score([runs.Outcome("b", 1, "a <bug>", "jax", "survived")])
-    missed.write_html(tmp_path / "m.html")
+def test_the_score_as_a_page(score: Score, tmp_path: Path) -> None:
+    page.write(score, tmp_path / "m.html")
+    shown = (tmp_path / "m.html").read_text()
+    assert all(html.escape(outcome.title) in shown for outcome in score.outcomes)
+    assert "class=bad" not in shown
+    missed = Score([Outcome("b", 1, "a <bug>", "jax", "survived")])
+    page.write(missed, tmp_path / "m.html")
     assert "<tr class=bad><td class=l>1. a &lt;bug&gt;" in (tmp_path / "m.html").read_text()
 
 
@@ -66,12 +67,12 @@ def test_every_row_of_the_table_has_a_mutant_and_both_sides() -> None:
 
 
 def test_a_survivor_or_a_wrong_name_fails_the_score() -> None:
-    killed = runs.Outcome("a", 1, "", "jax", "killed", layer_right=True, cause_right=True)
-    survived = runs.Outcome("b", 1, "", "jax", "survived")
-    assert runs.Score([killed]).exit_code == 0
-    assert runs.Score([killed, survived]).exit_code == 1
-    wrong = runs.Outcome("c", 1, "", "jax", "killed", layer_right=False, cause_right=True)
-    assert runs.Score([killed, wrong]).exit_code == 1
+    killed = Outcome("a", 1, "", "jax", "killed", layer_right=True, cause_right=True)
+    survived = Outcome("b", 1, "", "jax", "survived")
+    assert Score([killed]).exit_code == 0
+    assert Score([killed, survived]).exit_code == 1
+    wrong = Outcome("c", 1, "", "jax", "killed", layer_right=False, cause_right=True)
+    assert Score([killed, wrong]).exit_code == 1
 
 
 def test_two_bugs_at_once_are_both_named() -> None:
@@ -83,9 +84,9 @@ def test_two_bugs_at_once_are_both_named() -> None:
 
 
 def test_a_pair_of_which_one_bug_is_missed_fails_the_score() -> None:
-    killed = runs.Outcome("a", 1, "", "jax", "killed", layer_right=True, cause_right=True)
-    missed = doubles.PairOutcome(("a", "b"), ["conv1"], ["stride"], layers_right=True, causes_right=False)
-    score = runs.Score([killed], [missed])
+    killed = Outcome("a", 1, "", "jax", "killed", layer_right=True, cause_right=True)
+    missed = PairOutcome(("a", "b"), ["conv1"], ["stride"], layers_right=True, causes_right=False)
+    score = Score([killed], [missed])
     assert score.exit_code == 1
     assert "both causes 0" in score.summary
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 from parity.mutants import runs
 from parity.mutants.mutant import Mutant
+from parity.mutants.score import PairOutcome
 from parity.report import Report
 
 # Ids of mutants that share a network. Different layers, both orders, one side or both; the last three share a layer.
@@ -27,33 +27,6 @@ PAIRS = (
     ("02-lrn-k-jax", "05-lrn-radius-torch"),
     ("37-stride-jax", "08-kernel-hw-jax"),
 )
-
-
-@dataclass
-class PairOutcome:
-    """What became of two mutants planted together.
-
-    Attributes:
-        ids: of both.
-        layers: where divergences were found, in order; likewise causes, short names.
-        causes: see `layers`.
-        layers_right: whether a divergence was found where each bug may be seen first.
-        causes_right: whether each bug is among the causes.
-    """
-
-    ids: tuple[str, str]
-    layers: list[str]
-    causes: list[str]
-    layers_right: bool
-    causes_right: bool
-
-    @property
-    def line(self) -> str:
-        """The outcome in a line of a terminal."""
-        marks = (
-            f"{'both layers' if self.layers_right else 'LAYERS'}, {'both causes' if self.causes_right else 'CAUSES'}"
-        )
-        return f"{' + '.join(self.ids):60} {marks}: {', '.join(self.layers)}; {', '.join(self.causes)}"
 
 
 def run(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from parity.html import STYLE
-
-if TYPE_CHECKING:
-    from parity.mutants.runs import Score
+from parity.mutants.score import Score
 
 _COLUMNS = ("bug", "side", "verdict", "layer", "stage", "cause")
 _HEAD = "<tr>" + "".join(f"<th class=l>{name}</th>" for name in _COLUMNS) + "</tr>"
+
+
+def write(score: Score, path: str | Path) -> None:
+    """Write the page to a file."""
+    Path(path).write_text(render(score), encoding="utf-8")
 
 
 def render(score: Score) -> str:
