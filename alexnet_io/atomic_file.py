@@ -26,14 +26,25 @@ _REMEDIES = {
 }
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Replaces `path` by `content` in one step, flushed to the disk.
+def write_bytes(path: Path, content: bytes, *, flag: str = "--output") -> None:
+    """Replaces `path` by `content` in one step, flushed to the disk, with the permissions that the umask gives.
+
+    A link is followed; what is no file, such as /dev/stdout or a named pipe, is written to instead of replaced.
+
+    Args:
+        path: the file.
+        content: all of it.
+        flag: the command line's word for where the file goes, which an error names.
 
     Raises:
         UserError: the directory is missing or not writable, or the disk is full. The old file is untouched.
     """
-    partial = path.with_name(f".{path.name}{PARTIAL_SUFFIX}")
-    with naming_the_path("write", path):
+    with naming_the_path("write", path, flag):
+        if path.exists() and not path.is_file() and not path.is_dir():
+            path.write_bytes(content)
+            return
+        path = path.resolve()
+        partial = path.with_name(f".{path.name}{PARTIAL_SUFFIX}")
         try:
             with open(partial, "wb") as file:
                 file.write(content)
@@ -94,13 +105,13 @@ def plain(value: Any) -> Any:
 
 
 @contextlib.contextmanager
-def naming_the_path(action: str, path: Path) -> Iterator[None]:
-    """Turns an OSError inside the block into a UserError that names `path` and what can be done."""
+def naming_the_path(action: str, path: Path, flag: str = "--output") -> Iterator[None]:
+    """Turns an OSError inside the block into a UserError that names `path`, and what can be done with which `flag`."""
     try:
         yield
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or errno.ENOSPC, "Put that right")
         raise UserError(
             f"cannot {action} {printable(path)}: {error.strerror or error}. "
-            f"{remedy}, or choose another place with --output."
+            f"{remedy}, or choose another place with {flag}."
         ) from error
