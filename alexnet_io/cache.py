@@ -27,7 +27,7 @@ from alexnet_io.printing import printable
 from alexnet_io.sources.dataset import digest
 from alexnet_io.sources.files import Images
 
-FORMAT = 1
+FORMAT = 2  # of which checksums cover whole files
 Progress = Callable[[int, int, str], None]
 
 

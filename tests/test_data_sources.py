@@ -306,7 +306,6 @@ def test_the_same_file_in_both_splits(tmp_path):
 
 
 def test_files_alike_at_both_ends_are_not_the_same(tmp_path, rng):
-    """The checksum covers the ends only; what it calls alike is compared byte for byte."""
     spec = both(tmp_path, {"a": 1, "b": 1}, {"a": 1, "b": 1})
     pixels = rng.integers(0, 256, (100, 100, 3), np.uint8)
     (tmp_path / "train" / "a" / "noise.bmp").write_bytes(encoded(pixels, "BMP"))

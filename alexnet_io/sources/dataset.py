@@ -25,6 +25,8 @@ class Split:
         fetch: gives uint8 (n, height, width, 3) for an int array (n,) of places; called from several threads.
         fingerprint: changes whenever the images do.
         store: where what is derived from the images may be kept, or None.
+        contents: uint32 (N,), a checksum of each image as its source has it, whatever size it was brought to; None
+            where `fingerprint` tells the content by itself, wherever the data lie.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Split:
     fetch: Callable[[np.ndarray], np.ndarray]
     fingerprint: str
     store: Path | None = None
+    contents: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,6 +65,7 @@ class Split:
             names=[self.names[place] for place in places],
             fetch=lambda wanted: fetch(places[wanted]),
             fingerprint=digest(self.fingerprint, places.tobytes()),
+            contents=None if self.contents is None else self.contents[places],
         )
 
 

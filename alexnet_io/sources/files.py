@@ -14,8 +14,6 @@ from alexnet_io.decoding import EXTENSIONS, ImageError, Resizing, prepare, resiz
 from alexnet_io.printing import printable
 from alexnet_io.sources.dataset import digest
 
-_EDGE = 4096  # bytes at either end of a file that its checksum covers: enough to find likely twins
-
 
 @dataclass(frozen=True)
 class EncodedImages:
@@ -47,7 +45,7 @@ class EncodedImages:
             data = self.read(number)
         except OSError as error:
             raise ImageError(f"{name}: cannot be read: {error.strerror or error}") from error
-        return prepare(data, name, resizing), zlib.crc32(data[-_EDGE:], zlib.crc32(data[:_EDGE]))
+        return prepare(data, name, resizing), zlib.crc32(data)
 
 
 @dataclass(frozen=True)
@@ -69,21 +67,24 @@ class DecodedImages:
 
     def pixels(self, number: int, resizing: Resizing) -> tuple[np.ndarray, int]:
         """Image `number` resized, and a checksum of it."""
-        image = self.images[number]
-        return resize(image, resizing, self.names[number]), zlib.crc32(np.ascontiguousarray(image).data)
+        return resize(self.images[number], resizing, self.names[number]), self.checksum(number)
+
+    def checksum(self, number: int) -> int:
+        """Of the bytes of image `number` as it is."""
+        return zlib.crc32(np.ascontiguousarray(self.images[number]).data)
 
 
 Images = EncodedImages | DecodedImages
 
 
 def files_on_disk(root: Path, names: Sequence[str]) -> EncodedImages:
-    """The files `root / name`, fingerprinted by path, size and time of change.
+    """The files `root / name`, fingerprinted by `stamp`.
 
     Raises:
         OSError: a file vanished since it was listed.
     """
     stats = [os.stat(os.path.join(root, name)) for name in names]
-    stamps = (f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}" for name, stat in zip(names, stats, strict=True))
+    stamps = (stamp(name, stat) for name, stat in zip(names, stats, strict=True))
 
     def read(index: int) -> bytes:
         with open(os.path.join(root, names[index]), "rb", buffering=0) as file:
@@ -91,6 +92,15 @@ def files_on_disk(root: Path, names: Sequence[str]) -> EncodedImages:
 
     fingerprint = digest(str(root.resolve()), *stamps)
     return EncodedImages(names, [stat.st_size for stat in stats], read, fingerprint)
+
+
+def stamp(name: str, stat: os.stat_result) -> str:
+    """What changes when the file `name` is replaced or written to, whatever size and time of change it is given.
+
+    The time of change can be set back, as `cp -p` and archives do; the inode's own time can't, and a file that took
+    another's place by renaming has another inode.
+    """
+    return f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\0{stat.st_ino}"
 
 
 def subfolders(folder: Path) -> list[str]:

@@ -87,12 +87,14 @@ def prepared_split(
         fetch=lambda places: np.take(images, rows[places], axis=0),
         fingerprint=digest(prepared.key, rows.tobytes()),
         store=prepared.folder,
+        contents=prepared.checksums[rows],
     )
 
 
 def array_split(name: str, images: DecodedImages, labels: np.ndarray, preparing: Preparing) -> Split:
     """A split of decoded images: in memory as they are or resized, in the cache above `IN_MEMORY_BYTES`."""
     resizing, pixels = preparing.resizing, images.images
+    contents = np.array([images.checksum(number) for number in range(len(images))], np.uint32)
     height, width = pixels.shape[1:3] if resizing is None else (resizing.height, resizing.width)
     labels = labels.astype(np.int32)
     if resizing is not None and (height, width) != pixels.shape[1:3]:
@@ -103,7 +105,9 @@ def array_split(name: str, images: DecodedImages, labels: np.ndarray, preparing:
             resized = list(pool.map(lambda number: images.pixels(number, resizing)[0], range(len(images))))
         pixels = np.stack(resized)
     fingerprint = digest(images.fingerprint, repr(resizing))
-    return Split(name, labels, images.names, (height, width, 3), lambda places: pixels[places], fingerprint)
+    return Split(
+        name, labels, images.names, (height, width, 3), lambda places: pixels[places], fingerprint, contents=contents
+    )
 
 
 def check_same_classes(train: Sequence[str], test: Sequence[str], train_name: str, test_name: str) -> None:

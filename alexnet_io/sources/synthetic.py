@@ -34,7 +34,7 @@ def open_synthetic(options: str, resizing: Resizing | None, seed: int) -> DataSe
     generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, classes])))
     patches = generator.integers(_NOISE, 256 - _NOISE, (classes, _PATCHES, _PATCHES, 3), np.uint8)
     bank = generator.integers(0, 2 * _NOISE, height * width * 3 + 2**16, np.uint8)
-    key = digest(str(seed), str(numbers), str((height, width)))
+    key = digest(str(seed), str(numbers), str((height, width)), patches.tobytes(), bank.tobytes())
     splits = [_split(name, numbers[name], patches, bank, (height, width, 3), key) for name in ("train", "test")]
     names = tuple(f"pattern-{label:0{len(str(classes - 1))}d}" for label in range(classes))
     return DataSet("synthetic", names, splits[0], splits[1])

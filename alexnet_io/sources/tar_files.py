@@ -11,7 +11,7 @@ from alexnet_io.decoding import EXTENSIONS
 from alexnet_io.errors import UserError
 from alexnet_io.printing import printable
 from alexnet_io.sources.dataset import digest
-from alexnet_io.sources.files import EncodedImages
+from alexnet_io.sources.files import EncodedImages, stamp
 
 
 def images_in_tars(root: Path, tars: Sequence[str]) -> tuple[EncodedImages, list[int]]:
@@ -29,9 +29,9 @@ def images_in_tars(root: Path, tars: Sequence[str]) -> tuple[EncodedImages, list
     stamps: list[str] = []
     for number, tar in enumerate(tars):
         path = root / tar
+        stat = path.stat()  # before it is read: what is listed below is at least as new
         found = _members(path)
-        stat = path.stat()
-        stamps.append(f"{tar}\0{stat.st_size}\0{stat.st_mtime_ns}")
+        stamps.append(stamp(tar, stat))
         names += [f"{tar}/{name}" for name, _, _ in found]
         places += [(number, offset, size) for _, offset, size in found]
         counts.append(len(found))

@@ -15,7 +15,7 @@ from alexnet_io.cache import PreparedImages
 from alexnet_io.errors import UserError
 from alexnet_io.printing import printable
 from alexnet_io.sources.dataset import DataSet, digest
-from alexnet_io.sources.files import EncodedImages
+from alexnet_io.sources.files import EncodedImages, stamp
 from alexnet_io.sources.prepared import Listing, Preparing, describe, held_out, prepared_split
 
 TEST_SPLITS = ("test", "validation")
@@ -136,7 +136,7 @@ def _keys(info: Any, spec: str) -> tuple[str, str, tuple[str, ...]]:
 
 def _encoded(folder: Path, split: str, source: Any, image_key: str) -> EncodedImages:
     names = [f"{split}-{place:07d}" for place in range(len(source))]
-    stamps = [f"{path.name}\0{path.stat().st_size}\0{path.stat().st_mtime_ns}" for path in sorted(folder.iterdir())]
+    stamps = [stamp(path.name, path.stat()) for path in sorted(folder.iterdir())]
     return EncodedImages(
         names, [0] * len(names), lambda place: source[place][image_key], digest(str(folder.resolve()), split, *stamps)
     )
