@@ -21,8 +21,8 @@ from typing import Any, Self
 from alexnet_io import atomic_file
 from alexnet_io.errors import UserError
 from alexnet_io.printing import printable
+from alexnet_io.run_directory import METRICS as JSONL
 
-JSONL = "metrics.jsonl"
 CSV = "metrics.csv"
 TENSORBOARD = "tensorboard"
 SPLITS = ("train", "test")

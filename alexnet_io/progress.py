@@ -27,6 +27,7 @@ class Progress:
     Args:
         total: the step at which the run ends.
         start: the step at which it begins, 0 unless resumed.
+        preparing: what the first step is waited for, such as "compiling".
         stream: standard output by default.
         terminal: whether to draw a bar; by default whether `stream` is a terminal.
         clock: seconds, monotonic.
@@ -37,6 +38,7 @@ class Progress:
         total: int,
         *,
         start: int = 0,
+        preparing: str = "",
         stream: TextIO | None = None,
         terminal: bool | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -51,7 +53,9 @@ class Progress:
         if terminal is None:
             terminal = self._stream is not None and self._stream.isatty() and os.environ.get("TERM") != "dumb"
         if terminal:
-            self._open_bar(start)
+            self._open_bar(start, preparing)
+        elif preparing:
+            self._say(preparing)
 
     def update(
         self,
@@ -117,7 +121,7 @@ class Progress:
     ) -> None:
         self.close()
 
-    def _open_bar(self, start: int) -> None:
+    def _open_bar(self, start: int, preparing: str) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
         from rich.progress import Progress as Bar
         from rich.table import Column
@@ -131,7 +135,7 @@ class Progress:
             auto_refresh=False,
             expand=True,
         )
-        self._task = self._bar.add_task("", total=self._total, completed=start, facts="compiling")
+        self._task = self._bar.add_task("", total=self._total, completed=start, facts=preparing)
         with self._giving_up_quietly():
             self._bar.start()
             self._bar.refresh()

@@ -5,6 +5,7 @@ Layout::
     .lock             held by the process that is training here
     run.json          model, class names, normalisation statistics, settings, versions
     settings.yaml     the settings alone, as the command line reads them back
+    statistics.*      see `alexnet_io.statistics_file`
     metrics.jsonl/csv see `alexnet_io.metrics`
     checkpoints/      see `jax_alexnet.checkpoint`
     *.png             see `alexnet_io.plots`
@@ -34,6 +35,9 @@ LOCK = ".lock"
 DESCRIPTION = "run.json"
 SETTINGS = "settings.yaml"
 CHECKPOINTS = "checkpoints"
+METRICS = "metrics.jsonl"
+STATISTICS = "statistics.safetensors"
+DEFAULT_ROOT = "runs"
 FORMAT = 1
 
 _PACKAGES = ("jax-alexnet", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow", "torch")
@@ -49,8 +53,9 @@ class RunDirectory:
         resume: True continues the run that is there; False starts a new one.
 
     Raises:
-        UserError: another process trains there; the directory isn't writable; it holds a run and `resume` is
-            False; it holds none and `resume` is True; it holds files that are not a run's. Nothing is deleted.
+        UserError: another process trains there; the directory isn't writable; it holds a run that has finished a step
+            and `resume` is False; it holds none and `resume` is True; it holds files that are not a run's. Nothing is
+            deleted.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, resume: bool = False) -> None:
@@ -133,7 +138,33 @@ class RunDirectory:
         self.close()
 
 
-def new_default_directory(model: str, data: str, root: str | os.PathLike[str] = "runs") -> Path:
+def refuse_unusable(path: str | os.PathLike[str], *, resume: bool, new: bool = False) -> None:
+    """Refuses what `RunDirectory` would refuse, and a place that can't be written to; creates nothing.
+
+    Args:
+        path: the run's directory; with `new`, the folder in which one is to be made.
+        resume: see `RunDirectory`.
+        new: see `path`.
+
+    Raises:
+        UserError: see `RunDirectory`.
+    """
+    path = Path(path).expanduser().resolve()
+    if not new:
+        _check_contents(path, resume)
+    with atomic_file.naming_the_path("look into", path):
+        there = path
+        while not there.exists():
+            there = there.parent
+        if not there.is_dir():
+            raise UserError(
+                f"{printable(there)} is a file, and {printable(path)} is to lie in it: choose another --output."
+            )
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise UserError(f"{printable(there)} can't be written to: choose another --output, or make it writable.")
+
+
+def new_default_directory(model: str, data: str, root: str | os.PathLike[str] = DEFAULT_ROOT) -> Path:
     """Makes an empty directory `root`/time-model-data that no other run has, and returns its absolute path.
 
     Raises:
@@ -204,11 +235,11 @@ def _check_contents(path: Path, resume: bool) -> None:
             raise UserError(f"{shown} is a file; --output takes a directory.")
         entries = sorted(entry.name for entry in path.iterdir()) if path.exists() else []
     if DESCRIPTION in entries:
-        if not resume:
+        if not resume and _has_finished_a_step(path):
             raise UserError(f"{shown} already holds a run: continue it with --resume, or choose another --output.")
         return
     # What a run leaves that was killed before run.json existed is no reason to refuse.
-    foreign = [name for name in entries if name not in (LOCK, SETTINGS) and not _is_leftover(name)]
+    foreign = [name for name in entries if name not in (LOCK, SETTINGS, STATISTICS) and not _is_leftover(name)]
     if foreign:
         listed = ", ".join(printable(name) for name in foreign[:3]) + (", ..." if foreign[3:] else "")
         raise UserError(
@@ -216,6 +247,14 @@ def _check_contents(path: Path, resume: bool) -> None:
         )
     if resume:
         raise UserError(f"{shown} holds no run to resume: leave --resume out, or choose another --output.")
+
+
+def _has_finished_a_step(path: Path) -> bool:
+    """Whether the run in `path` left anything to go on from or to look at."""
+    with atomic_file.naming_the_path("look into", path):
+        saved = list((path / CHECKPOINTS).glob("step*"))
+        metrics = path / METRICS
+        return bool(saved) or (metrics.exists() and metrics.stat().st_size > 0)
 
 
 def _is_leftover(name: str) -> bool:

@@ -105,6 +105,11 @@ class TrainSettings(DataSettings):
     output: Path | None = setting(None, "the run's directory; runs/TIME-MODEL-DATA by default")
     resume: bool = setting(False, "go on with the run in --output", action=True)
     strict_resume: bool = setting(False, "refuse a damaged checkpoint instead of using the one before", action=True)
+    changed_data: bool = setting(
+        False,
+        "with --resume, go on although the data are not those that the run was trained on",
+        action=True,
+    )
     checkpoint_seconds: float = setting(
         300.0, "save at least this often; the best epoch and the end are always saved", minimum=0
     )
@@ -121,12 +126,33 @@ def fill(settings: TrainSettings, **values: Any) -> TrainSettings:
     return replace(settings, **{name: value for name, value in values.items() if getattr(settings, name) is None})
 
 
-# What a resumed run may change; everything else decides its numbers and stays as it was.
+# What a resumed run may change; everything else decides its numbers and stays as it was. The data may lie elsewhere:
+# whether they are the same is seen by their fingerprint.
 CHANGEABLE_ON_RESUME = frozenset(
-    ("epochs", "steps", "devices", "parallel", "group_size", "coordinator", "num_processes", "process_id", "output",
-     "resume", "strict_resume", "checkpoint_seconds", "evaluate_every", "tensorboard", "data_dir", "cache_dir",
-     "download", "dry_run", "print_config")
-)  # fmt: skip
+    [
+        "epochs",
+        "steps",
+        "devices",
+        "parallel",
+        "group_size",
+        "coordinator",
+        "num_processes",
+        "process_id",
+        "output",
+        "resume",
+        "strict_resume",
+        "changed_data",
+        "checkpoint_seconds",
+        "evaluate_every",
+        "tensorboard",
+        "data",
+        "data_dir",
+        "cache_dir",
+        "download",
+        "dry_run",
+        "print_config",
+    ]
+)
 
 
 def resumed(saved: dict[str, Any], given: dict[str, Any]) -> TrainSettings:

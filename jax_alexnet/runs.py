@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from alexnet_io import statistics_file
 from alexnet_io.errors import UserError
 from alexnet_io.printing import printable
 from alexnet_io.run_directory import read_description
@@ -16,7 +17,7 @@ from jax_alexnet import augment, checkpoint, steps, weights
 from jax_alexnet.devices import data_mesh, set_precision
 from jax_alexnet.model import AlexNet
 from jax_alexnet.recipes import resolve
-from jax_alexnet.setup import BEST, STATISTICS, init_params, make_model
+from jax_alexnet.setup import BEST, init_params, make_model
 
 WHICH = ("best", "newest")
 
@@ -33,6 +34,7 @@ class TrainedNetwork:
     statistics: dict[str, jax.Array]
     mesh: Mesh
     step: int
+    which: str  # "best" or "newest", as found; "file" for weights that no run holds
 
     @property
     def eval_step(self) -> Any:
@@ -74,7 +76,7 @@ def load_run(run: Path, *, which: str, devices: list[Any], precision: str | None
     if description.get("framework") == "torch_ref":
         params, step = _reference_weights(Path(run), which, settings, shapes)
     else:
-        params, step = _restored(Path(run), which, {"params": shapes})
+        params, step, which = _restored(Path(run), which, {"params": shapes})
     augmentation = augment.Augmentation.of(settings)
     mesh = data_mesh(devices)
     return TrainedNetwork(
@@ -86,19 +88,21 @@ def load_run(run: Path, *, which: str, devices: list[Any], precision: str | None
         statistics=steps.replicate(_statistics(Path(run), augmentation), mesh),
         mesh=mesh,
         step=step,
+        which=which,
     )
 
 
-def _restored(run: Path, which: str, template: dict[str, Any]) -> tuple[Any, int]:
-    """Weights of the best or newest checkpoint, and the steps they are after."""
+def _restored(run: Path, which: str, template: dict[str, Any]) -> tuple[Any, int, str]:
+    """Weights of the best or newest checkpoint, the steps they are after, and which of the two they are."""
     where, found = run.resolve() / "checkpoints", None
     if which == "best":
         found = checkpoint.restore_newest(where.with_name(BEST), template, partial=True, read_only=True)
     if found is None:  # none is the best before the first evaluation
+        which = "newest"
         found = checkpoint.restore_newest(where, template, partial=True, read_only=True)
     if found is None:
         raise UserError(f"no checkpoint was finished in {where}: let the run go on with --resume --output {run}")
-    return found.state["params"], found.step
+    return found.state["params"], found.step, which
 
 
 def _reference_weights(run: Path, which: str, settings: TrainSettings, shapes: Any) -> tuple[Any, int]:
@@ -157,6 +161,7 @@ def load_weights(
         statistics={},
         mesh=mesh,
         step=0,
+        which="file",
     )
 
 
@@ -175,10 +180,4 @@ def _class_names(path: Path | None, classes: int) -> list[str]:
 def _statistics(run: Path, augmentation: augment.Augmentation) -> dict[str, jax.Array]:
     if not augment.needs_statistics(augmentation):
         return {}
-    from safetensors.numpy import load_file
-
-    path = run / STATISTICS
-    try:
-        return {name: jnp.asarray(value) for name, value in load_file(path).items()}
-    except Exception as error:
-        raise UserError(f"the normalisation in {path} can't be read ({error}): restore the file from a copy") from None
+    return {name: jnp.asarray(value) for name, value in statistics_file.read(run).items()}

@@ -1,7 +1,6 @@
 """Everything a run needs before its first step, built from completed settings: data, network, steps, devices."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from alexnet_io import statistics_file
 from alexnet_io.batches import Batch as HostBatch
 from alexnet_io.batches import steps_in_epoch
 from alexnet_io.errors import UserError
@@ -26,9 +26,7 @@ from jax_alexnet.parallel.layout import mesh_share
 from jax_alexnet.recipes import choose_variant
 from jax_alexnet.shapes import trace
 
-# Names inside a run's directory: the normalisation's arrays, and the weights that did best on the test images.
-STATISTICS = "statistics.safetensors"
-BEST = "best"
+BEST = "best"  # inside a run's directory: the weights that did best on the test images
 
 
 @dataclass
@@ -41,7 +39,8 @@ class Setup:
     layout: Layout
     processes: Processes
     augmentation: augment.Augmentation
-    statistics: dict[str, jax.Array]
+    statistics_arrays: dict[str, np.ndarray]  # the normalisation's, as the run's directory keeps them
+    statistics: dict[str, jax.Array]  # the same on the devices
     train_step: Any
     eval_step: Any
     optimizer: Any
@@ -86,13 +85,6 @@ class Setup:
     def on_devices(self, batch: HostBatch) -> steps.Batch:
         """A host batch split over the devices."""
         return steps.split(steps.Batch(batch.images, batch.labels, batch.weights), self.mesh)
-
-    def save_statistics(self, directory: Path) -> None:
-        """Keep the normalisation's arrays with the run, so that evaluation and prediction see the same input."""
-        from safetensors.numpy import save_file
-
-        if self.statistics:
-            save_file({name: np.asarray(value) for name, value in self.statistics.items()}, directory / STATISTICS)
 
 
 @dataclass
@@ -148,6 +140,7 @@ def prepare(settings: TrainSettings, processes: Processes | None = None) -> Setu
     shapes = jax.eval_shape(lambda: init_params(model, augmentation.image_size, 0))
     optimizer = make_optimizer(settings, variant, shapes)
     parameters = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
+    arrays = _statistics(settings, augmentation, data)
     return Setup(
         settings=settings,
         data=data,
@@ -155,7 +148,8 @@ def prepare(settings: TrainSettings, processes: Processes | None = None) -> Setu
         layout=layout,
         processes=processes or Processes(),
         augmentation=augmentation,
-        statistics=steps.replicate(_statistics(augmentation, data), layout.mesh),
+        statistics_arrays=arrays,
+        statistics=steps.replicate(arrays, layout.mesh),
         train_step=steps.make_train_step(model, optimizer, augmentation, layout),
         eval_step=steps.make_eval_step(model, augmentation, layout),
         optimizer=optimizer,
@@ -175,9 +169,12 @@ def _how(layout: Layout, processes: Processes) -> str:
     return words + (f", in {processes.count} processes" if processes.count > 1 else "")
 
 
-def _statistics(augmentation: augment.Augmentation, data: DataSet) -> dict[str, np.ndarray]:
+def _statistics(settings: TrainSettings, augmentation: augment.Augmentation, data: DataSet) -> dict[str, np.ndarray]:
+    """The normalisation's arrays: measured for a new run, and those of its beginning for one that goes on."""
     if not augment.needs_statistics(augmentation):
         return {}
+    if settings.resume and settings.output is not None:
+        return statistics_file.read(settings.output)
     from alexnet_io.image_statistics import training_statistics
 
     return augment.statistics_for(augmentation, training_statistics(data.train, now_and_then()))

@@ -2,15 +2,16 @@
 
 import time
 
-import jax.numpy as jnp
-
+from alexnet_io import preflight, statistics_file
 from alexnet_io.run_directory import RunDirectory, new_default_directory
 from alexnet_io.settings import as_yaml
 from alexnet_io.signals import Signals
+from alexnet_io.sources.fingerprint import fingerprint
 from alexnet_io.train_settings import TrainSettings, plain
+from alexnet_io.training_loop import TrainingLoop
 from jax_alexnet.devices import unusable_gpu
 from jax_alexnet.distributed import Processes, joined
-from jax_alexnet.run import Run, order
+from jax_alexnet.engine import JaxEngine
 from jax_alexnet.setup import Setup, prepare
 
 
@@ -25,6 +26,8 @@ def train(settings: TrainSettings) -> int:
 
 
 def _train(settings: TrainSettings, processes: Processes) -> int:
+    for warning in preflight.check(settings, packages=("orbax.checkpoint",)) if processes.first else ():
+        processes.say(f"warning: {warning}")
     complaint = unusable_gpu()
     if complaint:
         processes.say(f"warning: {complaint}")
@@ -33,34 +36,39 @@ def _train(settings: TrainSettings, processes: Processes) -> int:
     if settings.dry_run:
         return _dry_run(setup)
     if not processes.first:
-        with Signals() as signals:
-            return Run(setup, None, signals).go()
+        return _run(setup, None)
     where = settings.output or new_default_directory(settings.model, settings.data)
-    with RunDirectory(where, resume=settings.resume) as directory, Signals() as signals:
-        if not settings.resume:
-            directory.describe(
-                model=settings.model,
-                class_names=list(setup.data.class_names),
-                normalisation={"normalize": settings.normalize},
-                settings=plain(settings),
-                settings_yaml=as_yaml(settings),
-            )
-            setup.save_statistics(directory.path)
-        return Run(setup, directory, signals).go()
+    with RunDirectory(where, resume=settings.resume) as directory:
+        return _run(setup, directory)
+
+
+def _run(setup: Setup, directory: RunDirectory | None) -> int:
+    settings, identity = setup.settings, fingerprint(setup.data)
+    if directory is not None and not settings.resume:
+        statistics_file.write(directory.path, setup.statistics_arrays)
+        directory.describe(
+            model=settings.model,
+            class_names=list(setup.data.class_names),
+            normalisation={"normalize": settings.normalize},
+            settings=plain(settings),
+            settings_yaml=as_yaml(settings),
+            data=identity,
+        )
+    with Signals() as signals:
+        engine = JaxEngine(setup, directory)
+        loop = TrainingLoop(engine, settings, len(setup.data.class_names), identity, directory, signals)
+        loop.begin()
+        return loop.go()
 
 
 def _dry_run(setup: Setup) -> int:
-    batch = next(iter(order(setup, epoch=0, start_step=0)))
-    started = time.perf_counter()
-    _, metrics = setup.train_step(
-        setup.new_state(),
-        setup.on_devices(batch),
-        jnp.asarray(setup.settings.learning_rate),
-        setup.key,
-        setup.statistics,
-    )
-    loss = float(metrics.loss) / float(metrics.examples)
+    """One step of the run that would be, through the engine that would take it."""
+    engine, started = JaxEngine(setup, None), time.perf_counter()
+    engine.start()
+    batch = next(iter(engine.batches(0)))
+    sums = engine.fetch(engine.train(batch, 0, engine.learning_rate(0)))
     setup.processes.say(
-        f"dry run: one step built and run in {time.perf_counter() - started:.1f} s, loss {loss:.4f}; nothing written"
+        f"dry run: one step built and run in {time.perf_counter() - started:.1f} s, loss "
+        f"{sums.loss / sums.examples:.4f}; nothing written"
     )
     return 0

@@ -1,17 +1,24 @@
-"""Runs as a user starts them, in processes of their own: train, resume, evaluate, predict, and what goes wrong."""
+"""Runs as a user starts them: train, resume, evaluate, predict, and what goes wrong."""
 
+import contextlib
+import importlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
+from stops import StoppedOnce
 
 from alexnet_io.metrics import read_metrics
+from alexnet_io.settings import run_command
+from jax_alexnet import training
 
 # 96 images in batches of 32: three steps an epoch.
 DATA = ("--data", "synthetic:classes=4,train=96,test=40")
@@ -29,12 +36,23 @@ def _environment(devices=2):
 
 
 def _run(name, *words, devices=2, code=0):
-    done = subprocess.run(
-        _command(name, *words), capture_output=True, text=True, timeout=300, check=False, env=_environment(devices)
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr, done.stderr
+    """Run a command in this process, on its first `devices` virtual devices."""
+    out, err = io.StringIO(), io.StringIO()
+    argv, sys.argv = sys.argv, [name, *map(str, words), "--devices", str(devices)]
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
+            run_command(importlib.import_module(f"jax_alexnet.{name}").main)
+    finally:
+        sys.argv = argv
+    done = SimpleNamespace(stdout=out.getvalue(), stderr=err.getvalue())
+    assert end.value.code == code, done.stdout + done.stderr
     return done
+
+
+@pytest.fixture
+def stopped_after(monkeypatch):
+    """Make the next run stop after so many of its steps."""
+    return lambda step: monkeypatch.setattr(training, "Signals", StoppedOnce(step))
 
 
 def _state(run):
@@ -128,12 +146,13 @@ def test_a_folder_of_test_images_alone_can_be_evaluated(finished, tmp_path):
     assert [report["per_class"][name]["total"] for name in names] == [1, 2, 3, 4]
 
 
-def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(finished, tmp_path):
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(finished, tmp_path, stopped_after):
     """Stopped after step 4, inside the second epoch, and gone on with: weights, optimizer state and metrics."""
     straight, _ = finished
     run = tmp_path / "broken"
-    _run("train", *SMALL, "--epochs", 2, "--steps", 4, "--output", run)
-    done = _run("train", "--resume", "--output", run, "--steps", 6)
+    stopped_after(4)
+    _run("train", *SMALL, "--epochs", 2, "--output", run, code=128 + signal.SIGTERM)
+    done = _run("train", "--resume", "--output", run)
     assert "resumed after step 4" in done.stdout
     assert _without_speed(run) == _without_speed(straight)
     (step, ours), (expected_step, expected) = _state(run), _state(straight)

@@ -1,6 +1,7 @@
 """The reference's training command: what it leaves, going on after a stop, several processes, wrong usage."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from stops import StoppedOnce
 
 from alexnet_io.errors import UserError
 from alexnet_io.metrics import read_metrics
 from alexnet_io.settings import run_command
-from torch_ref import augment, checkpoint
+from torch_ref import augment, checkpoint, training
 from torch_ref import train as command
 from torch_ref.completion import resolve
 
@@ -35,6 +37,12 @@ def train(monkeypatch):
     return run
 
 
+@pytest.fixture
+def stopped_after(monkeypatch):
+    """Make the next run stop after so many of its steps."""
+    return lambda step: monkeypatch.setattr(training, "Signals", StoppedOnce(step))
+
+
 def _newest(run):
     content = checkpoint.load_newest(run / "checkpoints", strict=True)
     assert content is not None
@@ -55,7 +63,7 @@ def _without_speed(run):
     return [{**vars(row), "images_per_second": None} for row in read_metrics(run)]
 
 
-def test_a_run_leaves_its_files_and_goes_on_as_if_never_stopped(train, tmp_path, capsys):
+def test_a_run_leaves_its_files_and_goes_on_as_if_never_stopped(train, stopped_after, tmp_path, capsys):
     straight, halted = tmp_path / "straight", tmp_path / "halted"
     assert train(*SMALL, "--epochs", 2, "--flip", "--output", straight) == 0
     last = capsys.readouterr().out.strip().splitlines()[-1]
@@ -69,8 +77,9 @@ def test_a_run_leaves_its_files_and_goes_on_as_if_never_stopped(train, tmp_path,
     _jax_reads(straight / "best" / "weights.safetensors")
 
     # Four steps are an epoch and a third: the stop falls between two rows of metrics.
-    assert train(*SMALL, "--epochs", 2, "--flip", "--steps", 4, "--output", halted) == 0
-    assert train("--resume", "--output", halted, "--steps", 6) == 0
+    stopped_after(4)
+    assert train(*SMALL, "--epochs", 2, "--flip", "--output", halted) == 128 + signal.SIGTERM
+    assert train("--resume", "--output", halted) == 0
     assert _same(_newest(halted), _newest(straight))
     assert _without_speed(halted) == _without_speed(straight)
 
@@ -86,7 +95,7 @@ def test_a_dry_run_takes_a_step_in_any_precision_and_writes_nothing(train, tmp_p
     assert not (tmp_path / "run").exists()
 
 
-def test_a_plateau_lowers_the_rate_also_across_a_stop(train, tmp_path):
+def test_a_plateau_lowers_the_rate_also_across_a_stop(train, stopped_after, tmp_path):
     words = ("--schedule", "plateau", "--plateau-patience", 0, "--drop-factor", 0.5, "--epochs", 6)
     straight, halted = tmp_path / "straight", tmp_path / "halted"
     assert train(*SMALL, *words, "--output", straight) == 0
@@ -100,8 +109,9 @@ def test_a_plateau_lowers_the_rate_also_across_a_stop(train, tmp_path):
     assert [row.learning_rate for row in trains] == expected
     assert [row.learning_rate for row in tests] == expected
     assert expected[-1] < 0.001
-    assert train(*SMALL, *words, "--steps", 13, "--output", halted) == 0
-    assert train("--resume", "--output", halted, "--steps", 18) == 0
+    stopped_after(13)
+    assert train(*SMALL, *words, "--output", halted) == 128 + signal.SIGTERM
+    assert train("--resume", "--output", halted) == 0
     assert _without_speed(halted) == _without_speed(straight)
     assert _same(_newest(halted), _newest(straight))
 

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from alexnet_io.errors import UserError
+from alexnet_io.errors import FailedRun, UserError
 from torch_ref import launch
 
 T = TypeVar("T")
@@ -98,7 +98,7 @@ class Processes:
         """End the run over something that all processes found alike; the first one says it."""
         if not self.first:
             launch.end_after_the_first(launch.FAILED)
-        raise UserError(text)
+        raise FailedRun(text)
 
 
 @contextlib.contextmanager

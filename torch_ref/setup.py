@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from alexnet_io import statistics_file
 from alexnet_io.batches import Batch, batches, steps_in_epoch
 from alexnet_io.image_statistics import training_statistics
 from alexnet_io.progress import now_and_then
@@ -24,8 +24,6 @@ from torch_ref.network import Network
 from torch_ref.optim import build_optimizer
 from torch_ref.processes import Processes, set_precision
 from torch_ref.schedules import Plateau, Schedule, plateau
-
-STATISTICS = "statistics.safetensors"
 
 
 @dataclass
@@ -97,13 +95,6 @@ class Setup:
             loader="threads",
         )
 
-    def save_statistics(self, directory: Path) -> None:
-        """Keep the normalisation's arrays with the run, so that evaluation sees the same input."""
-        from safetensors.numpy import save_file
-
-        if self.arrays:
-            save_file(self.arrays, directory / STATISTICS)
-
 
 def prepare(settings: TrainSettings, group: Processes) -> Setup:
     """Open the data and build the network.
@@ -115,10 +106,11 @@ def prepare(settings: TrainSettings, group: Processes) -> Setup:
 
     def open_and_measure() -> tuple[DataSet, dict[str, np.ndarray]]:
         data = open_for(settings)
-        needed = augment.needs_statistics(settings)
-        return data, augment.statistics_for(
-            settings, training_statistics(data.train, now_and_then()) if needed else None
-        )
+        if not augment.needs_statistics(settings):
+            return data, augment.statistics_for(settings, None)
+        if settings.resume and settings.output is not None:  # those of the run's beginning
+            return data, statistics_file.read(settings.output)
+        return data, augment.statistics_for(settings, training_statistics(data.train, now_and_then()))
 
     def network_for(classes: int) -> Network:
         return build(

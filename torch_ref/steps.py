@@ -1,6 +1,8 @@
 """One training step over all processes, and evaluation over all of them."""
 
 import contextlib
+import signal
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -9,31 +11,53 @@ from torch import Tensor, nn
 from alexnet_io.batches import Batch, batches
 from alexnet_io.evaluation import Evaluation, EvaluationReport
 from alexnet_io.sources import Split
+from alexnet_io.training_loop import Sums
 from torch_ref import augment
 from torch_ref.optim import set_learning_rate
-from torch_ref.schedules import learning_rate
 from torch_ref.setup import Setup
 
 EVALUATION_BATCH = 128
 
 
-def train_step(setup: Setup, batch: Batch, step: int, stop_signal: int = 0) -> list[float]:
+class Votes(NamedTuple):
+    """How many processes want what; counts, because a step adds up what its processes bring."""
+
+    interrupt: float = 0.0  # to stop by SIGINT
+    terminate: float = 0.0  # to stop by SIGTERM
+    save: float = 0.0
+
+    @classmethod
+    def of(cls, stop: int, save: bool) -> "Votes":
+        """One process's: the signal it received, or 0, and whether a checkpoint is due."""
+        return cls(float(stop == signal.SIGINT), float(stop == signal.SIGTERM), float(save))
+
+    @property
+    def stop(self) -> int:
+        """The signal that all stop by, or 0."""
+        if self.terminate:
+            return int(signal.SIGTERM)
+        return int(signal.SIGINT) if self.interrupt else 0
+
+
+class StepSums(NamedTuple):
+    """What a step brings back from all processes."""
+
+    sums: Sums
+    votes: Votes
+
+
+def train_step(setup: Setup, batch: Batch, step: int, rate: float, votes: Votes | None = None) -> StepSums:
     """Update the weights with one global batch, of which this process has its share.
 
     Args:
         setup: the run's.
         batch: this process's share.
         step: steps done before this one.
-        stop_signal: number of the signal that this process received, or 0.
-
-    Returns:
-        Over all processes: summed loss, top-1 and top-5 hits, examples, and stop signals added up.
+        rate: learning rate of the weights; under a plateau, the optimizer has it already.
+        votes: what this process wants.
     """
     settings, count = setup.settings, len(batch.labels)
     if setup.plateau is None:
-        rate = learning_rate(
-            setup.schedule, settings.learning_rate or 0.0, epoch=step // setup.steps_per_epoch, step=step
-        )
         set_learning_rate(setup.optimizer, rate)
     device, first_place = setup.group.device, setup.group.rank * count
     setup.masks.at(step, first_place)
@@ -51,9 +75,10 @@ def train_step(setup: Setup, batch: Batch, step: int, stop_signal: int = 0) -> l
     (total * (setup.group.count / setup.real_examples(step))).backward()
     setup.optimizer.step()
     hits = [(hit * weights).sum() for hit in _hits(logits.detach(), labels)]
-    signals = torch.full((), stop_signal, device=device)
-    found = [total.detach(), *hits, weights.sum(), signals]
-    return setup.group.add_up(torch.stack([value.to(torch.float64) for value in found]))
+    found = torch.stack([value.to(torch.float64) for value in (total.detach(), *hits, weights.sum())])
+    wishes = torch.tensor(votes or Votes(), dtype=torch.float64, device=device)
+    added = setup.group.add_up(torch.cat([found, wishes]))
+    return StepSums(Sums(*added[:4]), Votes(*added[4:]))
 
 
 @torch.no_grad()

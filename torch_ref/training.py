@@ -2,16 +2,19 @@
 
 import contextlib
 import time
+from typing import Any
 
+from alexnet_io import preflight, statistics_file
 from alexnet_io.run_directory import RunDirectory, new_default_directory
 from alexnet_io.settings import as_yaml
 from alexnet_io.signals import Signals
+from alexnet_io.sources.fingerprint import fingerprint
 from alexnet_io.train_settings import TrainSettings, plain
+from alexnet_io.training_loop import TrainingLoop
+from torch_ref.engine import TorchEngine
 from torch_ref.launch import said_once
 from torch_ref.processes import processes
-from torch_ref.run import Run
 from torch_ref.setup import Setup, prepare
-from torch_ref.steps import train_step
 
 # torchrun passes on the signals that it gets, and Ctrl-C reaches the processes by themselves as well.
 ECHO_SECONDS = 2.0
@@ -27,24 +30,32 @@ def train(settings: TrainSettings) -> int:
     with contextlib.ExitStack() as stack:
         group = stack.enter_context(processes(settings.devices, settings.batch_size or 1))
         with said_once():
+            for warning in preflight.check(settings) if group.first else ():
+                group.say(f"warning: {warning}")
             setup = prepare(settings, group)
-            print(setup.headline, flush=True)
-            directory = None
+            group.say(setup.headline)
+            directory, identity = None, fingerprint(setup.data)
             if not settings.dry_run:
-                directory = group.first_then_others(lambda: _directory(setup) if group.first else None)
-        if directory is None and settings.dry_run:
+                directory = group.first_then_others(lambda: _directory(setup, identity) if group.first else None)
+        if settings.dry_run:
             return _dry_run(setup)
         if directory is not None:
             stack.enter_context(directory)
-        return Run(setup, directory, stack.enter_context(Signals(ECHO_SECONDS))).go()
+        signals = stack.enter_context(Signals(ECHO_SECONDS))
+        engine = TorchEngine(setup, directory)
+        loop = TrainingLoop(engine, settings, len(setup.data.class_names), identity, directory, signals)
+        with said_once():
+            loop.begin()
+        return loop.go()
 
 
-def _directory(setup: Setup) -> RunDirectory:
+def _directory(setup: Setup, identity: dict[str, Any]) -> RunDirectory:
     """The run's directory, locked and described."""
     settings = setup.settings
     where = settings.output or new_default_directory(settings.model, settings.data)
     directory = RunDirectory(where, resume=settings.resume)
     if not settings.resume:
+        statistics_file.write(directory.path, setup.arrays)
         directory.describe(
             model=settings.model,
             class_names=list(setup.data.class_names),
@@ -52,16 +63,19 @@ def _directory(setup: Setup) -> RunDirectory:
             settings=plain(settings),
             settings_yaml=as_yaml(settings),
             framework="torch_ref",
+            data=identity,
         )
-        setup.save_statistics(directory.path)
     return directory
 
 
 def _dry_run(setup: Setup) -> int:
-    batch, started = next(iter(setup.order(0))), time.perf_counter()
-    sums = train_step(setup, batch, 0)
+    """One step of the run that would be, through the engine that would take it."""
+    engine, started = TorchEngine(setup, None), time.perf_counter()
+    engine.start()
+    batch = next(iter(engine.batches(0)))
+    sums = engine.fetch(engine.train(batch, 0, engine.learning_rate(0)))
     setup.group.say(
-        f"dry run: one step built and run in {time.perf_counter() - started:.1f} s, loss {sums[0] / sums[3]:.4f}; "
-        "nothing written"
+        f"dry run: one step built and run in {time.perf_counter() - started:.1f} s, loss "
+        f"{sums.loss / sums.examples:.4f}; nothing written"
     )
     return 0

@@ -1,0 +1,168 @@
+"""The reference's part of a training run; what is counted and decided around it is `alexnet_io.training_loop`'s."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import torch
+
+from alexnet_io.batches import Batch
+from alexnet_io.errors import UserError
+from alexnet_io.evaluation import EvaluationReport
+from alexnet_io.pictures import FirstKernel
+from alexnet_io.run_directory import RunDirectory
+from alexnet_io.training_loop import Sums
+from torch_ref import checkpoint
+from torch_ref.schedules import learning_rate
+from torch_ref.setup import Setup
+from torch_ref.steps import StepSums, Votes, evaluate, train_step
+
+WEIGHTS = "best/weights.safetensors"
+
+
+class TorchEngine:
+    """See `alexnet_io.training_loop.Engine`.
+
+    Args:
+        setup: the run's.
+        directory: where process 0 writes; None in the others.
+    """
+
+    runs_ahead = False
+    preparing = "first step"
+
+    def __init__(self, setup: Setup, directory: RunDirectory | None) -> None:
+        self.setup = setup
+        self.directory = directory
+        self._wishes = Votes()
+        self._agreed = Votes()
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that cover the training set."""
+        return self.setup.steps_per_epoch
+
+    def say(self, text: str) -> None:
+        """Print a line, once for all processes."""
+        self.setup.group.say(text)
+
+    def fail(self, text: str) -> NoReturn:
+        """End the run over something that all processes found alike."""
+        self.setup.group.fail(text)
+
+    # --- training ----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin with the weights that the network was built with."""
+
+    def batches(self, step: int) -> Iterator[Batch]:
+        """This process's share of what is left of the epoch in which `step` lies."""
+        return self.setup.order(step)
+
+    def learning_rate(self, step: int) -> float:
+        """Of the weights, in the step after `step` steps: conv1's, which have no multiplier."""
+        setup = self.setup
+        if setup.plateau is not None:
+            return float(setup.optimizer.param_groups[0]["lr"])
+        epoch = step // setup.steps_per_epoch
+        return learning_rate(setup.schedule, setup.settings.learning_rate or 0.0, epoch=epoch, step=step)
+
+    def train(self, batch: Batch, step: int, rate: float) -> Sums:
+        """Take one step."""
+        done: StepSums = train_step(self.setup, batch, step, rate, self._wishes)
+        self._agreed = done.votes
+        return done.sums
+
+    def fetch(self, handle: Sums) -> Sums:
+        """A step's sums over all processes, which PyTorch's own communication has waited for."""
+        return handle
+
+    def agree(self, stop: int, save: bool) -> tuple[int, bool]:
+        """What all processes wanted one step ago; alone, what this one wants."""
+        if self.setup.group.count == 1:
+            return stop, save
+        self._wishes = Votes.of(stop, save)  # travels with the next step's sums
+        return self._agreed.stop, self._agreed.save > 0
+
+    # --- evaluation --------------------------------------------------------------------------------------
+
+    def evaluate(self) -> EvaluationReport:
+        """Over every test image once."""
+        return evaluate(self.setup, self.setup.data.test)
+
+    def count_error(self, error: float) -> None:
+        """Let a plateau schedule see an epoch's test error."""
+        if self.setup.plateau is not None:
+            self.setup.plateau.step(error)
+
+    def weights_are_finite(self) -> bool:
+        """Whether every weight is a finite number."""
+        return all(bool(torch.isfinite(value).all()) for value in self.setup.network.state_dict().values())
+
+    def first_kernel(self) -> FirstKernel:
+        """The weights of conv1, in the order of pictures."""
+        kernel = self.setup.network.get_parameter("conv1.weight").detach().float().cpu().numpy()
+        return kernel.transpose(2, 3, 1, 0)
+
+    # --- checkpoints -------------------------------------------------------------------------------------
+
+    def saving(self, directory: RunDirectory | None) -> contextlib.AbstractContextManager[None]:
+        """Nothing to open: each save is written before it returns."""
+        return contextlib.nullcontext()
+
+    def save(self, step: int, facts: dict[str, Any]) -> None:
+        """Save weights and optimizer state."""
+        if self.directory is None:
+            return
+        setup = self.setup
+        content = {
+            "model": setup.settings.model,
+            "class_names": list(setup.data.class_names),
+            "state_dict": setup.network.state_dict(),
+            "optimizer": setup.optimizer.state_dict(),
+            "plateau": setup.plateau.state_dict() if setup.plateau else None,
+            "progress": facts,
+        }
+        checkpoint.save(self.directory.checkpoints, step, content)
+
+    def save_best(self, step: int, facts: dict[str, Any], top1: float) -> None:
+        """Save the weights alone."""
+        if self.directory is None:
+            return
+        settings = self.setup.settings
+        checkpoint.save_weights(
+            self.directory.path / WEIGHTS,
+            self.setup.network,
+            model=settings.model,
+            image_size=settings.image_size or 0,
+            step=step,
+            top1=top1,
+        )
+
+    def restore(self) -> tuple[int, dict[str, Any]] | None:
+        """Go on from the newest intact checkpoint, which process 0 reads for all.
+
+        Raises:
+            UserError: in all processes alike: damaged checkpoints, or other classes.
+        """
+        setup, content, wrong = self.setup, None, None
+        try:
+            if self.directory is not None:
+                strict = setup.settings.strict_resume
+                content = checkpoint.load_newest(self.directory.checkpoints, strict=strict)
+        except UserError as error:
+            wrong = str(error)
+        content, wrong = setup.group.from_first((content, wrong))
+        if content is not None and content["class_names"] != list(setup.data.class_names):
+            wrong = "the data has other classes than the run's checkpoint: pass the run's own --data"
+        if wrong:
+            raise UserError(wrong)
+        if content is None:
+            return None
+        setup.network.load_state_dict(content["state_dict"])
+        setup.optimizer.load_state_dict(content["optimizer"])
+        if setup.plateau is not None:
+            setup.plateau.load_state_dict(content["plateau"])
+        if self.directory is not None:
+            self.say(f"resumed after step {content['step']} from {self.directory.checkpoints}")
+        return content["step"], content["progress"]
