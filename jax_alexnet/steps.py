@@ -50,6 +50,15 @@ class Metrics(NamedTuple):
     examples: Array
 
 
+def step_keys(key: Array, step: Array | int) -> tuple[Array, Array]:
+    """The keys of augmentation and of dropout in the step after `step` others, from the run's key.
+
+    They depend on nothing else, so that a resumed run goes on drawing what it would have drawn.
+    """
+    augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, step))
+    return augment_key, dropout_key
+
+
 def make_train_step(
     model: AlexNet,
     optimizer: optax.GradientTransformationExtraArgs,
@@ -60,8 +69,8 @@ def make_train_step(
 
     `where` says how devices share the batch, the weights and the optimizer's state: a layout, or a mesh for data
     parallelism over its axes. Whatever it is, the gradient is that of the mean loss over the batch's real examples:
-    each device sums its examples' shares, and one reduction in the parameters' dtype adds the sums. `key` is folded
-    by the step; the state's buffers are donated.
+    each device sums its examples' shares, and one reduction in the parameters' dtype adds the sums. `key` is the
+    run's, see `step_keys`; the state's buffers are donated.
     """
     layout = _layout(where, model)
     mesh, own_model = layout.mesh, model.clone(variant=layout.table)
@@ -71,7 +80,7 @@ def make_train_step(
     def local_step(state: TrainState, batch: Batch, learning_rate: Array, key: Array, statistics: Tree):
         here = batch.images.shape[0]
         first = jax.lax.axis_index(axes) * here if axes else 0
-        augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
+        augment_key, dropout_key = step_keys(key, state.step)
         places = first + jnp.arange(here)
         draws = augment.draw(augment_key, places, augmentation, batch.images.shape[1:3])
         images = augment.apply(batch.images, draws, augmentation, statistics)
