@@ -1,7 +1,7 @@
 """From stored uint8 images to the network's input: crop, flip, colour noise, normalise.
 
-Each example's random choices come from a NumPy generator of its own, keyed by (seed, step, place in the global
-batch), so that they don't depend on how many processes share the batch.
+Each example's random choices come from a NumPy generator of its own, keyed by seed, step and place in the global
+batch, so that they don't depend on how many processes share the batch.
 """
 
 from typing import Any, NamedTuple
@@ -54,9 +54,10 @@ def draw(settings: TrainSettings, step: int, first_place: int, count: int, store
     if not (settings.crop or settings.flip or settings.color_noise):
         return draws
     for i in range(count):
-        generator = np.random.Generator(
-            np.random.Philox(np.random.SeedSequence([settings.seed, step, first_place + i]))
-        )
+        # The 2 keeps the key apart from those of the dropout masks, and of the order of examples, which SeedSequence
+        # fills up with zeros: (seed, epoch) would be (seed, step, place 0).
+        key = np.random.SeedSequence([settings.seed, step, first_place + i, 2])
+        generator = np.random.Generator(np.random.Philox(key))
         # All are drawn whatever is used: turning one off leaves the others as they were.
         top, left = (int(generator.integers(side - size + 1)) for side in stored)
         flip, noise = bool(generator.integers(2)), PCA_NOISE * generator.standard_normal(3)
