@@ -142,7 +142,6 @@ class TrainingLoop:
     Args:
         engine: computes.
         settings: completed.
-        classes: how many there are.
         identity: which data these are, from `sources.fingerprint`.
         directory: where the first process writes; None in the others.
         signals: what asks the run to stop.
@@ -150,7 +149,6 @@ class TrainingLoop:
 
     engine: Engine
     settings: TrainSettings
-    classes: int
     identity: dict[str, Any]
     directory: RunDirectory | None
     signals: Signals
@@ -293,7 +291,7 @@ class TrainingLoop:
                 "smaller --learning-rate in a new run"
             )
         self.rate, self.sums = done.rate, self.sums + sums
-        self.flat_since, warning = watched(self.flat_since, done.number, loss, self.classes)
+        self.flat_since, warning = watched(self.flat_since, done.number, loss, self.identity["classes"])
         if warning and self.progress is not None:
             self.progress.message(warning)
         self._time(sums.examples)

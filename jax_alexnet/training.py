@@ -15,17 +15,21 @@ from jax_alexnet.engine import JaxEngine
 from jax_alexnet.setup import Setup, prepare
 
 
-def train(settings: TrainSettings) -> int:
+def train(settings: TrainSettings, engine: type[JaxEngine] = JaxEngine) -> int:
     """Run completed settings; returns the exit code (0, or 128 + the signal that stopped it).
+
+    Args:
+        settings: completed.
+        engine: what computes; a kind of `JaxEngine` that also records, say.
 
     Raises:
         UserError: something the user can mend; what was saved stays.
     """
     with joined(settings) as processes:
-        return _train(settings, processes)
+        return _train(settings, processes, engine)
 
 
-def _train(settings: TrainSettings, processes: Processes) -> int:
+def _train(settings: TrainSettings, processes: Processes, engine: type[JaxEngine]) -> int:
     for warning in preflight.check(settings, packages=("orbax.checkpoint",)) if processes.first else ():
         processes.say(f"warning: {warning}")
     complaint = unusable_gpu()
@@ -36,13 +40,13 @@ def _train(settings: TrainSettings, processes: Processes) -> int:
     if settings.dry_run:
         return _dry_run(setup)
     if not processes.first:
-        return _run(setup, None)
+        return _run(setup, None, engine)
     where = settings.output or new_default_directory(settings.model, settings.data)
     with RunDirectory(where, resume=settings.resume) as directory:
-        return _run(setup, directory)
+        return _run(setup, directory, engine)
 
 
-def _run(setup: Setup, directory: RunDirectory | None) -> int:
+def _run(setup: Setup, directory: RunDirectory | None, engine: type[JaxEngine]) -> int:
     settings, identity = setup.settings, fingerprint(setup.data)
     if directory is not None and not settings.resume:
         statistics_file.write(directory.path, setup.statistics_arrays)
@@ -55,8 +59,7 @@ def _run(setup: Setup, directory: RunDirectory | None) -> int:
             data=identity,
         )
     with Signals() as signals:
-        engine = JaxEngine(setup, directory)
-        loop = TrainingLoop(engine, settings, len(setup.data.class_names), identity, directory, signals)
+        loop = TrainingLoop(engine(setup, directory), settings, identity, directory, signals)
         loop.begin()
         return loop.go()
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alexnet_io import atomic_file
 from alexnet_io.settings import parse
 from parity import settings
 from parity.speed import commands as speed_commands
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
 def run(command: str, arguments: list[str]) -> int:
     """Parse a command's settings and run it; returns the exit code."""
     classes = {
-        "layers": settings.Layers, "grads": settings.Grads, "train": settings.Train, "data": settings.Data,
+        "layers": settings.Layers, "grads": settings.Grads, "train": settings.Train, "runs": settings.Runs, "data": settings.Data,
         "mutants": settings.Mutants, "clean": settings.Clean, "compare": settings.Compare,
         "throughput": speed_settings.Throughput, "profile": speed_settings.Profile,
     }  # fmt: skip
     runners: dict[str, Callable[[Any], int]] = {
-        "layers": _layers, "grads": _layers, "train": _train, "data": _data, "mutants": _mutants, "clean": _clean,
+        "layers": _layers, "grads": _layers, "train": _train, "runs": _runs, "data": _data, "mutants": _mutants, "clean": _clean,
         "compare": _compare, "throughput": speed_commands.throughput, "profile": speed_commands.profile,
     }  # fmt: skip
     chosen = parse(classes[command], f"python -m parity {command}", arguments)
@@ -92,6 +93,26 @@ def _train(chosen: settings.Train) -> int:
         show=lambda part: print(f"{part.table()}\n", flush=True),
     )  # fmt: skip
     return finish(report, chosen)
+
+
+def _runs(chosen: settings.Runs) -> int:
+    from parity.twins import program
+
+    twins = program.run(
+        chosen.model,
+        chosen.recipe,
+        chosen.schedule,
+        data=chosen.data,
+        seed=chosen.seed,
+        image_size=chosen.image_size,
+        stops=chosen.stops,
+        show=lambda outcome: print(outcome, flush=True),
+    )
+    print("equal" if twins.equal else "DIFFERENT")
+    if chosen.json:
+        atomic_file.write_json(Path(chosen.json), twins.to_json())
+        print(f"wrote {chosen.json}")
+    return 0 if twins.equal else 1
 
 
 def _data(chosen: settings.Data) -> int:

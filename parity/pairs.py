@@ -186,12 +186,9 @@ def draw_masks(pair: Pair, batch: int, seed: int) -> dict[str, NDArray]:
 
 def mask_to_flax(pair: Pair, name: str, mask: NDArray) -> NDArray:
     """A dropout mask as Flax sees it: before the first fully connected layer PyTorch's map is flat, Flax's is not."""
-    names = [child for child, _ in pair.torch_module.named_children()]
-    first = next(n for n, m in pair.torch_module.named_children() if isinstance(m, nn.Linear))
-    if names.index(name) > names.index(first):
+    layout = dropped_map(pair.torch_module, name, pair.image_size)
+    if layout is None or layout.map_shape is None:
         return mask
-    layout = flattened_map(pair.torch_module, first, pair.image_size)
-    assert layout is not None and layout.map_shape is not None
     channels, *spatial = layout.map_shape
     return layouts.Layout(map_shape=layout.map_shape, shape=(-1, *spatial, channels)).to_flax(mask)
 
@@ -222,3 +219,10 @@ def run_one_side(pair: Pair, images: NDArray, side: str) -> NDArray:
     x = jnp.asarray(layouts.channels_last(images), DTYPES[pair.dtype])
     # A function of its own each time: JAX would take the trace of another one that compares equal, without the patch.
     return np.asarray(jax.jit(lambda v, x: pair.flax_module.apply(v, x))(pair.variables, x), np.float64)
+
+
+def dropped_map(model: nn.Module, dropout: str, image_size: tuple[int, int]) -> layouts.Layout | None:
+    """Layout of what a dropout layer of the reference is given, where that is a flattened map; None elsewhere."""
+    names = [child for child, _ in model.named_children()]
+    first = next(n for n, m in model.named_children() if isinstance(m, nn.Linear))
+    return flattened_map(model, first, image_size) if names.index(dropout) < names.index(first) else None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from alexnet_io.errors import UserError
 from alexnet_io.settings import one_of, setting
+from alexnet_io.train_settings import SCHEDULES
 
 MODELS = (
     "single_column", "two_column", "cuda_convnet_2012", "caffe_alexnet", "caffenet", "one_weird_trick",
@@ -70,6 +71,28 @@ class Train:
         check_model(self.model)
         one_of("--recipe", self.recipe, (*RECIPES, "all"))
         one_of("--dtype", self.dtype, ("float64", "float32", "all"))
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Run both training programs on the same weights, data and draws, and compare all that they do."""
+
+    model: str = setting("cifar_18pct", f"one of {', '.join(MODELS)}")
+    recipe: str = setting("all", f"one of {', '.join(RECIPES)}, or all")
+    schedule: str | None = setting(
+        None, f"one of {', '.join(SCHEDULES)}, or all; by default each recipe has another one, so that all are run"
+    )
+    data: str | None = setting(None, "images, as for training: folder:PATH and so on; made up if not given")
+    image_size: int | None = setting(None, "side in pixels; the smallest that suits the network by default", minimum=1)
+    stops: bool = setting(True, "also kill and stop both programs at every step, and resume them")
+    seed: int = setting(0, "of weights, order and draws", minimum=0)
+    json: str | None = setting(None, "write what was compared as JSON to this file")
+
+    def __post_init__(self) -> None:
+        one_of("--model", self.model, MODELS)
+        one_of("--recipe", self.recipe, (*RECIPES, "all"))
+        if self.schedule is not None:
+            one_of("--schedule", self.schedule, (*SCHEDULES, "all"))
 
 
 @dataclass(frozen=True)
@@ -143,6 +166,7 @@ COMMANDS = {
     "layers": "every layer, forward",
     "grads": "every layer, forward and backward",
     "train": "optimizer steps and trajectories",
+    "runs": "both training programs, twinned: every step, row, evaluation, checkpoint and resumption",
     "data": "decoding, preprocessing, augmentation and learning rates",
     "mutants": "planted bugs: does the harness find them?",
     "clean": "no bugs, many seeds: does the harness cry wolf?",

@@ -22,8 +22,9 @@ from alexnet_io.train_settings import TrainSettings
 from jax_alexnet import optim, recipes
 from jax_alexnet.steps import Batch, measure
 from jax_alexnet.variants import VARIANTS
-from parity import layouts, pairs, torch_leaves
+from parity import layouts, pairs
 from parity.jax_side import DTYPES
+from parity.parameter_names import ParameterNames, slots
 from parity.torch_side import DTYPES as TORCH_DTYPES
 from parity.torch_side import to_numpy
 from torch_ref.layers import Dropout
@@ -31,9 +32,6 @@ from torch_ref.optim import build_optimizer, set_learning_rate
 from torch_ref.recipes import recipe_for
 
 Arrays = dict[str, NDArray]
-
-# Names of the optimizers' memories in both frameworks: JAX's state field, PyTorch's key.
-SLOTS = {"velocity": "velocity", "trace": "momentum_buffer", "mu": "exp_avg", "nu": "exp_avg_sq"}
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,7 @@ class JaxTrainer:
         self._state: Any = None
         self._gradients: Any = None
         self._update: Any = None
-        self._kinds = {p: torch_leaves.kind_of(m) for p, m in torch_leaves.leaves(pair.torch_module).items()}
+        self._names = ParameterNames(pair.torch_module, pair.image_size)
 
     def gradients(self, images: NDArray, labels: NDArray, masks: Arrays) -> tuple[float, Arrays]:
         """As the reference's, from the same NCHW images."""
@@ -173,42 +171,15 @@ class JaxTrainer:
 
     def slots(self) -> dict[str, Arrays]:
         """The optimizer's memories by their PyTorch keys."""
-        found: dict[str, Arrays] = {}
-        parts = (
-            self._state if isinstance(self._state, tuple) and not hasattr(self._state, "_fields") else (self._state,)
-        )
-        for part in parts:
-            for name, key in SLOTS.items():
-                if hasattr(part, name):
-                    found[key] = self.as_torch(getattr(part, name))
-        return found
+        return {key: self.as_torch(tree) for key, tree in slots(self._state).items()}
 
     def as_torch(self, tree: Any) -> Arrays:
         """A tree of Flax's shape under PyTorch's names and in its layout."""
-        found: Arrays = {}
-        for path, leaf in tree.items():
-            layout = self._rows(path)
-            for name, array in leaf.items():
-                array = np.asarray(array)
-                if name == "kernel":
-                    name, array = "weight", layouts.kernel_to_torch(self._kinds[path], array, layout)
-                found[f"{path}.{name}"] = np.ascontiguousarray(array)
-        return found
+        return self._names.as_torch(tree)
 
     def as_flax(self, arrays: Arrays) -> Any:
         """The inverse of `as_torch`."""
-        tree: dict[str, dict[str, jax.Array]] = {}
-        for full, array in arrays.items():
-            path, name = full.rsplit(".", 1)
-            if name == "weight":
-                name, array = "kernel", layouts.kernel_to_flax(self._kinds[path], array, self._rows(path))
-            tree.setdefault(path, {})[name] = jnp.asarray(np.ascontiguousarray(array), self.dtype)
-        return tree
-
-    def _rows(self, path: str) -> layouts.Layout | None:
-        if self._kinds[path] != "dense":
-            return None
-        return pairs.flattened_map(self.pair.torch_module, path, self.pair.image_size)
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf, self.dtype), self._names.as_flax(arrays))
 
 
 def mean_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -136,7 +136,7 @@ def test_torch_draws_by_step_and_place_in_the_global_batch():
         network.fc2.weight.data.copy_(torch.tensor(LAST.T))
         setup = torch_setup(network, SETTINGS, examples=3 * EXAMPLES, rank=rank, count=2, arrays=ARRAYS)
         part, place = slice(rank * EXAMPLES // 2, (rank + 1) * EXAMPLES // 2), rank * EXAMPLES // 2 + own
-        train_step(setup, Batch(IMAGES[part], LABELS[part], only(place)[part], np.arange(EXAMPLES)[part]), done)
+        train_step(setup, Batch(IMAGES[part], LABELS[part], only(place)[part], np.arange(EXAMPLES)[part]), done, 1.0)
 
         draws = torch_augment.draw(SETTINGS, done, 0, EXAMPLES, STORED)
         x = torch_augment.network_input(IMAGES, draws, SETTINGS, setup.statistics).permute(0, 2, 3, 1).numpy()

@@ -35,27 +35,27 @@ DRIVER = """
 import os, signal, sys, time
 from alexnet_io.settings import run_command
 from tests.test_torch_train_processes import with_dropout
-from torch_ref import run, setup, train
+from torch_ref import engine, setup, train
 
 fault, number = os.environ.get("FAULT", ":0").split(":")
 output = os.path.abspath(sys.argv[sys.argv.index("--output") + 1])
-build, train_step = setup.build, run.train_step
+build, train_step = setup.build, engine.train_step
 
-def step(setup, batch, done, stop_signal):
+def step(setup, batch, done, rate, votes):
     if fault and done == int(number) and os.environ["RANK"] == "1":
         print("fault at", time.time(), file=sys.stderr, flush=True)
         if fault == "raise":
             raise ZeroDivisionError("planted")
         os.kill(os.getpid() if fault == "kill" else os.getppid(), signal.SIGKILL if fault == "kill" else signal.SIGTERM)
         time.sleep(3)  # torchrun passes the signal on
-    return train_step(setup, batch, done, stop_signal)
+    return train_step(setup, batch, done, rate, votes)
 
 def watch(event, arguments):
     if event in ("open", "os.mkdir", "os.rename", "os.remove") and str(arguments[0]).startswith(output):
         if event != "open" or set(str(arguments[1])) & set("wax+"):
             print("process 1 wrote", arguments[0], file=sys.stderr, flush=True)
 
-setup.build, run.train_step = lambda *words, **more: with_dropout(build(*words, **more)), step
+setup.build, engine.train_step = lambda *words, **more: with_dropout(build(*words, **more)), step
 if os.environ["RANK"] == "1":
     sys.addaudithook(watch)
 run_command(train.main)
@@ -145,7 +145,8 @@ def test_two_processes_train_as_one(train, two, tmp_path):
         assert (*alike, top1, top5, rate) == (*other[:2], *other[3:])
         assert loss == pytest.approx(other[2], rel=1e-12)
     tested = [row for row in read_metrics(run) if row.split == "test"]
-    assert [round((row.top1 or 0.0) * 41, 9) % 1 for row in tested] == [0]  # each of 41 images counted once
+    assert [row.step for row in tested] == [3, STEPS]  # the end of an epoch, and of the run
+    assert [round((row.top1 or 0.0) * 41, 9) % 1 for row in tested] == [0, 0]  # each of 41 images counted once
 
 
 def test_stopped_by_a_signal_they_go_on_bit_for_bit_and_in_other_numbers(train, driver, two, tmp_path):

@@ -1,5 +1,6 @@
 """The smallest network with dropout in both frameworks, and what a step of the reference needs around it."""
 
+import functools
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch.optim import Optimizer
 
 from alexnet_io.train_settings import TrainSettings
 from jax_alexnet import variants as v
+from torch_ref import augment
 from torch_ref.dropout_masks import DropoutMasks
 from torch_ref.layers import Dropout
 from torch_ref.processes import Processes
@@ -82,6 +84,7 @@ def torch_setup(
         trained=network,
         optimizer=optimizer,
         masks=DropoutMasks(network, settings.seed),
+        draw=functools.partial(augment.draw, settings),
         schedule=schedule,
         plateau=plateau(schedule, optimizer) if isinstance(schedule, Plateau) else None,
         arrays=arrays,

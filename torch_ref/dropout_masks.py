@@ -1,6 +1,7 @@
 """Dropout masks that depend on an example's place in the global batch, not on the process that computes it."""
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,10 +20,15 @@ class DropoutMasks:
     Args:
         network: its `Dropout` layers get the masks.
         seed: of the run.
+
+    Attributes:
+        draw: (step, place in the global batch of the first example, number of the layer, its rate, its input) to
+            the mask, True where kept; replaceable, so that another framework's masks can be given to this one.
     """
 
     def __init__(self, network: nn.Module, seed: int) -> None:
-        self.seed, self.step, self.first_place = seed, 0, 0
+        self.step, self.first_place = 0, 0
+        self.draw: Callable[[int, int, int, float, Tensor], Tensor] = functools.partial(drawn, seed)
         layers = [layer for layer in network.modules() if isinstance(layer, Dropout)]
         for number, layer in enumerate(layers):
             layer.register_forward_pre_hook(functools.partial(self._give, number))
@@ -33,13 +39,17 @@ class DropoutMasks:
 
     def _give(self, number: int, layer: Dropout, inputs: tuple[Tensor]) -> None:
         if layer.training:
-            # The 1 keeps the key apart from those of `augment.draw`.
-            key = np.random.SeedSequence([self.seed, self.step, number, 1]).generate_state(1, np.uint64)
-            x = inputs[0]
-            width = x[0].numel()
-            numbers = splitmix64(int(key[0]), self.first_place * width, x.numel(), x.device)
-            share = _shifted(numbers, 40).to(torch.float32) / 2**24  # in [0, 1), exact
-            layer.mask = (share >= layer.rate).reshape(x.shape)
+            layer.mask = self.draw(self.step, self.first_place, number, layer.rate, inputs[0])
+
+
+def drawn(seed: int, step: int, first_place: int, number: int, rate: float, x: Tensor) -> Tensor:
+    """Mask of one layer in one step, of the shape and on the device of its input `x`; False for a share `rate`."""
+    # The 1 keeps the key apart from those of `augment.draw`.
+    key = np.random.SeedSequence([seed, step, number, 1]).generate_state(1, np.uint64)
+    width = x[0].numel()
+    numbers = splitmix64(int(key[0]), first_place * width, x.numel(), x.device)
+    share = _shifted(numbers, 40).to(torch.float32) / 2**24  # in [0, 1), exact
+    return (share >= rate).reshape(x.shape)
 
 
 def splitmix64(seed: int, first: int, count: int, device: torch.device | str = "cpu") -> Tensor:

@@ -1,6 +1,7 @@
 """Everything a run needs before its first step, built from completed settings: data, network, optimizer."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,8 @@ class Setup:
         trained: the network, wrapped so that processes share their gradients.
         optimizer: of the network's parameters.
         masks: of its dropout.
+        draw: (step, place in the global batch of the first example, examples, height and width of the stored images)
+            to the augmentation's random choices; replaceable, as `masks.draw` is.
         schedule: of the learning rate.
         plateau: the counter, where the schedule is one.
         arrays: the normalisation's, as the run's directory keeps them.
@@ -51,6 +54,7 @@ class Setup:
     trained: nn.Module
     optimizer: Optimizer
     masks: DropoutMasks
+    draw: Callable[[int, int, int, tuple[int, int]], augment.Draws]
     schedule: Schedule
     plateau: ReduceLROnPlateau | None
     arrays: dict[str, np.ndarray]
@@ -132,6 +136,7 @@ def prepare(settings: TrainSettings, group: Processes) -> Setup:
         trained=group.mean_gradients_equal(network),
         optimizer=optimizer,
         masks=DropoutMasks(network, settings.seed),
+        draw=functools.partial(augment.draw, settings),
         schedule=schedule,
         plateau=plateau(schedule, optimizer) if isinstance(schedule, Plateau) else None,
         arrays=arrays,

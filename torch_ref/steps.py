@@ -61,7 +61,7 @@ def train_step(setup: Setup, batch: Batch, step: int, rate: float, votes: Votes 
         set_learning_rate(setup.optimizer, rate)
     device, first_place = setup.group.device, setup.group.rank * count
     setup.masks.at(step, first_place)
-    draws = augment.draw(settings, step, first_place, count, (batch.images.shape[1], batch.images.shape[2]))
+    draws = setup.draw(step, first_place, count, (batch.images.shape[1], batch.images.shape[2]))
     images = augment.network_input(batch.images, draws, settings, setup.statistics)
     labels = torch.from_numpy(batch.labels).long().to(device)
     weights = torch.from_numpy(batch.weights).to(device).to(images.dtype)

@@ -20,8 +20,12 @@ from torch_ref.setup import Setup, prepare
 ECHO_SECONDS = 2.0
 
 
-def train(settings: TrainSettings) -> int:
+def train(settings: TrainSettings, engine: type[TorchEngine] = TorchEngine) -> int:
     """Run completed settings; returns the exit code (0, or 128 + the signal that stopped it).
+
+    Args:
+        settings: completed.
+        engine: what computes; a kind of `TorchEngine` that also records, say.
 
     Raises:
         UserError: something the user can mend went wrong on the way; what was saved stays.
@@ -42,8 +46,7 @@ def train(settings: TrainSettings) -> int:
         if directory is not None:
             stack.enter_context(directory)
         signals = stack.enter_context(Signals(ECHO_SECONDS))
-        engine = TorchEngine(setup, directory)
-        loop = TrainingLoop(engine, settings, len(setup.data.class_names), identity, directory, signals)
+        loop = TrainingLoop(engine(setup, directory), settings, identity, directory, signals)
         with said_once():
             loop.begin()
         return loop.go()

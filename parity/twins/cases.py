@@ -1,0 +1,92 @@
+"""Which runs are twinned: recipes, schedules, and the circumstances under which bookkeeping goes wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from alexnet_io.train_settings import SCHEDULES, TrainSettings
+from parity.settings import RECIPES
+from parity.trajectory import RATES, SMALL_SIZES
+
+# Eight images a step, 22 in all: a short last batch. 133 test images: a short last batch of 128. Ten classes: five
+# guesses are not all. Two epochs and two steps of the third: an end in the middle.
+DATA = "synthetic:classes=10,train=22,test=133"
+BATCH, EPOCHS, STEPS = 8, 4, 8
+
+# What makes each schedule drop within so few steps, and at other steps than the others.
+SCHEDULE_SETTINGS: dict[str, dict[str, Any]] = {
+    "constant": {},
+    "every_epochs": {"drop_every": 1, "drop_factor": 0.5},
+    "every_steps": {"drop_every": 4, "drop_factor": 0.1},
+    "at_epochs": {"drop_epochs": [1, 2], "drop_factor": 0.25},
+    "plateau": {"plateau_patience": 0, "plateau_cooldown": 0, "drop_factor": 0.5},
+}
+# A plateau needs many epochs: of one step.
+PLATEAU_DATA, PLATEAU_STEPS = "synthetic:classes=10,train=8,test=133", 8
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run, twice.
+
+    Attributes:
+        name: recipe and schedule.
+        settings: what a user would give on the command line; `output` is set for each run.
+    """
+
+    name: str
+    settings: TrainSettings
+
+    def at(self, output: Path, **changes: Any) -> TrainSettings:
+        """The settings of a run in that directory."""
+        return replace(self.settings, output=output, **changes)
+
+
+def choose(
+    model: str, recipe: str, schedule: str | None, data: str | None, seed: int, cache: Path, image_size: int | None
+) -> list[Case]:
+    """The cases that the command line asks for.
+
+    Every recipe is run, with a schedule of its own each, so that all schedules are run, too; a schedule that is named
+    is run with every recipe.
+
+    Args:
+        model: the network.
+        recipe: one of `RECIPES`, or all.
+        schedule: one of `SCHEDULES`, all, or None: a different one for each recipe.
+        data: see `--data`; made-up images if None.
+        seed: of weights, order and draws.
+        cache: where decoded images are kept.
+        image_size: of the network's input; the smallest that suits it if None.
+    """
+    recipes = list(RECIPES) if recipe == "all" else [recipe]
+    rotated = dict(zip(RECIPES, ("every_steps", "plateau", "every_epochs", "at_epochs", "constant"), strict=True))
+    found = []
+    for one in recipes:
+        schedules = [rotated[one]] if schedule is None else list(SCHEDULES) if schedule == "all" else [schedule]
+        for rule in schedules:
+            plateau = rule == "plateau" and data is None
+            settings = TrainSettings(
+                model=model,
+                recipe=one,
+                data=data or (PLATEAU_DATA if plateau else DATA),
+                image_size=image_size or SMALL_SIZES.get(model),
+                epochs=STEPS if plateau else EPOCHS,
+                steps=PLATEAU_STEPS if plateau else STEPS,
+                batch_size=BATCH,
+                learning_rate=RATES[one],
+                schedule=rule,
+                crop=True,
+                flip=True,
+                color_noise=True,
+                log_every=2,
+                precision="float64",
+                devices="1",
+                seed=seed,
+                cache_dir=cache,
+                **SCHEDULE_SETTINGS[rule],
+            )
+            found.append(Case(f"{one}, {rule}", settings))
+    return found

@@ -1,0 +1,99 @@
+"""What a run must have written, decided and kept, worked out anew from its settings and from what its steps gave.
+
+The third witness of a run's bookkeeping, which both training programs share.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from alexnet_io.metrics import MetricsRow
+from alexnet_io.training_loop import Sums
+from parity.twins.records import Record
+
+
+def rates(settings: dict[str, Any], steps: int, per_epoch: int, errors: dict[int, float]) -> list[float]:
+    """Learning rate of each of `steps` steps, as the schedules are defined.
+
+    Args:
+        settings: completed, as plain values.
+        steps: how many.
+        per_epoch: steps of an epoch.
+        errors: test error after the step that ended an epoch, for a plateau.
+    """
+    base, factor, every = settings["learning_rate"], settings["drop_factor"], settings["drop_every"]
+    if settings["schedule"] == "plateau":
+        return _plateau_rates(settings, steps, per_epoch, errors)
+    drops = {
+        "constant": lambda done: 0,
+        "every_steps": lambda done: done // every,
+        "every_epochs": lambda done: done // per_epoch // every,
+        "at_epochs": lambda done: sum(done // per_epoch >= epoch for epoch in settings["drop_epochs"]),
+    }[settings["schedule"]]
+    return [base * factor ** drops(done) for done in range(steps)]
+
+
+def _plateau_rates(settings: dict[str, Any], steps: int, per_epoch: int, errors: dict[int, float]) -> list[float]:
+    """PyTorch's documented rule: an epoch is bad unless it is better than the best by a ten-thousandth of it."""
+    rate, best, bad, resting = settings["learning_rate"], math.inf, 0, 0
+    found = []
+    for done in range(steps):
+        if done and done % per_epoch == 0:
+            error = errors[done]
+            better = error < best * (1 - 1e-4)
+            best, bad = (error, 0) if better else (best, bad + 1)
+            if resting:
+                resting, bad = resting - 1, 0
+            if bad > settings["plateau_patience"]:
+                lower = rate * settings["drop_factor"]
+                rate = lower if rate - lower > 1e-8 else rate
+                resting, bad = settings["plateau_cooldown"], 0
+        found.append(rate)
+    return found
+
+
+def evaluated_steps(settings: dict[str, Any], steps: int, per_epoch: int) -> list[int]:
+    """After which steps the test images are evaluated: ends of epochs, as often as asked for, and the run's end."""
+    every = 1 if settings["schedule"] == "plateau" else settings["evaluate_every"]
+    ends = [step for step in range(per_epoch, steps + 1, per_epoch) if step // per_epoch % every == 0]
+    return sorted({*ends, steps})
+
+
+def rows(record: Record) -> list[MetricsRow]:
+    """The rows of a whole run's metrics file, speeds left out, in the order in which they are written."""
+    settings, per_epoch, last = record.settings, record.per_epoch, record.steps[-1].number
+    found, sums = [], Sums()
+    evaluated = evaluated_steps(settings, last, per_epoch)
+    for step in record.steps:
+        sums = sums + (step.sums or Sums())
+        epoch: float = step.number / per_epoch
+        if step.number % settings["log_every"] == 0 or step.number % per_epoch == 0 or step.number == last:
+            means = (sums.loss / sums.examples, sums.top1 / sums.examples, sums.top5 / sums.examples)
+            found.append(MetricsRow(step.number, epoch, "train", *means, step.rate))
+            sums = Sums()
+        if step.number in evaluated and step.number in record.evaluations:
+            report = record.evaluations[step.number]
+            epoch = step.number // per_epoch if step.number % per_epoch == 0 else epoch
+            found.append(MetricsRow(step.number, epoch, "test", report.loss, report.top1, report.top5, step.rate))
+    return found
+
+
+def improvements(record: Record) -> list[tuple[int, float]]:
+    """Steps whose weights were better on the test images than any before, with their top-1."""
+    best, found = -math.inf, []
+    for step, report in sorted(record.evaluations.items()):
+        if report.top1 > best:
+            best = report.top1
+            found.append((step, report.top1))
+    return found
+
+
+def conclusion(record: Record) -> str:
+    """The last line that the program must print, up to the place of its directory."""
+    last = record.steps[-1].number
+    report, (best_step, best) = record.evaluations[last], improvements(record)[-1]
+    return (
+        f"reached {report.top1:.2%} on {report.examples} test images after {last} steps (best {best:.2%}, step "
+        f"{best_step}); the run lies in "
+    )

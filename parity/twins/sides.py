@@ -1,0 +1,96 @@
+"""Starts each training program as its command does, watched, and collects what it leaves."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from alexnet_io import tensor_file
+from alexnet_io.metrics import read_metrics
+from alexnet_io.run_directory import read_description
+from alexnet_io.train_settings import TrainSettings, plain, resumed
+from jax_alexnet import checkpoint as jax_checkpoint
+from jax_alexnet import recipes as jax_recipes
+from jax_alexnet import training as jax_training
+from parity.parameter_names import ParameterNames
+from parity.torch_side import to_numpy
+from parity.twins.engines import Fate, JaxPrograms, Killed, watched_jax, watched_torch
+from parity.twins.records import Arrays, Record, part_of
+from torch_ref import alexnet
+from torch_ref import checkpoint as torch_checkpoint
+from torch_ref import completion as torch_completion
+from torch_ref import training as torch_training
+from torch_ref.engine import WEIGHTS
+
+
+def run_jax(settings: TrainSettings, programs: JaxPrograms, fate: Fate | None = None) -> Record:
+    """JAX's program on settings as a user gives them; `--resume` goes on with the run in `output`."""
+    record = Record("jax_alexnet")
+    settings = _completed(settings, jax_recipes.resolve)
+    record.settings = plain(settings)
+    engine = watched_jax(record, programs, fate or Fate())
+    _run(record, lambda: jax_training.train(settings, engine))
+    _collect(record, settings, _kept_by_jax)
+    return record
+
+
+def run_torch(settings: TrainSettings, first_parameters: Arrays, fate: Fate | None = None) -> Record:
+    """PyTorch's program, which begins with the weights that JAX's began with."""
+    record = Record("torch_ref")
+    settings = _completed(settings, torch_completion.resolve)
+    record.settings = plain(settings)
+    engine = watched_torch(record, first_parameters, fate or Fate())
+    _run(record, lambda: torch_training.train(settings, engine))
+    _collect(record, settings, _kept_by_torch)
+    return record
+
+
+def _completed(settings: TrainSettings, resolve: Callable[[TrainSettings], TrainSettings]) -> TrainSettings:
+    """As the command completes them: a run that goes on has its own."""
+    if settings.resume and settings.output is not None:
+        saved = read_description(settings.output)["settings"]
+        settings = resumed(saved, {"resume": True, "output": settings.output})
+    return resolve(settings)
+
+
+def _run(record: Record, train: Callable[[], int]) -> None:
+    said = io.StringIO()
+    x64 = jax.config.read("jax_enable_x64")
+    with contextlib.redirect_stdout(said), contextlib.suppress(Killed):
+        record.code = train()
+    jax.config.update("jax_enable_x64", x64)
+    record.said = said.getvalue()
+
+
+def _collect(record: Record, settings: TrainSettings, kept: Callable[[Path, TrainSettings, Record], Any]) -> None:
+    if settings.output is None:
+        return
+    record.rows = [replace(row, images_per_second=None) for row in read_metrics(settings.output)]
+    kept(settings.output, settings, record)
+
+
+def _kept_by_jax(run: Path, settings: TrainSettings, record: Record) -> None:
+    classes, size = len(read_description(run)["class_names"]), settings.image_size or 0
+    names = ParameterNames(alexnet.build(settings.model, classes, image_size=size), (size, size))
+    for which, place in (("newest", run / "checkpoints"), ("best", run / "best")):
+        found = jax_checkpoint.restore_newest(place, {"params": record.template}, partial=True, read_only=True)
+        if found is not None:
+            arrays = names.as_torch(jax.tree.map(np.asarray, found.state["params"]))
+            record.kept[which], record.kept_steps[which] = part_of(arrays), found.step
+
+
+def _kept_by_torch(run: Path, settings: TrainSettings, record: Record) -> None:
+    newest = torch_checkpoint.load_newest(run / "checkpoints")
+    if newest is not None:
+        arrays = {name: to_numpy(value) for name, value in newest["state_dict"].items()}
+        record.kept["newest"], record.kept_steps["newest"] = part_of(arrays), newest["step"]
+    if (run / WEIGHTS).exists():
+        arrays, facts = tensor_file.read(run / WEIGHTS)
+        record.kept["best"], record.kept_steps["best"] = part_of(arrays), int(facts["step"])
