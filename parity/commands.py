@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 def run(command: str, arguments: list[str]) -> int:
     """Parse a command's settings and run it; returns the exit code."""
     classes = {
-        "layers": settings.Layers, "grads": settings.Grads, "train": settings.Train, "runs": settings.Runs, "data": settings.Data,
-        "mutants": settings.Mutants, "clean": settings.Clean, "compare": settings.Compare,
+        "layers": settings.Layers, "grads": settings.Grads, "train": settings.Train, "runs": settings.Runs,
+        "data": settings.Data, "mutants": settings.Mutants, "clean": settings.Clean, "compare": settings.Compare,
         "throughput": speed_settings.Throughput, "profile": speed_settings.Profile,
     }  # fmt: skip
     runners: dict[str, Callable[[Any], int]] = {
-        "layers": _layers, "grads": _layers, "train": _train, "runs": _runs, "data": _data, "mutants": _mutants, "clean": _clean,
-        "compare": _compare, "throughput": speed_commands.throughput, "profile": speed_commands.profile,
+        "layers": _layers, "grads": _layers, "train": _train, "runs": _runs, "data": _data,
+        "mutants": _mutants, "clean": _clean, "compare": _compare, "throughput": speed_commands.throughput, "profile": speed_commands.profile,
     }  # fmt: skip
     chosen = parse(classes[command], f"python -m parity {command}", arguments)
     if command not in ("compare", "throughput", "profile"):  # their frameworks may be another environment's

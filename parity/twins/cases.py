@@ -62,7 +62,9 @@ def choose(
         image_size: of the network's input; the smallest that suits it if None.
     """
     recipes = list(RECIPES) if recipe == "all" else [recipe]
-    rotated = dict(zip(RECIPES, ("every_steps", "plateau", "every_epochs", "at_epochs", "constant"), strict=True))
+    rotated: dict[str, str] = dict(
+        zip(RECIPES, ("every_steps", "plateau", "every_epochs", "at_epochs", "constant"), strict=True)
+    )
     found = []
     for one in recipes:
         schedules = [rotated[one]] if schedule is None else list(SCHEDULES) if schedule == "all" else [schedule]
