@@ -11,7 +11,8 @@ os.environ.setdefault("JAX_ENABLE_X64", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +45,24 @@ def gpu_compiler() -> Path:
         return gpu_compiler.find()
     except UserError as error:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(str(error))
+
+
+WITHOUT_GPU = pytest.StashKey[int]()
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Count the tests that are left out unless `-m gpu` asks for them; not where `-k` left them out."""
+    for item in items:
+        if item.get_closest_marker("gpu") and not item.config.option.keyword:
+            item.config.stash[WITHOUT_GPU] = item.config.stash.get(WITHOUT_GPU, 0) + 1
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say in one line what this machine lacked: each reason for skipping, and how many tests it concerned."""
+    skipped = (report.longrepr for report in terminalreporter.stats.get("skipped", []))
+    lacking = Counter(" ".join(reason.removeprefix("Skipped: ").split()) for _, _, reason in skipped)
+    if count := config.stash.get(WITHOUT_GPU, 0):
+        lacking["they need a GPU, run them with: python -m pytest -m gpu"] = count
+    if lacking:
+        parts = [f"{count} because {reason}" for reason, count in lacking.most_common()]
+        terminalreporter.write_line(f"NOT RUN on this machine, {lacking.total()} tests: {'; '.join(parts)}", bold=True)

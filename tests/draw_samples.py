@@ -22,8 +22,8 @@ from torch_ref import augment as torch_augment
 from torch_ref.dropout_masks import DropoutMasks
 from torch_ref.layers import Dropout
 
-SIZE, STORED = 24, (32, 30)
-TOPS, LEFTS = (side - SIZE + 1 for side in STORED)
+SIZE, STORED = 24, (32, 32)  # squares: one number taken for top and left differs modulo two sizes
+PLACES = 32 - 24 + 1  # where a crop may begin, in each direction
 SETTINGS = TrainSettings(image_size=SIZE, normalize="half", crop=True, flip=True, color_noise=True)
 AT_ONCE = 2048  # examples for which JAX draws in one call
 

@@ -6,7 +6,7 @@ quantities it looks at; the seeds are fixed.
 
 import numpy as np
 import pytest
-from draw_samples import LEFTS, TOPS, Draws, Framework, Jax, Torch
+from draw_samples import PLACES, Draws, Framework, Jax, Torch
 from draw_statistics import (
     BINS,
     FALSE_ALARM,
@@ -25,8 +25,8 @@ from tiny import RATES, SIDE, UNITS
 from alexnet_io.batches import epoch_order
 
 FRAMEWORKS: dict[str, Framework] = {"jax": Jax(), "torch": Torch()}
-SEEDS, STEPS, PLACES = range(4), range(8), 512
-MASKED = 64  # places whose masks are looked at
+SEEDS, STEPS, EXAMPLES = range(4), range(8), 512
+MASKED = 64  # examples whose masks are looked at
 ALPHA = 0.1  # paper, section 4.1
 # Far apart, and equal to each other in their last 8, 16 or 24 bits, or beyond the first 8.
 FAR = (0, 1, 2, 255, 256, 257, 65_535, 65_536, 2**24, 2**24 + 1, 2**30, 2**31 - 1)
@@ -41,7 +41,7 @@ def framework(request: pytest.FixtureRequest) -> Framework:
 
 @pytest.fixture(scope="module")
 def draws(framework: Framework) -> Draws:
-    return framework.draws(SEEDS, STEPS, PLACES)
+    return framework.draws(SEEDS, STEPS, EXAMPLES)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def kinds(draws: Draws) -> dict[str, np.ndarray]:
 
 
 def test_every_crop_is_equally_likely(draws):
-    no_alarm({"top": uniform(draws.top, TOPS), "left": uniform(draws.left, LEFTS)})
+    no_alarm({"top": uniform(draws.top, PLACES), "left": uniform(draws.left, PLACES)})
 
 
 def test_flips_are_fair(draws):

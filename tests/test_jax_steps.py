@@ -1,5 +1,7 @@
-"""One training step over 1, 2, 4 and 8 devices is the same step."""
+"""One training step over one, two and eight devices is the same step; what it counts, and evaluation's step."""
 
+import functools
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -7,15 +9,36 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tiny import QUICKLY
 
 from alexnet_io.train_settings import TrainSettings
 from jax_alexnet import augment, steps
+from jax_alexnet import variants as v
 from jax_alexnet.devices import data_mesh
 from jax_alexnet.model import AlexNet
 from jax_alexnet.optim import make_optimizer
-from jax_alexnet.recipes import choose_variant, resolve
+from jax_alexnet.parallel import choose_layout
+from jax_alexnet.recipes import resolve
 
-pytestmark = pytest.mark.multi_device
+SIDE, STORED, CLASSES, BATCH, REAL = 10, 13, 7, 16, 13
+# Every kind of layer that has a place in a batch, or weights; `test_parallel.py` has the real networks.
+TABLE = v.Variant(
+    "small",
+    "convolution, response norm, pooling, local convolution, dropout, units",
+    SIDE,
+    CLASSES,
+    "paper",
+    (
+        v.Conv("conv1", 4, 3, padding=1),
+        v.Relu("relu1"),
+        v.LRN("lrn1", 3, 1e-2, 0.75, 1.0, True),
+        v.Pool("pool1", "max", ceil=True),
+        v.LocalConv("local2", 4, 3, 1, 0.1),
+        v.Relu("relu2"),
+        v.Dropout("drop2", 0.3),
+        v.Dense("fc3", None),
+    ),
+)
 
 
 class _Measured:
@@ -27,142 +50,184 @@ class _Measured:
     eigenvectors = np.linalg.qr(np.arange(9.0).reshape(3, 3) + np.eye(3))[0]
 
 
-def _settings(**more):
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile without optimization what runs for a moment."""
+    monkeypatch.setattr(steps, "compiler_options", lambda platform: QUICKLY)
+
+
+def model_of(dtype: Any = jnp.float64) -> AlexNet:
+    return AlexNet(TABLE, dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(jnp.float64))
+
+
+def weights() -> Any:
+    rng = np.random.default_rng(1)
+    shapes = jax.eval_shape(model_of().init, jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 3)))["params"]
+    return jax.tree.map(lambda leaf: 0.2 * rng.normal(size=leaf.shape), shapes)
+
+
+def settings_of(**more: Any) -> TrainSettings:
     return resolve(
         TrainSettings(
-            model="cifar_11pct", recipe="paper", stored_size=28, batch_size=16, precision="float64",
-            normalize="channel", schedule="constant", **more,
+            model="cifar_11pct",
+            recipe="paper",
+            image_size=SIDE,
+            stored_size=STORED,
+            batch_size=BATCH,
+            precision="float64",
+            normalize="channel",
+            schedule="constant",
+            **more,
         )
-    )  # fmt: skip
+    )
 
 
-def _batch(rng, real=13):
-    images = rng.integers(0, 256, (16, 28, 28, 3), dtype=np.uint8)
-    weights = (np.arange(16) < real).astype(np.float32)
-    return steps.Batch(images, rng.integers(0, 10, 16).astype(np.int32), weights)
+measure = jax.jit(steps.measure, compiler_options=QUICKLY)
+STILL = {"crop": False, "flip": False, "color_noise": False}
 
 
-def _run(settings, batch, devices, count=5, key=3):
-    """Parameters and metrics after `count` steps on `devices` devices."""
+@pytest.fixture
+def batch(rng: np.random.Generator) -> steps.Batch:
+    """Of which the last rows only fill it up."""
+    images = rng.integers(0, 256, (BATCH, STORED, STORED, 3), dtype=np.uint8)
+    return steps.Batch(images, rng.integers(0, CLASSES, BATCH).astype(np.int32), (np.arange(BATCH) < REAL).astype("f4"))
+
+
+@functools.cache
+def compiled(still: bool, devices: int) -> tuple[Any, Any, Any, Any]:
+    """Mesh, optimizer, statistics and training step on `devices` devices."""
     assert len(jax.devices()) >= 8
-    mesh = data_mesh(jax.devices()[:devices])
-    variant = choose_variant(settings)
-    model = AlexNet(variant, 10, "pytorch", 0.5, jnp.float64, jnp.float64)
-    params = model.init(jax.random.key(0), jnp.zeros((1, 24, 24, 3)))["params"]
-    optimizer = make_optimizer(settings, variant, params)
-    augmentation = augment.Augmentation.of(settings)
+    settings, mesh = settings_of(**(STILL if still else {})), data_mesh(jax.devices()[:devices])
+    optimizer, augmentation = make_optimizer(settings, TABLE, weights()), augment.Augmentation.of(settings)
     statistics = steps.replicate(augment.statistics_for(augmentation, _Measured), mesh)
-    step = steps.make_train_step(model, optimizer, augmentation, mesh)
+    return mesh, optimizer, statistics, steps.make_train_step(model_of(), optimizer, augmentation, mesh)
+
+
+def run(batch: steps.Batch, devices: int, *, still: bool = False, count: int = 3) -> tuple[Any, Any]:
+    """(state, metrics of the last step) after `count` steps."""
+    (mesh, optimizer, statistics, step), params, metrics = compiled(still, devices), weights(), None
     state = steps.replicate(steps.TrainState(jnp.int32(0), params, optimizer.init(params)), mesh)
     for _ in range(count):
-        state, metrics = step(state, steps.split(batch, mesh), jnp.float64(0.01), jax.random.key(key), statistics)
-    return jax.tree.map(np.asarray, state.params), jax.tree.map(float, metrics)
+        state, metrics = step(state, steps.split(batch, mesh), jnp.float64(0.01), jax.random.key(3), statistics)
+    return jax.tree.map(np.asarray, state), jax.tree.map(float, metrics)
 
 
-def _largest_difference(a, b):
+def largest_difference(a: Any, b: Any) -> float:
     return max(jax.tree.leaves(jax.tree.map(lambda x, y: float(np.abs(x - y).max()), a, b)))
 
 
-def test_devices_do_not_change_the_parameters(rng):
-    """Crops, flips, colour noise and a short last batch (13 of 16 rows are real) included."""
-    settings, batch = _settings(), _batch(rng)
-    alone, metrics = _run(settings, batch, 1)
-    assert alone["conv1"]["kernel"].dtype == np.float64
-    assert metrics.examples == 13
-    for devices in (2, 4, 8):
-        together, same = _run(settings, batch, devices)
-        assert _largest_difference(alone, together) < 1e-12
+@pytest.mark.multi_device
+def test_devices_do_not_change_the_parameters(batch):
+    """Crops, flips, colour noise, dropout and a short last batch included."""
+    alone, metrics = run(batch, 1)
+    assert alone.params["conv1"]["kernel"].dtype == np.float64
+    assert alone.step == 3
+    assert metrics.examples == REAL
+    assert largest_difference(alone.params, weights()) > 1e-4
+    for devices in (2, 8):
+        together, same = run(batch, devices)
+        assert largest_difference(alone, together) < 1e-12
         assert np.allclose(same, metrics, rtol=1e-12)
 
 
-def test_padding_rows_change_nothing(rng):
-    settings, batch = _settings(crop=False, flip=False, color_noise=False), _batch(rng)
+@pytest.mark.multi_device
+def test_padding_rows_change_nothing(batch):
     other = batch._replace(images=np.where(batch.weights[:, None, None, None] > 0, batch.images, 255 - batch.images))
-    assert _largest_difference(_run(settings, batch, 8)[0], _run(settings, other, 8)[0]) == 0
+    first, second = (run(one, 2, still=True)[0] for one in (batch, other))
+    assert largest_difference(first, second) == 0
 
 
-def test_the_gradient_is_that_of_the_mean_over_real_examples(rng):
+@pytest.mark.multi_device
+def test_the_gradient_is_that_of_the_mean_over_real_examples(batch):
     """One plain SGD step over 4 devices against the gradient of the loss, written down without any of it."""
-    settings = _settings(crop=False, flip=False, color_noise=False, optimizer="sgd", momentum=0.0, weight_decay=0.0)
-    batch = _batch(rng)
-    model = AlexNet(choose_variant(settings), 10, "pytorch", 0.5, jnp.float64, jnp.float64)
-    before = model.init(jax.random.key(0), jnp.zeros((1, 24, 24, 3)))["params"]
-    images = (batch.images[:13, 2:26, 2:26] - _Measured.mean) / _Measured.std.astype(np.float32)
+    settings = settings_of(**STILL, optimizer="sgd", momentum=0.0, weight_decay=0.0, bias_learning_rate_factor=1.0)
+    table = replace(TABLE, layers=tuple(row for row in TABLE.layers if row.name != "drop2"))
+    model, before = AlexNet(table, dtype=jnp.dtype(jnp.float64), param_dtype=jnp.dtype(jnp.float64)), weights()
+    images = (batch.images[:REAL, 2:12, 2:12] - _Measured.mean) / _Measured.std.astype(np.float32)
 
-    def loss(params):
+    def loss(params: Any) -> tuple[Any, Any]:
         logits: Any = model.apply({"params": params}, jnp.asarray(images))
-        return optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels[:13]).mean()
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels[:REAL])
+        return losses.mean(), (losses.sum(), jnp.argmax(logits, axis=1))
 
-    after, _ = _run(settings, batch, 4, count=1)
-    expected = jax.tree.map(lambda w, g: w - 0.01 * g, before, jax.grad(loss)(before))
+    gradient, (total, guesses) = jax.jit(jax.grad(loss, has_aux=True), compiler_options=QUICKLY)(before)
+    mesh, optimizer = data_mesh(jax.devices()[:4]), make_optimizer(settings, table, before)
+    augmentation = augment.Augmentation.of(settings)
+    statistics = steps.replicate(augment.statistics_for(augmentation, _Measured), mesh)
+    step = steps.make_train_step(model, optimizer, augmentation, mesh)
+    state = steps.replicate(steps.TrainState(jnp.int32(0), before, optimizer.init(before)), mesh)
+    after, metrics = step(state, steps.split(batch, mesh), jnp.float64(0.03), jax.random.key(0), statistics)
+    expected = jax.tree.map(lambda w, g: w - 0.03 * g, before, gradient)
     # The statistics are kept in float32; nothing else is.
-    assert _largest_difference(expected, after) < 1e-8
-    assert _largest_difference(before, after) > 1e-4
+    assert largest_difference(expected, jax.device_get(after.params)) < 1e-8
+    assert largest_difference(before, jax.device_get(after.params)) > 1e-4
+    assert metrics.loss == pytest.approx(float(total), rel=1e-7)
+    assert metrics.top1 == (np.asarray(guesses) == batch.labels[:REAL]).sum()
+    assert metrics.examples == REAL
 
 
-def test_dropout_masks_differ_between_examples_layers_and_steps():
-    model = AlexNet("single_column", 10)
-    image = jnp.zeros((1, 67, 67, 3))
-    variables = jax.eval_shape(model.init, jax.random.key(0), image)
-    variables = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 1e-3, leaf.dtype), variables)
-    images = jnp.ones((4, 67, 67, 3))
-
-    def masks(key, first=0):
-        seen: Any = model.apply(
-            variables, images, train=True, capture=True, first_example=first, rngs={"dropout": jax.random.key(key)}
-        )[1]
-        return np.asarray(seen["drop6"] > 0), np.asarray(seen["drop7"] > 0)
-
-    six, seven = masks(0)
-    assert 0.47 < six.mean() < 0.53
-    again, _ = masks(0)
-    assert (six == again).all()
-    pairs = [six[0] == six[1], six[2] == six[3], six[0] == seven[0], six[0] == masks(1)[0][0]]
-    for agreement in pairs:
-        assert 0.45 < agreement.mean() < 0.55
-    # The second half of a batch on a second device gets the masks it has on one.
-    assert (masks(0, first=2)[0][:2] == six[2:]).all()
+# What a step counts
 
 
-def test_augmentation_differs_between_examples_and_steps():
-    augmentation = augment.Augmentation(24, "half", crop=True, flip=True, color_noise=True)
-    places = jnp.arange(64)
-    one, two = (augment.draw(jax.random.key(key), places, augmentation, (32, 32)) for key in (0, 1))
-    assert set(np.asarray(one.top)) == set(range(9))  # every offset of 24 in 32
-    assert 16 < int(one.flip.sum()) < 48
-    assert not (one.top == two.top).all()
-    assert not (one.flip == two.flip).all()
-    assert 0.07 < float(one.noise.std()) < 0.13
-    half = augment.draw(jax.random.key(0), places[32:], augmentation, (32, 32))
-    assert (half.left == one.left[32:]).all()
+@pytest.mark.parametrize("rank", range(7))
+def test_hits_by_how_many_classes_are_likelier(rank):
+    """The first is right, the fifth is among five, the sixth isn't."""
+    logits = jnp.asarray([[3.0, 9.0, -1.0, 4.0, 7.0, 0.0, 5.0]])
+    label = np.argsort(-np.asarray(logits[0]))[rank]
+    counted = measure(logits, steps.Batch(np.zeros(1), np.array([label]), np.ones(1)))
+    assert (counted.top1, counted.top5, counted.examples) == (rank < 1, rank < 5, 1)
 
 
-def test_crop_flip_and_normalisation_by_hand(rng):
-    images = rng.integers(0, 256, (2, 6, 7, 3), dtype=np.uint8)
-    draws = augment.Draws(
-        jnp.array([2, 0]), jnp.array([1, 3]), jnp.array([False, True]), jnp.zeros((2, 3), jnp.float32)
-    )
-    augmentation = augment.Augmentation(4, "half", crop=True, flip=True)
-    got = augment.apply(jnp.asarray(images), draws, augmentation, {})
-    expected = np.stack([images[0, 2:6, 1:5], images[1, 0:4, 3:7][:, ::-1]]) / 127.5 - 1
-    np.testing.assert_allclose(got, expected, atol=1e-12)
+def test_among_equal_logits_the_lower_class_comes_first():
+    """As argmax has it: a network that says nothing isn't right about everything."""
+    for label in range(7):
+        counted = measure(jnp.zeros((1, 7)), steps.Batch(np.zeros(1), np.array([label]), np.ones(1)))
+        assert (counted.top1, counted.top5) == (label < 1, label < 5)
+    logits = jnp.asarray([[1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0]])
+    for label, rank in ((0, 0), (2, 1), (5, 4), (6, 5), (1, 6)):
+        counted = measure(logits, steps.Batch(np.zeros(1), np.array([label]), np.ones(1)))
+        assert (counted.top1, counted.top5) == (rank < 1, rank < 5)
 
 
-def test_torchvision_normalisation_of_black_and_white():
-    """https://github.com/pytorch/vision/issues/2950: the inputs that black and white images give."""
-    pixels = jnp.asarray(np.array([0.0, 255.0]))[:, None, None, None] * jnp.ones((2, 1, 1, 3))
-    got = augment.normalized(pixels, "imagenet", {})
-    np.testing.assert_allclose(got[0, 0, 0], (-2.1179, -2.0357, -1.8044), atol=5e-5)
-    np.testing.assert_allclose(got[1, 0, 0], (2.2489, 2.4286, 2.6400), atol=5e-5)
+def test_rows_of_weight_zero_are_not_counted(rng):
+    logits, labels = rng.normal(size=(9, 7)), rng.integers(0, 7, 9)
+    real = np.array([1, 0, 1, 1, 0, 0, 1, 1, 0], np.float32)
+    counted = measure(jnp.asarray(logits), steps.Batch(np.zeros(9), labels, real))
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
+    losses = np.log(np.exp(logits).sum(1)) - own[:, 0]
+    ranks = (logits > own).sum(1)
+    assert counted.loss == pytest.approx((losses * real).sum(), rel=1e-12)
+    assert (counted.top1, counted.top5) == ((real * (ranks < 1)).sum(), (real * (ranks < 5)).sum())
+    assert counted.examples == 5
+    assert counted.loss.dtype == np.float64
 
 
-def test_weights_cast_once_give_the_same_logits(rng):
+def test_losses_are_computed_in_float32_at_least():
+    counted = measure(jnp.ones((1, 3), jnp.bfloat16), steps.Batch(np.zeros(1), np.array([2]), np.ones(1)))
+    assert counted.loss == pytest.approx(np.log(3), rel=1e-6)  # in bfloat16, 1.1016
+
+
+# Evaluation
+
+
+@pytest.mark.multi_device
+def test_evaluation_sees_the_central_crop_without_dropout_or_noise(batch):
+    settings, params = settings_of(), weights()
+    mesh, augmentation = data_mesh(jax.devices()[:4]), augment.Augmentation.of(settings)
+    statistics = augment.statistics_for(augmentation, _Measured)
+    step = steps.make_eval_step(model_of(), augmentation, mesh)
+    logits, losses = step(steps.replicate(params, mesh), steps.split(batch, mesh), steps.replicate(statistics, mesh))
+    images = (batch.images[:, 2:12, 2:12] - statistics["mean"].astype("f8")) / statistics["std"].astype("f8")
+    expected = np.asarray(jax.jit(model_of().apply, compiler_options=QUICKLY)({"params": params}, images))
+    np.testing.assert_allclose(logits, expected, rtol=1e-11)
+    own = expected[np.arange(BATCH), batch.labels]
+    np.testing.assert_allclose(losses, np.log(np.exp(expected).sum(1)) - own, rtol=1e-10)
+
+
+def test_weights_cast_once_give_the_same_logits(batch):
     """And a bias, which training keeps in float32, is no exception."""
-    model = AlexNet("cifar_11pct", dtype=jnp.bfloat16)
-    settings, batch = _settings(crop=False, flip=False, color_noise=False), _batch(rng)
-    params = model.init(jax.random.key(0), jnp.zeros((1, 24, 24, 3)))["params"]
-    params = jax.tree.map(lambda leaf: leaf + jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype) / 30, params)
-    augmentation, mesh = augment.Augmentation.of(settings), data_mesh(jax.devices()[:2])
+    model, params = model_of(jnp.bfloat16), jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), weights())
+    mesh, augmentation = data_mesh(jax.devices()[:2]), augment.Augmentation.of(settings_of())
     statistics = steps.replicate(augment.statistics_for(augmentation, _Measured), mesh)
     step = steps.make_eval_step(model, augmentation, mesh)
     cast = steps.in_compute_dtype(params, model)
@@ -170,4 +235,34 @@ def test_weights_cast_once_give_the_same_logits(rng):
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
     trees, batch = (steps.replicate(tree, mesh) for tree in (params, cast)), steps.split(batch, mesh)
     logits, once = (step(tree, batch, statistics)[0] for tree in trees)
+    assert logits.dtype == jnp.float32
     np.testing.assert_array_equal(logits, once)
+
+
+# Where arrays lie
+
+
+@pytest.mark.multi_device
+def test_batches_are_divided_and_trees_replicated(batch):
+    mesh = data_mesh(jax.devices()[:4])
+    divided = steps.split(batch, mesh)
+    field: Any
+    for field, whole in zip(divided, batch, strict=True):
+        np.testing.assert_array_equal(field, whole)
+        shards = sorted(field.addressable_shards, key=lambda shard: shard.device.id)
+        for place, shard in enumerate(shards):
+            np.testing.assert_array_equal(shard.data, whole[4 * place : 4 * place + 4])
+    (everywhere,) = steps.replicate([np.arange(3)], mesh)
+    assert [shard.data.tolist() for shard in everywhere.addressable_shards] == [[0, 1, 2]] * 4
+
+
+def test_the_shapes_of_a_state_are_known_without_making_it():
+    settings, params = settings_of(), weights()
+    optimizer = make_optimizer(settings, TABLE, params)
+    shapes = steps.state_shapes(model_of(), optimizer, SIDE)
+    state = steps.TrainState(jnp.int32(0), params, optimizer.init(params))
+    assert jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype)), shapes) == jax.tree.map(
+        lambda leaf: (leaf.shape, str(leaf.dtype)), state
+    )
+    layout = choose_layout("data", TABLE, jax.devices()[:2])
+    assert steps.make_train_step(model_of(), optimizer, augment.Augmentation.of(settings), layout) is not None

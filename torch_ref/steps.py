@@ -108,7 +108,10 @@ def _losses(setup: Setup, network: nn.Module, images: Tensor, labels: Tensor) ->
 
 
 def _hits(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether each example's class is the likeliest, and whether among the five likeliest."""
-    own = logits.gather(1, labels[:, None])
-    before = (logits > own).sum(dim=1)
+    """Whether each example's class is the likeliest, and whether among the five likeliest.
+
+    Among equal logits the lower class comes first, as in evaluation.
+    """
+    own, classes = logits.gather(1, labels[:, None]), torch.arange(logits.shape[1], device=logits.device)
+    before = ((logits > own) | ((logits == own) & (classes < labels[:, None]))).sum(dim=1)
     return (before < 1).to(logits.dtype), (before < 5).to(logits.dtype)
