@@ -50,6 +50,11 @@ def say(text: str, stream: TextIO | None = None) -> bool:
     return True
 
 
+def warn(text: str) -> None:
+    """Prints what the user should know, though the work goes on, as a line on standard error."""
+    say(f"warning: {text}", sys.stderr)
+
+
 def encodable(text: str, stream: TextIO) -> str:
     """`text` with what the stream's encoding lacks as escapes."""
     encoding = getattr(stream, "encoding", None) or "utf-8"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_io.decoding import EXTENSIONS
 from alexnet_io.errors import UserError
+from alexnet_io.image_types import EXTENSIONS
 from alexnet_io.printing import printable
 from alexnet_io.sources.dataset import DataSet
 from alexnet_io.sources.files import files_on_disk, image_names, subfolders

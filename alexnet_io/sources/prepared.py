@@ -84,7 +84,7 @@ def prepared_split(
         labels=labels[rows],
         names=[names[int(row)] for row in rows],
         image_shape=(images.shape[1], images.shape[2], 3),
-        fetch=lambda places: np.take(images, rows[places], axis=0),
+        fetch=lambda places: prepared.read(rows[places]),
         fingerprint=digest(prepared.key, rows.tobytes()),
         store=prepared.folder,
         contents=prepared.checksums[rows],
@@ -102,7 +102,7 @@ def array_split(name: str, images: DecodedImages, labels: np.ndarray, preparing:
             prepared = preparing(images)
             return prepared_split(name, images.names, labels, prepared, prepared.good)
         with ThreadPoolExecutor(preparing.threads or usable_cores()) as pool:
-            resized = list(pool.map(lambda number: images.pixels(number, resizing)[0], range(len(images))))
+            resized = list(pool.map(lambda number: images.pixels(number, resizing).pixels, range(len(images))))
         pixels = np.stack(resized)
     fingerprint = digest(images.fingerprint, repr(resizing))
     return Split(
@@ -171,6 +171,9 @@ def check_classes_left(listing: Listing, prepared: PreparedImages) -> None:
 def describe(listing: Listing, prepared: PreparedImages) -> list[str]:
     """What was left out of a listing, in words."""
     notes = [f"left out, unreadable: {reason}" for _, reason in sorted(prepared.bad.items())]
+    if prepared.several:
+        names = [printable(listing.files.names[number]) for number in prepared.several]
+        notes.append(f"images with several frames or pages, of which the first is taken: {some(names, 3)}")
     if listing.ignored:
         kinds = ", ".join(f"{count} {kind or 'without extension'}" for kind, count in sorted(listing.ignored.items()))
         notes.append(f"passed over, not images by their extension: {kinds}")

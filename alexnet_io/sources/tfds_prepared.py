@@ -137,8 +137,13 @@ def _keys(info: Any, spec: str) -> tuple[str, str, tuple[str, ...]]:
 def _encoded(folder: Path, split: str, source: Any, image_key: str) -> EncodedImages:
     names = [f"{split}-{place:07d}" for place in range(len(source))]
     stamps = [stamp(path.name, path.stat()) for path in sorted(folder.iterdir())]
+    root = str(folder.resolve())
     return EncodedImages(
-        names, [0] * len(names), lambda place: source[place][image_key], digest(str(folder.resolve()), split, *stamps)
+        names,
+        [0] * len(names),
+        lambda place: source[place][image_key],
+        digest(root, split, *stamps),
+        f"{root}, {split}",
     )
 
 
