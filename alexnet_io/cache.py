@@ -112,7 +112,8 @@ class PreparedImages:
         outcome = "it was decoded again"
         try:
             with open(self.folder / IMAGES, "r+b", buffering=0) as file:
-                write_row(file.fileno(), pixels, self.images.offset + row * pixels.nbytes)
+                end = file.seek(0, os.SEEK_END)  # where the rows end; a header of any length comes before them
+                write_row(file.fileno(), pixels, end - (len(self.images) - row) * pixels.nbytes)
         except OSError as error:
             outcome = f"it was decoded again, and couldn't be put back: {error.strerror or error}"
         warn(f"the prepared image of {name} in {where} was damaged: {outcome}")
