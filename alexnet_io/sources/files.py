@@ -124,6 +124,12 @@ def stamp(name: str, stat: os.stat_result) -> str:
     return f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\0{stat.st_ino}"
 
 
+def is_empty(folder: Path) -> bool:
+    """Whether nothing visible lies in `folder`."""
+    with os.scandir(folder) as entries:
+        return all(entry.name.startswith(".") for entry in entries)
+
+
 def subfolders(folder: Path) -> list[str]:
     """Names of the visible folders in `folder`, sorted by code point."""
     with os.scandir(folder) as entries:
