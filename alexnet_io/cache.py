@@ -2,32 +2,38 @@
 
 A cache is a folder `images-KEY` with `images.npy` (uint8, one row for each file), `checksums.npy` and
 `index.json`. It is filled as `images-KEY.partial` and renamed when complete, so a folder without the suffix is
-whole; an interrupted fill goes on where it stopped. KEY covers the listing (paths, sizes, times of change), the
-resizing and Pillow's version, whose decoders may differ in the last bit.
+whole; an interrupted fill goes on where it stopped. KEY covers the listing (see `sources.files.stamp`), the resizing
+and Pillow's version with those of its decoders, which may differ in the last bit.
+
+What is damaged later is found: all but the pixels when a cache is opened, and each image's pixels when a process reads
+it for the first time. A damaged folder is filled again, a damaged image is decoded again from its file; either is
+said in a line. A finished cache replaces those that were made from an earlier state of the same files.
 """
 
 from __future__ import annotations
 
-import io
-import json
+import contextlib
 import os
 import shutil
+import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from alexnet_io.atomic_file import sync_directory, write_text
-from alexnet_io.cache_filling import Filling, fill
-from alexnet_io.cache_lock import cache_lock
-from alexnet_io.decoding import Resizing
+from alexnet_io.atomic_file import sync_directory
+from alexnet_io.cache_filling import SEVERAL, Filling, fill, write_row
+from alexnet_io.cache_folders import remove_older
+from alexnet_io.cache_index import FORMAT, IMAGES, INDEX, Damaged, Index, Origin, read_index, write_index, write_origin
+from alexnet_io.cache_lock import Lock, cache_lock, hold
+from alexnet_io.decoding import ImageError, Resizing
 from alexnet_io.errors import UserError
-from alexnet_io.printing import printable
+from alexnet_io.image_types import decoders
+from alexnet_io.printing import printable, warn
 from alexnet_io.sources.dataset import digest
 from alexnet_io.sources.files import Images
 
-FORMAT = 2  # of which checksums cover whole files
 Progress = Callable[[int, int, str], None]
 
 
@@ -36,11 +42,17 @@ class PreparedImages:
     """An opened cache.
 
     Attributes:
-        images: uint8 (N, height, width, 3), a read-only memory map; the rows of unreadable files are undefined.
+        images: uint8 (N, height, width, 3), a read-only memory map, as it lies on the disk; the rows of unreadable
+            files are undefined.
         bad: number and reason of every unreadable file.
         checksums: uint32 (N,): files with equal content have equal ones.
         folder: where it lies.
         key: fingerprint of files and resizing.
+        several: numbers of the files that hold more frames than the first, which was taken.
+        sums: uint32 (N,), of each row of `images` as it was written; None: rows are taken as they lie there.
+        files: what damaged rows are made from again.
+        resizing: how.
+        held: keeps the folder from being removed.
     """
 
     images: np.ndarray
@@ -48,11 +60,64 @@ class PreparedImages:
     checksums: np.ndarray
     folder: Path
     key: str
+    several: tuple[int, ...] = ()
+    sums: np.ndarray | None = None
+    files: Images | None = None
+    resizing: Resizing | None = None
+    held: Lock | None = None
+    _unchecked: np.ndarray = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_unchecked", np.full(len(self.images), self.sums is not None))
 
     @property
     def good(self) -> np.ndarray:
         """int64: the numbers of the readable files, ascending."""
         return np.setdiff1d(np.arange(len(self.images)), np.fromiter(self.bad, np.int64, len(self.bad)))
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """The images in `rows`, each of them checked against its sum the first time: uint8 (n, height, width, 3).
+
+        Called from several threads.
+
+        Raises:
+            UserError: a damaged image can't be made again. The cache is then filled anew when it is opened next.
+        """
+        pixels = np.take(self.images, rows, axis=0)
+        if self.sums is not None:
+            for place in np.flatnonzero(self._unchecked[rows]):
+                row = int(rows[place])
+                if zlib.crc32(pixels[place].data) == self.sums[row]:
+                    self._unchecked[row] = False
+                else:
+                    pixels[place] = self._mended(row, int(self.sums[row]))
+        return pixels
+
+    def _mended(self, row: int, wanted: int) -> np.ndarray:
+        """The pixels of a row that changed on the disk: from its file, and put back into the cache if that can be."""
+        assert self.files is not None and self.resizing is not None
+        name, where = printable(self.files.names[row]), printable(self.folder)
+        try:
+            pixels = self.files.pixels(row, self.resizing).pixels
+            reason = "" if zlib.crc32(pixels.data) == wanted else "its file isn't what it was either"
+        except ImageError as error:
+            pixels, reason = None, str(error)
+        if pixels is None or reason:
+            with contextlib.suppress(OSError):  # so that nothing of it is trusted any more
+                (self.folder / INDEX).unlink()
+            raise UserError(
+                f"the prepared image of {name} in {where} is damaged, and can't be made again: {reason}. Start again: "
+                "the images will be prepared anew"
+            )
+        outcome = "it was decoded again"
+        try:
+            with open(self.folder / IMAGES, "r+b", buffering=0) as file:
+                end = file.seek(0, os.SEEK_END)  # where the rows end; a header of any length comes before them
+                write_row(file.fileno(), pixels, end - (len(self.images) - row) * pixels.nbytes)
+        except OSError as error:
+            outcome = f"it was decoded again, and couldn't be put back: {error.strerror or error}"
+        warn(f"the prepared image of {name} in {where} was damaged: {outcome}")
+        return pixels
 
 
 def default_cache_dir() -> Path:
@@ -84,18 +149,20 @@ def prepare_images(
     Raises:
         UserError: more than `max_bad` unreadable files, no space, or a folder that can't be written.
     """
-    import PIL
-
-    key = digest(str(FORMAT), files.fingerprint, repr(resizing), PIL.__version__)
+    versions = decoders()
+    key = digest(str(FORMAT), files.fingerprint, repr(resizing), versions)
     folder = (cache_dir or default_cache_dir()).expanduser().resolve() / f"images-{key}"
-    shape = (len(files), resizing.height, resizing.width, 3)
-    prepared = _open(folder, shape, key)
+    lineage = digest(files.source, repr(resizing), versions) if files.source else ""
+    origin = Origin(printable(files.source), lineage, (resizing.height, resizing.width), len(files))
+    prepared = None
+    with contextlib.suppress(Damaged):  # whoever fills it again says so
+        prepared = _open(folder, files, resizing)
     if prepared is None:
         report = progress or (lambda done, total, what: None)
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with cache_lock(folder, lambda: report(0, len(files), "waiting for another run to prepare the images")):
-                prepared = _open(folder, shape, key) or _build(folder, files, resizing, threads, max_bad, report)
+                prepared = _open_or_build(folder, files, resizing, threads or usable_cores(), max_bad, report, origin)
         except OSError as error:
             raise UserError(
                 f"cannot prepare images in {printable(folder.parent)}: {error.strerror or error}. Free some "
@@ -105,56 +172,69 @@ def prepare_images(
     return prepared
 
 
-def _build(
-    folder: Path,
-    files: Images,
-    resizing: Resizing,
-    threads: int | None,
-    max_bad: int,
-    report: Progress,
+def _open_or_build(
+    folder: Path, files: Images, resizing: Resizing, threads: int, max_bad: int, report: Progress, origin: Origin
 ) -> PreparedImages:
-    partial = folder.with_name(folder.name + ".partial")
-    if folder.exists():  # damaged, or _open would have taken it
+    """What the holder of the folder's lock does."""
+    try:
+        prepared = _open(folder, files, resizing)
+        if prepared is not None:
+            return prepared
+    except Damaged as damage:
+        warn(f"the prepared images in {printable(folder)} are damaged ({damage}): preparing them again")
+    if folder.exists():
         shutil.rmtree(folder)
-    shape = (len(files), resizing.height, resizing.width, 3)
+    partial, shape = folder.with_name(folder.name + ".partial"), _shape(files, resizing)
     filling = Filling(partial, shape)
     filling.open()
     try:
-        fill(filling, files, resizing, threads or usable_cores(), max_bad, report)
+        write_origin(partial, origin)
+        fill(filling, files, resizing, threads, max_bad, report)
         _check_bad(filling.bad, files, max_bad)
         filling.finish()
     finally:
         filling.close()
-    index = {
-        "format": FORMAT,
-        "shape": shape,
-        "bad": sorted(filling.bad.items()),
-    }
-    write_text(partial / "index.json", json.dumps(index))
+    several = np.flatnonzero(filling.states == SEVERAL).tolist()
+    write_index(partial, Index(origin, shape, filling.bad, tuple(several), filling.sums))
     os.replace(partial, folder)
     sync_directory(folder.parent)
-    prepared = _open(folder, shape, folder.name.removeprefix("images-"))
+    prepared = None
+    with contextlib.suppress(Damaged):
+        prepared = _open(folder, files, resizing)
     if prepared is None:
         raise UserError(f"{printable(folder)} changed while it was written; remove it and try again")
+    remove_older(folder, origin.lineage)
     return prepared
 
 
-def _open(folder: Path, shape: tuple[int, ...], key: str) -> PreparedImages | None:
-    """The cache in `folder`, or None when it is missing or anything about it is not as it was written."""
+def _open(folder: Path, files: Images, resizing: Resizing) -> PreparedImages | None:
+    """The finished cache in `folder`, held; None where there is none.
+
+    Raises:
+        Damaged: there is, and anything but its pixels is not as it was written.
+    """
     try:
-        index = json.loads((folder / "index.json").read_bytes())
-        bad = {int(number): str(reason) for number, reason in index["bad"]}
-        if index["format"] != FORMAT or any(not 0 <= number < shape[0] for number in bad):
+        held = hold(folder / INDEX)
+    except FileNotFoundError:
+        if not folder.exists():
             return None
-        images = np.lib.format.open_memmap(folder / "images.npy", mode="r")  # refuses a file that is too short
-        checksums = np.lib.format.read_array(io.BytesIO((folder / "checksums.npy").read_bytes()), allow_pickle=False)
-        if images.shape != shape or images.dtype != np.uint8 or not images.flags.c_contiguous:
-            return None
-        if checksums.shape != shape[:1] or checksums.dtype != np.uint32:
-            return None
-    except Exception:  # missing, or whatever it holds now is not what was written
+        raise Damaged(f"{INDEX}: it is missing") from None
+    except OSError as error:
+        raise Damaged(f"{INDEX}: {error.strerror or error}") from error
+    if held is None:  # another process is removing it
         return None
-    return PreparedImages(images, bad, checksums, folder, key)
+    index, images = read_index(folder, _shape(files, resizing))
+    with contextlib.suppress(OSError):  # when it was last used; a read-only cache stays as it is
+        os.utime(folder)
+    checksums, sums = index.sums
+    return PreparedImages(
+        images, index.bad, checksums, folder, folder.name.removeprefix("images-"), index.several, sums, files, resizing,
+        held,
+    )  # fmt: skip
+
+
+def _shape(files: Images, resizing: Resizing) -> tuple[int, int, int, int]:
+    return len(files), resizing.height, resizing.width, 3
 
 
 def _check_bad(bad: dict[int, str], files: Images, max_bad: int) -> None:

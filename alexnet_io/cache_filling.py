@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,19 +16,21 @@ import numpy as np
 from alexnet_io.decoding import ImageError, Resizing
 from alexnet_io.errors import UserError
 from alexnet_io.printing import printable
-from alexnet_io.sources.files import Images
+from alexnet_io.sources.files import Images, Row
 
-PENDING, GOOD, BAD = 0, 1, 2
+PENDING, GOOD, BAD, SEVERAL = range(4)  # SEVERAL: good, and its file has more frames than the one that was taken
+DONE = "done.bin"
 _SYNC_EVERY_S = 5.0
 _REPORT_EVERY_S = 0.25
 STALL_LIMIT_S = 120.0
 
 
 class Filling:
-    """The folder `images-KEY.partial`: one row of pixels, one state byte and one checksum for each file.
+    """The folder `images-KEY.partial`: one row of pixels, one state byte and two sums for each file.
 
-    Rows are written with plain writes, not through a map: a full disk is then an error and not a crash.
-    Unreadable files are forgotten when interrupted, and tried again.
+    The sums are those of `cache_index.Index`; states and sums lie in `done.bin`, with a sum of their own. Rows are
+    written with plain writes, not through a map: a full disk is then an error and not a crash. Unreadable files are
+    forgotten when interrupted, and tried again.
     """
 
     def __init__(self, folder: Path, shape: tuple[int, ...]) -> None:
@@ -35,7 +38,7 @@ class Filling:
         self.shape = shape
         self.row_bytes = int(np.prod(shape[1:]))
         self.states = np.zeros(shape[0], np.uint8)
-        self.checksums = np.zeros(shape[0], np.uint32)
+        self.sums = np.zeros((2, shape[0]), np.uint32)
         self.bad: dict[int, str] = {}
         self.leave_open = False
 
@@ -63,26 +66,24 @@ class Filling:
     def _resume(self) -> bool:
         try:
             images = np.lib.format.open_memmap(self.folder / "images.npy", mode="r")
-            states = np.fromfile(self.folder / "done.bin", np.uint8)
-            checksums = np.fromfile(self.folder / "checksums.bin", np.uint32)
+            done = (self.folder / DONE).read_bytes()
         except Exception:  # missing, or whatever it holds now is not what was written
             return False
         if images.shape != self.shape or images.dtype != np.uint8 or not images.flags.c_contiguous:
             return False
-        if states.shape != self.states.shape or checksums.shape != self.states.shape:
+        count, content = self.shape[0], done[:-4]
+        if len(content) != count * 9 or done[-4:] != _sum(content):
             return False
-        states[states != GOOD] = PENDING
-        self.states, self.checksums = states, checksums
+        self.states = np.frombuffer(content[:count], np.uint8).copy()
+        self.states[(self.states != GOOD) & (self.states != SEVERAL)] = PENDING
+        self.sums = np.frombuffer(content[count:], np.uint32).reshape(2, count).copy()
         return True
 
-    def write(self, number: int, pixels: np.ndarray, checksum: int) -> None:
+    def write(self, number: int, row: Row) -> None:
         """Stores row `number`; called from several threads."""
-        view, place = pixels.data.cast("B"), self._offset + number * self.row_bytes
-        while view:
-            written = os.pwrite(self._file, view, place)
-            view, place = view[written:], place + written
-        self.checksums[number] = checksum
-        self.states[number] = GOOD
+        write_row(self._file, row.pixels, self._offset + number * self.row_bytes)
+        self.sums[:, number] = row.checksum, zlib.crc32(row.pixels.data)
+        self.states[number] = SEVERAL if row.several else GOOD
 
     def reject(self, number: int, reason: str) -> None:
         """Marks the file of row `number` as unreadable."""
@@ -91,22 +92,34 @@ class Filling:
 
     def sync(self) -> None:
         """Makes the rows written so far survive: first the pixels, then the states that vouch for them."""
-        states = self.states.copy()
+        states = self.states.tobytes()
         os.fsync(self._file)
-        self.checksums.tofile(self.folder / "checksums.bin")
-        states.tofile(self.folder / "done.bin")
+        content = states + self.sums.tobytes()
+        new = self.folder / f"{DONE}.new"
+        new.write_bytes(content + _sum(content))
+        os.replace(new, self.folder / DONE)
 
     def finish(self) -> None:
-        """Leaves only what a finished cache holds."""
+        """Leaves nothing that a finished cache doesn't hold."""
         os.fsync(self._file)
-        np.save(self.folder / "checksums.npy", self.checksums)
-        (self.folder / "checksums.bin").unlink(missing_ok=True)
-        (self.folder / "done.bin").unlink(missing_ok=True)
+        (self.folder / DONE).unlink(missing_ok=True)
 
     def close(self) -> None:
         """Ends the writing; not where a thread that hangs might still write, by then into another file."""
         if not self.leave_open:
             os.close(self._file)
+
+
+def write_row(file: int, pixels: np.ndarray, place: int) -> None:
+    """Writes all bytes of `pixels` (height, width, 3) at `place` of the open file `file`."""
+    view = pixels.data.cast("B")
+    while view:
+        written = os.pwrite(file, view, place)
+        view, place = view[written:], place + written
+
+
+def _sum(content: bytes) -> bytes:
+    return zlib.crc32(content).to_bytes(4, "big")
 
 
 def fill(
@@ -169,7 +182,7 @@ class _Decoders:
                 except ImageError as error:
                     self._filling.reject(number, str(error))
                 else:
-                    self._filling.write(number, *row)
+                    self._filling.write(number, row)
         except BaseException as error:
             self._failures.append(error)
             self._stop.set()

@@ -3,55 +3,39 @@
 The conversion, in full: the type is read from the bytes, never from the name; the size is checked before
 anything is decoded; greyscale is repeated three times; palettes are looked up; CMYK and YCCK go through
 Pillow's plain `(255 - C) * (255 - K) / 255`, colour profiles ignored; alpha is dropped, not blended; 16-bit
-greyscale is divided by 257 and rounded, 16-bit colour keeps its high byte (all that Pillow hands out); of an
-animation the first frame counts. The orientation noted in EXIF is ignored, as torchvision's `ImageFolder` does.
+greyscale is divided by 257 and rounded, 16-bit colour keeps its high byte (all that Pillow hands out); of several
+frames or pages the first counts. The orientation noted in EXIF is ignored, as torchvision's `ImageFolder` does, but
+for TIFF, whose own tag Pillow follows, there too.
+
+Pillow's warnings and log lines about odd metadata are kept from the terminal: what can't be decoded is an `ImageError`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
-import threading
+import logging
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from alexnet_io.errors import UserError
+from alexnet_io.image_types import FORMATS, lacking, reader, sniff_format
 from alexnet_io.printing import printable
 
 if TYPE_CHECKING:
     from PIL import Image
 
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 MAX_PIXELS = 89_478_485  # Pillow's own limit: a quarter of a gigabyte of RGB
 
-# First bytes of what gets mistaken for an accepted image, to say what was found.
-_SIGNATURES = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"BM", "BMP"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"II+\0", "TIFF"),
-    (b"8BPS", "Photoshop"),
-    (b"\0\0\1\0", "ICO"),
-    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (b"\xffO\xffQ", "JPEG 2000"),
-    (b"\xff\x0a", "JPEG XL"),
-    (b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (b"%PDF", "PDF"),
-    (b"%!PS", "PostScript"),
-    (b"PK\3\4", "ZIP"),
-    (b"\x1f\x8b", "gzip"),
-    (b"\x93NUMPY", "NumPy"),
-)
-_MARKUP = ((b"<!doctype html", "HTML"), (b"<html", "HTML"), (b"<svg", "SVG"), (b"<?xml", "XML or SVG"))
-_apng = threading.Lock()
+# Bytes that stand in a JPEG without a length after them: stuffing, TEM, restarts, start and end of the image.
+_ALONE = frozenset((0x00, 0x01, *range(0xD0, 0xDA)))
+_FROM_PILLOW = re.compile(r"PIL\.")
+_SEVERAL_FRAMES = frozenset(("PNG", "GIF", "WEBP", "TIFF", "AVIF"))
 
 
 class ImageError(UserError):
@@ -81,21 +65,6 @@ class Resizing:
             )
 
 
-def sniff_format(data: bytes) -> str | None:
-    """Names the file type that the first bytes of `data` show, or None when they show none we know."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    if data[4:8] == b"ftyp":
-        return "AVIF" if data[8:12] in (b"avif", b"avis") else "HEIF or video"
-    if len(data) > 2 and data[:1] == b"P" and data[1:2] in b"1234567" and data[2:3].isspace():
-        return "PNM"
-    for signature, name in _SIGNATURES:
-        if data.startswith(signature):
-            return name
-    text = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    return next((name for start, name in _MARKUP if text.startswith(start)), None)
-
-
 def decode_rgb(data: bytes, name: str) -> np.ndarray:
     """Decodes the bytes of one image file to RGB.
 
@@ -109,7 +78,7 @@ def decode_rgb(data: bytes, name: str) -> np.ndarray:
     Raises:
         ImageError: empty, truncated or damaged, of a type not in `FORMATS`, or over `MAX_PIXELS`.
     """
-    return _array(_decode(data, name)).copy()
+    return _array(_decode(data, name)[0]).copy()
 
 
 def read_rgb(path: str | Path) -> np.ndarray:
@@ -132,7 +101,13 @@ def prepare(data: bytes, name: str, resizing: Resizing) -> np.ndarray:
     Raises:
         ImageError: as `decode_rgb`; or so long and thin that the resized image would exceed `MAX_PIXELS`.
     """
-    return _array(_resize(_decode(data, name), resizing, name))
+    return prepare_first(data, name, resizing)[0]
+
+
+def prepare_first(data: bytes, name: str, resizing: Resizing) -> tuple[np.ndarray, bool]:
+    """As `prepare`, and whether the file holds more frames or pages than the first, which is the one that is read."""
+    image, several = _decode(data, name)
+    return _array(_resize(image, resizing, name)), several
 
 
 def resize(rgb: np.ndarray, resizing: Resizing, name: str = "image") -> np.ndarray:
@@ -188,8 +163,8 @@ def _resize(image: Image.Image, resizing: Resizing, name: str) -> Image.Image:
     return image.crop((left, top, left + crop[0], top + crop[1]))
 
 
-def _decode(data: bytes, name: str) -> Image.Image:
-    """The image in mode RGB."""
+def _decode(data: bytes, name: str) -> tuple[Image.Image, bool]:
+    """The first image in mode RGB, and whether there are more."""
     if not data:
         raise ImageError(f"{name}: the file is empty")
     kind = sniff_format(data)
@@ -198,38 +173,42 @@ def _decode(data: bytes, name: str) -> Image.Image:
         raise ImageError(f"{name}: {found}; readable types are {', '.join(FORMATS)}")
     if kind == "JPEG":
         data = _without_exif(data)
+    _silence_pillow()
     try:
-        if kind == "PNG" and b"acTL" in data:
-            # Pillow warns about odd animation headers; the still image is what counts here.
-            with _apng, warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return _load(data, kind, name)
-        return _load(data, kind, name)
+        # The readers are called directly: Image.open would warn about large images before we can refuse them, and
+        # would look at the second picture that phones hide in a JPEG.
+        image = reader(kind)(io.BytesIO(data))
+        _check_pixels(image.width, image.height, name, "holds")
+        image.load()
+        return _to_rgb(image, name), kind in _SEVERAL_FRAMES and _has_more(image)
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # Pillow's readers raise nearly anything on damaged files
-        raise ImageError(f"{name}: damaged or truncated {kind}: {str(error) or type(error).__name__}") from error
+        words = str(error) or type(error).__name__
+        # TIFF needs its library for compressed images only, and says so.
+        if (kind != "TIFF" or "not available" in words) and (reason := lacking(kind)):
+            raise ImageError(f"{name}: {reason}") from error
+        raise ImageError(f"{name}: damaged or truncated {kind}: {words}") from error
 
 
-def _load(data: bytes, kind: str, name: str) -> Image.Image:
-    # The readers are called directly: Image.open would warn about large images before we can refuse them, and
-    # would look at the second picture that phones hide in a JPEG.
-    image = _reader(kind)(io.BytesIO(data))
-    _check_pixels(image.width, image.height, name, "holds")
-    image.load()
-    return _to_rgb(image, name)
+def _has_more(image: Image.Image) -> bool:
+    with contextlib.suppress(Exception):  # damage beyond the first frame is no concern of ours
+        return bool(getattr(image, "is_animated", False))
+    return True
 
 
-def _reader(kind: str) -> Any:
-    from PIL import BmpImagePlugin, GifImagePlugin, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+def _silence_pillow() -> None:
+    """Keeps Pillow's warnings and log lines off the terminal, for good.
 
-    return {
-        "JPEG": JpegImagePlugin.JpegImageFile,
-        "PNG": PngImagePlugin.PngImageFile,
-        "BMP": BmpImagePlugin.BmpImageFile,
-        "GIF": GifImagePlugin.GifImageFile,
-        "WEBP": WebPImagePlugin.WebPImageFile,
-    }[kind]
+    Filters can't be set for one thread or for a while when several threads decode: whoever puts back what was there
+    before may put back another thread's. Handlers and filters that others set up stay.
+    """
+    first = next(iter(warnings.filters), (None,) * 5)
+    if (first[0], first[3]) != ("ignore", _FROM_PILLOW):  # one in front of it would be heard before it
+        warnings.filterwarnings("ignore", module=_FROM_PILLOW.pattern)
+    logger = logging.getLogger("PIL")
+    if not logger.handlers:  # without any, Python prints what is logged
+        logger.addHandler(logging.NullHandler())
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -237,16 +216,25 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
 
     if image.mode == "RGB":
         return image
-    if image.mode.startswith("I"):  # 16-bit greyscale; Pillow's own conversion would clip at 255
-        grey = np.asarray(image).astype(np.int64)
-        if grey.min() < 0 or grey.max() > 65535:
-            raise ImageError(f"{name}: grey values outside the 16-bit range")
-        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode.startswith("I"):
+        return Image.fromarray(_grey_of_16_bits(image, name)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         return image.convert("RGBA").convert("RGB")
-    if image.mode in ("1", "L", "LA", "P", "RGBA", "RGBX", "CMYK"):
+    if image.mode in ("1", "L", "LA", "P", "PA", "RGBA", "RGBX", "CMYK", "YCbCr"):
         return image.convert("RGB")
     raise ImageError(f"{name}: pixels of kind {image.mode} are not supported; save it as 8-bit RGB")
+
+
+def _grey_of_16_bits(image: Image.Image, name: str) -> np.ndarray:
+    """uint8 (height, width); Pillow's own conversion would clip at 255, and knows neither of these two tags of TIFF."""
+    grey, tags = np.asarray(image).astype(np.int64), getattr(image, "tag_v2", {})
+    most = 2 ** tags.get(258, (16,))[0] - 1  # bits of a sample
+    most = most if most < 65535 else 65535
+    if grey.min() < 0 or grey.max() > most:
+        raise ImageError(f"{name}: grey values outside the range of {most.bit_length()} bits")
+    if tags.get(262) == 0 and image.mode != "I":  # white is zero
+        grey = most - grey
+    return ((2 * 255 * grey + most) // (2 * most)).astype(np.uint8)
 
 
 def _check_pixels(width: int, height: int, name: str, verb: str) -> None:
@@ -259,13 +247,16 @@ def _check_pixels(width: int, height: int, name: str, verb: str) -> None:
 
 
 def _without_exif(data: bytes) -> bytes:
-    """The JPEG without its APP1 segments: EXIF is ignored, and Pillow warns about damaged EXIF."""
+    """The JPEG without its APP1 segments: EXIF is ignored, and Pillow stumbles over damaged EXIF."""
     kept, position = [data[:2]], 2
-    while position + 4 <= len(data) and data[position] == 0xFF and 0xC0 <= data[position + 1] <= 0xFE:
-        marker, end = data[position + 1], position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-        if marker == 0xDA:  # start of scan: pixels follow
+    while (start := data.find(b"\xff", position)) >= 0:  # whatever stands between two segments is passed over
+        at = start + 1
+        while data[at : at + 1] == b"\xff":  # any number of them may fill up before a marker
+            at += 1
+        if at + 3 > len(data) or data[at] == 0xDA:  # the end, or the start of scan: pixels follow
             break
-        if marker != 0xE1:
+        end = at + 1 if data[at] in _ALONE else at + 1 + int.from_bytes(data[at + 1 : at + 3], "big")
+        if data[at] != 0xE1:
             kept.append(data[position:end])
         position = end
     return b"".join([*kept, data[position:]])

@@ -12,6 +12,7 @@ import numpy as np
 
 from alexnet_io.atomic_file import write_bytes
 from alexnet_io.errors import UserError
+from alexnet_io.printing import printable, warn
 from alexnet_io.sources.dataset import Split
 
 Progress = Callable[[int, int, str], None]
@@ -92,15 +93,18 @@ def _measure(split: Split, progress: Progress) -> TrainingStatistics:
 
 
 def _load(path: Path, image_shape: tuple[int, int, int]) -> TrainingStatistics | None:
-    """What `path` holds, or None where it is missing or anything else than what we wrote."""
+    """What `path` holds, or None where it is missing or, which is said, anything else than what we wrote."""
     shapes = {"mean_image": image_shape, "mean": (3,), "std": (3,), "eigenvalues": (3,), "eigenvectors": (3, 3)}
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:  # checks the sums that are in it
             values = {name: stored[name] for name in shapes}
         for name, shape in shapes.items():
             wanted = np.float32 if name == "mean_image" else np.float64
             if values[name].shape != shape or values[name].dtype != wanted or not np.isfinite(values[name]).all():
-                return None
-    except Exception:  # zipfile and NumPy raise nearly anything on what they did not write
+                raise ValueError(f"{name} isn't what it should be")
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # zipfile and NumPy raise nearly anything on what they did not write
+        warn(f"the statistics in {printable(path)} are damaged ({error or type(error).__name__}): measuring them again")
         return None
     return TrainingStatistics(**values)

@@ -28,6 +28,15 @@ def _printable_character(character: str) -> str:
     return character
 
 
+def amount(size: float) -> str:
+    """Bytes in the largest unit of which there is one, to three digits."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} TB"
+
+
 def say(text: str, stream: TextIO | None = None) -> bool:
     """Prints `text` as a line at once. If nobody reads the stream any more, it falls silent for good.
 
@@ -48,6 +57,11 @@ def say(text: str, stream: TextIO | None = None) -> bool:
         silence(stream)
         return False
     return True
+
+
+def warn(text: str) -> None:
+    """Prints what the user should know, though the work goes on, as a line on standard error."""
+    say(f"warning: {text}", sys.stderr)
 
 
 def encodable(text: str, stream: TextIO) -> str:

@@ -27,7 +27,10 @@ class DataSettings:
 
     data: str = setting("digits", "digits, folder:PATH, cifar10, cifar100, imagenet:PATH, tfds:NAME or synthetic")
     data_dir: Path = setting(Path("data"), "where data sets lie that were fetched or prepared earlier")
-    cache_dir: Path | None = setting(None, "where decoded images are kept; the user's cache folder by default")
+    cache_dir: Path | None = setting(
+        None,
+        "where decoded images are kept; ~/.cache/jax_alexnet by default; python -m jax_alexnet.cache lists and clears",
+    )
     holdout: float | None = setting(
         None, "share of a folder without test/ or val/ that is kept for testing", above=0, below=1
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from alexnet_io.errors import UserError
 from alexnet_io.settings import parse_given, run_command, setting
+from alexnet_io.sources.class_names import only_in_one
 from alexnet_io.train_settings import PRECISIONS, DataSettings, TrainSettings
 
 PROGRAM = "python -m jax_alexnet.evaluate"
@@ -32,18 +33,20 @@ def main() -> int:
     from jax_alexnet.runs import saved_settings
 
     wanted = _data_of(saved_settings(settings.run), settings, given)
+    from alexnet_io.memory import refuse_what_cannot_fit
     from alexnet_io.sources import open_for
     from jax_alexnet.devices import choose_devices, set_precision
     from jax_alexnet.evaluation import evaluate_split
+    from jax_alexnet.recipes import choose_variant
     from jax_alexnet.runs import load_run
+    from jax_alexnet.step_memory import step_memory
 
-    set_precision(settings.precision or wanted.precision)
-    network = load_run(
-        settings.run,
-        which=settings.checkpoint,
-        devices=choose_devices(settings.devices),
-        precision=settings.precision,
-    )
+    precision, devices = settings.precision or wanted.precision, choose_devices(settings.devices)
+    set_precision(precision)
+    if settings.batch_size and wanted.image_size and wanted.stored_size:
+        step = step_memory(choose_variant(wanted), wanted.image_size, precision, devices, training=False)
+        refuse_what_cannot_fit(settings.batch_size, wanted.stored_size, step)
+    network = load_run(settings.run, which=settings.checkpoint, devices=devices, precision=settings.precision)
     data = open_for(wanted, measuring=settings.split == "test")
     check_classes(network.class_names, list(data.class_names), wanted.data)
     split = data.test if settings.split == "test" else data.train
@@ -67,10 +70,10 @@ def check_classes(trained: list[str], found: list[str], data: str) -> None:
     """Refuse a data set whose classes are not those that the run learnt, in the same order."""
     if trained == found:
         return
-    missing, new = (sorted(set(a) - set(b))[:5] for a, b in ((trained, found), (found, trained)))
+    differing = only_in_one(trained, found, "the run", "the data") or ["the same names in another order"]
     raise UserError(
-        f"{data} has {len(found)} classes and the run {len(trained)}: they must be the same by name. "
-        f"Missing from the data: {', '.join(missing) or 'none'}; unknown to the run: {', '.join(new) or 'none'}"
+        f"{data} has {len(found)} classes and the run {len(trained)}: they must be the same by name; "
+        + "; ".join(differing)
     )
 
 

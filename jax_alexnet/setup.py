@@ -25,6 +25,7 @@ from jax_alexnet.parallel import Layout, choose_layout
 from jax_alexnet.parallel.layout import mesh_share
 from jax_alexnet.recipes import choose_variant
 from jax_alexnet.shapes import trace
+from jax_alexnet.step_memory import step_memory
 
 BEST = "best"  # inside a run's directory: the weights that did best on the test images
 
@@ -125,7 +126,7 @@ def prepare(settings: TrainSettings, processes: Processes | None = None) -> Setu
 
     Raises:
         UserError: an image size the network can't take, devices that aren't there, a scheme that doesn't fit, a
-            batch they can't share, data that can't be used.
+            batch they can't share or that can't fit into memory, data that can't be used.
     """
     assert settings.image_size is not None and settings.batch_size is not None
     variant = choose_variant(settings)
@@ -134,7 +135,11 @@ def prepare(settings: TrainSettings, processes: Processes | None = None) -> Setu
     devices = choose_devices(settings.devices)
     layout = choose_layout(settings.parallel, variant, devices, settings.group_size)
     check_batch(settings.batch_size, layout.batch_parts)
-    data = open_for(settings)
+    count = (processes or Processes()).count
+    data = open_for(
+        settings,
+        step=step_memory(variant, settings.image_size, settings.precision, list(layout.mesh.devices.flat), count),
+    )
     model = make_model(settings, len(data.class_names), dtype)
     augmentation = augment.Augmentation.of(settings)
     shapes = jax.eval_shape(lambda: init_params(model, augmentation.image_size, 0))

@@ -1,6 +1,5 @@
 """The prepared cache: filled once, whole or not there, shared by runs."""
 
-import json
 import os
 import shutil
 import signal
@@ -8,19 +7,22 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from image_files import encoded, solid, write_folder
+from PIL import Image
 
 import alexnet_io.cache_filling
 import alexnet_io.cache_lock
 from alexnet_io.cache import PreparedImages, default_cache_dir, prepare_images
 from alexnet_io.cache_filling import Filling
-from alexnet_io.decoding import Resizing, prepare
+from alexnet_io.decoding import Resizing, prepare, prepare_first
 from alexnet_io.errors import UserError
 from alexnet_io.sources.files import EncodedImages, files_on_disk, image_names
 
@@ -46,11 +48,11 @@ def decoded(monkeypatch) -> list[str]:
     """The names of all images decoded so far."""
     names: list[str] = []
 
-    def watched(data: bytes, name: str, resizing: Resizing) -> np.ndarray:
+    def watched(data: bytes, name: str, resizing: Resizing) -> tuple[np.ndarray, bool]:
         names.append(name)
-        return prepare(data, name, resizing)
+        return prepare_first(data, name, resizing)
 
-    monkeypatch.setattr("alexnet_io.sources.files.prepare", watched)
+    monkeypatch.setattr("alexnet_io.sources.files.prepare_first", watched)
     return names
 
 
@@ -90,32 +92,154 @@ def test_any_change_makes_another_cache(root, change):
         assert filled(root).folder != first.folder
 
 
-@pytest.mark.parametrize("damage", ["index", "not json", "lies", "short", "header", "checksums", "gone", "empty"])
-def test_a_damaged_cache_is_made_again(root, decoded, damage):
-    first = filled(root)
-    expected, folder = np.array(first.images), first.folder
-    del first
-    if damage == "index":
+def flip(path: Path, place: int, bit: int = 1) -> None:
+    """Changes one bit of the byte at `place`, and no time of change."""
+    times, content = path.stat(), bytearray(path.read_bytes())
+    content[place] ^= bit
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def damage(folder: Path, how: str) -> None:
+    if how == "index":
         (folder / "index.json").unlink()
-    elif damage == "not json":
+    elif how == "not json":
         (folder / "index.json").write_bytes(b"\xff\x00{")
-    elif damage == "lies":
-        (folder / "index.json").write_text(json.dumps({"format": 1, "shape": [12, 6, 6, 3], "bad": 3}))
-    elif damage == "short":
+    elif how == "lies":
+        text = (folder / "index.json").read_text()
+        (folder / "index.json").write_text(text.replace('"bad": []', '"bad": [[3, "gone"]]'))
+        assert (folder / "index.json").read_text() != text
+    elif how == "short":
         os.truncate(folder / "images.npy", 300)
-    elif damage == "header":
+    elif how == "long":
+        with open(folder / "images.npy", "ab") as file:
+            file.write(b"\0")
+    elif how == "header":
         with open(folder / "images.npy", "r+b") as file:
             file.write(b"not an array")
-    elif damage == "checksums":
+    elif how == "checksums":
         (folder / "checksums.npy").write_bytes(b"\x93NUMPY\x01\x00v\x00{'descr': '|O'")
-    elif damage == "gone":
+    elif how == "a checksum":
+        flip(folder / "checksums.npy", -1)
+    elif how == "gone":
         (folder / "images.npy").unlink()
     else:
         shutil.rmtree(folder)
         folder.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("how", "file"),
+    [
+        ("index", "index.json"),
+        ("not json", "index.json"),
+        ("lies", "index.json"),
+        ("empty", "index.json"),
+        ("short", "images.npy"),
+        ("long", "images.npy"),
+        ("header", "images.npy"),
+        ("gone", "images.npy"),
+        ("checksums", "checksums.npy"),
+        ("a checksum", "checksums.npy"),
+    ],
+)
+def test_a_damaged_cache_is_made_again_and_that_is_said_in_a_line(root, decoded, capsys, how, file):
+    first = filled(root)
+    expected, folder = np.array(first.images), first.folder
+    assert capsys.readouterr().err == ""
+    del first
+    damage(folder, how)
     again = filled(root)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: the prepared images in {folder} are damaged ({file}: ")
+    assert line.endswith("): preparing them again")
     assert len(decoded) == 24
     np.testing.assert_array_equal(again.images, expected)
+    filled(root)
+    assert len(decoded) == 24 and capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("row", [0, 11])
+def test_a_flipped_bit_in_the_pixels_is_found_and_mended(root, decoded, capsys, row):
+    folder = filled(root).folder
+    flip(folder / "images.npy", (row - 12) * 6 * 6 * 3)
+    names = listed(root).names
+    expected = np.stack([prepare((root / name).read_bytes(), name, SIZE) for name in names])
+    cache = filled(root)
+    for _ in range(2):  # the second time as it was put back
+        np.testing.assert_array_equal(cache.read(np.arange(12)), expected)
+    assert decoded[12:] == [names[row]]
+    said = f"warning: the prepared image of {names[row]} in {folder} was damaged: it was decoded again\n"
+    assert capsys.readouterr().err == said
+    np.testing.assert_array_equal(filled(root).images, expected)
+
+
+def test_every_byte_of_a_cache_is_vouched_for(root, capsys):
+    """Wherever a bit flips, the images come out right, and nothing raises."""
+    folder = filled(root).folder
+    names = listed(root).names
+    expected = np.stack([prepare((root / name).read_bytes(), name, SIZE) for name in names])
+    for file in ("index.json", "checksums.npy", "images.npy"):
+        for place in range(0, (folder / file).stat().st_size, 37):
+            flip(folder / file, place, 1 << place % 8)
+            cache = filled(root)
+            np.testing.assert_array_equal(cache.read(np.arange(12)), expected)
+            assert cache.bad == {} and cache.several == ()
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_a_damaged_image_whose_file_changed_too_is_no_image(root):
+    files = listed(root)
+    cache = prepare_images(files, SIZE, root.parent / "cache")
+    flip(cache.folder / "images.npy", -1)
+    (root / "b" / "004.png").write_bytes(encoded(solid((9, 9, 9))))
+    with pytest.raises(
+        UserError, match=r"image of b/004\.png in .* is damaged, and can't be made again: its file isn't"
+    ):
+        cache.read(np.arange(12))
+    again = prepare_images(files, SIZE, root.parent / "cache")  # as "start again" says
+    np.testing.assert_array_equal(again.read(np.array([11]))[0], solid((9, 9, 9), 6, 6))
+
+
+def test_a_damaged_image_whose_file_is_gone(root):
+    cache = filled(root)
+    flip(cache.folder / "images.npy", -1)
+    (root / "b" / "004.png").unlink()
+    with pytest.raises(UserError, match=r"can't be made again: b/004\.png: cannot be read: No such file.*Start again"):
+        cache.read(np.array([11]))
+
+
+def test_a_damaged_image_in_a_cache_that_cannot_be_written(root, monkeypatch, capsys):
+    cache = filled(root)
+    flip(cache.folder / "images.npy", -1)
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("alexnet_io.cache.write_row", refuse)
+    for _ in range(2):
+        expected = prepare((root / "b" / "004.png").read_bytes(), "", SIZE)
+        np.testing.assert_array_equal(cache.read(np.array([11]))[0], expected)
+    assert capsys.readouterr().err.count("couldn't be put back: Permission denied") == 2
+
+
+def test_images_are_checked_when_they_are_first_read(root, monkeypatch):
+    cache, sums = filled(root), []
+    watched = SimpleNamespace(crc32=lambda data: sums.append(1) or zlib.crc32(data))
+    monkeypatch.setattr("alexnet_io.cache.zlib", watched)
+    for _ in range(3):
+        cache.read(np.array([0, 3, 5]))
+    assert len(sums) == 3 and cache.read(np.array([], int)).shape == (0, 6, 6, 3)
+
+
+def test_frames_that_are_left_out_are_remembered(root, decoded):
+    frames = [Image.fromarray(solid(color)) for color in ((200, 0, 0), (0, 0, 200))]
+    for name, kind in (("a/anim.gif", "GIF"), ("b/pages.tiff", "TIFF")):
+        (root / name).write_bytes(encoded(frames[0], kind, save_all=True, append_images=frames[1:]))
+    for _ in range(2):
+        assert [listed(root).names[number] for number in filled(root).several] == ["a/anim.gif", "b/pages.tiff"]
+    assert len(decoded) == 14
+    np.testing.assert_array_equal(filled(root).read(np.array([7]))[0], solid((200, 0, 0), 6, 6))
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -131,6 +255,7 @@ def test_random_bytes_in_a_cache_never_escape(root, name, data):
     (folder / name).write_bytes(content)
     cache = filled(root)
     assert cache.images.shape == (12, 6, 6, 3) and cache.images.dtype == np.uint8
+    assert cache.read(np.arange(12))[:, 0, 0, 0].tolist() == list(range(12))
 
 
 def test_the_lock_and_leftovers_are_small(root):
@@ -150,10 +275,10 @@ class Interruption(BaseException):
 def test_an_interrupted_filling_goes_on(root, decoded, monkeypatch):
     real = Filling.write
 
-    def failing(self, number, pixels, checksum):
+    def failing(self, number, row):
         if len(decoded) > 5:
             raise Interruption
-        real(self, number, pixels, checksum)
+        real(self, number, row)
 
     with monkeypatch.context() as patch:
         patch.setattr(Filling, "write", failing)
@@ -166,26 +291,32 @@ def test_an_interrupted_filling_goes_on(root, decoded, monkeypatch):
     np.testing.assert_array_equal(cache.images[:, 0, 0, 0], np.arange(12))
 
 
-@pytest.mark.parametrize("name", ["images.npy", "done.bin", "checksums.bin"])
-@pytest.mark.parametrize("damage", ["short", "gone", "random"])
-def test_a_torn_filling_starts_anew(root, tmp_path, decoded, name, damage):
-    cache = filled(root)
-    expected = np.array(cache.images)
-    partial = cache.folder.with_name(cache.folder.name + ".partial")
-    cache.folder.rename(partial)
-    (partial / "checksums.npy").unlink()
-    np.zeros(12, np.uint32).tofile(partial / "checksums.bin")
-    np.ones(12, np.uint8).tofile(partial / "done.bin")
+@pytest.mark.parametrize("name", ["images.npy", "done.bin"])
+@pytest.mark.parametrize("damage", ["short", "gone", "random", "flipped"])
+def test_a_torn_filling_goes_on_or_starts_anew(root, decoded, monkeypatch, name, damage):
+    """Whatever happened to it, the images come out right."""
+
+    def interrupted(self):
+        raise Interruption
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Filling, "finish", interrupted)
+        with pytest.raises(Interruption):
+            filled(root)
+    (partial,) = (root.parent / "cache").glob("*.partial")
     victim = partial / name
     if damage == "short":
         os.truncate(victim, victim.stat().st_size - 1)
     elif damage == "gone":
         victim.unlink()
+    elif damage == "flipped":
+        flip(victim, -20)
     else:
         victim.write_bytes(os.urandom(100))
-    again = filled(root)
-    np.testing.assert_array_equal(again.images, expected)
-    assert len(decoded) == 24
+    cache = filled(root)
+    expected = [prepare((root / image).read_bytes(), image, SIZE) for image in listed(root).names]
+    np.testing.assert_array_equal(cache.read(np.arange(12)), np.stack(expected))
+    assert len(decoded) == (13 if damage == "flipped" and name == "images.npy" else 24)
 
 
 FILL = """
@@ -222,7 +353,7 @@ def test_killed_while_filling(root):
             begun = len(kept)
             while process.poll() is None and len(kept) == begun:
                 # Rows that are known to be written; the file itself may be caught half written.
-                states = [np.fromfile(path, np.uint8) for path in root.parent.glob("cache/*.partial/done.bin")]
+                states = [np.fromfile(path, np.uint8)[:312] for path in root.parent.glob("cache/*.partial/done.bin")]
                 kept += [int(state.sum()) for state in states if state.sum() > (kept[-1] if kept else 0)]
                 time.sleep(0.001)
             process.send_signal(signal.SIGKILL)

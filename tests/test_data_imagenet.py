@@ -166,11 +166,20 @@ def test_a_damaged_development_kit(tmp_path, victim):
 def test_missing_folders(tmp_path):
     with pytest.raises(UserError, match="does not exist; it should hold train/ and val/"):
         opened(tmp_path / "none")
+    with pytest.raises(UserError, match="is empty; it should hold train/ and val/"):
+        opened(tmp_path)
+    (tmp_path / "notes.txt").write_text("")
     with pytest.raises(UserError, match="train does not exist; it should hold synset folders or tars"):
         opened(tmp_path)
     (tmp_path / "train").mkdir()
     (tmp_path / "val").mkdir()
+    with pytest.raises(UserError, match=r"train should hold synsets .*, but it is empty\."):
+        opened(tmp_path)
+    (tmp_path / "train" / "notes.txt").write_text("")
     with pytest.raises(UserError, match="nothing there is one"):
+        opened(tmp_path)
+    write_train(tmp_path)
+    with pytest.raises(UserError, match="val is empty; it should hold validation images"):
         opened(tmp_path)
 
 
@@ -183,7 +192,7 @@ def test_packed_archives_are_pointed_out(tmp_path):
 
 def test_folders_that_are_no_synsets_are_pointed_to_folder(tmp_path):
     write_folder(tmp_path, {"train/cat": 1, "train/dog": 1, "val/cat": 1, "val/dog": 1})
-    with pytest.raises(UserError, match=r"cat, dog there is one\. For other classes say folder:"):
+    with pytest.raises(UserError, match=r"cat, dog there is not one\. For other classes say folder:"):
         opened(tmp_path)
 
 

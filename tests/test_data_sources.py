@@ -11,8 +11,11 @@ from image_files import encoded, solid, write_folder
 from PIL import Image
 
 from alexnet_io.errors import UserError
-from alexnet_io.sources import check_labels, open_source, parse_spec
+from alexnet_io.sources import check_labels, open_for, open_source, parse_spec
 from alexnet_io.sources.dataset import DataSet, Split
+from alexnet_io.sources.prepared import check_same_classes
+from alexnet_io.train_settings import TrainSettings
+from jax_alexnet.evaluate import check_classes
 
 
 def opened(spec: str, tmp_path: Path, **options) -> DataSet:
@@ -190,6 +193,44 @@ def test_holdout_takes_its_share_of_each_class_whatever_the_seed(tmp_path, share
     assert held.tolist() == [round(20 * share), round(8 * share), 0]  # a class of one stays in training
 
 
+def test_classes_without_a_test_image_are_named(tmp_path, capsys):
+    write_folder(tmp_path / "set", {"a": 20, "b": 5, "c": 2, "d": 1})
+    data = opened(f"folder:{tmp_path}/set", tmp_path, holdout=0.1)
+    assert np.bincount(data.test.labels).tolist() == [2]
+    (note,) = data.notes
+    assert note == (
+        "warning: 3 of 4 classes have no test image (b, c, d): figures on the test images say nothing about them. Add "
+        "images of them, or take another share than --holdout 0.1"
+    )
+    for measuring in (False, True):  # what training and evaluation call
+        settings = TrainSettings(
+            data=f"folder:{tmp_path}/set", holdout=0.1, stored_size=12, cache_dir=tmp_path / "cache"
+        )
+        open_for(settings, measuring)
+        assert capsys.readouterr().out == note + "\n"
+
+
+def test_many_classes_without_a_test_image_are_counted(tmp_path):
+    write_folder(tmp_path / "set", {"a": 20, **{f"k{number}": 1 for number in range(12)}})
+    (note,) = opened(f"folder:{tmp_path}/set", tmp_path, holdout=0.1).notes
+    assert "12 of 13 classes have no test image (k0, k1, k10, k11, k2 and 7 more)" in note
+
+
+def test_a_holdout_of_nothing_is_refused(tmp_path):
+    write_folder(tmp_path / "set", {"a": 20, "b": 20})
+    with pytest.raises(UserError, match=r"--holdout 0\.01 of 40 images is none, .*: take at least 0\.025"):
+        opened(f"folder:{tmp_path}/set", tmp_path, holdout=0.01)
+    assert len(opened(f"folder:{tmp_path}/set", tmp_path, holdout=0.025).test) == 1
+
+
+def test_a_class_of_which_no_test_image_can_be_read(tmp_path):
+    """With a test folder that is refused: the figures would be of other classes than the names say."""
+    spec = both(tmp_path, {"a": 2, "b": 2}, {"a": 1, "b": 1})
+    (tmp_path / "test" / "b" / "000.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match="no image of b can be read"):
+        opened(spec, tmp_path)
+
+
 def test_held_out_images_stay_held_out_when_others_are_added(tmp_path):
     write_folder(tmp_path / "set", {"a": 40, "b": 40})
     before = set(opened(f"folder:{tmp_path}/set", tmp_path, holdout=0.25).test.names)
@@ -203,6 +244,8 @@ def test_holdout_of_classes_with_one_image_each(tmp_path):
     data = opened(f"folder:{tmp_path}/set", tmp_path, holdout=0.2)
     assert (len(data.train), len(data.test)) == (8, 2)
     assert "2 of them are only in the test split" in data.notes[0]
+    assert "8 of 10 classes have no test image" in data.notes[1]
+    assert "2 of 10 classes have no training image" in data.notes[2] and "can't be learnt" in data.notes[2]
 
 
 def test_a_class_may_be_called_train(tmp_path):
@@ -256,10 +299,27 @@ def test_missing_folder(tmp_path):
 
 
 def test_empty_folder(tmp_path):
+    for options in ({}, {"holdout": 0.1}, {"measuring": True}):
+        with pytest.raises(
+            UserError, match=rf"^{tmp_path} is empty: put the images there as train/CLASS/\* .*--holdout"
+        ):
+            opened(f"folder:{tmp_path}", tmp_path, **options)
+        (tmp_path / ".DS_Store").write_bytes(b"what a file manager leaves in an empty folder")
+    with pytest.raises(UserError, match=rf"^{tmp_path} is empty; it should hold train/ and val/"):
+        opened(f"imagenet:{tmp_path}", tmp_path)
+    (tmp_path / "cats").mkdir()
     with pytest.raises(UserError, match=r"has no train/.*--holdout"):
         opened(f"folder:{tmp_path}", tmp_path)
-    with pytest.raises(UserError, match=r"has no class folders: put the images"):
-        opened(f"folder:{tmp_path}", tmp_path, holdout=0.1)
+    (tmp_path / "cats").rmdir()
+    for name in ("train", "test"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=rf"^{tmp_path}/train is empty: put the images of each class"):
+        opened(f"folder:{tmp_path}", tmp_path)
+    (tmp_path / "val").mkdir()
+    with pytest.raises(UserError, match=rf"^{tmp_path}/train should hold synsets .*, but it is empty"):
+        opened(f"imagenet:{tmp_path}", tmp_path)
+    for name in ("train", "test", "val"):
+        (tmp_path / name).rmdir()
     (tmp_path / "loose.png").write_bytes(encoded(solid((1, 2, 3))))
     with pytest.raises(UserError, match=r"no class folders, though it has images"):
         opened(f"folder:{tmp_path}", tmp_path, holdout=0.1)
@@ -294,8 +354,54 @@ def test_one_class(tmp_path):
 
 def test_classes_that_differ_by_name(tmp_path):
     spec = both(tmp_path, {"cat": 1, "dog": 1, "fox": 1}, {"cat": 1, "Dog": 1})
-    with pytest.raises(UserError, match=r"only in .*train: dog, fox; only in .*test: Dog"):
+    train, test = tmp_path / "train", tmp_path / "test"
+    with pytest.raises(UserError) as raised:
         opened(spec, tmp_path)
+    assert str(raised.value) == (
+        f"the splits have different classes; dog differs in upper and lower case only: 'dog' in {train}, 'Dog' in "
+        f"{test}; only in {train}: fox. Rename or move the class folders"
+    )
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "words"),
+    [
+        (
+            "caf\u00e9",
+            "cafe\u0301",
+            r"caf\u00e9 differs in Unicode normalisation only: 'caf\\xe9', NFC in T, 'cafe\\u0301', NFD in E",
+        ),
+        (
+            "cafe\u0301",
+            "caf\u00e9",
+            r"cafe\u0301 differs in Unicode normalisation only: 'cafe\\u0301', NFD in T, 'caf\\xe9', NFC in E",
+        ),
+        ("\u212b", "\u00c5", r"only: '\\u212b', neither NFC nor NFD in T, '\\xc5', NFC in E"),
+        ("dog", "dog ", r"dog differs in spaces, invisible or look-alike characters only: 'dog' in T, 'dog ' in E"),
+        ("dog", "d\u200bog", r"look-alike characters only: 'dog' in T, 'd\\u200bog' in E"),
+        ("dog1", "dog\uff11", r"look-alike characters only: 'dog1' in T, 'dog\\uff11' in E"),
+        ("caf\u00e9", "tea", "only in T: caf\u00e9; only in E: tea"),
+    ],
+)
+def test_names_that_look_alike_are_set_side_by_side(train, test, words):
+    with pytest.raises(UserError, match=f"^the splits have different classes; [^;]*{words}[.] Rename"):
+        check_same_classes(["ant", train], ["ant", test], "T", "E")
+
+
+def test_one_name_in_two_normal_forms(tmp_path):
+    spec = both(tmp_path, {"ant": 1, "caf\u00e9": 1}, {"ant": 1, "cafe\u0301": 1})
+    with pytest.raises(UserError, match="differs in Unicode normalisation only"):
+        opened(spec, tmp_path)
+    write_folder(tmp_path, {"train/cafe\u0301": 1}, start=200)
+    with pytest.raises(UserError, match=r"train has class folders whose names differ in Unicode normalisation only: "):
+        opened(spec, tmp_path)
+
+
+def test_a_run_of_classes_in_another_normal_form_says_so():
+    with pytest.raises(UserError, match=r"NFC in the run, 'cafe\\u0301', NFD in the data"):
+        check_classes(["ant", "caf\u00e9"], ["ant", "cafe\u0301"], "folder:X")
+    with pytest.raises(UserError, match="by name; the same names in another order"):
+        check_classes(["a", "b"], ["b", "a"], "folder:X")
 
 
 def test_the_same_file_in_both_splits(tmp_path):

@@ -62,7 +62,7 @@ def test_measured_once_and_kept_beside_the_cache(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\3\4 and then nothing", b"\x93NUMPY", None])
-def test_damaged_statistics_are_measured_again(tmp_path, rng, damage):
+def test_damaged_statistics_are_measured_again(tmp_path, rng, capsys, damage):
     split = in_memory(rng.integers(0, 256, (5, 4, 4, 3), np.uint8), tmp_path)
     first = training_statistics(split)
     (kept,) = tmp_path.glob("*.npz")
@@ -73,6 +73,22 @@ def test_damaged_statistics_are_measured_again(tmp_path, rng, damage):
     else:
         kept.write_bytes(damage)
     np.testing.assert_array_equal(training_statistics(split).mean, first.mean)
+    assert f"warning: the statistics in {kept} are damaged (" in capsys.readouterr().err
+
+
+def test_every_byte_of_kept_statistics_is_vouched_for(tmp_path, rng, capsys):
+    split = in_memory(rng.integers(0, 256, (5, 4, 4, 3), np.uint8), tmp_path)
+    first = training_statistics(split)
+    (kept,) = tmp_path.glob("*.npz")
+    whole = kept.read_bytes()
+    for place in range(0, len(whole), 11):
+        content = bytearray(whole)
+        content[place] ^= 1 << place % 8
+        kept.write_bytes(content)
+        again = training_statistics(split)
+        for name in TrainingStatistics.__dataclass_fields__:
+            np.testing.assert_array_equal(getattr(again, name), getattr(first, name))
+    assert "measuring them again" in capsys.readouterr().err
 
 
 def test_progress_counts_images(rng):

@@ -92,6 +92,19 @@ def test_prepared_data_are_read_offline_without_tensorflow(root, monkeypatch, te
     assert "tensorflow" not in sys.modules
 
 
+def test_damaged_labels_in_the_cache_are_read_again(root, capsys):
+    make(root, {"train": 9, "test": 4})
+    opened("tiny", root)
+    for kept in (root.parent / "cache").glob("*/labels.npz"):
+        content = bytearray(kept.read_bytes())
+        content[content.index(b"NUMPY") + 130] ^= 1  # in the first label
+        kept.write_bytes(content)
+    data = opened("tiny", root)
+    check(data.train, 9)
+    check(data.test, 4)
+    assert capsys.readouterr().err.count("labels.npz are damaged (Bad CRC-32") == 2
+
+
 def test_no_framework_is_imported(root):
     make(root, {"train": 6, "test": 3})
     code = (

@@ -25,8 +25,12 @@ PHOTO = encoded(np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
         (b"<!DOCTYPE html><html>Not found</html>", "this is HTML"),
         (b"\n <HTML><body>403</body></html>", "this is HTML"),
         (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "this is SVG"),
-        (encoded(solid((1, 2, 3)), "TIFF"), "this is TIFF"),
-        (encoded(solid((1, 2, 3)), "PPM"), "this is PNM"),
+        (encoded(solid((1, 2, 3)), "TIFF")[:-20], "damaged or truncated TIFF"),
+        (encoded(solid((1, 2, 3)), "PPM")[:-20], "damaged or truncated PNM"),
+        (encoded(solid((1, 2, 3)), "AVIF")[:-20], "damaged or truncated AVIF"),
+        (encoded(solid((1, 2, 3)), "JPEG2000")[:-20], "damaged or truncated JPEG 2000"),
+        (b"P7\nWIDTH 1\n", "this is PAM"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "this is a Git LFS pointer, not the file itself"),
         (encoded(solid((1, 2, 3)), "ICO"), "this is ICO"),
         (b"%PDF-1.7 ...", "this is PDF"),
         (b"just some words", "no image type was recognised"),
@@ -41,7 +45,7 @@ def test_refused_with_the_name_and_the_reason(data, message):
 
 def test_refusals_name_the_types_that_are_read():
     with pytest.raises(ImageError, match=", ".join(FORMATS)):
-        decode_rgb(encoded(solid((1, 2, 3)), "TIFF"), "scan.jpg")
+        decode_rgb(encoded(solid((1, 2, 3)), "ICO"), "scan.jpg")
 
 
 def huge(kind: str) -> bytes:
@@ -57,6 +61,18 @@ def huge(kind: str) -> bytes:
         start = data.index(b"\xff\xc0") + 5
         data[start : start + 4] = struct.pack(">HH", 60_000, 60_000)
         return bytes(data)
+    if kind == "PNM":
+        return b"P6 60000 60000 255\n\0\0\0"
+    if kind == "TIFF":
+        fields = {256: 60_000, 257: 60_000, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: 60_000, 279: 1}
+        entries = b"".join(struct.pack("<HHLL", tag, 4, 1, value) for tag, value in fields.items())
+        return b"II*\0" + struct.pack("<LH", 8, len(fields)) + entries + bytes(4)
+    if kind in ("JPEG 2000", "AVIF"):
+        options = {"no_jp2": True} if kind == "JPEG 2000" else {}
+        data = bytearray(encoded(solid((1, 2, 3)), kind.replace(" ", ""), **options))
+        start = data.index(b"ispe") + 8 if kind == "AVIF" else data.index(b"\xffQ") + 6
+        data[start : start + 8] = struct.pack(">LL", 60_000, 60_000)
+        return bytes(data)
     return b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + struct.pack("<I", 16_000)[:3] + struct.pack("<I", 16_000)[:3]
 
 
@@ -71,7 +87,7 @@ def test_bombs_are_refused_before_decoding(kind, monkeypatch):
     assert peak < 50e6
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "TIFF", "PNM", "JPEG 2000"])
 def test_bombs_are_called_by_their_size(kind):
     with pytest.raises(ImageError, match="holds 60000x60000 pixels, more than the 89,478,485 allowed"):
         decode_rgb(huge(kind), "bomb")
@@ -112,7 +128,18 @@ def decoded_or_refused(data: bytes) -> None:
     assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
 
 
-HEADS = [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF89a", b"RIFF\x00\x01\x00\x00WEBPVP8 "]
+HEADS = [
+    b"",
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"BM",
+    b"GIF89a",
+    b"RIFF\x00\x01\x00\x00WEBPVP8 ",
+    b"II*\0\x08\0\0\0",
+    b"P5 2 2 ",
+    b"\xff\x4f\xff\x51",
+    b"\0\0\0\x18ftypavif",
+]
 
 
 @settings(max_examples=300, deadline=None)
@@ -129,6 +156,11 @@ SAMPLES = [
     encoded(solid((1, 2, 3)), "BMP"),
     encoded(solid((1, 2, 3)), "GIF"),
     encoded(solid((1, 2, 3)), "WEBP"),
+    encoded(solid((1, 2, 3)), "TIFF"),
+    encoded(solid((1, 2, 3)), "TIFF", compression="tiff_lzw"),
+    encoded(solid((1, 2, 3)), "AVIF"),
+    encoded(solid((1, 2, 3)), "JPEG2000"),
+    encoded(solid((1, 2, 3)), "PPM"),
 ]
 
 

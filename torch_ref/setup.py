@@ -25,6 +25,7 @@ from torch_ref.network import Network
 from torch_ref.optim import build_optimizer
 from torch_ref.processes import Processes, set_precision
 from torch_ref.schedules import Plateau, Schedule, plateau
+from torch_ref.step_memory import step_memory
 
 
 @dataclass
@@ -104,12 +105,13 @@ def prepare(settings: TrainSettings, group: Processes) -> Setup:
     """Open the data and build the network.
 
     Raises:
-        UserError: an image size the network can't take, data that can't be used; in all processes alike.
+        UserError: an image size the network can't take, a batch that can't fit into memory, data that can't be used; in
+            all processes alike.
     """
     dtype = set_precision(settings.precision)
 
     def open_and_measure() -> tuple[DataSet, dict[str, np.ndarray]]:
-        data = open_for(settings)
+        data = open_for(settings, step=memory)
         if not augment.needs_statistics(settings):
             return data, augment.statistics_for(settings, None)
         if settings.resume and settings.output is not None:  # those of the run's beginning
@@ -122,7 +124,7 @@ def prepare(settings: TrainSettings, group: Processes) -> Setup:
         )
 
     with torch.device("meta"):  # refuses an image size before data are read for it
-        network_for(2)
+        memory = step_memory(network_for(2), settings, group)
     data, arrays = group.first_then_others(open_and_measure)
     network = network_for(len(data.class_names))
     initialize(network, settings.weight_init or "variant", seed=settings.seed)

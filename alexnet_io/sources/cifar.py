@@ -78,10 +78,10 @@ def open_cifar(name: str, data_dir: Path, preparing: Preparing, download: bool =
             )
         fetch(origin.url, target, sha256=origin.sha256, size=origin.size, progress=preparing.progress)
         found = binary, _archive_reader(target, binary)
-    return _read(name, origin, *found, preparing)
+    return _read(name, origin, *found, preparing, str(data_dir.resolve()))
 
 
-def _read(name: str, origin: Origin, form: Form, read: Read, preparing: Preparing) -> DataSet:
+def _read(name: str, origin: Origin, form: Form, read: Read, preparing: Preparing, where: str) -> DataSet:
     class_names = form.class_names(read)
     if len(class_names) != origin.classes:
         raise UserError(f"{form.names}: {len(class_names)} class names where {name} has {origin.classes}. Get it again")
@@ -90,7 +90,8 @@ def _read(name: str, origin: Origin, form: Form, read: Read, preparing: Preparin
         images, labels = form.split(files, read)
         # Pixels are part of the key: the folder may lie anywhere and hold anything.
         key = digest(name, split, str(images.shape), str(zlib.crc32(images.data)), str(zlib.adler32(images.data)))
-        decoded = DecodedImages([f"{split}-{place:05d}" for place in range(len(labels))], images, key)
+        names = [f"{split}-{place:05d}" for place in range(len(labels))]
+        decoded = DecodedImages(names, images, key, f"{name} in {where}, {split}")
         splits.append(array_split(split, decoded, labels, preparing))
     return DataSet(name, class_names, splits[0], splits[1])
 

@@ -26,7 +26,7 @@ def open_digits(preparing: Preparing) -> DataSet:
     splits = []
     for name, places in (("train", np.setdiff1d(np.arange(len(labels)), test)), ("test", test)):
         names = [f"digit-{place:04d}" for place in places]
-        decoded = DecodedImages(names, images[places], f"digits {name}")
+        decoded = DecodedImages(names, images[places], f"digits {name}", f"digits, {name}")
         splits.append(array_split(name, decoded, labels[places], preparing))
     return DataSet("digits", tuple("0123456789"), splits[0], splits[1])
 

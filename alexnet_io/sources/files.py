@@ -7,12 +7,28 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from alexnet_io.decoding import EXTENSIONS, ImageError, Resizing, prepare, resize
+from alexnet_io.decoding import ImageError, Resizing, prepare_first, resize
+from alexnet_io.image_types import EXTENSIONS
 from alexnet_io.printing import printable
 from alexnet_io.sources.dataset import digest
+
+
+class Row(NamedTuple):
+    """One image as the cache keeps it.
+
+    Attributes:
+        pixels: uint8 (height, width, 3).
+        checksum: 32 bits, of the image as its source has it: equal ones have equal ones.
+        several: whether its file holds more frames or pages, which are left out.
+    """
+
+    pixels: np.ndarray
+    checksum: int
+    several: bool = False
 
 
 @dataclass(frozen=True)
@@ -24,18 +40,20 @@ class EncodedImages:
         sizes: bytes of each.
         read: gives the bytes of image number i; called from several threads.
         fingerprint: changes when a file is added, removed, replaced or touched.
+        source: where they come from, for people; the same when files in it changed. Empty where nobody could tell.
     """
 
     names: Sequence[str]
     sizes: Sequence[int]
     read: Callable[[int], bytes]
     fingerprint: str
+    source: str = ""
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def pixels(self, number: int, resizing: Resizing) -> tuple[np.ndarray, int]:
-        """Image `number` decoded and resized, and a checksum of its bytes: equal files have equal ones.
+    def pixels(self, number: int, resizing: Resizing) -> Row:
+        """Image `number` decoded and resized.
 
         Raises:
             ImageError: it can't be read or decoded.
@@ -45,7 +63,8 @@ class EncodedImages:
             data = self.read(number)
         except OSError as error:
             raise ImageError(f"{name}: cannot be read: {error.strerror or error}") from error
-        return prepare(data, name, resizing), zlib.crc32(data)
+        pixels, several = prepare_first(data, name, resizing)
+        return Row(pixels, zlib.crc32(data), several)
 
 
 @dataclass(frozen=True)
@@ -56,18 +75,20 @@ class DecodedImages:
         names: one for each.
         images: uint8 (N, height, width, 3).
         fingerprint: changes with the images.
+        source: as of `EncodedImages`.
     """
 
     names: Sequence[str]
     images: np.ndarray
     fingerprint: str
+    source: str = ""
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def pixels(self, number: int, resizing: Resizing) -> tuple[np.ndarray, int]:
-        """Image `number` resized, and a checksum of it."""
-        return resize(self.images[number], resizing, self.names[number]), self.checksum(number)
+    def pixels(self, number: int, resizing: Resizing) -> Row:
+        """Image `number` resized."""
+        return Row(resize(self.images[number], resizing, self.names[number]), self.checksum(number))
 
     def checksum(self, number: int) -> int:
         """Of the bytes of image `number` as it is."""
@@ -91,7 +112,7 @@ def files_on_disk(root: Path, names: Sequence[str]) -> EncodedImages:
             return file.readall()
 
     fingerprint = digest(str(root.resolve()), *stamps)
-    return EncodedImages(names, [stat.st_size for stat in stats], read, fingerprint)
+    return EncodedImages(names, [stat.st_size for stat in stats], read, fingerprint, str(root.resolve()))
 
 
 def stamp(name: str, stat: os.stat_result) -> str:
@@ -101,6 +122,12 @@ def stamp(name: str, stat: os.stat_result) -> str:
     another's place by renaming has another inode.
     """
     return f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\0{stat.st_ino}"
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether nothing visible lies in `folder`."""
+    with os.scandir(folder) as entries:
+        return all(entry.name.startswith(".") for entry in entries)
 
 
 def subfolders(folder: Path) -> list[str]:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet_io.decoding import EXTENSIONS
 from alexnet_io.errors import UserError
+from alexnet_io.image_types import EXTENSIONS
 from alexnet_io.printing import printable
+from alexnet_io.sources.class_names import same_but_for_normalisation, some
 from alexnet_io.sources.dataset import DataSet
-from alexnet_io.sources.files import files_on_disk, image_names, subfolders
+from alexnet_io.sources.files import files_on_disk, image_names, is_empty, subfolders
 from alexnet_io.sources.prepared import (
     Listing,
     Preparing,
@@ -21,7 +22,6 @@ from alexnet_io.sources.prepared import (
     describe,
     held_out,
     prepared_split,
-    some,
 )
 
 TEST_FOLDERS = ("test", "val")
@@ -45,6 +45,11 @@ def open_folder(root: Path, preparing: Preparing, holdout: float | None = None, 
     shown, spec = printable(root), f"folder:{printable(root)}"
     if not root.is_dir():
         raise UserError(f"{shown} {'is not a folder' if root.exists() else 'does not exist'}: check the path")
+    if is_empty(root):
+        raise UserError(
+            f"{shown} is empty: put the images there as train/CLASS/* and test/CLASS/*, or as CLASS/* and keep a share "
+            "of each class for testing with --holdout 0.1"
+        )
     inner = subfolders(root)
     tests = [name for name in TEST_FOLDERS if name in inner]
     if holdout is None and "train" in inner and tests:
@@ -72,14 +77,17 @@ def list_classes(folder: Path) -> Listing:
     """Lists the images of every class folder in `folder`, in the order of torchvision's `ImageFolder`.
 
     Raises:
-        UserError: there are no class folders, or one has no images.
+        UserError: there are no class folders, one has no images, or two have what is the same name to a reader.
     """
     shown, classes, ignored = printable(folder), subfolders(folder), {}
     if not classes:
         loose = any(image_names(folder))
+        found = "is empty" if is_empty(folder) else f"has no class folders{', though it has images' if loose else ''}"
+        raise UserError(f"{shown} {found}: put the images of each class into a folder of its own, {shown}/CLASS/*.jpg")
+    if twins := same_but_for_normalisation(classes):
         raise UserError(
-            f"{shown} has no class folders{', though it has images' if loose else ''}: put the images of each "
-            f"class into a folder of its own, {shown}/CLASS/*.jpg"
+            f"{shown} has class folders whose names differ in Unicode normalisation only: {some(twins, 5)}. Put the "
+            "images of each class into one folder"
         )
     names: list[str] = []
     counts: list[int] = []

@@ -10,8 +10,9 @@ import numpy as np
 
 from alexnet_io.errors import UserError
 from alexnet_io.printing import printable
+from alexnet_io.sources.class_names import some
 from alexnet_io.sources.dataset import DataSet
-from alexnet_io.sources.files import EncodedImages, files_on_disk, image_names, subfolders
+from alexnet_io.sources.files import EncodedImages, files_on_disk, image_names, is_empty, subfolders
 from alexnet_io.sources.folder import list_classes
 from alexnet_io.sources.ground_truth import validation_labels
 from alexnet_io.sources.prepared import (
@@ -22,7 +23,6 @@ from alexnet_io.sources.prepared import (
     check_same_classes,
     describe,
     prepared_split,
-    some,
 )
 from alexnet_io.sources.tar_files import images_in_tars
 
@@ -41,8 +41,10 @@ def open_imagenet(root: Path, preparing: Preparing) -> DataSet:
     """
     train, val, spec = root / "train", root / "val", f"imagenet:{printable(root)}"
     for folder, content in ((root, "train/ and val/"), (train, "synset folders or tars"), (val, "validation images")):
-        if not folder.is_dir():
-            raise UserError(f"{printable(folder)} does not exist; it should hold {content}{_packed(root)}")
+        empty = folder == root and root.is_dir() and is_empty(root)
+        if not folder.is_dir() or empty:
+            found = "is empty" if empty else "does not exist"
+            raise UserError(f"{printable(folder)} {found}; it should hold {content}{_packed(root)}")
     learnt = _train_listing(train)
     tested = _val_listing(root, val, learnt.classes)
     check_same_classes(learnt.classes, tested.classes, printable(train), printable(val))
@@ -85,7 +87,8 @@ def _val_listing(root: Path, val: Path, synsets: Sequence[str]) -> Listing:
     ignored: dict[str, int] = {}
     names = list(image_names(val, ignored))
     if not names:
-        raise UserError(f"{printable(val)} has no images and no synset folders{_packed(root)}")
+        found = "is empty" if is_empty(val) else "has no images and no synset folders"
+        raise UserError(f"{printable(val)} {found}; it should hold validation images{_packed(root)}")
     files: EncodedImages = files_on_disk(val, names)
     return Listing(list(synsets), validation_labels(root, val, names, synsets), files, ignored)
 
@@ -93,10 +96,11 @@ def _val_listing(root: Path, val: Path, synsets: Sequence[str]) -> Listing:
 def _check_synsets(folder: Path, names: Sequence[str]) -> None:
     strange = [printable(name) for name in names if not SYNSET.fullmatch(name)]
     if strange or not names:
-        found = f"{some(strange)} there" if strange else "nothing there"
+        found = f"{some(strange)} there is not one" if strange else "nothing there is one"
+        found = "it is empty" if is_empty(folder) else found
         raise UserError(
-            f"{printable(folder)} should hold synsets such as n01440764 as folders or n01440764.tar, but {found} is "
-            f"one. For other classes say folder:{printable(folder.parent)}{_packed(folder.parent)}"
+            f"{printable(folder)} should hold synsets such as n01440764 as folders or n01440764.tar, but {found}. "
+            f"For other classes say folder:{printable(folder.parent)}{_packed(folder.parent)}"
         )
 
 

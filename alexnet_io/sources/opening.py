@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from alexnet_io.cache import Progress
 from alexnet_io.decoding import Resizing
 from alexnet_io.errors import UserError
+from alexnet_io.memory import StepMemory, refuse_what_cannot_fit
 from alexnet_io.printing import printable
 from alexnet_io.progress import now_and_then
 from alexnet_io.sources.dataset import DataSet
-from alexnet_io.sources.prepared import Preparing
+from alexnet_io.sources.prepared import Preparing, uncovered
 from alexnet_io.sources.specs import Spec, parse_spec
 from alexnet_io.train_settings import TrainSettings
 
@@ -60,15 +62,16 @@ def open_source(
     cache = None if cache_dir is None else Path(cache_dir)
     preparing = Preparing(_resizing(image_size, fit, short_side), cache, threads, max_bad, progress)
     try:
-        return _open(wanted, preparing, Path(data_dir).expanduser(), holdout, download, seed, measuring)
+        data = _open(wanted, preparing, Path(data_dir).expanduser(), holdout, download, seed, measuring)
     except OSError as error:
         place = printable(error.filename) if error.filename else str(wanted)
         raise UserError(
             f"{place} can't be read: {error.strerror or error}. Check the path and who may read it"
         ) from error
+    return replace(data, notes=(*data.notes, *uncovered(data, holdout)))
 
 
-def open_for(settings: TrainSettings, measuring: bool = False) -> DataSet:
+def open_for(settings: TrainSettings, measuring: bool = False, step: StepMemory | None = None) -> DataSet:
     """The data set that a run's settings name, its images stored at the size from which crops are taken.
 
     Says what there is to say about the data, and now and then how far a long preparation has come.
@@ -76,7 +79,14 @@ def open_for(settings: TrainSettings, measuring: bool = False) -> DataSet:
     Args:
         settings: completed.
         measuring: see `open_source`.
+        step: what a training step holds, for a run whose batches are yet to be checked: against the memory before the
+            data are opened, against the number of training images after.
+
+    Raises:
+        UserError: as `open_source`, and batches that can't fit into memory.
     """
+    if step is not None and settings.batch_size and settings.stored_size:
+        refuse_what_cannot_fit(settings.batch_size, settings.stored_size, step)
     data = open_source(
         settings.data,
         image_size=settings.stored_size,
@@ -91,6 +101,13 @@ def open_for(settings: TrainSettings, measuring: bool = False) -> DataSet:
     )
     for note in data.notes:
         print(note, flush=True)
+    if step is not None and settings.batch_size and settings.batch_size > len(data.train):
+        print(
+            f"warning: --batch-size {settings.batch_size} is more than the {len(data.train)} training images: an epoch "
+            f"is one step, whose batch is filled up with {settings.batch_size - len(data.train)} images that don't "
+            "count. A smaller --batch-size gives more steps an epoch",
+            flush=True,
+        )
     return data
 
 

@@ -14,11 +14,13 @@ from alexnet_io.cache import PreparedImages, Progress, prepare_images, usable_co
 from alexnet_io.decoding import Resizing
 from alexnet_io.errors import UserError
 from alexnet_io.printing import printable
-from alexnet_io.sources.dataset import Split, digest
+from alexnet_io.sources.class_names import only_in_one, some
+from alexnet_io.sources.dataset import DataSet, Split, digest
 from alexnet_io.sources.files import DecodedImages, EncodedImages, Images
 
 PAPER_SIZE = 256  # shorter side to 256, then the central 256x256 (section 2)
 IN_MEMORY_BYTES = 2**30
+_ROLES = {"train": "training", "test": "test"}
 _DUPLICATE_SHARE = 0.01  # a stray copy in a large set is worth a word, not a refusal
 
 
@@ -60,7 +62,15 @@ def held_out(names: Sequence[str], labels: np.ndarray, share: float) -> tuple[np
     In each class the images are ordered by a hash of their names and the first `share` of them, rounded, are
     held out, at least one staying in training. Where classes are so small that this gives none, `share` of all
     images are held out, whatever their class.
+
+    Raises:
+        UserError: `share` of all images is none.
     """
+    if round(share * len(names)) < 1:
+        raise UserError(
+            f"--holdout {share:g} of {len(names)} images is none, so nothing would be left to test on: "
+            + (f"take at least {1 / len(names):.2g}" if len(names) > 1 else "more images are needed")
+        )
     keys = np.array([hashlib.sha256(_bytes(name)).digest()[:8] for name in names]).view(">u8").ravel()
     order = np.argsort(keys, kind="stable")
     held = np.zeros(len(names), bool)
@@ -69,7 +79,7 @@ def held_out(names: Sequence[str], labels: np.ndarray, share: float) -> tuple[np
         held[of_class[: min(round(share * len(of_class)), len(of_class) - 1)]] = True
     if held.any() or len(names) < 2:
         return held, []
-    held[order[: min(max(1, round(share * len(names))), len(names) - 1)]] = True
+    held[order[: min(round(share * len(names)), len(names) - 1)]] = True
     lost = len(set(labels[held]) - set(labels[~held]))
     return held, [f"the classes are too small to hold out {share:g} of each: {lost} of them are only in the test split"]
 
@@ -84,7 +94,7 @@ def prepared_split(
         labels=labels[rows],
         names=[names[int(row)] for row in rows],
         image_shape=(images.shape[1], images.shape[2], 3),
-        fetch=lambda places: np.take(images, rows[places], axis=0),
+        fetch=lambda places: prepared.read(rows[places]),
         fingerprint=digest(prepared.key, rows.tobytes()),
         store=prepared.folder,
         contents=prepared.checksums[rows],
@@ -102,7 +112,7 @@ def array_split(name: str, images: DecodedImages, labels: np.ndarray, preparing:
             prepared = preparing(images)
             return prepared_split(name, images.names, labels, prepared, prepared.good)
         with ThreadPoolExecutor(preparing.threads or usable_cores()) as pool:
-            resized = list(pool.map(lambda number: images.pixels(number, resizing)[0], range(len(images))))
+            resized = list(pool.map(lambda number: images.pixels(number, resizing).pixels, range(len(images))))
         pixels = np.stack(resized)
     fingerprint = digest(images.fingerprint, repr(resizing))
     return Split(
@@ -114,14 +124,9 @@ def check_same_classes(train: Sequence[str], test: Sequence[str], train_name: st
     """Refuses splits whose class names differ.
 
     Raises:
-        UserError: the names that only one of them has.
+        UserError: the names that only one of them has, and in what they differ where that is hard to see.
     """
-    lines = [
-        f"only in {where}: {some([printable(name) for name in sorted(more)])}"
-        for where, more in ((train_name, set(train) - set(test)), (test_name, set(test) - set(train)))
-        if more
-    ]
-    if lines:
+    if lines := only_in_one(train, test, train_name, test_name):
         raise UserError(f"the splits have different classes; {'; '.join(lines)}. Rename or move the class folders")
 
 
@@ -171,16 +176,37 @@ def check_classes_left(listing: Listing, prepared: PreparedImages) -> None:
 def describe(listing: Listing, prepared: PreparedImages) -> list[str]:
     """What was left out of a listing, in words."""
     notes = [f"left out, unreadable: {reason}" for _, reason in sorted(prepared.bad.items())]
+    if prepared.several:
+        names = [printable(listing.files.names[number]) for number in prepared.several]
+        notes.append(f"images with several frames or pages, of which the first is taken: {some(names, 3)}")
     if listing.ignored:
         kinds = ", ".join(f"{count} {kind or 'without extension'}" for kind, count in sorted(listing.ignored.items()))
         notes.append(f"passed over, not images by their extension: {kinds}")
     return notes
 
 
+def uncovered(data: DataSet, holdout: float | None) -> list[str]:
+    """What is to be said of classes of which one of the splits has no image.
+
+    Args:
+        data: the splits.
+        holdout: the share of the images that became the test split; None where it was there.
+    """
+    notes = []
+    remedy = "Add images of them" + (f", or take another share than --holdout {holdout:g}" if holdout else "")
+    for split, meaning in (
+        (data.test, "figures on the test images say nothing about them"),
+        (data.train, "they can't be learnt"),
+    ):
+        counts = np.bincount(split.labels, minlength=len(data.class_names))
+        lost = [printable(data.class_names[label]) for label in np.flatnonzero(counts == 0)]
+        if lost:
+            notes.append(
+                f"warning: {len(lost)} of {len(data.class_names)} classes have no {_ROLES[split.name]} image "
+                f"({some(lost, 5)}): {meaning}. {remedy}"
+            )
+    return notes
+
+
 def _bytes(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
-
-
-def some(names: Sequence[str], most: int = 10) -> str:
-    """The first `most` names, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -7,8 +7,8 @@ import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from alexnet_io.decoding import EXTENSIONS
 from alexnet_io.errors import UserError
+from alexnet_io.image_types import EXTENSIONS
 from alexnet_io.printing import printable
 from alexnet_io.sources.dataset import digest
 from alexnet_io.sources.files import EncodedImages, stamp
@@ -47,7 +47,7 @@ def images_in_tars(root: Path, tars: Sequence[str]) -> tuple[EncodedImages, list
         return data
 
     fingerprint = digest(str(root.resolve()), *stamps)
-    return EncodedImages(names, [size for _, _, size in places], read, fingerprint), counts
+    return EncodedImages(names, [size for _, _, size in places], read, fingerprint, str(root.resolve())), counts
 
 
 def _members(path: Path) -> list[tuple[str, int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import re
@@ -11,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from alexnet_io.atomic_file import write_bytes
 from alexnet_io.cache import PreparedImages
 from alexnet_io.errors import UserError
-from alexnet_io.printing import printable
+from alexnet_io.printing import printable, warn
 from alexnet_io.sources.dataset import DataSet, digest
 from alexnet_io.sources.files import EncodedImages, stamp
 from alexnet_io.sources.prepared import Listing, Preparing, describe, held_out, prepared_split
@@ -137,24 +139,35 @@ def _keys(info: Any, spec: str) -> tuple[str, str, tuple[str, ...]]:
 def _encoded(folder: Path, split: str, source: Any, image_key: str) -> EncodedImages:
     names = [f"{split}-{place:07d}" for place in range(len(source))]
     stamps = [stamp(path.name, path.stat()) for path in sorted(folder.iterdir())]
+    root = str(folder.resolve())
     return EncodedImages(
-        names, [0] * len(names), lambda place: source[place][image_key], digest(str(folder.resolve()), split, *stamps)
+        names,
+        [0] * len(names),
+        lambda place: source[place][image_key],
+        digest(root, split, *stamps),
+        f"{root}, {split}",
     )
 
 
 def _labels(prepared: PreparedImages, source: Any, label_key: str) -> np.ndarray:
     """int64 (N,): kept beside the cache, since tfds has no way to them but through every example."""
-    kept = prepared.folder / "labels.npy"
+    kept = prepared.folder / "labels.npz"
     try:
-        labels = np.lib.format.read_array(io.BytesIO(kept.read_bytes()), allow_pickle=False)
+        content = kept.read_bytes()
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:  # checks the sums that are in it
+            labels = stored["labels"]
         if labels.shape == (len(source),) and labels.dtype == np.int64:
             return labels
-    except Exception:  # missing, or whatever it holds now is not what was written
-        labels = None
+        raise ValueError("they are of other images")
+    except FileNotFoundError:
+        pass
+    except Exception as error:  # zipfile and NumPy raise nearly anything on what they did not write
+        warn(f"the labels in {printable(kept)} are damaged ({error or type(error).__name__}): reading them again")
     labels = np.array([int(source[place][label_key]) for place in range(len(source))], np.int64)
-    partial = kept.with_name(f"labels-{os.getpid()}.npy")
-    np.save(partial, labels)
-    os.replace(partial, kept)
+    file = io.BytesIO()
+    np.savez(file, labels=labels)
+    with contextlib.suppress(UserError):  # a read-only cache: read again next time
+        write_bytes(kept, file.getvalue())
     return labels
 
 

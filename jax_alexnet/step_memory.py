@@ -1,0 +1,45 @@
+"""What a step of this side holds of each image, told from the shapes alone."""
+
+from math import prod
+from typing import Any
+
+from alexnet_io.memory import StepMemory
+from jax_alexnet.shapes import trace
+from jax_alexnet.variants import Conv, Dense, LocalConv, Variant
+
+_VALUE_BYTES = {"bfloat16": 2, "float64": 8}
+
+
+def step_memory(
+    variant: Variant, image_size: int, precision: str, devices: list[Any], processes: int = 1, training: bool = True
+) -> StepMemory:
+    """For a step of `variant` on `devices`, those of all processes.
+
+    Args:
+        variant: the network.
+        image_size: side of its images in pixels.
+        precision: as `--precision` says.
+        devices: JAX's.
+        processes: how many there are.
+        training: whether it is a step of training or of evaluation.
+    """
+    layers, shape = [], (image_size, image_size, 3)
+    for layer, row in zip(variant.layers, trace(variant, image_size), strict=True):
+        if isinstance(layer, (Conv, LocalConv, Dense)):
+            layers.append((prod(shape), prod(row.output_shape)))
+        shape = row.output_shape
+    return StepMemory(
+        layers,
+        _VALUE_BYTES.get(precision, 4),
+        share=1 / processes,
+        devices=len(devices),
+        device_bytes=_device_bytes(devices[0]),
+        training=training,
+    )
+
+
+def _device_bytes(device: Any) -> int | None:
+    """Memory that JAX may take of a device that has its own; None on CPUs, and where the platform doesn't tell."""
+    if device.platform == "cpu":
+        return None
+    return (device.memory_stats() or {}).get("bytes_limit")
