@@ -27,7 +27,8 @@ def run(command: str, arguments: list[str]) -> int:
     }  # fmt: skip
     runners: dict[str, Callable[[Any], int]] = {
         "layers": _layers, "grads": _layers, "train": _train, "runs": _runs, "data": _data,
-        "mutants": _mutants, "clean": _clean, "compare": _compare, "throughput": speed_commands.throughput, "profile": speed_commands.profile,
+        "mutants": _mutants, "clean": _clean, "compare": _compare,
+        "throughput": speed_commands.throughput, "profile": speed_commands.profile,
     }  # fmt: skip
     chosen = parse(classes[command], f"python -m parity {command}", arguments)
     if command not in ("compare", "throughput", "profile"):  # their frameworks may be another environment's
