@@ -12,7 +12,7 @@ from jax_alexnet import variants as v
 from jax_alexnet.initialization import initializers
 from jax_alexnet.ops import convolution, dense, lrn, pooling
 from jax_alexnet.ops.bias import add_bias
-from jax_alexnet.ops.convolution import CpuForm
+from jax_alexnet.ops.onednn import CpuForm
 from jax_alexnet.shapes import window_count
 
 
@@ -22,6 +22,7 @@ class _Weighted(nn.Module):
     layer: v.Layer
     weight_init: str = "variant"
     param_dtype: jnp.dtype = jnp.float32
+    cpu_convolution: CpuForm = "auto"
 
     def weights(self, x: Array, kernel_shape: tuple[int, ...], bias_shape: tuple[int, ...], fan_in: int):
         """The kernel cast to the dtype of `x`, and the bias as stored; their shapes must be those asked for."""
@@ -43,7 +44,6 @@ class Conv(_Weighted):
     """Shared convolution (batch, height, width, channels) -> (batch, height', width', features)."""
 
     layer: v.Conv
-    cpu_convolution: CpuForm = "auto"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -61,7 +61,7 @@ class Conv(_Weighted):
             ceil=row.ceil,
             cpu=self.cpu_convolution,
         )
-        return add_bias(out, bias)
+        return add_bias(out, bias, self.cpu_convolution)
 
 
 class LocalConv(_Weighted):
@@ -77,7 +77,7 @@ class LocalConv(_Weighted):
         place = tuple(window_count(n, row.window, 1, row.padding) for n in x.shape[1:3])
         shape = (*place, row.window, row.window, inputs, row.features)
         kernel, bias = self.weights(x, shape, (*place, row.features), row.window**2 * inputs)
-        return add_bias(convolution.local_conv(x, kernel, padding=row.padding), bias)
+        return add_bias(convolution.local_conv(x, kernel, padding=row.padding), bias, self.cpu_convolution)
 
 
 class Dense(_Weighted):
@@ -91,12 +91,12 @@ class Dense(_Weighted):
         """Flatten (batch, ...) to (batch, inputs), multiply and add the bias."""
         inputs = prod(x.shape[1:])
         kernel, bias = self.weights(x, (inputs, self.features), (self.features,), inputs)
-        out = dense.multiply(x.reshape(x.shape[0], inputs), kernel)
+        out = dense.multiply(x.reshape(x.shape[0], inputs), kernel, self.cpu_convolution)
         if self.layer.sum_over:
             # Each device has multiplied its part of the inputs; it gets back the sums for its own images.
             wide = out.astype(jnp.promote_types(out.dtype, jnp.float32))
             out = jax.lax.psum_scatter(wide, self.layer.sum_over, scatter_dimension=0, tiled=True)
-        return add_bias(out, bias)
+        return add_bias(out, bias, self.cpu_convolution)
 
 
 class Dropout(nn.Module):

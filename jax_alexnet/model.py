@@ -9,7 +9,7 @@ from jax import Array
 from alexnet_io.errors import UserError
 from jax_alexnet import layers
 from jax_alexnet import variants as v
-from jax_alexnet.ops.convolution import CpuForm
+from jax_alexnet.ops.onednn import CpuForm
 from jax_alexnet.shapes import smallest_image_size, trace
 
 
@@ -23,7 +23,8 @@ class AlexNet(nn.Module):
         dropout_rate: replaces the variant's rate of 0.5 if given.
         dtype: of activations and arithmetic.
         param_dtype: of the stored weights.
-        cpu_convolution: who computes convolutions on CPUs; see `ops.convolution.conv`.
+        cpu_convolution: who computes convolutions on CPUs; see `ops.convolution.conv`. With winograd and xla oneDNN is
+            left out of everything else, too.
     """
 
     variant: v.Variant | str = v.SINGLE_COLUMN
@@ -96,10 +97,11 @@ def layer_module(
         param_dtype: see `weight_init`.
         cpu_convolution: see `weight_init`.
     """
-    weighted: Any = {"weight_init": weight_init, "param_dtype": param_dtype, "name": row.name}
+    common = {"param_dtype": param_dtype, "cpu_convolution": cpu_convolution, "name": row.name}
+    weighted: Any = {"weight_init": weight_init, **common}
     match row:
         case v.Conv():
-            return layers.Conv(row, cpu_convolution=cpu_convolution, **weighted)
+            return layers.Conv(row, **weighted)
         case v.LocalConv():
             return layers.LocalConv(row, **weighted)
         case v.Dense():

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 from jax_alexnet import augment
 from jax_alexnet.devices import compiler_options
 from jax_alexnet.model import AlexNet
-from jax_alexnet.ops.cross_entropy import cross_entropy, right_logit
+from jax_alexnet.ops.cross_entropy import cross_entropy, rank
 from jax_alexnet.parallel import data
 from jax_alexnet.parallel.layout import Layout, batch_axes, batch_spec
 from jax_alexnet.variants import VARIANTS
@@ -159,19 +159,19 @@ def in_compute_dtype(params: Tree, model: AlexNet) -> Tree:
 def measure(logits: Any, batch: Batch) -> Metrics:
     """Sums of cross-entropy, top-1 and top-5 hits over the real examples of `batch`.
 
-    A class counts as above the right one if its logit is larger, or equal with a smaller index, so that ties
-    are broken as a stable sort would.
+    Rows of weight 0 leave no trace, in the gradient neither, whatever their labels are and whether or not their logits
+    are numbers. A real example whose label isn't a class makes the loss NaN and is never a hit. For ties see `rank`.
     """
-    wide = _wide(logits)
+    real = jnp.asarray(batch.weights) > 0
+    # Nothing of the others is looked at: what is no number would stay so in a product with 0, and in its gradient.
+    wide = jnp.where(real[:, None], _wide(logits), 0)
+    labels = jnp.where(real, batch.labels, 0)
     weights = batch.weights.astype(wide.dtype)
-    losses = cross_entropy(wide, batch.labels)
-    right = right_logit(wide, batch.labels)[:, None]
-    earlier = jnp.arange(wide.shape[1])[None] < batch.labels[:, None]
-    rank = jnp.sum((wide > right) | ((wide == right) & earlier), axis=1)
+    before = rank(wide, labels)
     return Metrics(
-        loss=jnp.sum(weights * losses),
-        top1=jnp.sum(weights * (rank < 1)),
-        top5=jnp.sum(weights * (rank < 5)),
+        loss=jnp.sum(weights * cross_entropy(wide, labels)),
+        top1=jnp.sum(weights * (before < 1).astype(wide.dtype)),
+        top5=jnp.sum(weights * (before < 5).astype(wide.dtype)),
         examples=jnp.sum(weights),
     )
 

@@ -98,9 +98,9 @@ def test_groups_on_gpus_and_on_cpus(rng, dtype, stride):
     out = convolution._xla(geometry, x, kernel)
     np.testing.assert_array_equal(np.asarray(convolution._on_cpus(geometry, x, kernel), float), np.asarray(out, float))
     gradient = jnp.asarray(rng.integers(-1, 2, out.shape), dtype)
-    on_gpus = convolution._gradients_by_xla(geometry, x, kernel, gradient)
-    on_cpus = convolution._gradients_on_cpus(geometry, x, kernel, gradient)
-    for expected, found in zip(on_gpus, on_cpus, strict=True):
+    places = (kernel, gradient), (x, gradient)
+    for form, others in zip(convolution._forms(geometry, (7, 7)), places, strict=False):
+        expected, found = form.default(*others), form.cpu(*others)
         assert found.dtype == expected.dtype
         np.testing.assert_array_equal(np.asarray(found, float), np.asarray(expected, float))
 

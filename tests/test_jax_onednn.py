@@ -180,6 +180,26 @@ def test_where_it_may_be_used(monkeypatch):
     assert "0.9.9" in (onednn.reason_against(jnp.dtype("float32")) or "")
 
 
+def test_a_line_says_whether_it_is_used(monkeypatch):
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(onednn.jaxlib, "__version__", onednn.JAXLIB_VERSIONS[0])
+    float32 = jnp.dtype("float32")
+    used = onednn.status(float32)
+    assert "computes convolutions in float32" in used
+    assert onednn.status(float32, "onednn") == used
+    monkeypatch.setattr(onednn.jaxlib, "__version__", "0.12.0")
+    for line, words in (
+        (onednn.status(float32), ("not used", "0.12.0", *onednn.JAXLIB_VERSIONS, "slower")),
+        (onednn.status(jnp.dtype("float64")), ("not used", "float64")),
+        (onednn.status(float32, "xla"), ("not used", "--cpu-convolution xla")),
+        (onednn.status(float32, "winograd"), ("not used", "--cpu-convolution winograd")),
+        (onednn.status(float32, "auto", "gpu"), ("not used", "gpu")),
+    ):
+        assert all(word in line for word in words), line
+        assert "\n" not in line
+
+
 def test_what_cannot_be_had_is_refused():
     words = ["--model", "cifar_18pct", "--data", "synthetic", "--precision", "float64", "--cpu-convolution", "onednn"]
     done = subprocess.run(

@@ -68,8 +68,8 @@ def train_step(setup: Setup, batch: Batch, step: int, rate: float, votes: Votes 
 
     setup.trained.train()
     setup.optimizer.zero_grad()
-    losses, logits = _losses(setup, setup.trained, images, labels)
-    total = (losses * weights).sum()
+    logits, labels = _of_real_examples(_logits(setup, setup.trained, images), labels, weights)
+    total = (_losses(logits, labels) * weights).sum()
     # DDP averages the processes' gradients; times their number over the real examples of the whole batch, that is
     # the gradient of the mean loss over these.
     (total * (setup.group.count / setup.real_examples(step))).backward()
@@ -90,28 +90,49 @@ def evaluate(setup: Setup, split: Split) -> EvaluationReport:
     size = -(-EVALUATION_BATCH // group.count) * group.count
     for batch in batches(split, batch_size=size, loader="threads", process_index=group.rank, process_count=group.count):
         images = augment.network_input(batch.images, None, setup.settings, setup.statistics)
-        labels = torch.from_numpy(batch.labels).long().to(group.device)
-        logits = _losses(setup, setup.network, images, labels)[1]
-        counts.add(logits.cpu().numpy(), batch.labels, batch.weights)
+        counts.add(_logits(setup, setup.network, images).cpu().numpy(), batch.labels, batch.weights)
     for arrays in group.gather(counts.to_arrays()):
         whole.merge(Evaluation.from_arrays(names, arrays))
     return whole.report()
 
 
-def _losses(setup: Setup, network: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of each example, and the logits; both at least float32."""
+def _logits(setup: Setup, network: nn.Module, images: Tensor) -> Tensor:
+    """(batch, classes), at least float32."""
     half = setup.settings.precision == "bfloat16"
     with torch.autocast(images.device.type, torch.bfloat16) if half else contextlib.nullcontext():
         logits = network(images)
-    logits = logits.float() if half else logits
-    return F.cross_entropy(logits, labels, reduction="none"), logits
+    return logits.float() if half else logits
+
+
+def _of_real_examples(logits: Tensor, labels: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and labels with zeros in the rows of weight 0, which thus leave no trace in sums or gradients.
+
+    Multiplied by 0, what is no number would stay so, and a label that isn't a class would be an error.
+    """
+    real = weights > 0
+    return torch.where(real[:, None], logits, 0), torch.where(real, labels, 0)
+
+
+def _is_class(logits: Tensor, labels: Tensor) -> Tensor:
+    return (labels >= 0) & (labels < logits.shape[1])
+
+
+def _losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of each example (batch,); NaN where the label isn't a class, even one that means 'ignore'."""
+    there = _is_class(logits, labels)
+    losses = F.cross_entropy(logits, torch.where(there, labels, 0), reduction="none")
+    return torch.where(there, losses, torch.nan)
 
 
 def _hits(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Whether each example's class is the likeliest, and whether among the five likeliest.
 
-    Among equal logits the lower class comes first, as in evaluation.
+    Of equal logits the first comes first, and NaN before all numbers. A label that isn't a class is no hit.
     """
-    own, classes = logits.gather(1, labels[:, None]), torch.arange(logits.shape[1], device=logits.device)
-    before = ((logits > own) | ((logits == own) & (classes < labels[:, None]))).sum(dim=1)
-    return (before < 1).to(logits.dtype), (before < 5).to(logits.dtype)
+    there = _is_class(logits, labels)
+    labels = torch.where(there, labels, 0)[:, None]
+    own = logits.gather(1, labels)
+    after = (logits < own) | ((logits == own) & (torch.arange(logits.shape[1], device=logits.device) >= labels))
+    before = (~after).sum(dim=1)
+    there = there & ~own[:, 0].isnan()
+    return (there & (before < 1)).to(logits.dtype), (there & (before < 5)).to(logits.dtype)

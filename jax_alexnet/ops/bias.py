@@ -1,14 +1,17 @@
 """Adding a bias, with a gradient that is summed in float32 whatever the activations' precision."""
 
-import jax
+from functools import partial
+from math import prod
+
 import jax.numpy as jnp
 from jax import Array, lax
 
 from jax_alexnet.ops import onednn, varying
+from jax_alexnet.ops.multilinear import Form, everywhere, leave_open
+from jax_alexnet.ops.onednn import CpuForm
 
 
-@jax.custom_vjp
-def add_bias(x: Array, bias: Array) -> Array:
+def add_bias(x: Array, bias: Array, cpu: CpuForm = "auto") -> Array:
     """Add `bias` to the last axes of `x`, in the dtype of `x`.
 
     A bias's gradient is a sum over all examples and positions (batch 128 of 55x55 maps: 387,200 terms). Autodiff
@@ -17,34 +20,38 @@ def add_bias(x: Array, bias: Array) -> Array:
     Args:
         x: activations (batch, ..., *bias.shape).
         bias: any floating dtype; its gradient has the same.
+        cpu: whether oneDNN is asked on CPUs; see `convolution.conv`.
     """
-    return x + bias.astype(x.dtype)
+    x, bias = varying.alike(x, bias)
+    summed = Form(partial(_summed_on_cpus, cpu, bias.shape, bias.dtype), partial(_summed, bias.shape, bias.dtype))
+    spread = leave_open([summed, everywhere(partial(_spread, x.shape, x.dtype))], 1, bias)
+    return leave_open([Form(lax.optimization_barrier, _as_it_is), everywhere(_as_it_is)], 1, x + spread)
 
 
-def _forward(x: Array, bias: Array) -> tuple[Array, Array]:
-    return add_bias(x, bias), bias
+def _as_it_is(x: Array) -> Array:
+    return x
 
 
-def _backward(bias: Array, gradient: Array) -> tuple[Array, Array]:
-    wide = jnp.promote_types(gradient.dtype, jnp.float32)
-
-    def added(gradient: Array) -> tuple[Array, Array]:
-        return gradient, jnp.sum(gradient, axis=tuple(range(gradient.ndim - bias.ndim)), dtype=wide)
-
-    def multiplied(gradient: Array) -> tuple[Array, Array]:
-        # On CPUs XLA sums column by column, and computes all that made the gradient again on the way: a fifth of a
-        # step. As a product with ones it reads rows, once, and oneDNN's with nothing of XLA's in it. Eight rows of
-        # ones, all alike, make it a product of matrices, whose sums lose fewer digits than those of a vector and a
-        # matrix.
-        gradient = lax.optimization_barrier(gradient)
-        flat = gradient.reshape(-1, bias.size)
-        ones, flat = varying.alike(jnp.ones((8, flat.shape[0]), gradient.dtype), flat)
-        if onednn.reason_against(gradient.dtype) is None:
-            return gradient, onednn.product(ones, flat)[0].reshape(bias.shape)
-        return gradient, jnp.dot(ones, flat, preferred_element_type=wide)[0].reshape(bias.shape)
-
-    gradient, summed = lax.platform_dependent(gradient, cpu=multiplied, default=added)
-    return gradient, summed.astype(bias.dtype)
+def _spread(shape: tuple[int, ...], dtype: jnp.dtype, bias: Array) -> Array:
+    return jnp.broadcast_to(bias.astype(dtype), shape)
 
 
-add_bias.defvjp(_forward, _backward)
+def _summed(shape: tuple[int, ...], dtype: jnp.dtype, gradient: Array) -> Array:
+    axes = tuple(range(gradient.ndim - len(shape)))
+    return jnp.sum(gradient, axis=axes, dtype=jnp.promote_types(gradient.dtype, jnp.float32)).astype(dtype)
+
+
+def _summed_on_cpus(cpu: CpuForm, shape: tuple[int, ...], dtype: jnp.dtype, gradient: Array) -> Array:
+    """As a product with ones.
+
+    On CPUs XLA sums column by column, and computes all that made the gradient again on the way: a fifth of a step. A
+    product reads rows, and the barrier that all gradients pass before it keeps what made them out of it. Eight rows of
+    ones, all alike, make it a product of matrices, whose sums lose fewer digits than those of a vector and a matrix.
+    """
+    flat = gradient.reshape(-1, prod(shape))
+    ones, flat = varying.alike(jnp.ones((8, flat.shape[0]), gradient.dtype), flat)
+    if onednn.usable(gradient.dtype, cpu):
+        rows = onednn.product(ones, flat)
+    else:
+        rows = jnp.dot(ones, flat, preferred_element_type=jnp.promote_types(gradient.dtype, jnp.float32))
+    return rows[0].reshape(shape).astype(dtype)

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jax_alexnet.ops import kernel_gradient, minimal_filters, onednn, varying, winograd
+from jax_alexnet.ops import kernel_gradient, minimal_filters, onednn, winograd
+from jax_alexnet.ops.multilinear import Form, leave_open
+from jax_alexnet.ops.onednn import CpuForm
 from jax_alexnet.shapes import window_count
 
 # Columns of the products for kernels' gradients: with fewer, such as the 3 of images, XLA's convolution is faster.
@@ -17,8 +19,6 @@ LEAST_COLUMNS = 32
 # Terms of a float32 sum that oneDNN may add up: it adds in sequence, which PyTorch's newer one doesn't with more, and
 # rounding errors would be three times PyTorch's (1,728 terms). In gradients the order is free.
 MOST_TERMS = 1200
-
-CpuForm = Literal["auto", "onednn", "winograd", "xla"]
 
 
 def conv(
@@ -39,12 +39,11 @@ def conv(
     Returns:
         Maps (batch, height', width', features) in the dtype of `x`.
     """
-    window = kernel.shape[0]
-    edges = []
+    window, edges = kernel.shape[0], []
     for n in x.shape[1:3]:
         reach = (window_count(n, window, stride, padding, ceil) - 1) * stride + window
         edges.append((padding, max(padding, reach - n - padding) if ceil else padding))
-    return _by_platform(_Geometry(window, stride, tuple(edges), groups, cpu), *varying.alike(x, kernel))
+    return leave_open(_forms(_Geometry(window, stride, tuple(edges), groups, cpu), x.shape[1:3]), 2, x, kernel)
 
 
 class _Geometry(NamedTuple):
@@ -71,22 +70,18 @@ class _Geometry(NamedTuple):
         return self._replace(edges=edges, gradient=True) if self.stride == 1 and min(map(min, edges)) >= 0 else None
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _by_platform(geometry: _Geometry, x: Array, kernel: Array) -> Array:
-    """CuDNN on GPUs, which chooses among its own algorithms; on CPUs see `_form`."""
-    return lax.platform_dependent(x, kernel, cpu=partial(_on_cpus, geometry), default=partial(_xla, geometry))
+def _forms(geometry: _Geometry, sides: tuple[int, int]) -> tuple[Form, ...]:
+    """By place: maps, kernels, and the maps after them. On GPUs XLA's: CuDNN, which chooses among its own algorithms.
 
-
-def _forward(geometry: _Geometry, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _by_platform(geometry, x, kernel), (x, kernel)
-
-
-def _backward(geometry: _Geometry, kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    cpu, default = partial(_gradients_on_cpus, geometry), partial(_gradients_by_xla, geometry)
-    return lax.platform_dependent(*kept, gradient, cpu=cpu, default=default)
-
-
-_by_platform.defvjp(_forward, _backward)
+    Args:
+        geometry: see `_Geometry`.
+        sides: height and width of the maps.
+    """
+    return (
+        Form(partial(_maps_on_cpus, geometry, sides), partial(_maps_by_xla, geometry, sides)),
+        Form(partial(_kernels_on_cpus, geometry), partial(_kernels_by_xla, geometry)),
+        Form(partial(_on_cpus, geometry), partial(_xla, geometry)),
+    )
 
 
 def _xla(geometry: _Geometry, x: Array, kernel: Array) -> Array:
@@ -96,16 +91,16 @@ def _xla(geometry: _Geometry, x: Array, kernel: Array) -> Array:
     )  # fmt: skip
 
 
-def _gradients_by_xla(geometry: _Geometry, x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
-    return _maps_by_xla(geometry, x, kernel, gradient), _kernels_by_xla(geometry, x, kernel, gradient)
+def _maps_by_xla(geometry: _Geometry, sides: tuple[int, int], kernel: Array, gradient: Array) -> Array:
+    channels = kernel.shape[2] * geometry.groups
+    maps = jax.typeof(gradient).update(shape=(gradient.shape[0], *sides, channels))
+    return jax.linear_transpose(lambda x: _xla(geometry, x, kernel), maps)(gradient)[0]
 
 
-def _maps_by_xla(geometry: _Geometry, x: Array, kernel: Array, gradient: Array) -> Array:
-    return jax.vjp(lambda x: _xla(geometry, x, kernel), x)[1](gradient)[0]
-
-
-def _kernels_by_xla(geometry: _Geometry, x: Array, kernel: Array, gradient: Array) -> Array:
-    return jax.vjp(lambda kernel: _xla(geometry, x, kernel), kernel)[1](gradient)[0]
+def _kernels_by_xla(geometry: _Geometry, x: Array, gradient: Array) -> Array:
+    shape = geometry.window, geometry.window, x.shape[3] // geometry.groups, gradient.shape[3]
+    kernels = jax.typeof(x).update(shape=shape)
+    return jax.linear_transpose(lambda kernel: _xla(geometry, x, kernel), kernels)(gradient)[0]
 
 
 def _on_cpus(geometry: _Geometry, x: Array, kernel: Array) -> Array:
@@ -117,31 +112,27 @@ def _on_cpus(geometry: _Geometry, x: Array, kernel: Array) -> Array:
     return _by_groups(geometry, partial(_xla, geometry.alone), x, kernel)
 
 
-def _gradients_on_cpus(geometry: _Geometry, x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
-    return _maps_on_cpus(geometry, x, kernel, gradient), _kernels_on_cpus(geometry, x, kernel, gradient)
-
-
 # Both by XLA one group at a time: its grouped convolution leaves its fast path in the backward pass (12 times slower).
 
 
-def _maps_on_cpus(geometry: _Geometry, x: Array, kernel: Array, gradient: Array) -> Array:
+def _maps_on_cpus(geometry: _Geometry, sides: tuple[int, int], kernel: Array, gradient: Array) -> Array:
     back = geometry.backward
-    if back is None or not _chosen(geometry, x):
-        return _by_groups(geometry, partial(_maps_by_xla, geometry.alone), x, kernel, gradient)
+    if back is None or not _chosen(geometry, gradient):
+        return _by_groups(geometry, partial(_maps_by_xla, geometry.alone, sides), kernel, gradient)
     turned = jnp.concatenate([part.swapaxes(2, 3) for (part,) in _split(geometry, kernel[::-1, ::-1])], axis=-1)
     return _on_cpus(back, gradient, turned)
 
 
-def _kernels_on_cpus(geometry: _Geometry, x: Array, kernel: Array, gradient: Array) -> Array:
+def _kernels_on_cpus(geometry: _Geometry, x: Array, gradient: Array) -> Array:
     place = {"window": geometry.window, "stride": geometry.stride, "edges": geometry.edges}
     if _chosen(geometry, x):
-        if geometry.cpu != "winograd" and onednn.reason_against(x.dtype) is None:
+        if onednn.usable(x.dtype, geometry.cpu):
             by_convolution = partial(kernel_gradient.by_convolution, **place)
-            return _by_groups(geometry, by_convolution, x, gradient).astype(kernel.dtype)
+            return _by_groups(geometry, by_convolution, x, gradient).astype(x.dtype)
         if geometry.stride**2 * x.shape[3] // geometry.groups >= LEAST_COLUMNS:
             by_products = partial(kernel_gradient.by_products, **place)
-            return _by_groups(geometry, by_products, x, gradient).astype(kernel.dtype)
-    return _by_groups(geometry, partial(_kernels_by_xla, geometry.alone), x, kernel, gradient)
+            return _by_groups(geometry, by_products, x, gradient).astype(x.dtype)
+    return _by_groups(geometry, partial(_kernels_by_xla, geometry.alone), x, gradient)
 
 
 def _chosen(geometry: _Geometry, x: Array) -> bool:
@@ -159,8 +150,7 @@ def _form(geometry: _Geometry, x: Array, features: int) -> CpuForm:
         return "xla"
     terms = geometry.window**2 * x.shape[3] // geometry.groups
     many = x.dtype == jnp.float32 and terms > MOST_TERMS and not geometry.gradient
-    onednn_fits = geometry.cpu == "onednn" or (geometry.cpu == "auto" and not many)
-    onednn_fits = onednn_fits and onednn.reason_against(x.dtype) is None
+    onednn_fits = onednn.usable(x.dtype, geometry.cpu) and not (many and geometry.cpu == "auto")
     winograd_fits = geometry.cpu != "onednn" and _spares_enough(geometry, x, features)
     # oneDNN takes groups as they lie; for the filters they would be cut apart and joined.
     if winograd_fits and (not onednn_fits or (x.dtype == jnp.float32 and geometry.groups == 1)):

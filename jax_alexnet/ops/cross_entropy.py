@@ -24,6 +24,18 @@ def cross_entropy(logits: Array, labels: Array | np.ndarray) -> Array:
 
 def right_logit(logits: Array, labels: Array | np.ndarray) -> Array:
     """The logit of each example's own class (batch,), exactly; NaN where the label isn't a class."""
-    classes = logits.shape[-1]
-    chosen = jnp.where(jnp.arange(classes) == labels[:, None], logits, 0)
+    classes, labels = logits.shape[-1], jnp.asarray(labels)
+    chosen = jnp.where(jnp.arange(classes)[None] == labels[:, None], logits, 0)
     return jnp.where((labels >= 0) & (labels < classes), jnp.sum(chosen, axis=-1), jnp.nan)
+
+
+def rank(logits: Array, labels: Array | np.ndarray) -> Array:
+    """How many classes come before each example's own (batch,): those with a larger logit, or an equal one before it.
+
+    So ties are broken as a stable sort would. A logit that is NaN comes before all numbers, as PyTorch sorts it; an own
+    class that there isn't, or whose logit is NaN, comes after more classes than there are.
+    """
+    right = right_logit(logits, labels)[:, None]
+    itself_or_later = jnp.arange(logits.shape[-1])[None] >= jnp.asarray(labels)[:, None]
+    before = ~((logits < right) | ((logits == right) & itself_or_later))
+    return jnp.where(jnp.isnan(right[:, 0]), jnp.iinfo(jnp.int32).max, jnp.sum(before, axis=-1, dtype=jnp.int32))

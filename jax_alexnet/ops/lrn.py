@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array, lax
 
 from alexnet_io.errors import UserError
+from jax_alexnet.ops.multilinear import everywhere, leave_open
 
 
 class _Window(NamedTuple):
@@ -104,24 +105,24 @@ def spatial_response_norm(x: Array, *, size: int, alpha: float, beta: float, k: 
     return _normalize(window, x)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _normalize(window: _Window, x: Array) -> Array:
-    if window.columns == 1:
-        return _value(window, x)
-    return lax.platform_dependent(x, cuda=partial(_value, window), default=partial(_columns_apart, _value, window))
+    return _by_platform(window, _value, _value, x)
 
 
-def _normalize_forward(window: _Window, x: Array) -> tuple[Array, Array]:
+@_normalize.defjvp
+def _normalize_tangent(window: _Window, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     # Only x is kept: computing s again costs less than reading it back from memory.
-    return _normalize(window, x), x
+    forms = (_gradient, _gradient_in_few_bytes), (_tangent, _tangent)
+    places = [everywhere(partial(_by_platform, window, *form)) for form in forms]
+    return _normalize(window, *primals), leave_open(places, 1, *tangents, given=primals)
 
 
-def _normalize_backward(window: _Window, x: Array, gradient: Array) -> tuple[Array]:
-    cpu, gpu = partial(_columns_apart, _gradient, window), partial(_gradient_in_few_bytes, window)
-    return (lax.platform_dependent(x, gradient, cuda=gpu, default=cpu),)
-
-
-_normalize.defvjp(_normalize_forward, _normalize_backward)
+def _by_platform(window: _Window, form: Callable[..., Array], on_gpus: Callable[..., Array], *maps: Array) -> Array:
+    if window.columns == 1 and form is on_gpus:
+        return form(window, *maps)
+    apart = partial(_columns_apart, form, window)
+    return lax.platform_dependent(*maps, cuda=partial(on_gpus, window), default=apart)
 
 
 def _columns_apart(form: Callable[..., Array], window: _Window, *maps: Array) -> Array:
@@ -141,6 +142,15 @@ def _columns_apart(form: Callable[..., Array], window: _Window, *maps: Array) ->
 def _value(window: _Window, x: Array) -> Array:
     wide = _widened(x)
     return (wide * _power(_base(window, wide), -window.beta)).astype(x.dtype)
+
+
+def _tangent(window: _Window, x: Array, tangent: Array) -> Array:
+    # dy_i = t_i s_i^-b - 2 a b x_i s_i^(-b-1) * sum_{j in W(i)} x_j t_j, the transpose of `_gradient`.
+    wide, t = _widened(x), _widened(tangent)
+    base = _base(window, wide)
+    power = _power(base, -window.beta)
+    crossed = power * (wide / base) * _window_sum(window, wide * t)
+    return (t * power - (2 * window.scale * window.beta) * crossed).astype(x.dtype)
 
 
 def _gradient(window: _Window, x: Array, gradient: Array) -> Array:

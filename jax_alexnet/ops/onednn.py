@@ -12,7 +12,7 @@ warns of it and compiles anew.
 import functools
 import json
 import platform
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,9 @@ import jaxlib
 from jax import Array
 
 Edges = tuple[tuple[int, int], tuple[int, int]]
+
+# Who is asked on CPUs; the last two leave oneDNN out of everything, biases and fully connected layers included.
+CpuForm = Literal["auto", "onednn", "winograd", "xla"]
 
 # Those of which tests/test_jax_onednn.py has been run.
 JAXLIB_VERSIONS = ("0.10.2",)
@@ -39,6 +42,31 @@ def reason_against(dtype: jnp.dtype) -> str | None:
     if dtype == jnp.bfloat16 and (missing := _BFLOAT16_FLAGS - _processor_flags()):
         return f"for bfloat16 the processor lacks {', '.join(sorted(missing))}"
     return None
+
+
+def usable(dtype: jnp.dtype, cpu: CpuForm) -> bool:
+    """Whether oneDNN computes on CPUs what it can for maps of this dtype, where `cpu` is asked for."""
+    return cpu in ("auto", "onednn") and reason_against(dtype) is None
+
+
+def status(dtype: jnp.dtype, cpu: CpuForm = "auto", device: str = "cpu") -> str:
+    """A line that says whether oneDNN computes convolutions, and if not, why.
+
+    Args:
+        dtype: of the activations.
+        cpu: who is asked, as `--cpu-convolution` names it.
+        device: the platform of the devices in use, such as `cpu` or `gpu`.
+    """
+    dtype = jnp.dtype(dtype)
+    if device != "cpu":
+        return f"oneDNN is not used: it computes on CPUs, and the devices are of the kind {device}"
+    if cpu not in ("auto", "onednn"):
+        return f"oneDNN is not used: --cpu-convolution {cpu} leaves it out"
+    reason = reason_against(dtype)
+    if reason is None:
+        return f"oneDNN computes convolutions in {dtype} on this CPU (jaxlib {jaxlib.__version__})"
+    slower = "" if dtype == jnp.float64 else "; XLA's own forms take its place, which are slower"
+    return f"oneDNN is not used: {reason}{slower}"
 
 
 @functools.cache

@@ -10,6 +10,7 @@ import numpy as np
 from jax import Array, lax
 
 from alexnet_io.errors import UserError
+from jax_alexnet.ops.multilinear import Form, everywhere, leave_open
 from jax_alexnet.shapes import window_count
 
 
@@ -37,7 +38,7 @@ def max_pool(x: Array, window: int, stride: int, *, ceil: bool = False) -> Array
     return _max_pool((window, stride, ceil), x)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _max_pool(geometry: tuple[int, int, bool], x: Array) -> Array:
     best, *others = _window_slices(geometry, x, _lowest(x.dtype))
     for other in others:
@@ -45,7 +46,11 @@ def _max_pool(geometry: tuple[int, int, bool], x: Array) -> Array:
     return best
 
 
-def _max_pool_forward(geometry: tuple[int, int, bool], x: Array) -> tuple[Array, tuple[Array, tuple[int, ...]]]:
+@_max_pool.defjvp
+def _max_pool_tangent(
+    geometry: tuple[int, int, bool], primals: tuple[Array], tangents: tuple[Array]
+) -> tuple[Array, Array]:
+    (x,), sides = primals, primals[0].shape[1:3]
     slices = _window_slices(geometry, x, _lowest(x.dtype))
     best = next(slices)
     index_dtype = jnp.uint8 if geometry[0] <= 16 else jnp.int32
@@ -54,30 +59,32 @@ def _max_pool_forward(geometry: tuple[int, int, bool], x: Array) -> tuple[Array,
         better = (other > best) | jnp.isnan(other)
         best = jnp.where(better, other, best)
         chosen = jnp.where(better, index_dtype(index), chosen)
-    return best, (chosen, x.shape)
+    shares = Form(partial(_shares_by_phase, geometry, sides), partial(_shares_spread, geometry, sides))
+    return best, leave_open([shares, everywhere(partial(_taken, geometry))], 1, *tangents, given=[chosen])
 
 
-def _max_pool_backward(
-    geometry: tuple[int, int, bool], kept: tuple[Array, tuple[int, ...]], gradient: Array
-) -> tuple[Array]:
-    form = partial(_shares_by_phase, geometry, kept[1])
-    return (lax.platform_dependent(kept[0], gradient, cpu=form, default=partial(_shares_spread, geometry, kept[1])),)
+def _taken(geometry: tuple[int, int, bool], chosen: Array, x: Array) -> Array:
+    """Of each window, the pixel whose number in it was chosen."""
+    taken, *others = _window_slices(geometry, x, 0.0)
+    for index, other in enumerate(others, start=1):
+        taken = jnp.where(chosen == index, other, taken)
+    return taken
 
 
-def _shares_spread(geometry: tuple[int, int, bool], shape: tuple[int, ...], chosen: Array, gradient: Array) -> Array:
+def _shares_spread(geometry: tuple[int, int, bool], sides: tuple[int, int], chosen: Array, gradient: Array) -> Array:
     """The gradient of each place in the window spread over the pixels, and all added: one pass over memory on GPUs."""
     window, stride, _ = geometry
     zero = jnp.zeros((), gradient.dtype)
     total = None
     for index in range(window * window):
         share = jnp.where(chosen == index, gradient, zero)
-        spread = lax.pad(share, zero, _spread(shape, gradient.shape, divmod(index, window), stride))
+        spread = lax.pad(share, zero, _spread(sides, gradient.shape, divmod(index, window), stride))
         total = spread if total is None else total + spread
     assert total is not None
     return total
 
 
-def _shares_by_phase(geometry: tuple[int, int, bool], shape: tuple[int, ...], chosen: Array, gradient: Array) -> Array:
+def _shares_by_phase(geometry: tuple[int, int, bool], sides: tuple[int, int], chosen: Array, gradient: Array) -> Array:
     """The same sums, of the pixels at each remainder of the stride together.
 
     Pixel stride * t + phase is number phase + stride * back of window t - back. On CPUs XLA would write each place's
@@ -85,7 +92,7 @@ def _shares_by_phase(geometry: tuple[int, int, bool], shape: tuple[int, ...], ch
     """
     window, stride, _ = geometry
     steps = -(-window // stride) - 1
-    counts = [-(-n // stride) for n in shape[1:3]]
+    counts = [-(-n // stride) for n in sides]
     edges = [
         (0, 0, 0),
         *((steps, max(0, n - m), 0) for n, m in zip(counts, gradient.shape[1:3], strict=True)),
@@ -99,7 +106,7 @@ def _shares_by_phase(geometry: tuple[int, int, bool], shape: tuple[int, ...], ch
         return lax.slice(
             values,
             (0, *starts, 0),
-            (len(values), *(start + n for start, n in zip(starts, counts, strict=True)), values.shape[3]),
+            (values.shape[0], *(start + n for start, n in zip(starts, counts, strict=True)), values.shape[3]),
         )
 
     def at(phases: tuple[int, int]) -> Array:
@@ -113,11 +120,8 @@ def _shares_by_phase(geometry: tuple[int, int, bool], shape: tuple[int, ...], ch
 
     rows = [jnp.stack([at((i, j)) for j in range(stride)], axis=3) for i in range(stride)]
     whole = jnp.stack(rows, axis=2)
-    whole = whole.reshape(len(whole), counts[0] * stride, counts[1] * stride, -1)
-    return whole[:, : shape[1], : shape[2]]
-
-
-_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+    whole = whole.reshape(whole.shape[0], counts[0] * stride, counts[1] * stride, -1)
+    return whole[:, : sides[0], : sides[1]]
 
 
 def average_pool(x: Array, window: int, stride: int, *, ceil: bool = False) -> Array:
@@ -204,12 +208,12 @@ def _window_slices(geometry: tuple[int, int, bool], x: Array, beyond: float) -> 
 
 
 def _spread(
-    shape: tuple[int, ...], pooled: tuple[int, ...], offset: tuple[int, int], stride: int
+    sides: tuple[int, int], pooled: tuple[int, ...], offset: tuple[int, int], stride: int
 ) -> list[tuple[int, int, int]]:
     """`lax.pad` settings that put pooled values back at their pixels; overhang is cut by negative padding."""
     config = [(0, 0, 0)]
     for axis in (1, 2):
         low = offset[axis - 1]
         used = low + (pooled[axis] - 1) * stride + 1
-        config.append((low, shape[axis] - used, stride - 1))
+        config.append((low, sides[axis - 1] - used, stride - 1))
     return [*config, (0, 0, 0)]
