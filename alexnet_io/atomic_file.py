@@ -7,7 +7,7 @@ import dataclasses
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,9 @@ _REMEDIES = {
 }
 
 
-def write_bytes(path: Path, content: bytes, *, flag: str = "--output") -> None:
+def write_bytes(
+    path: Path, content: bytes, *, flag: str = "--output", check: Callable[[Path], None] | None = None
+) -> None:
     """Replaces `path` by `content` in one step, flushed to the disk, with the permissions that the umask gives.
 
     A link is followed; what is no file, such as /dev/stdout or a named pipe, is written to instead of replaced.
@@ -35,6 +37,7 @@ def write_bytes(path: Path, content: bytes, *, flag: str = "--output") -> None:
         path: the file.
         content: all of it.
         flag: the command line's word for where the file goes, which an error names.
+        check: called with the new file before it takes the old one's place; what it raises leaves the old one.
 
     Raises:
         UserError: the directory is missing or not writable, or the disk is full. The old file is untouched.
@@ -50,8 +53,10 @@ def write_bytes(path: Path, content: bytes, *, flag: str = "--output") -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+            if check is not None:
+                check(partial)
             os.replace(partial, path)
-        except OSError:
+        except BaseException:
             with contextlib.suppress(OSError):
                 partial.unlink()
             raise

@@ -5,59 +5,42 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
-from collections.abc import Sequence
-from dataclasses import MISSING, Field
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, get_args, get_origin
+from typing import Any, NoReturn, get_args, get_origin
 
-
-class Flag(Protocol):
-    """One setting; see `alexnet_io.settings`."""
-
-    @property
-    def name(self) -> str: ...  # noqa: D102
-    @property
-    def hint(self) -> Any: ...  # noqa: D102
-    @property
-    def field(self) -> Field: ...  # noqa: D102
-    @property
-    def spelling(self) -> str: ...  # noqa: D102
-    @property
-    def is_switch(self) -> bool: ...  # noqa: D102
+from alexnet_io.flags import Flag
 
 
 class PlainParser(argparse.ArgumentParser):
     """Parses flags as `alexnet_io.settings` asks for them.
 
     Args:
-        program: how the command is called.
-        description: of the command.
-        flags: its settings.
-        wanted: what a hint asks for, in words.
+        flags: the command's settings.
+        help_text: what `--help` prints.
+        refuse: ends the program with a message.
     """
 
-    def __init__(self, program: str, description: str | None, flags: Sequence[Flag], wanted: Any) -> None:
-        super().__init__(prog=program, description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS)
-        self._values: dict[str, Any] = {}
-        self.add_argument("--config", help="YAML file with any of these settings (needs jsonargparse)")
+    def __init__(self, flags: Sequence[Flag], help_text: str, refuse: Callable[[str], NoReturn]) -> None:
+        super().__init__(allow_abbrev=False, argument_default=argparse.SUPPRESS)
+        self._help_text, self._refuse = help_text, refuse
+        self._values = {flag.name: flag.default for flag in flags}
+        self.add_argument("--config")
         for flag in flags:
-            words = flag.field.metadata["help"].replace("%", "%%")
-            made = flag.field.default_factory
-            self._values[flag.name] = made() if made is not MISSING else flag.field.default
-            if flag.field.metadata.get("positional"):
-                self.add_argument(flag.name, nargs="+", help=words)
+            if flag.is_positional:
+                self.add_argument(flag.name, nargs="+", type=_reader(flag))
             elif flag.is_switch:
-                self.add_argument(flag.spelling, action=argparse.BooleanOptionalAction, help=words)
+                self.add_argument(flag.spelling, action=argparse.BooleanOptionalAction)
             else:
-                self.add_argument(flag.spelling, type=_reader(flag.hint, wanted(flag.hint)), help=words)
+                self.add_argument(flag.spelling, type=_reader(flag))
+
+    def format_help(self) -> str:
+        """What `--help` prints."""
+        return self._help_text
 
     def error(self, message: str) -> NoReturn:
         """Exit with 2 and one line."""
-        plain = re.sub(r"^argument (--[a-z-]+): ", r"\1 ", message)
-        print(f"error: {plain}", file=sys.stderr)
-        print(f"Try: {self.prog} --help", file=sys.stderr)
-        sys.exit(2)
+        self._refuse(re.sub(r"^argument (--[a-z-]+): ", r"\1 ", message))
 
     def values(self, words: list[str], defaults: bool) -> dict[str, Any]:
         """Settings by name: those that were given, and the others' defaults if asked for."""
@@ -67,9 +50,9 @@ class PlainParser(argparse.ArgumentParser):
         return {**self._values, **given} if defaults else given
 
 
-def _reader(hint: Any, words: str) -> Any:
-    kinds = [kind for kind in (get_args(hint) if get_origin(hint) is not list else (hint,)) if kind is not type(None)]
-    kind = kinds[0] if kinds else hint
+def _reader(flag: Flag) -> Callable[[str], Any]:
+    # Of a list of words without a flag, argparse hands over one word at a time.
+    kind = get_args(flag.hint)[0] if flag.is_positional else flag.kinds[0]
 
     def read(word: str) -> Any:
         try:
@@ -78,6 +61,6 @@ def _reader(hint: Any, words: str) -> Any:
                 return [inner(value) for value in json.loads(word)]
             return {int: int, float: float, Path: Path}.get(kind, str)(word)
         except (ValueError, TypeError):
-            raise argparse.ArgumentTypeError(f"{word!r} is not {words}") from None
+            raise argparse.ArgumentTypeError(f"{word!r} is not {flag.wanted}") from None
 
     return read

@@ -57,7 +57,7 @@ def to_bytes(arrays: Mapping[str, Any], metadata: Mapping[str, object] | None = 
     # Imported only where files are written or read: the reference also runs beside PyTorch and NumPy alone.
     from safetensors.numpy import save
 
-    plain = {name: _in_row_order(array) for name, array in arrays.items()}
+    plain = {name: in_row_order(array) for name, array in arrays.items()}
     refused = [f"{printable(name)} ({array.dtype})" for name, array in plain.items() if not _has_name(array)]
     if refused:
         raise UserError(
@@ -86,7 +86,8 @@ def read(path: Path) -> tuple[Arrays, dict[str, str]]:
         raise UserError(f"{printable(path)} is not a readable safetensors file ({error}): use another copy") from None
 
 
-def _in_row_order(array: Any) -> NDArray[Any]:
+def in_row_order(array: Any) -> NDArray[Any]:
+    """The same values with the last axis varying fastest, little-endian; a copy only where they lie otherwise."""
     array = np.asarray(array, order="C")
     return array.astype(array.dtype.newbyteorder("<"), copy=False)
 

@@ -1,8 +1,9 @@
 """The settings of a training run, the same for both frameworks. What a recipe decides is None until it does."""
 
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from alexnet_io.errors import UserError
 from alexnet_io.settings import setting
@@ -21,107 +22,151 @@ CPU_CONVOLUTIONS = ("auto", "onednn", "winograd", "xla")
 SCHEMES = ("data", "columns", "hybrid", "zero")
 
 
+# Settings by the part of --help that they stand in; those that a recipe decides are None until it does.
+_data = partial(setting, group="data")
+_network = partial(setting, group="network")
+_recipe = partial(setting, None, group="recipe and optimizer", unset="from the recipe")
+_schedule = partial(setting, None, group="learning rate schedule", unset="from the recipe")
+_input = partial(setting, None, group="input and augmentation", unset="from the recipe")
+_devices = partial(setting, group="arithmetic and devices")
+_processes = partial(setting, None, group="several processes", unset="as SLURM or Open MPI say", only="jax_alexnet")
+_directory = partial(setting, group="the run's directory")
+_reporting = partial(setting, group="reporting")
+_OR_DATA = "from the recipe or the data set"
+
+
 @dataclass(frozen=True)
 class DataSettings:
     """Where images come from; shared by training, evaluation and prediction."""
 
-    data: str = setting("digits", "digits, folder:PATH, cifar10, cifar100, imagenet:PATH, tfds:NAME or synthetic")
-    data_dir: Path = setting(Path("data"), "where data sets lie that were fetched or prepared earlier")
-    cache_dir: Path | None = setting(
+    data: str = _data(
+        "digits", "digits, folder:PATH, cifar10, cifar100, imagenet:PATH, tfds:NAME or synthetic", metavar="SOURCE"
+    )
+    data_dir: Path = _data(Path("data"), "where data sets lie that were fetched or prepared earlier", metavar="DIR")
+    cache_dir: Path | None = _data(
         None,
-        "where decoded images are kept; ~/.cache/jax_alexnet by default; python -m jax_alexnet.cache lists and clears",
+        "where decoded images are kept; python -m jax_alexnet.cache lists and clears it",
+        metavar="DIR",
+        unset="~/.cache/jax_alexnet",
     )
-    holdout: float | None = setting(
-        None, "share of a folder without test/ or val/ that is kept for testing", above=0, below=1
+    holdout: float | None = _data(
+        None, "share of a folder without test/ or val/ that is kept for testing", metavar="SHARE", above=0, below=1
     )
-    download: bool = setting(False, "fetch cifar10 or cifar100 into the data directory if it isn't there")
+    download: bool = _data(False, "fetch cifar10 or cifar100 into the data directory if it isn't there")
 
 
 @dataclass(frozen=True)
 class TrainSettings(DataSettings):
     """Train AlexNet or a relative; without any flag, the blog's network on scikit-learn's handwritten digits."""
 
-    model: str = setting("single_column", "the network: " + ", ".join(MODELS), choices=MODELS)
-    recipe: str | None = setting(
-        None, "how to train: " + ", ".join(RECIPES) + "; the network's own by default", choices=RECIPES
+    EXAMPLES: ClassVar = (
+        (
+            "--data folder:pictures --holdout 0.2 --epochs 20",
+            "on pictures/CLASS/*.jpg, a fifth of them kept for testing",
+        ),
+        ("--data cifar10 --download --model cifar_18pct --output runs/cifar", "on CIFAR-10, fetched once"),
+        ("--resume --output runs/cifar --epochs 160", "go on with that run, to a later end"),
     )
-    image_size: int | None = setting(None, "side of the images the network sees, in pixels", minimum=1, maximum=4096)
-    stored_size: int | None = setting(
-        None, "side of the images in the cache, from which crops are taken, in pixels", minimum=1, maximum=4096
-    )
-    epochs: int | None = setting(None, "passes over the training set", minimum=1)
-    steps: int | None = setting(None, "stop after this many steps, if the epochs don't end sooner", minimum=1)
-    batch_size: int | None = setting(None, "images a step, over all devices", minimum=1)
-    optimizer: str | None = setting(
+
+    model: str = _network("single_column", ", ".join(MODELS), choices=MODELS)
+    recipe: str | None = _recipe("how to train: " + ", ".join(RECIPES), unset="the network's own", choices=RECIPES)
+    image_size: int | None = _network(
         None,
-        "adam; sgd (learning rate outside the velocity, as PyTorch); paper (inside the velocity)",
-        choices=OPTIMIZERS,
+        "side of the images the network sees, in pixels",
+        unset="the network's own; 67 for the digits",
+        minimum=1,
+        maximum=4096,
     )
-    learning_rate: float | None = setting(None, "initial learning rate of the weights", above=0)
-    bias_learning_rate_factor: float | None = setting(None, "the biases' learning rate over the weights'", minimum=0)
-    momentum: float | None = setting(None, "share of the velocity kept from step to step", minimum=0, below=1)
-    weight_decay: float | None = setting(None, "L2 penalty on weights, coupled with the gradient", minimum=0)
-    decay_biases: bool | None = setting(None, "whether weight decay touches biases")
-    schedule: str | None = setting(None, "how the learning rate falls: " + ", ".join(SCHEDULES), choices=SCHEDULES)
-    drop_every: int | None = setting(None, "epochs or steps between drops (every_epochs, every_steps)", minimum=1)
-    drop_epochs: list[int] | None = setting(None, "epochs at which it drops (at_epochs)", minimum=0)
-    drop_factor: float | None = setting(None, "what a drop multiplies the learning rate by", above=0, below=1)
-    plateau_patience: int | None = setting(None, "epochs without progress that are tolerated (plateau)", minimum=0)
-    plateau_cooldown: int | None = setting(None, "epochs after a drop in which none are counted (plateau)", minimum=0)
-    weight_init: str | None = setting(None, "initial weights: " + ", ".join(WEIGHT_INITS), choices=WEIGHT_INITS)
-    normalize: str | None = setting(
-        None,
+    stored_size: int | None = _input(
+        "side of the images in the cache, from which crops are taken, in pixels",
+        unset="what suits --image-size and --crop",
+        minimum=1,
+        maximum=4096,
+    )
+    epochs: int | None = _recipe("passes over the training set", unset=_OR_DATA, minimum=1)
+    steps: int | None = _recipe("stop after this many steps, if the epochs don't end sooner", unset="", minimum=1)
+    batch_size: int | None = _recipe("images a step, over all devices", unset=_OR_DATA, minimum=1)
+    optimizer: str | None = _recipe(
+        "adam; sgd (learning rate outside the velocity, as PyTorch); paper (inside the velocity)", choices=OPTIMIZERS
+    )
+    learning_rate: float | None = _recipe(
+        "initial learning rate of the weights", metavar="RATE", unset=_OR_DATA, above=0
+    )
+    bias_learning_rate_factor: float | None = _recipe("the biases' learning rate over the weights'", minimum=0)
+    momentum: float | None = _recipe(
+        "share of the velocity kept from step to step", metavar="SHARE", minimum=0, below=1
+    )
+    weight_decay: float | None = _recipe("L2 penalty on weights, coupled with the gradient", minimum=0)
+    decay_biases: bool | None = _recipe("whether weight decay touches biases")
+    schedule: str | None = _schedule(
+        "how the learning rate falls: " + ", ".join(SCHEDULES), unset=_OR_DATA, choices=SCHEDULES
+    )
+    drop_every: int | None = _schedule("epochs or steps between drops (every_epochs, every_steps)", minimum=1)
+    drop_epochs: list[int] | None = _schedule("epochs at which it drops (at_epochs)", unset=_OR_DATA, minimum=0)
+    drop_factor: float | None = _schedule("what a drop multiplies the learning rate by", above=0, below=1)
+    plateau_patience: int | None = _schedule("epochs without progress that are tolerated (plateau)", minimum=0)
+    plateau_cooldown: int | None = _schedule("epochs after a drop in which none are counted (plateau)", minimum=0)
+    weight_init: str | None = _network(
+        None, "initial weights: " + ", ".join(WEIGHT_INITS), unset="from the recipe", choices=WEIGHT_INITS
+    )
+    normalize: str | None = _input(
         "half ((x/255-0.5)/0.5), imagenet (torchvision's mean and std), mean_image or channel_mean (subtracted on "
         "the 0..255 scale), channel (mean and std of the training set), unit (x/255)",
         choices=NORMALIZATIONS,
     )
-    crop: bool | None = setting(None, "random crops from the stored images in training")
-    flip: bool | None = setting(None, "random horizontal flips in training")
-    color_noise: bool | None = setting(None, "the paper's PCA colour noise in training")
-    dropout: float | None = setting(None, "share of units dropped after fc6 and fc7", minimum=0, below=1)
-    span_columns: bool = setting(False, "let the LRN windows of two_column span both columns")
-    precision: str = setting("float32", "arithmetic: " + ", ".join(PRECISIONS), choices=PRECISIONS)
-    cpu_convolution: str = setting(
+    crop: bool | None = _input("random crops from the stored images in training", unset=_OR_DATA)
+    flip: bool | None = _input("random horizontal flips in training")
+    color_noise: bool | None = _input("the paper's PCA colour noise in training")
+    dropout: float | None = _network(
+        None, "share of units dropped after fc6 and fc7", metavar="SHARE", unset="the network's own", minimum=0, below=1
+    )
+    span_columns: bool = _network(False, "let the LRN windows of two_column span both columns")
+    precision: str = _devices("float32", ", ".join(PRECISIONS), choices=PRECISIONS)
+    cpu_convolution: str = _devices(
         "auto",
-        "who computes convolutions on CPUs in float32 and bfloat16 (jax_alexnet): auto (the fastest that fits), "
-        "onednn, winograd (fewer products), xla",
+        "who computes convolutions on CPUs in float32 and bfloat16: auto (the fastest that fits), onednn, winograd "
+        "(fewer products), xla",
+        only="jax_alexnet",
         choices=CPU_CONVOLUTIONS,
     )
-    devices: str = setting("all", "all, a count, or ids such as 0,2; of each process, if there are several")
-    parallel: str = setting(
+    devices: str = _devices(
+        "all", "all, a count, or ids such as 0,2; of each process, if there are several", metavar="WHICH"
+    )
+    parallel: str = _devices(
         "data",
-        "how devices share the work (jax_alexnet): data; columns (the paper's two GPUs); hybrid (convolutions by "
-        "images, fully connected layers by units); zero (data, with the optimizer's state divided)",
+        "how devices share the work: data; columns (the paper's two GPUs); hybrid (convolutions by images, fully "
+        "connected layers by units); zero (data, with the optimizer's state divided)",
+        only="jax_alexnet",
         choices=SCHEMES,
     )
-    group_size: int | None = setting(
+    group_size: int | None = _devices(
         None,
-        "devices that share the fully connected layers (hybrid) or the optimizer's state (zero); all by default",
+        "devices that share the fully connected layers (hybrid) or the optimizer's state (zero)",
+        unset="all",
+        only="jax_alexnet",
         minimum=1,
     )
-    coordinator: str | None = setting(
-        None, "HOST:PORT of the first of several processes (jax_alexnet); found by itself under SLURM and Open MPI"
+    coordinator: str | None = _processes("where the first of several processes is met", metavar="HOST:PORT")
+    num_processes: int | None = _processes("how many processes train together", minimum=1)
+    process_id: int | None = _processes("which of them this is, from 0", minimum=0)
+    seed: int = setting(
+        0, "of weights, order, dropout and augmentation", minimum=0, maximum=2**31 - 1, group="recipe and optimizer"
     )
-    num_processes: int | None = setting(None, "how many processes train together", minimum=1)
-    process_id: int | None = setting(None, "which of them this is, from 0", minimum=0)
-    seed: int = setting(0, "of weights, order, dropout and augmentation", minimum=0, maximum=2**31 - 1)
-    output: Path | None = setting(None, "the run's directory; runs/TIME-MODEL-DATA by default")
-    resume: bool = setting(False, "go on with the run in --output", action=True)
-    strict_resume: bool = setting(False, "refuse a damaged checkpoint instead of using the one before", action=True)
-    changed_data: bool = setting(
-        False,
-        "with --resume, go on although the data are not those that the run was trained on",
-        action=True,
+    output: Path | None = _directory(None, "the run's directory", metavar="DIR", unset="runs/TIME-MODEL-DATA")
+    resume: bool = _directory(False, "go on with the run in --output", action=True)
+    strict_resume: bool = _directory(False, "refuse a damaged checkpoint instead of using the one before", action=True)
+    changed_data: bool = _directory(
+        False, "with --resume, go on although the data are not those that the run was trained on", action=True
     )
-    checkpoint_seconds: float = setting(
-        300.0, "save at least this often; the best epoch and the end are always saved", minimum=0
+    checkpoint_seconds: float = _directory(
+        300.0, "save at least this often; the best epoch and the end are always saved", metavar="SECONDS", minimum=0
     )
-    log_every: int = setting(20, "steps between rows of training metrics", minimum=1)
-    evaluate_every: int = setting(1, "epochs between evaluations on the test set", minimum=1)
-    max_bad_images: int = setting(100, "undecodable images that are skipped before the run is refused", minimum=0)
-    tensorboard: bool = setting(False, "write TensorBoard event files too")
-    dry_run: bool = setting(False, "check everything, build one step, and stop", action=True)
-    print_config: bool = setting(False, "print the settings that would run, as YAML, and stop", action=True)
+    log_every: int = _reporting(20, "steps between rows of training metrics", minimum=1)
+    evaluate_every: int = _reporting(1, "epochs between evaluations on the test set", minimum=1)
+    max_bad_images: int = _data(100, "undecodable images that are skipped before the run is refused", minimum=0)
+    tensorboard: bool = _reporting(False, "write TensorBoard event files too")
+    dry_run: bool = _reporting(False, "check everything, build one step, and stop", action=True)
+    print_config: bool = _reporting(False, "print the settings that would run, as YAML, and stop", action=True)
 
 
 def fill(settings: TrainSettings, **values: Any) -> TrainSettings:

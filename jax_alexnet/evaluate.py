@@ -1,61 +1,137 @@
 """`python -m jax_alexnet.evaluate`: count every example of a data set once and say how well a run does."""
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from alexnet_io import output_file
 from alexnet_io.errors import UserError
+from alexnet_io.printing import printable
 from alexnet_io.settings import parse_given, run_command, setting
 from alexnet_io.sources.class_names import only_in_one
-from alexnet_io.train_settings import PRECISIONS, DataSettings, TrainSettings
+from alexnet_io.train_settings import MODELS, PRECISIONS, DataSettings, TrainSettings
+from jax_alexnet.network_source import check_source
+
+if TYPE_CHECKING:
+    from jax_alexnet.runs import TrainedNetwork
 
 PROGRAM = "python -m jax_alexnet.evaluate"
+_NETWORK, _ARITHMETIC = "the trained network", "arithmetic and devices"
 
 
 @dataclass(frozen=True)
 class EvaluateSettings(DataSettings):
-    """Evaluate a run on the test images of its own data set or of another with the same classes."""
+    """Evaluate a run or an export on the test images of the run's data set, or of another with the same classes."""
 
-    run: Path | None = setting(None, "the directory that training wrote")
-    split: str = setting("test", "test or train", choices=("test", "train"))
-    checkpoint: str = setting("best", "best (highest test accuracy) or newest", choices=("best", "newest"))
-    batch_size: int | None = setting(None, "images a step, over all devices; changes the speed only", minimum=1)
-    devices: str = setting("all", "all, a count, or ids such as 0,2")
-    precision: str | None = setting(None, "arithmetic instead of the run's own", choices=PRECISIONS)
-    json: Path | None = setting(None, "also write the figures to this file, as one JSON object")
+    EXAMPLES: ClassVar = (
+        ("--run runs/cifar", "the run's best weights on its own test images"),
+        ("--run runs/cifar --checkpoint newest --data folder:others", "its newest on others/test/CLASS/*.jpg"),
+        ("--weights w.safetensors --data folder:others --json -", "an export, as JSON to standard output"),
+    )
+
+    data: str = setting(
+        "",
+        "digits, folder:PATH, cifar10, cifar100, imagenet:PATH, tfds:NAME or synthetic",
+        group="data",
+        metavar="SOURCE",
+        unset="the run's own",
+    )
+    data_dir: Path = setting(
+        Path("data"),
+        "where data sets lie that were fetched or prepared earlier",
+        group="data",
+        metavar="DIR",
+        unset="the run's own, or data",
+    )
+    cache_dir: Path | None = setting(
+        None,
+        "where decoded images are kept",
+        group="data",
+        metavar="DIR",
+        unset="the run's own, or the user's cache folder",
+    )
+    run: Path | None = setting(None, "the directory that training wrote", group=_NETWORK, metavar="DIR")
+    weights: Path | None = setting(
+        None, "instead of a run: a .safetensors or .pth file; needs --data", group=_NETWORK, metavar="FILE"
+    )
+    model: str | None = setting(
+        None, "what --weights is for: " + ", ".join(MODELS), group=_NETWORK, unset="as the file says", choices=MODELS
+    )
+    split: str = setting("test", "test or train", group="data", choices=("test", "train"))
+    checkpoint: str = setting(
+        "best", "of a run: best (highest test accuracy) or newest", group=_NETWORK, choices=("best", "newest")
+    )
+    batch_size: int | None = setting(
+        None, "images a step, over all devices; changes the speed only", group=_ARITHMETIC, unset="128", minimum=1
+    )
+    devices: str = setting("all", "all, a count, or ids such as 0,2", group=_ARITHMETIC, metavar="WHICH")
+    precision: str | None = setting(
+        None, ", ".join(PRECISIONS), group=_ARITHMETIC, unset="what it was trained in", choices=PRECISIONS
+    )
+    json: str | None = setting(
+        None,
+        "write the figures to this file too, as one JSON object",
+        group="reporting",
+        metavar="FILE",
+        writes="text",
+    )
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate, print the report, and return the exit code."""
-    settings, given = parse_given(EvaluateSettings, PROGRAM)
-    if settings.run is None:
-        raise UserError("--run is missing: pass --run DIR, the directory that training wrote (its --output)")
-    from jax_alexnet.runs import saved_settings
+    settings, given = parse_given(EvaluateSettings, PROGRAM, arguments)
+    check_source(settings.run, settings.weights, given)
+    if settings.weights is not None and "data" not in given:
+        raise UserError("--weights needs --data SOURCE, such as --data folder:PATH: the file has no pictures")
+    with output_file.others_on_standard_error(settings.json):
+        _evaluate(settings, given)
+    return 0
 
-    wanted = _data_of(saved_settings(settings.run), settings, given)
+
+def _evaluate(settings: EvaluateSettings, given: dict[str, Any]) -> None:
     from alexnet_io.memory import refuse_what_cannot_fit
     from alexnet_io.sources import open_for
-    from jax_alexnet.devices import choose_devices, set_precision
     from jax_alexnet.evaluation import evaluate_split
     from jax_alexnet.recipes import choose_variant
-    from jax_alexnet.runs import load_run
     from jax_alexnet.step_memory import step_memory
 
-    precision, devices = settings.precision or wanted.precision, choose_devices(settings.devices)
-    set_precision(precision)
-    if settings.batch_size and wanted.image_size and wanted.stored_size:
-        step = step_memory(choose_variant(wanted), wanted.image_size, precision, devices, training=False)
+    network, wanted, what = _network_of(settings, given)
+    if settings.batch_size and wanted.stored_size:
+        size, devices = network.augmentation.image_size, list(network.mesh.devices.flat)
+        step = step_memory(choose_variant(network.settings), size, wanted.precision, devices, training=False)
         refuse_what_cannot_fit(settings.batch_size, wanted.stored_size, step)
-    network = load_run(settings.run, which=settings.checkpoint, devices=devices, precision=settings.precision)
     data = open_for(wanted, measuring=settings.split == "test")
-    check_classes(network.class_names, list(data.class_names), wanted.data)
+    found = list(data.class_names)
+    if not network.class_names and network.model.classes == len(found):
+        network = replace(network, class_names=found)  # another program's weights: classes by their places
+    check_classes(network.class_names, found, wanted.data)
     split = data.test if settings.split == "test" else data.train
     report = evaluate_split(network.for_inference(), split, settings.batch_size)
-    print(f"{settings.split} images of {wanted.data}, central crop; {settings.checkpoint} weights, step {network.step}")
+    print(f"{settings.split} images of {wanted.data}, central crop; {what}")
     print(report.to_text())
     if settings.json is not None:
-        write_json(settings.json, report.to_json())
-    return 0
+        output_file.write_json("--json", settings.json, report.to_json())
+
+
+def _network_of(settings: EvaluateSettings, given: dict[str, Any]) -> tuple["TrainedNetwork", TrainSettings, str]:
+    """The network, the settings of the data it is held to, and its weights in words."""
+    from jax_alexnet.devices import choose_devices, set_precision
+    from jax_alexnet.exported import load_weights
+    from jax_alexnet.runs import load_run, saved_settings
+
+    if settings.weights is not None:
+        network = load_weights(
+            settings.weights, model=settings.model, devices=settings.devices, precision=settings.precision
+        )
+        return network, _data_of(network.settings, settings, given), f"weights of {printable(settings.weights)}"
+    run = settings.run or Path()
+    wanted = _data_of(saved_settings(run), settings, given)
+    set_precision(settings.precision or wanted.precision)
+    devices = choose_devices(settings.devices)
+    network = load_run(run, which=settings.checkpoint, devices=devices, precision=settings.precision)
+    fallen_back = "; none were kept as the best yet" if network.which != settings.checkpoint else ""
+    return network, wanted, f"{network.which} weights, step {network.step}{fallen_back}"
 
 
 def _data_of(saved: TrainSettings, settings: EvaluateSettings, given: dict) -> TrainSettings:
@@ -67,22 +143,14 @@ def _data_of(saved: TrainSettings, settings: EvaluateSettings, given: dict) -> T
 
 
 def check_classes(trained: list[str], found: list[str], data: str) -> None:
-    """Refuse a data set whose classes are not those that the run learnt, in the same order."""
+    """Refuse a data set whose classes are not those that the network learnt, in the same order."""
     if trained == found:
         return
     differing = only_in_one(trained, found, "the run", "the data") or ["the same names in another order"]
     raise UserError(
-        f"{data} has {len(found)} classes and the run {len(trained)}: they must be the same by name; "
+        f"{data} has {len(found)} classes and the network {len(trained)}: they must be the same by name; "
         + "; ".join(differing)
     )
-
-
-def write_json(path: Path, value: dict) -> None:
-    """Write one JSON object, naming the path if that fails."""
-    try:
-        path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--json {path} can't be written: {error.strerror}; choose another file") from None
 
 
 if __name__ == "__main__":

@@ -1,9 +1,13 @@
-"""`python -m jax_alexnet.export`: a run's weights as a file for Flax, `torch_ref` or torchvision."""
+"""`python -m jax_alexnet.export`: a run's network as one file for Flax, `torch_ref` or torchvision."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
+from alexnet_io import packages
 from alexnet_io.errors import UserError
+from alexnet_io.printing import printable
 from alexnet_io.settings import parse, run_command, setting
 
 PROGRAM = "python -m jax_alexnet.export"
@@ -11,38 +15,57 @@ PROGRAM = "python -m jax_alexnet.export"
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """Write the weights of a run to one file."""
+    """Write a run's weights to one file, with all that predicting needs: the network, its input, its classes' names."""
 
-    run: Path | None = setting(None, "the directory that training wrote")
-    to: Path | None = setting(None, "the file: .safetensors, or .pth for torch_ref and torchvision")
+    EXAMPLES: ClassVar = (
+        (
+            "--run runs/cifar --to cifar.safetensors",
+            "then: python -m jax_alexnet.predict --weights cifar.safetensors x.png",
+        ),
+        ("--run runs/cifar --to cifar.pth --checkpoint newest", "a state dict for PyTorch, under state_dict"),
+    )
+
+    run: Path | None = setting(None, "the directory that training wrote; needed", metavar="DIR", group="what")
+    checkpoint: str = setting(
+        "best", "best (highest test accuracy) or newest", choices=("best", "newest"), group="what"
+    )
+    to: Path | None = setting(
+        None,
+        "the file: .safetensors, or .pth for torch_ref and torchvision; needed",
+        metavar="FILE",
+        group="where to",
+        writes="binary",
+    )
     home: str = setting(
         "torch_ref",
         "whose names and layouts: flax, torch_ref, torchvision",
         choices=("flax", "torch_ref", "torchvision"),
+        group="where to",
     )
-    checkpoint: str = setting("best", "best (highest test accuracy) or newest", choices=("best", "newest"))
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Export, say where the file is, and return the exit code."""
-    settings = parse(ExportSettings, PROGRAM)
+    settings = parse(ExportSettings, PROGRAM, arguments)
     if settings.run is None or settings.to is None:
         raise UserError("pass --run DIR, the directory that training wrote, and --to FILE, such as --to weights.pth")
+    from jax_alexnet import weight_files, weights
+    from jax_alexnet.runs import load_run, saved_settings
+
+    model = saved_settings(settings.run).model
+    if weight_files.check_ending(settings.to, settings.home) == "torch":
+        packages.require("torch", by=f"--to {printable(settings.to)}")
+    weights.check_home(settings.home, model)
     import jax
     import numpy as np
 
-    from jax_alexnet import weights
-    from jax_alexnet.runs import load_run
+    from alexnet_io.network_facts import NetworkFacts
 
     network = load_run(settings.run, which=settings.checkpoint, devices=jax.devices()[:1])
+    facts = NetworkFacts.of(network.settings, network.class_names, network.statistics, network.step)
     params = jax.tree.map(np.asarray, network.params)
-    try:
-        weights.save(settings.to, params, network.settings.model, network.augmentation.image_size, settings.home)
-    except OSError as error:
-        raise UserError(
-            f"--to {settings.to} can't be written: {error.strerror or error}; choose another file"
-        ) from None
-    print(f"{network.settings.model}, step {network.step}, for {settings.home}: {settings.to}")
+    weights.save(settings.to, params, model, facts.image_size, settings.home, facts)
+    print(f"{model}, step {network.step}, for {settings.home}: {printable(settings.to)}")
     return 0
 
 

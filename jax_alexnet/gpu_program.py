@@ -5,7 +5,6 @@ sends and keeps is read from the program; times are modelled from that and never
 tuned: the algorithms that cuDNN and Triton choose on a real one may differ, the arrays between them don't.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from types import SimpleNamespace
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from alexnet_io import output_file
 from alexnet_io.settings import parse, run_command, setting
 from alexnet_io.train_settings import MODELS, TrainSettings
 from jax_alexnet import gpu_compiler, hlo
@@ -38,7 +38,7 @@ class GpuSettings:
         minimum=1,
     )
     image_size: int | None = setting(None, "side in pixels; the network's own by default", minimum=1, maximum=4096)
-    json: str | None = setting(None, "write everything as JSON to this file")
+    json: str | None = setting(None, "write everything as JSON to this file", writes="text")
 
 
 @dataclass(frozen=True)
@@ -296,12 +296,11 @@ def as_json(program: GpuProgram) -> dict[str, Any]:
 def main() -> int:
     """Compile, print and return the exit code."""
     settings = parse(GpuSettings, PROGRAM)
-    program = compile_step(settings)
-    print(report(program))
-    if settings.json:
-        with open(settings.json, "w", encoding="utf-8") as file:
-            json.dump(as_json(program), file, indent=1)
-        print(f"wrote {settings.json}")
+    with output_file.others_on_standard_error(settings.json):
+        program = compile_step(settings)
+        print(report(program))
+        if settings.json:
+            output_file.write_json("--json", settings.json, as_json(program), indent=1)
     return 0
 
 

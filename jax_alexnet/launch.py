@@ -10,11 +10,15 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import FrameType
+from typing import ClassVar
 
+from alexnet_io import help_text
 from alexnet_io.errors import UserError
-from alexnet_io.settings import parse, run_command, setting
+from alexnet_io.flags import flags_of
+from alexnet_io.settings import REFUSED, parse, run_command, setting
 
 PROGRAM = "python -m jax_alexnet.launch"
 GRACE_SECONDS = 60  # in which the others notice by themselves that one has failed
@@ -24,14 +28,23 @@ GRACE_SECONDS = 60  # in which the others notice by themselves that one has fail
 class LaunchSettings:
     """Start several processes of `python -m jax_alexnet.train` here; its own flags follow after `--`."""
 
+    USAGE: ClassVar = " -- FLAGS OF TRAINING"
+    EXAMPLES: ClassVar = (
+        ("--processes 2 -- --model cifar_18pct --data folder:pictures --batch-size 32", "one run, shared by two"),
+    )
+
     processes: int = setting(2, "how many", minimum=1, maximum=256)
 
 
-def main() -> int:
-    """Run them, and return 0, or the exit code of the first that failed."""
-    words = sys.argv[1:]
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run them, and return 0, or the exit code of the first that failed; without flags for them, say how to."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     own, theirs = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     settings = parse(LaunchSettings, PROGRAM, own)
+    if not theirs:
+        print(help_text.render(LaunchSettings, PROGRAM, flags_of(LaunchSettings)), end="")
+        print("error: what to train is missing: its flags follow after `--`", file=sys.stderr)
+        return REFUSED
     taken = [word for word in theirs if word.split("=")[0] in ("--coordinator", "--num-processes", "--process-id")]
     if taken:
         raise UserError(f"{taken[0]} is set by {PROGRAM} itself: leave it out")

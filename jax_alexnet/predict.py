@@ -1,14 +1,18 @@
-"""`python -m jax_alexnet.predict`: the likeliest classes of image files."""
+"""`python -m jax_alexnet.predict`: the likeliest classes of pictures, by a run or by a file of weights."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from alexnet_io import output_file
 from alexnet_io.errors import UserError
-from alexnet_io.settings import parse, positional, run_command, setting
+from alexnet_io.printing import printable
+from alexnet_io.settings import parse_given, positional, run_command, setting
 from alexnet_io.train_settings import MODELS, PRECISIONS
+from jax_alexnet.network_source import check_source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,56 +21,99 @@ if TYPE_CHECKING:
 
 PROGRAM = "python -m jax_alexnet.predict"
 _BATCH = 32
+_ARITHMETIC = "arithmetic and devices"
+_network = partial(setting, group="the trained network")
 
 
 @dataclass(frozen=True)
 class PredictSettings:
-    """Print the five likeliest classes of each image, with their probabilities."""
+    """Print the five likeliest classes of each picture, with their probabilities."""
 
-    images: list[Path] = positional("image files")
-    run: Path | None = setting(None, "the directory that training wrote")
-    weights: Path | None = setting(None, "instead of a run: a .safetensors or .pth file, torchvision's too")
-    model: str | None = setting(None, "the network that --weights is for: " + ", ".join(MODELS), choices=MODELS)
-    class_names: Path | None = setting(None, "text file with the name of class 0, 1, ... a line, for --weights")
-    checkpoint: str = setting("best", "best (highest test accuracy) or newest", choices=("best", "newest"))
-    devices: str = setting("1", "all, a count, or ids such as 0,2")
-    precision: str | None = setting(None, "arithmetic instead of the run's own", choices=PRECISIONS)
-    json: Path | None = setting(None, "also write the predictions to this file, as one JSON object")
+    EXAMPLES: ClassVar = (
+        ("--run runs/cifar picture.jpg other.png", "two pictures, by the run's best weights"),
+        ("--weights w.safetensors holiday/ --json -", "all of a folder, by an export, as JSON to standard output"),
+        ("--weights alexnet.pth --class-names imagenet.txt dog.jpg", "by torchvision's weights"),
+    )
+
+    images: list[Path] = positional("pictures, or folders of them at any depth", metavar="FILE")
+    run: Path | None = _network(None, "the directory that training wrote", metavar="DIR")
+    weights: Path | None = _network(
+        None, "instead of a run: a .safetensors or .pth file, such as an export or torchvision's", metavar="FILE"
+    )
+    model: str | None = _network(
+        None, "what --weights is for: " + ", ".join(MODELS), unset="as the file says", choices=MODELS
+    )
+    class_names: Path | None = _network(
+        None, "text file with the name of class 0, 1, ... a line, for --weights without them", metavar="FILE"
+    )
+    checkpoint: str = _network("best", "of a run: best (highest test accuracy) or newest", choices=("best", "newest"))
+    devices: str = setting("1", "all, a count, or ids such as 0,2", group=_ARITHMETIC, metavar="WHICH")
+    precision: str | None = setting(
+        None, ", ".join(PRECISIONS), group=_ARITHMETIC, unset="what it was trained in", choices=PRECISIONS
+    )
+    json: str | None = setting(
+        None,
+        "write the predictions to this file too, as one JSON object",
+        group="reporting",
+        metavar="FILE",
+        writes="text",
+    )
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Predict, print, and return the exit code: 1 if a file could not be read."""
-    settings = parse(PredictSettings, PROGRAM)
-    if (settings.run is None) == (settings.weights is None):
-        raise UserError(
-            "pass --run DIR, the directory that training wrote (its --output), or --model NAME --weights FILE"
-        )
-    if settings.weights is not None and settings.model is None:
-        raise UserError(f"--weights needs --model NAME: choose from {', '.join(MODELS)}")
+    settings, given = parse_given(PredictSettings, PROGRAM, arguments)
+    check_source(settings.run, settings.weights, given)
+    paths = pictures(settings.images)
+    with output_file.others_on_standard_error(settings.json):
+        return report(_network_of(settings).for_inference(), paths, settings.json)
+
+
+def pictures(paths: Sequence[Path]) -> list[Path]:
+    """The files, and in a folder's place the pictures in it and below, by name.
+
+    Raises:
+        UserError: a folder without pictures, or one that can't be read.
+    """
+    from alexnet_io.decoding import EXTENSIONS
+    from alexnet_io.sources.files import image_names
+
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        shown = printable(path)
+        try:
+            empty = not any(path.iterdir())
+        except OSError as error:
+            raise UserError(f"{shown} can't be read: {error.strerror or error}") from None
+        inside = [path / name for name in image_names(path)]
+        if not inside:
+            what = "is empty" if empty else f"has no pictures in it or below ({', '.join(EXTENSIONS)})"
+            raise UserError(f"{shown} {what}: name pictures, or a folder that has some")
+        found += inside
+    return found
+
+
+def _network_of(settings: PredictSettings) -> "TrainedNetwork":
     from jax_alexnet.devices import choose_devices, set_precision
-    from jax_alexnet.runs import load_run, load_weights, saved_settings
+    from jax_alexnet.exported import load_weights, with_names
+    from jax_alexnet.runs import load_run, saved_settings
 
-    if settings.run is not None:
-        set_precision(settings.precision or saved_settings(settings.run).precision)
-        devices = choose_devices(settings.devices)
-        network = load_run(settings.run, which=settings.checkpoint, devices=devices, precision=settings.precision)
-    else:
-        assert settings.weights is not None and settings.model is not None
-        set_precision(settings.precision or "float32")
+    if settings.weights is not None:
         network = load_weights(
-            settings.weights,
-            settings.model,
-            devices=choose_devices(settings.devices),
-            precision=settings.precision or "float32",
-            class_names=settings.class_names,
+            settings.weights, model=settings.model, devices=settings.devices, precision=settings.precision
         )
-    return report(network.for_inference(), settings.images, settings.json)
+        return with_names(network, settings.class_names)
+    run = settings.run or Path()
+    set_precision(settings.precision or saved_settings(run).precision)
+    devices = choose_devices(settings.devices)
+    return load_run(run, which=settings.checkpoint, devices=devices, precision=settings.precision)
 
 
-def report(network: "TrainedNetwork", paths: list[Path], json_path: Path | None) -> int:
+def report(network: "TrainedNetwork", paths: Sequence[Path], json_path: str | None) -> int:
     """Print the five likeliest classes of each file as it is done; unreadable files are named and passed over."""
-    from alexnet_io.printing import printable
-
     found: list[dict[str, Any]] = []
     failed = 0
     for path, outcome in predictions(network, paths):
@@ -81,14 +128,12 @@ def report(network: "TrainedNetwork", paths: list[Path], json_path: Path | None)
             print(f"  {probability:7.2%}  {name}")
         found.append({"file": shown, "classes": [{"name": n, "probability": p} for n, p in outcome]})
     if json_path is not None:
-        from jax_alexnet.evaluate import write_json
-
-        write_json(json_path, {"predictions": found})
+        output_file.write_json("--json", json_path, {"predictions": found})
     return 1 if failed else 0
 
 
 def predictions(
-    network: "TrainedNetwork", paths: list[Path]
+    network: "TrainedNetwork", paths: Sequence[Path]
 ) -> Iterator[tuple[Path, list[tuple[str, float]] | UserError]]:
     """For each file, in order: (class name, probability) of the five likeliest classes, or what is wrong with it."""
     import numpy as np
@@ -114,11 +159,10 @@ def predictions(
 
 def _stored(network: "TrainedNetwork", path: Path) -> "np.ndarray":
     """The file decoded and resized as the training images were."""
-    from alexnet_io.decoding import read_rgb, resize_and_center_crop
+    from alexnet_io.decoding import Resizing, read_rgb, resize
 
-    side = network.settings.stored_size
-    assert side is not None
-    return resize_and_center_crop(read_rgb(path), side, side)
+    side = network.settings.stored_size or 0
+    return resize(read_rgb(path), Resizing(side, side, side), printable(path))
 
 
 def _probabilities(network: "TrainedNetwork", step: Any, images: "np.ndarray") -> "np.ndarray":

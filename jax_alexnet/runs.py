@@ -16,7 +16,6 @@ from alexnet_io.train_settings import TrainSettings, resumed
 from jax_alexnet import augment, checkpoint, steps, weights
 from jax_alexnet.devices import data_mesh, set_precision
 from jax_alexnet.model import AlexNet
-from jax_alexnet.recipes import resolve
 from jax_alexnet.setup import BEST, init_params, make_model
 
 WHICH = ("best", "newest")
@@ -123,58 +122,6 @@ def _reference_weights(run: Path, which: str, settings: TrainSettings, shapes: A
     with safe_open(path, framework="numpy") as file:
         step = int((file.metadata() or {}).get("step", 0))
     return jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), params, shapes), step
-
-
-def load_weights(
-    path: Path, model: str, *, devices: list[Any], precision: str, class_names: Path | None = None
-) -> TrainedNetwork:
-    """A network with weights from a file, fed as its own recipe says; for `one_weird_trick` as torchvision does.
-
-    Args:
-        path: .safetensors or .pth, see `weights.load`.
-        model: the network the weights are for.
-        devices: what to compute on.
-        precision: of the arithmetic.
-        class_names: text file with a name a line; `class 0`, `class 1`, ... if None.
-
-    Raises:
-        UserError: unusable weights; a recipe whose normalisation comes from a training set; too few or many names.
-    """
-    params, classes = weights.load(path, model)
-    settings = resolve(TrainSettings(model=model, precision=precision))
-    augmentation = augment.Augmentation.of(settings)
-    if augment.needs_statistics(augmentation):
-        raise UserError(
-            f"{model} takes images with the mean of its training set removed, which {printable(path)} doesn't hold: "
-            "predict from the run with --run DIR"
-        )
-    dtype = set_precision(precision)
-    mesh = data_mesh(devices)
-    network = make_model(settings, classes, dtype)
-    stored = jnp.float64 if precision == "float64" else jnp.float32
-    return TrainedNetwork(
-        settings=settings,
-        class_names=_class_names(class_names, classes),
-        model=network,
-        params=steps.replicate(jax.tree.map(lambda leaf: jnp.asarray(leaf, stored), params), mesh),
-        augmentation=augmentation,
-        statistics={},
-        mesh=mesh,
-        step=0,
-        which="file",
-    )
-
-
-def _class_names(path: Path | None, classes: int) -> list[str]:
-    if path is None:
-        return [f"class {number}" for number in range(classes)]
-    try:
-        names = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--class-names {printable(path)} can't be read ({error}): pass a UTF-8 text file") from None
-    if len(names) != classes:
-        raise UserError(f"--class-names {printable(path)} has {len(names)} lines; the weights have {classes} classes")
-    return names
 
 
 def _statistics(run: Path, augmentation: augment.Augmentation) -> dict[str, jax.Array]:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, dataclass
 from math import prod
+from typing import ClassVar
 
 from alexnet_io.settings import parse, run_command, setting
 from alexnet_io.train_settings import MODELS
@@ -16,9 +17,11 @@ PROGRAM = "python -m jax_alexnet.summary"
 class SummarySettings:
     """Print layer, output shape, parameters and multiply-accumulates (MACs) of one network for one image."""
 
+    EXAMPLES: ClassVar = (("--model two_column --classes 10", "the paper's network for ten classes"),)
+
     model: str = setting("single_column", "the network: " + ", ".join(MODELS), choices=MODELS)
-    image_size: int | None = setting(None, "side of the image in pixels; the network's own by default", minimum=1)
-    classes: int | None = setting(None, "number of classes; the network's own by default", minimum=1)
+    image_size: int | None = setting(None, "side of the image in pixels", unset="the network's own", minimum=1)
+    classes: int | None = setting(None, "number of classes", unset="the network's own", minimum=1)
     json: bool = setting(False, "print one JSON object instead of a table")
 
 

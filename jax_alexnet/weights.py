@@ -1,261 +1,195 @@
 """One set of weights in three homes: Flax, `torch_ref`, and torchvision's `alexnet`; as safetensors or a safe .pth.
 
-Every key and shape is checked before anything is copied, values are moved bit for bit, and a file that says which
-network it is for is never loaded into another.
-
-Layouts, converted here and nowhere else (B is a bias):
-    convolution   Flax (kh, kw, in, out)             PyTorch (out, in, kh, kw)
-    local         Flax (H, W, kh, kw, in, out)       PyTorch (H, W, out, in, kh, kw)
-    dense         Flax (in, out)                     PyTorch (out, in)
-    dense on a map of H x W x C: rows follow H, W, C in Flax; columns follow C, H, W in PyTorch
+Values are moved bit for bit (`weight_layouts` has the layouts), and a file that says which network it is for is never
+loaded into another. What is written says all that predicting needs, and is read back before it takes its place.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from alexnet_io.errors import UserError
+from alexnet_io.errors import FailedRun, UserError
+from alexnet_io.network_facts import NetworkFacts
 from alexnet_io.printing import printable
 from jax_alexnet import weight_files
-from jax_alexnet.shapes import layer_shape, trace
-from jax_alexnet.variants import VARIANTS, Conv, Dense, LocalConv, Variant
+from jax_alexnet.variants import VARIANTS
+from jax_alexnet.weight_layouts import (
+    Arrays,
+    is_torchvision,
+    own_names,
+    to_flax,
+    to_torch,
+    to_torchvision,
+    torch_shapes,
+)
 
-Arrays = dict[str, np.ndarray]
+__all__ = [
+    "HOMES",
+    "Loaded",
+    "check_home",
+    "load",
+    "read",
+    "save",
+    "to_flax",
+    "to_torch",
+    "to_torchvision",
+    "torch_shapes",
+]
 
-# torchvision's names of the same layers: positions in `features` and `classifier`.
-TORCHVISION = {
-    "conv1": "features.0", "conv2": "features.3", "conv3": "features.6", "conv4": "features.8",
-    "conv5": "features.10", "fc6": "classifier.1", "fc7": "classifier.4", "fc8": "classifier.6",
-}  # fmt: skip
 HOMES = ("flax", "torch_ref", "torchvision")
-_FLOATS = ("float64", "float32", "float16", "bfloat16")
 
 
 @dataclass(frozen=True)
-class _Slot:
-    """One parameter: its place in Flax, its PyTorch name and shapes on both sides."""
+class Loaded:
+    """Weights read from a file.
 
-    layer: str
-    kind: str
-    name: str
-    flax_shape: tuple[int, ...]
-    torch_shape: tuple[int, ...]
-    to_torch: Callable[[np.ndarray], np.ndarray]
-    to_flax: Callable[[np.ndarray], np.ndarray]
-
-
-def to_torch(params: Mapping[str, Mapping[str, Any]], variant: Variant, image_size: int | None = None) -> Arrays:
-    """Flax parameters as a `torch_ref` state dict of NumPy arrays, bit for bit.
-
-    Args:
+    Attributes:
+        model: the network that they are for.
         params: {layer: {"kernel", "bias"}}.
-        variant: the network's table.
-        image_size: side in pixels that the network was made for; the variant's own by default.
-
-    Raises:
-        UserError: a layer is missing, extra or of another shape; all are listed.
+        image_size: side in pixels that they were made for, as far as the file or the network says.
+        facts: what the file says besides; None where it was not exported from a run.
     """
-    given = {f"{layer}/{kind}": np.asarray(leaf) for layer, leaves in params.items() for kind, leaf in leaves.items()}
-    slots = _slots(variant, image_size, _classes(given, variant, "{}/bias"))
-    _check(given, {f"{slot.layer}/{slot.kind}": slot.flax_shape for slot in slots}, variant, "the Flax parameters")
-    return {slot.name: np.ascontiguousarray(slot.to_torch(given[f"{slot.layer}/{slot.kind}"])) for slot in slots}
+
+    model: str
+    params: dict[str, Arrays]
+    image_size: int
+    facts: NetworkFacts | None
+
+    @property
+    def classes(self) -> int:
+        """Outputs of the last layer."""
+        return len(self.params[VARIANTS[self.model].layers[-1].name]["bias"])
 
 
-def to_flax(state: Mapping[str, np.ndarray], variant: Variant, image_size: int | None = None) -> dict[str, Arrays]:
-    """A state dict of `torch_ref` or torchvision as Flax parameters, bit for bit.
-
-    `module.` prefixes of data-parallel wrappers are taken off; torchvision's names fit `one_weird_trick` alone.
-
-    Raises:
-        UserError: a key is missing or extra, or a shape is another's; all are listed, and nothing was copied.
-    """
-    given = _own_names(state, variant)
-    slots = _slots(variant, image_size, _classes(given, variant, "{}.bias"))
-    _check(given, {slot.name: slot.torch_shape for slot in slots}, variant, "the state dict")
-    params: dict[str, Arrays] = {}
-    for slot in slots:
-        params.setdefault(slot.layer, {})[slot.kind] = np.ascontiguousarray(slot.to_flax(given[slot.name]))
-    return params
-
-
-def to_torchvision(state: Mapping[str, np.ndarray]) -> Arrays:
-    """A `torch_ref` state dict of `one_weird_trick` under torchvision's names."""
-    unknown = sorted({name.rpartition(".")[0] for name in state} - set(TORCHVISION))
-    if unknown:
-        raise UserError(f"torchvision's alexnet has no {', '.join(unknown)}: only one_weird_trick can go there")
-    return {f"{TORCHVISION[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}": value for name, value in state.items()}
-
-
-def torch_shapes(
-    variant: Variant, image_size: int | None = None, classes: int | None = None
-) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a `torch_ref` state dict; the variant's own image size and classes by default."""
-    return {slot.name: slot.torch_shape for slot in _slots(variant, image_size, classes or variant.classes)}
-
-
-def save(path: Path, params: Mapping[str, Mapping[str, Any]], model: str, image_size: int, home: str) -> None:
+def save(
+    path: Path,
+    params: Mapping[str, Mapping[str, Any]],
+    model: str,
+    image_size: int,
+    home: str,
+    facts: NetworkFacts | None = None,
+) -> None:
     """Write Flax parameters to `path` for one of `HOMES`, as .safetensors, or .pth for the two PyTorch homes.
 
-    The file says which network and image size it is for.
+    Args:
+        path: the file; an old one is replaced once the new one has been read back and found to be the same.
+        params: {layer: {"kernel", "bias"}}, in any memory order.
+        model: the variant's name.
+        image_size: side in pixels that they were made for.
+        home: whose names and layouts.
+        facts: all else that predicting needs; a file without them needs a run, or a network with usual input.
+
+    Raises:
+        UserError: parameters, home and ending that don't go together, or a place that can't be written to.
+        FailedRun: what was written isn't what was to be written.
     """
+    check_home(home, model)
+    source = {layer: {kind: np.asarray(x) for kind, x in leaves.items()} for layer, leaves in params.items()}
+    arrays = to_torch(source, VARIANTS[model], image_size)
+    if home == "flax":
+        arrays = {f"{layer}/{kind}": x for layer, leaves in source.items() for kind, x in leaves.items()}
+    elif home == "torchvision":
+        arrays = to_torchvision(arrays)
+    stated = {"model": model, "image_size": str(image_size), "home": home}
+    content = weight_files.Content(arrays, stated, facts.to_text() if facts else None)
+
+    def check(written: Path) -> None:
+        back = _read(written, path.name, model, image_size)
+        said = back.facts.to_text() if back.facts else None
+        if said != content.description or not _same(source, back.params):
+            raise FailedRun(
+                f"{printable(path)} did not come back as it was written, and was not put in place: try again"
+            )
+
+    weight_files.write(path, content, check)
+
+
+def check_home(home: str, model: str) -> None:
+    """Refuse a home that there isn't, or that has no such network."""
     if home not in HOMES:
         raise UserError(f"home {home!r} is not known: choose from {', '.join(HOMES)}")
     if home == "torchvision" and model != "one_weird_trick":
         raise UserError(f"torchvision's alexnet is one_weird_trick, not {model}: choose flax or torch_ref")
-    facts = {"model": model, "image_size": str(image_size), "home": home}
-    arrays = to_torch(params, VARIANTS[model], image_size)
-    if home == "flax":
-        arrays = {f"{layer}/{kind}": np.asarray(x) for layer, leaves in params.items() for kind, x in leaves.items()}
-    elif home == "torchvision":
-        arrays = to_torchvision(arrays)
-    if path.suffix == ".pth" and home != "flax":
-        weight_files.write_pth(path, arrays, facts)
-    elif path.suffix == ".safetensors":
-        from safetensors.numpy import save_file
-
-        save_file(arrays, path, facts)
-    else:
-        raise UserError(f"{printable(path)} must end in .safetensors, or in .pth for torch_ref and torchvision")
 
 
 def load(path: Path, model: str, image_size: int | None = None) -> tuple[dict[str, Arrays], int]:
-    """Flax parameters and the number of classes from a .safetensors or .pth file of any home.
+    """Flax parameters and the number of classes from a file of any home; see `read`."""
+    loaded = read(path, model, image_size)
+    return loaded.params, loaded.classes
+
+
+def read(path: Path, model: str | None = None, image_size: int | None = None) -> Loaded:
+    """Weights from a .safetensors or .pth file of any home, and what it says of their network.
 
     Args:
         path: the file.
-        model: the network they must be for.
+        model: the network they must be for; the file's own by default, or the only one that its shapes fit.
         image_size: side in pixels that the network is made for; the file's or the variant's own by default.
 
     Raises:
-        UserError: unreadable, unsafe, for another network, or with wrong keys, shapes, types or values.
+        UserError: unreadable, unsafe, for another network, for none or several alike, with wrong keys, shapes, types or
+            values, or with an impossible description.
     """
-    arrays, facts = weight_files.read(path)
-    variant = VARIANTS[model]
-    if facts.get("model", model) != model:
-        raise UserError(
-            f"{printable(path)} holds weights of {facts['model']}, not of {model}: pass --model {facts['model']}"
-        )
-    if "model" not in facts and not _is_torchvision(arrays):
-        _refuse_ambiguous(path, arrays, model)
-    size = image_size or int(facts.get("image_size", variant.image_size))
+    return _read(path, path.name, model, image_size)
+
+
+def _read(path: Path, name: str, model: str | None, image_size: int | None) -> Loaded:
+    shown, content = printable(path.with_name(name)), weight_files.read(path, name)
+    facts = NetworkFacts.from_text(content.description, shown) if content.description else None
+    stated = facts.model if facts else content.facts.get("model")
+    if stated not in VARIANTS:
+        stated = None  # a word of another program's
+    if model and stated and stated != model:
+        raise UserError(f"{shown} holds weights of {stated}, not of {model}: pass --model {stated}")
+    home, arrays = content.facts.get("home"), content.arrays
+    size = image_size or (facts.image_size if facts else _side(content.facts.get("image_size")))
+    if stated is None and home != "flax":
+        arrays = own_names(arrays)
+        stated = "one_weird_trick" if is_torchvision(arrays) else _only_fitting(shown, arrays, model, size)
+    chosen = VARIANTS[model or stated or ""] if model or stated else None
+    if chosen is None:
+        raise UserError(f"{shown} doesn't say which network it is for: pass --model NAME, of {', '.join(VARIANTS)}")
+    size = size or chosen.image_size
     try:
-        if facts.get("home") == "flax":
-            arrays = to_torch(_nested(arrays), variant, size)
-        params = to_flax(arrays, variant, size)
+        if home == "flax":
+            arrays = to_torch(_nested(arrays), chosen, size)
+        params = to_flax(arrays, chosen, size)
     except UserError as error:
-        raise UserError(f"{printable(path)}: {error}") from None
+        raise UserError(f"{shown}: {error}") from None
     bad = [f"{layer}/{kind}" for layer, leaves in params.items() for kind, x in leaves.items() if not _finite(x)]
     if bad:
-        raise UserError(f"{printable(path)} has values that are not finite in {', '.join(bad)}: use another file")
-    return params, len(params[variant.layers[-1].name]["bias"])
-
-
-def _slots(variant: Variant, image_size: int | None, classes: int) -> list[_Slot]:
-    slots: list[_Slot] = []
-    shape: tuple[int, ...] = (*(2 * (image_size or variant.image_size,)), 3)
-    trace(variant, shape[0], classes)  # refuses sizes that don't fit, with the smallest that does
-    for row in variant.layers:
-        after = layer_shape(row, shape, classes).output_shape
-        if isinstance(row, Conv):
-            flax = (row.window, row.window, shape[2] // row.groups, row.features)
-            slots += _pair(row.name, flax, (3, 2, 0, 1), (row.features,))
-        elif isinstance(row, LocalConv):
-            flax = (*after[:2], row.window, row.window, shape[2], row.features)
-            slots += _pair(row.name, flax, (0, 1, 5, 4, 2, 3), after)
-        elif isinstance(row, Dense) and len(shape) == 3:
-            slots += _dense_on_map(row.name, shape, after[0])
-        elif isinstance(row, Dense):
-            slots += _pair(row.name, (prod(shape), after[0]), (1, 0), after)
-        shape = after
-    return slots
-
-
-def _pair(layer: str, flax: tuple[int, ...], axes: tuple[int, ...], bias: tuple[int, ...]) -> list[_Slot]:
-    """Kernel and bias of a layer whose kernel only changes the order of its axes."""
-    torch = tuple(flax[axis] for axis in axes)
-    back = tuple(int(axis) for axis in np.argsort(axes))
-    return [
-        _Slot(
-            layer, "kernel", f"{layer}.weight", flax, torch, lambda x: x.transpose(axes), lambda x: x.transpose(back)
-        ),
-        _Slot(layer, "bias", f"{layer}.bias", bias, bias, lambda x: x, lambda x: x),
-    ]
-
-
-def _dense_on_map(layer: str, shape: tuple[int, ...], features: int) -> list[_Slot]:
-    height, width, channels = shape
-    inputs = prod(shape)
-
-    def to_torch(x: np.ndarray) -> np.ndarray:
-        return x.reshape(height, width, channels, features).transpose(3, 2, 0, 1).reshape(features, inputs)
-
-    def to_flax(x: np.ndarray) -> np.ndarray:
-        return x.reshape(features, channels, height, width).transpose(2, 3, 1, 0).reshape(inputs, features)
-
-    kernel = _Slot(layer, "kernel", f"{layer}.weight", (inputs, features), (features, inputs), to_torch, to_flax)
-    return [kernel, _Slot(layer, "bias", f"{layer}.bias", (features,), (features,), lambda x: x, lambda x: x)]
-
-
-def _classes(given: Mapping[str, np.ndarray], variant: Variant, pattern: str) -> int:
-    """Outputs of the last layer as the weights have it; the variant's own where they don't say."""
-    bias = given.get(pattern.format(variant.layers[-1].name))
-    return int(bias.shape[0]) if bias is not None and bias.ndim == 1 and bias.size else variant.classes
-
-
-def _check(given: Mapping[str, np.ndarray], wanted: Mapping[str, tuple[int, ...]], variant: Variant, what: str) -> None:
-    wrong = [f"missing {name}" for name in wanted if name not in given]
-    wrong += [f"unknown {printable(name)}" for name in given if name not in wanted]
-    for name, shape in wanted.items():
-        if name in given and given[name].shape != shape:
-            wrong.append(f"{name} has shape {given[name].shape}, not {shape}")
-        if name in given and given[name].dtype.name not in _FLOATS:
-            wrong.append(f"{name} is {given[name].dtype}, not floating point")
-    if wrong:
-        more = f" and {len(wrong) - 10} more" if len(wrong) > 10 else ""
-        raise UserError(f"{what} doesn't fit {variant.name}: {'; '.join(wrong[:10])}{more}. Nothing was loaded")
-
-
-def _own_names(state: Mapping[str, np.ndarray], variant: Variant) -> Arrays:
-    """The state dict under `torch_ref`'s names, without the prefixes that wrappers add."""
-    plain = {".".join(part for part in name.split(".") if part != "module"): value for name, value in state.items()}
-    if len(plain) < len(state):
-        raise UserError("the state dict has keys that differ only by `module.`: remove one of each")
-    if not _is_torchvision(plain):
-        return plain
-    if variant.name != "one_weird_trick":
+        raise UserError(f"{shown} has values that are not finite in {', '.join(bad)}: use another file")
+    loaded = Loaded(chosen.name, params, size, facts)
+    if facts and len(facts.class_names) != loaded.classes:
         raise UserError(
-            f"these are weights of torchvision's alexnet, which is one_weird_trick, not {variant.name}: "
-            "pass --model one_weird_trick"
+            f"{shown} names {len(facts.class_names)} classes and has weights for {loaded.classes}: export it again"
         )
-    ours = {theirs: name for name, theirs in TORCHVISION.items()}
-    return {
-        f"{ours.get(name.rpartition('.')[0], name.rpartition('.')[0])}.{name.rpartition('.')[2]}": value
-        for name, value in plain.items()
-    }
+    return loaded
 
 
-def _is_torchvision(state: Mapping[str, Any]) -> bool:
-    return any(name.removeprefix("module.").startswith(("features.", "classifier.")) for name in state)
-
-
-def _refuse_ambiguous(path: Path, arrays: Mapping[str, np.ndarray], model: str) -> None:
-    """Refuse weights without a name on them if they fit networks besides `model`."""
+def _only_fitting(shown: str, arrays: Mapping[str, np.ndarray], model: str | None, size: int | None) -> str | None:
+    """The one network that weights without a name on them fit, or None; refused where `model` is one of several."""
     fitting = []
     for variant in VARIANTS.values():
         try:
-            to_flax(arrays, variant)
+            to_flax(arrays, variant, size)
         except UserError:
             continue
         fitting.append(variant.name)
-    if model in fitting and len(fitting) > 1:
+    if len(fitting) > 1 and model in (None, *fitting):
         raise UserError(
-            f"{printable(path)} doesn't say which network it is for, and its shapes fit {', '.join(fitting)}: save it "
-            f"again with the entry 'model': '{model}' beside its 'state_dict', or as safetensors metadata"
+            f"{shown} doesn't say which network it is for, and its shapes fit {', '.join(fitting)}: save it again with "
+            f"the entry 'model': '{model or fitting[0]}' beside its 'state_dict', or as safetensors metadata"
         )
+    return fitting[0] if fitting and model is None else None
+
+
+def _side(word: str | None) -> int | None:
+    """The image size that a file states; None where it states none that could be."""
+    return int(word) if word and word.isdecimal() and 1 <= int(word) <= 4096 else None
 
 
 def _nested(arrays: Arrays) -> dict[str, Arrays]:
@@ -264,6 +198,19 @@ def _nested(arrays: Arrays) -> dict[str, Arrays]:
         layer, _, kind = name.partition("/")
         nested.setdefault(layer, {})[kind] = value
     return nested
+
+
+def _same(a: Mapping[str, Mapping[str, np.ndarray]], b: Mapping[str, Mapping[str, np.ndarray]]) -> bool:
+    """Whether both have the same values bit for bit, in the same types."""
+
+    def flat(tree: Mapping[str, Mapping[str, np.ndarray]]) -> dict[tuple[str, str], tuple[Any, ...]]:
+        return {
+            (layer, kind): (x.dtype.name, x.shape, np.asarray(x, x.dtype.newbyteorder("<")).tobytes())
+            for layer, leaves in tree.items()
+            for kind, x in leaves.items()
+        }
+
+    return flat(a) == flat(b)
 
 
 def _finite(x: np.ndarray) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alexnet_io import atomic_file
+from alexnet_io import output_file, packages
 from alexnet_io.settings import parse
 from parity import settings
 from parity.speed import commands as speed_commands
@@ -30,10 +31,23 @@ def run(command: str, arguments: list[str]) -> int:
         "mutants": _mutants, "clean": _clean, "compare": _compare,
         "throughput": speed_commands.throughput, "profile": speed_commands.profile,
     }  # fmt: skip
-    chosen = parse(classes[command], f"python -m parity {command}", arguments)
-    if command not in ("compare", "throughput", "profile"):  # their frameworks may be another environment's
-        start_frameworks()
-    return runners[command](chosen)
+    program = f"python -m parity {command}"
+    chosen = parse(classes[command], program, arguments)
+    packages.require(*needed(chosen), by=program)
+    with output_file.others_on_standard_error(getattr(chosen, "json", None), getattr(chosen, "html", None)):
+        if command not in ("compare", "throughput", "profile"):  # their frameworks may be another environment's
+            start_frameworks()
+        return runners[command](chosen)
+
+
+def needed(chosen: Any) -> list[str]:
+    """The frameworks that a command needs in this environment, by import names."""
+    if getattr(chosen, "gpu", None):
+        return ["jax", "flax"]
+    asked = getattr(chosen, "frameworks", "jax,torch").split(",")
+    elsewhere = {side for side in ("jax", "torch") if getattr(chosen, f"{side}_python", None)}
+    here = [side for side in ("jax", "torch") if side in asked and side not in elsewhere]
+    return [name for side in here for name in {"jax": ("jax", "flax"), "torch": ("torch",)}[side]]
 
 
 def start_frameworks() -> None:
@@ -68,18 +82,17 @@ def finish(report: Report, chosen: Any) -> int:
     print("\n".join(report.conclusion()))
     print(", ".join(f"{key} {value}" for key, value in report.settings.items()))
     if chosen.json:
-        report.write_json(chosen.json)
-        print(f"wrote {chosen.json}")
+        output_file.write_by("--json", chosen.json, report.write_json)
     if chosen.html:
         from parity import html
 
-        html.write(report, chosen.html)
-        print(f"wrote {chosen.html}")
+        output_file.write_by("--html", chosen.html, lambda file: html.write(report, file))
     if getattr(chosen, "arrays", None) and report.arrays:
         import numpy as np
 
-        np.savez(chosen.arrays, **report.arrays)  # type: ignore[arg-type]
-        print(f"wrote {chosen.arrays}")
+        arrays = io.BytesIO()
+        np.savez(arrays, **report.arrays)  # type: ignore[arg-type]
+        output_file.write("--arrays", chosen.arrays, arrays.getvalue())
     return report.exit_code
 
 
@@ -111,7 +124,7 @@ def _runs(chosen: settings.Runs) -> int:
     )
     print("equal" if twins.equal else "DIFFERENT")
     if chosen.json:
-        atomic_file.write_json(Path(chosen.json), twins.to_json())
+        output_file.write_json("--json", chosen.json, twins.to_json())
         print(f"wrote {chosen.json}")
     return 0 if twins.equal else 1
 
@@ -136,11 +149,9 @@ def _mutants(chosen: settings.Mutants) -> int:
         score.pairs = doubles.run(names, model=chosen.model, show=lambda outcome: print(outcome.line, flush=True))
     print(score.summary)
     if chosen.json:
-        score.write_json(chosen.json)
-        print(f"wrote {chosen.json}")
+        output_file.write_by("--json", chosen.json, score.write_json)
     if chosen.html:
-        page.write(score, chosen.html)
-        print(f"wrote {chosen.html}")
+        output_file.write_by("--html", chosen.html, lambda file: page.write(score, file))
     return score.exit_code
 
 
@@ -150,8 +161,7 @@ def _clean(chosen: settings.Clean) -> int:
     score = clean_runs.run(chosen.runs, chosen.seed, show=lambda run: print(run.line, flush=True))
     print(score.summary)
     if chosen.json:
-        score.write_json(chosen.json)
-        print(f"wrote {chosen.json}")
+        output_file.write_by("--json", chosen.json, score.write_json)
     return score.exit_code
 
 

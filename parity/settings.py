@@ -36,9 +36,9 @@ class Layers:
     batch: int | None = setting(None, "images; 2 in float64, 4 else", minimum=1)
     images: str | None = setting(None, "folder of real pictures; random images if not given")
     weights: str | None = setting(None, "trained weights (.safetensors or .pth) for one model; drawn if not given")
-    json: str | None = setting(None, "write the report as JSON to this file")
-    html: str | None = setting(None, "write the report as one HTML page to this file")
-    arrays: str | None = setting(None, "write both sides' arrays of the worst layer to this .npz file")
+    json: str | None = setting(None, "write the report as JSON to this file", writes="text")
+    html: str | None = setting(None, "write the report as one HTML page to this file", writes="text")
+    arrays: str | None = setting(None, "write both sides' arrays of the worst layer to this .npz file", writes="binary")
 
     def __post_init__(self) -> None:
         check_model(self.model)
@@ -64,8 +64,8 @@ class Train:
     batch: int = setting(4, "images a step", minimum=1)
     image_size: int | None = setting(None, "side in pixels; the smallest that suits the network by default", minimum=1)
     seed: int = setting(0, "of weights, images, labels and dropout masks", minimum=0)
-    json: str | None = setting(None, "write the report as JSON to this file")
-    html: str | None = setting(None, "write the report as one HTML page to this file")
+    json: str | None = setting(None, "write the report as JSON to this file", writes="text")
+    html: str | None = setting(None, "write the report as one HTML page to this file", writes="text")
 
     def __post_init__(self) -> None:
         check_model(self.model)
@@ -103,8 +103,8 @@ class Data:
     pictures: int = setting(16, "how many of them are read, spread over the folder", minimum=1)
     dtype: str = setting("all", "of the networks' input: float64, float32 or both (all)")
     seed: int = setting(0, "of made-up pixels and of crops, flips and colour noise", minimum=0)
-    json: str | None = setting(None, "write the report as JSON to this file")
-    html: str | None = setting(None, "write the report as one HTML page to this file")
+    json: str | None = setting(None, "write the report as JSON to this file", writes="text")
+    html: str | None = setting(None, "write the report as one HTML page to this file", writes="text")
 
     def __post_init__(self) -> None:
         one_of("--dtype", self.dtype, ("float64", "float32", "all"))
@@ -117,8 +117,8 @@ class Mutants:
     only: str | None = setting(None, "parts of mutants' names, separated by commas: only these run")
     model: str = setting("all", "only bugs that are planted into this network, each into the one that shows it best")
     dtype: str = setting("all", "only bugs that are looked for in this precision: float64, float32, bfloat16 or all")
-    json: str | None = setting(None, "write the outcomes as JSON to this file")
-    html: str | None = setting(None, "write the outcomes as one HTML page to this file")
+    json: str | None = setting(None, "write the outcomes as JSON to this file", writes="text")
+    html: str | None = setting(None, "write the outcomes as one HTML page to this file", writes="text")
 
     def __post_init__(self) -> None:
         check_model(self.model)
@@ -131,7 +131,7 @@ class Clean:
 
     runs: int = setting(200, "how many; models turn fastest, then precisions, then gradients", minimum=1)
     seed: int = setting(0, "of the first run; each has its own", minimum=0)
-    json: str | None = setting(None, "write the outcomes as JSON to this file")
+    json: str | None = setting(None, "write the outcomes as JSON to this file", writes="text")
 
 
 @dataclass(frozen=True)
@@ -148,9 +148,9 @@ class Compare:
     jax_python: str | None = setting(None, "interpreter of the environment that holds JAX; this one by default")
     torch_python: str | None = setting(None, "interpreter of the environment that holds PyTorch; this one by default")
     seed: int = setting(0, "of weights, inputs and cotangents", minimum=0)
-    json: str | None = setting(None, "write the report as JSON to this file")
-    html: str | None = setting(None, "write the report as one HTML page to this file")
-    arrays: str | None = setting(None, "write both sides' arrays of the worst layer to this .npz file")
+    json: str | None = setting(None, "write the report as JSON to this file", writes="text")
+    html: str | None = setting(None, "write the report as one HTML page to this file", writes="text")
+    arrays: str | None = setting(None, "write both sides' arrays of the worst layer to this .npz file", writes="binary")
 
     def __post_init__(self) -> None:
         one_of("--dtype", self.dtype, DTYPES)

@@ -1,60 +1,130 @@
 """Command lines answer before a framework is loaded, and say what to do next."""
 
+import dataclasses
+import importlib
 import subprocess
 import sys
 
 import pytest
 import yaml
 
-from alexnet_io.settings import parse_given
+from alexnet_io import settings as command_lines
+from alexnet_io.errors import FailedRun, UserError
+from alexnet_io.flags import flags_of, positional, setting
+from alexnet_io.help_text import render
+from alexnet_io.settings import parse, parse_given, run_command
 from alexnet_io.train_settings import TrainSettings
+from jax_alexnet.evaluate import EvaluateSettings
+from jax_alexnet.export import ExportSettings
+from jax_alexnet.plan.settings import PlanSettings
+from jax_alexnet.predict import PredictSettings
 
-COMMANDS = ("train", "evaluate", "predict", "summary", "plan")
 _LOADED = """
 import runpy, sys
-sys.argv = sys.argv[1:]
-try:
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
-except SystemExit as end:
-    heavy = {"jax", "flax", "torch", "numpy", "matplotlib", "grain"} & set(sys.modules)
-    print("loaded:", ",".join(sorted(heavy)))
-    sys.exit(end.code)
+for words in (line.split() for line in sys.stdin):
+    sys.argv = words
+    try:
+        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        heavy = {"jax", "flax", "torch", "numpy", "matplotlib", "grain"} & set(sys.modules)
+        print("ended:", words[0], end.code, ",".join(sorted(heavy)))
 """
 
 
-def _run(*words, code=None):
-    script = [sys.executable, "-c", code] if code else [sys.executable, "-m"]
-    return subprocess.run([*script, *words], capture_output=True, text=True, timeout=120, check=False)
+@pytest.fixture(params=["jsonargparse", "plain"])
+def parser(request, monkeypatch):
+    """Both parsers, one after the other."""
+    if request.param == "plain":
+        monkeypatch.setitem(sys.modules, "jsonargparse", None)
+    return request.param
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_loads_no_framework(command):
-    done = _run(f"jax_alexnet.{command}", "--help", code=_LOADED)
-    assert done.returncode == 0
-    assert "usage:" in done.stdout
-    assert done.stdout.splitlines()[-1] == "loaded: "
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs a command in this process; returns its exit code, output and errors."""
+
+    def call(program, *words):
+        monkeypatch.setattr(sys, "argv", [program, *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            run_command(importlib.import_module(program).main)
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        return end.value.code, said.out, said.err
+
+    return call
+
+
+def test_help_and_mistakes_load_no_framework():
+    names = ["jax_alexnet." + name for name in ("train", "evaluate", "predict", "export", "summary", "plan", "launch")]
+    calls = [f"{name} {word}" for name in [*names, "torch_ref.train"] for word in ("--help", "--batchsiz 4")]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _LOADED],
+        input="\n".join(calls),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    ended = [line for line in done.stdout.splitlines() if line.startswith("ended:")]
+    assert ended == [f"ended: {call.split()[0]} {0 if call.endswith('help') else 2} " for call in calls]
+    assert done.stdout.count("usage:") == len(calls) // 2
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("train", "--batchsize", "4"), "there is no --batchsize; did you mean --batch-size"),
         (("train", "--batch-size", "x"), "--batch-size 'x' is not a whole number"),
         (("train", "--batch-size", "0"), "--batch-size 0 is out of range: it must be at least 1"),
         (("train", "--model", "two_colum"), "did you mean two_column. Choose from: single_column"),
         (("train", "--learning-rate", "-1"), "it must be above 0"),
         (("train", "--dropout", "1"), "--dropout 1.0 is out of range: it must be below 1"),
+        (("train", "--drop-epochs", "3,5"), "--drop-epochs '3,5' is not whole numbers such as [3,5]"),
+        (("train", "--epochs"), "--epochs needs a value: a whole number"),
+        (("train", "--output", "--resume"), "--output needs a value: a path"),
+        (("train", "--flip=no"), "--flip takes no value: write --flip or --no-flip"),
+        (("train", "--flip", "maybe"), "'maybe' belongs to no setting"),
+        (("train", "cifar10"), "'cifar10' belongs to no setting: settings look like --name VALUE"),
+        (("train", "--config", "/nowhere.yaml"), "--config /nowhere.yaml is not a file"),
         (("summary", "--modle", "x"), "did you mean --model"),
         (("evaluate", "--rum", "x"), "did you mean --run"),
-        (("predict", "--run", "x"), "images"),
+        (("predict", "--run", "x"), "images are missing: name at least one"),
     ],
 )
-def test_bad_usage_exits_with_2_and_the_nearest_name(words, said):
-    done = _run(f"jax_alexnet.{words[0]}", *words[1:], code=_LOADED)
-    assert done.returncode == 2, done.stderr
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout.splitlines()[-1] == "loaded: "
+def test_bad_usage_exits_with_2_and_one_line(words, said, run, parser):
+    code, _, error = run(f"jax_alexnet.{words[0]}", *words[1:])
+    assert code == 2
+    assert said in error.splitlines()[0]
+    assert error.splitlines()[1:] == [f"Try: python -m jax_alexnet.{words[0]} --help"]
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        *[(word, "learning-rate") for word in ("lr", "lrs", "l-r", "learning", "learnin-rate", "base_lr", "LR")],
+        *[(word, "batch-size") for word in ("bs", "batch", "batchsize", "batch_siz", "train-batch-size", "b")],
+        *[(word, "epochs") for word in ("epoch", "num-epochs", "epchs", "max_epochs")],
+        *[(word, "output") for word in ("out", "outdir", "save-dir", "outputs")],
+        *[(word, "devices") for word in ("gpus", "gpu", "device", "num-gpus", "cuda")],
+        *{"wd": "weight-decay", "opt": "optimizer", "mom": "momentum", "sched": "schedule"}.items(),
+        *{"milestones": "drop-epochs", "gamma": "drop-factor", "patience": "plateau-patience"}.items(),
+        *{"img-size": "image-size", "dataset": "data", "print-freq": "log-every", "val-split": "holdout"}.items(),
+        *{"arch": "model", "amp": "precision", "world-size": "num-processes", "rank": "process-id"}.items(),
+        *{"tb": "tensorboard", "cfg": "config", "cs": "checkpoint-seconds", "no-flp": "no-flip"}.items(),
+    ],
+)
+def test_a_name_that_there_is_not_leads_to_the_one_that_was_meant(written, meant, capsys):
+    for dashes in ("--",) if len(written) > 2 else ("--", "-"):
+        with pytest.raises(SystemExit, match="2"):
+            parse(TrainSettings, "prog", [dashes + written, "3"])
+        first = capsys.readouterr().err.splitlines()[0]
+        assert first.endswith(f"; did you mean --{meant}")
+
+
+@pytest.mark.parametrize("written", ["hlep", "helpp", "zzz", "xylophone", "held"])
+def test_help_is_never_suggested_for_a_setting(written, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parse(TrainSettings, "prog", ["--" + written])
+    first = capsys.readouterr().err.splitlines()[0]
+    assert "mean --help" not in first
 
 
 @pytest.mark.parametrize(
@@ -65,41 +135,75 @@ def test_bad_usage_exits_with_2_and_the_nearest_name(words, said):
         (("--schedule", "every_steps"), "needs --drop-every"),
         (("--image-size", "100", "--stored-size", "90"), "make it at least 100"),
         (("--resume",), "--resume needs --output"),
+        (("--data", "digit"), "did you mean 'digits'"),
+    ],
+)
+@pytest.mark.parametrize("package", ["jax_alexnet", "torch_ref"])
+def test_settings_that_do_not_go_together_are_refused_alike_with_2(package, words, said, run):
+    code, _, error = run(f"{package}.train", "--dry-run", *words)
+    assert code == 2
+    assert error.startswith("error: ")
+    assert said in error
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
         (("--image-size", "66"), "The smallest size that works is 67x67"),
         (("--devices", "99"), "asks for 99 devices; this machine has"),
         (("--devices", "two"), "is not all, a count or ids"),
-        (("--data", "digit"), "did you mean 'digits'"),
         (("--data", "folder:nowhere", "--batch-size", "8"), "does not exist"),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused_in_one_line(words, said):
-    done = _run("jax_alexnet.train", "--dry-run", *words)
-    assert done.returncode in (1, 2)
-    assert said in done.stderr
-    assert "Traceback" not in done.stderr
+def test_what_this_machine_cannot_do_is_refused_in_one_line_with_2(words, said, run):
+    code, _, error = run("jax_alexnet.train", "--dry-run", *words)
+    assert code == 2
+    assert said in error
 
 
-def test_print_config_reads_back(tmp_path):
-    first = _run("jax_alexnet.train", "--model", "two_column", "--batch-size", "64", "--no-flip", "--print-config")
-    settings = yaml.safe_load(first.stdout)
+@pytest.mark.parametrize(
+    ("error", "code"), [(UserError("refused"), 2), (FailedRun("broke"), 1), (None, 0), (KeyboardInterrupt(), 130)]
+)
+def test_exit_codes(error, code, capsys):
+    def main():
+        if error:
+            raise error
+
+    with pytest.raises(SystemExit) as end:
+        run_command(main)
+    assert end.value.code == code
+    assert capsys.readouterr().err == (f"error: {error}\n" if isinstance(error, UserError) else "")
+
+
+def test_print_config_reads_back(tmp_path, run):
+    _, first, _ = run("jax_alexnet.train", "--model", "two_column", "--batch-size", "64", "--no-flip", "--print-config")
+    settings = yaml.safe_load(first)
     assert settings["recipe"] == "paper"
     assert settings["batch_size"] == 64
     assert settings["flip"] is False
     assert settings["learning_rate"] == 0.01
     file = tmp_path / "config.yaml"
-    file.write_text(first.stdout)
-    second = _run("jax_alexnet.train", "--config", str(file), "--print-config")
-    assert second.stdout == first.stdout
-    third = _run("jax_alexnet.train", "--config", str(file), "--epochs", "7", "--print-config")
-    assert yaml.safe_load(third.stdout) == {**settings, "epochs": 7}
+    file.write_text(first)
+    assert run("jax_alexnet.train", "--config", file, "--print-config")[1] == first
+    third = run("jax_alexnet.train", "--config", file, "--epochs", "7", "--print-config")[1]
+    assert yaml.safe_load(third) == {**settings, "epochs": 7}
 
 
-def test_an_unknown_yaml_key_names_the_nearest(tmp_path):
-    file = tmp_path / "config.yaml"
-    file.write_text("batch_siz: 4\n")
-    done = _run("jax_alexnet.train", "--config", str(file), "--print-config")
-    assert done.returncode == 2
-    assert "there is no setting 'batch_siz'; did you mean batch_size" in done.stderr
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("batch_siz: 4", "there is no setting 'batch_siz'; did you mean batch_size"),
+        ("lr: 0.1", "there is no setting 'lr'; did you mean learning_rate"),
+        ("batch_size: x", "--batch-size 'x' is not a whole number"),
+        ("- 1", "--config must hold settings, one a line as NAME: VALUE"),
+        ("a: [", "--config can't be read as YAML"),
+    ],
+)
+def test_a_bad_file_of_settings_is_refused_in_a_line(content, said, tmp_path, run):
+    (tmp_path / "config.yaml").write_text(content)
+    code, _, error = run("jax_alexnet.train", "--config", tmp_path / "config.yaml", "--print-config")
+    assert code == 2
+    assert said in error.splitlines()[0]
 
 
 LINES = [
@@ -116,18 +220,108 @@ def test_without_jsonargparse_the_same_flags_mean_the_same(line, monkeypatch):
     assert parse_given(TrainSettings, "prog", line.split()) == expected
 
 
+def test_without_jsonargparse_there_are_no_files_of_settings(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "jsonargparse", None)
+    (tmp_path / "x.yaml").write_text("epochs: 3")
+    with pytest.raises(SystemExit, match="2"):
+        parse_given(TrainSettings, "prog", ["--config", str(tmp_path / "x.yaml")])
+    assert "--config needs jsonargparse" in capsys.readouterr().err
+
+
+def test_words_after_two_dashes_are_taken_as_they_are(parser):
+    chosen = parse(PredictSettings, "prog", ["--run", "r", "--", "--an_odd_name.png", "-x"])
+    assert [str(path) for path in chosen.images] == ["--an_odd_name.png", "-x"]
+
+
+# --- the help ----------------------------------------------------------------------------------------------
+
+
+def _help(cls, program, parser_words=("--help",)):
+    with pytest.raises(SystemExit, match="0"):
+        parse(cls, program, list(parser_words))
+
+
+def test_help_is_the_same_whichever_parser_is_there(parser, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    _help(TrainSettings, "python -m jax_alexnet.train")
+    expected = render(TrainSettings, "python -m jax_alexnet.train", flags_of(TrainSettings), 98)
+    assert capsys.readouterr().out == expected
+
+
+@pytest.mark.parametrize("cls", [TrainSettings, EvaluateSettings, PredictSettings, ExportSettings, PlanSettings])
+def test_help_names_every_setting_once_in_a_group_with_a_default_that_is_true(cls):
+    text = render(cls, "python -m jax_alexnet.x", flags_of(cls), 200)
+    lines = text.splitlines()
+    assert "examples:" in lines
+    for flag in flags_of(cls):
+        if flag.is_positional:
+            continue
+        switch = f"--[no-]{flag.spelling[2:]}"
+        entries = [line for line in lines if f"{line} ".startswith((f"  {flag.spelling} ", f"  {switch} "))]
+        assert len(entries) == 1, flag
+        if isinstance(flag.default, int | float) and not isinstance(flag.default, bool):
+            assert f"(default: {flag.default:g})" in text[text.index(entries[0]) :].split("\n  --")[0], flag
+    for noise in ("null", "None", "<class", "type:", "MISSING", "__", "settings:\n"):
+        assert noise not in text
+    narrow = render(cls, "python -m jax_alexnet.x", flags_of(cls), 80).partition("examples:")[0]
+    assert max(map(len, narrow.splitlines())) <= 80
+
+
+def test_the_help_of_training_is_grouped_by_what_settings_are_for():
+    text = render(TrainSettings, "python -m jax_alexnet.train", flags_of(TrainSettings), 100)
+    titles = [line[:-1] for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
+    assert titles == [
+        "data", "network", "recipe and optimizer", "input and augmentation", "learning rate schedule",
+        "arithmetic and devices", "several processes", "the run's directory", "reporting", "help", "examples",
+    ]  # fmt: skip
+    theirs = render(TrainSettings, "python -m torch_ref.train", flags_of(TrainSettings), 100)
+    assert "--coordinator" in text
+    assert "--cpu-convolution" in text
+    assert not any(word in theirs for word in ("--coordinator", "--cpu-convolution", "--parallel"))
+
+
+def test_the_examples_of_the_help_parse(capsys):
+    for cls in (TrainSettings, EvaluateSettings, PredictSettings, ExportSettings, PlanSettings):
+        for words, _ in cls.EXAMPLES:
+            parse(cls, "prog", words.split())
+
+
+# --- files that commands write -----------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Writing:
+    """Writes."""
+
+    words: list[str] = positional("words")
+    json: str | None = setting(None, "a file", writes="text")
+    html: str | None = setting(None, "a file", writes="text")
+    plot: str | None = setting(None, "a file", writes="binary")
+
+
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("words", "said"),
     [
-        ("--steps seven", "--steps 'seven' is not a whole number"),
-        ("--steps 0", "--steps 0 is out of range: it must be at least 1"),
-        ("--stepz 1", "there is no --stepz; did you mean --steps"),
-        ("--drop-epochs [1,x]", "--drop-epochs '[1,x]' is not"),
-        ("--config x.yaml", "--config needs jsonargparse"),
+        (("--json", "nowhere/x.json"), "--json nowhere/x.json: there is no folder"),
+        (("--json", "."), "--json . is a folder: name a file in it"),
+        (("--plot", "-"), "--plot - can't go to standard output: it is no text"),
+        (("--plot", "/dev/stdout"), "--plot /dev/stdout can't go to standard output"),
+        (("--json", "-", "--html", "-"), "--json and --html would both write to -"),
+        (("--json", "x", "--html", "./x"), "--json and --html would both write to ./x"),
     ],
 )
-def test_without_jsonargparse_mistakes_are_told_in_a_line(line, words, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "jsonargparse", None)
+def test_a_file_that_cannot_be_written_is_refused_before_any_work(words, said, capsys, monkeypatch, tmp_path, parser):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="2"):
-        parse_given(TrainSettings, "prog", line.split())
-    assert capsys.readouterr().err.startswith(f"error: {words}")
+        parse(Writing, "prog", ["word", *words])
+    assert said in capsys.readouterr().err
+
+
+def test_a_minus_is_standard_output_and_all_else_goes_elsewhere(capsys):
+    from alexnet_io import output_file
+
+    with output_file.others_on_standard_error(None, "-"):
+        print("progress")
+        output_file.write_json("--json", "-", {"a": 1})
+    assert capsys.readouterr().err == "progress\n"
+    assert command_lines.FAILED == 1

@@ -12,7 +12,7 @@ import torchvision
 from safetensors.numpy import save_file
 
 from alexnet_io.errors import UserError
-from jax_alexnet import weights
+from jax_alexnet import weight_layouts, weights
 from jax_alexnet.layers import Conv, Dense
 from jax_alexnet.model import AlexNet
 from jax_alexnet.variants import VARIANTS
@@ -47,7 +47,7 @@ def test_there_and_back_is_bit_for_bit(model, size, home, rng, tmp_path):
 
 def test_a_kernel_keeps_its_orientation():
     """https://github.com/huggingface/transformers/pull/11883: [[1,2],[3,4]] on [[1,10],[100,1000]] is 4321."""
-    kernel = weights._pair("conv1", (2, 2, 1, 1), (3, 2, 0, 1), (1,))[0]
+    kernel = weight_layouts._pair("conv1", (2, 2, 1, 1), (3, 2, 0, 1), (1,))[0]
     flax = kernel.to_flax(np.array([[[[1.0, 2.0], [3.0, 4.0]]]]))
     layer = Conv(ConvRow("conv1", 1, 2))
     image = jnp.array([[1.0, 10.0], [100.0, 1000.0]]).reshape(1, 2, 2, 1)
@@ -56,7 +56,7 @@ def test_a_kernel_keeps_its_orientation():
 
 def test_a_dense_layer_on_a_map_keeps_its_order():
     """PyTorch flattens C, H, W: channels [1,2] and [3,4] under the row [1,10,100,1000] give 4321."""
-    kernel = weights._dense_on_map("fc6", (1, 2, 2), 1)[0]
+    kernel = weight_layouts._dense_on_map("fc6", (1, 2, 2), 1)[0]
     flax = kernel.to_flax(np.array([[1.0, 10.0, 100.0, 1000.0]]))
     image = jnp.array([[1.0, 2.0], [3.0, 4.0]]).T.reshape(1, 1, 2, 2)  # (N, H, W, C)
     layer = Dense(DenseRow("fc6", 1), features=1)

@@ -9,24 +9,23 @@ stands the longer of the two, as if everything did. Numbers of GPUs that nothing
 marked: the same program, the rings longer.
 """
 
-import json
-import sys
+from collections.abc import Sequence
 from typing import Any
 
+from alexnet_io import output_file
 from alexnet_io.settings import parse, run_command
 from jax_alexnet import gpu_compiler
 from jax_alexnet.plan.settings import PROGRAM, PlanSettings
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Compile, print and return the exit code."""
-    settings = parse(PlanSettings, PROGRAM)
+    settings = parse(PlanSettings, PROGRAM, arguments)
     gpu_compiler.find()
-    document = _published(settings) if settings.published else _planned(settings)
-    if settings.json:
-        with open(settings.json, "w", encoding="utf-8") as file:
-            json.dump(document, file, indent=1)
-        print(f"wrote {settings.json}", file=sys.stderr)
+    with output_file.others_on_standard_error(settings.json):
+        document = _published(settings) if settings.published else _planned(settings)
+        if settings.json:
+            output_file.write_json("--json", settings.json, document, indent=1)
     return 0
 
 
@@ -48,8 +47,7 @@ def _planned(settings: PlanSettings) -> dict[str, Any]:
             schemes.add_scaling(settings, programs, plan)
             print("\n" + text.table_of_scaling(settings, plan))
         if settings.plot:
-            plot.draw_scaling(settings, plan, settings.plot)
-            print(f"wrote {settings.plot}", file=sys.stderr)
+            output_file.write_by("--plot", settings.plot, lambda file: plot.draw_scaling(settings, plan, file))
     return text.as_json(settings, plan)
 
 

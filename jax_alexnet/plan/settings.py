@@ -1,7 +1,7 @@
 """The settings of `python -m jax_alexnet.plan`."""
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import ClassVar
 
 from alexnet_io.errors import UserError
 from alexnet_io.settings import setting
@@ -18,44 +18,58 @@ _PRECISIONS = ("bfloat16", "tf32", "float32")
 class PlanSettings:
     """Compile each parallel scheme's step for GPUs that needn't be there; say what it costs and how it scales."""
 
-    model: str = setting("two_column", "the network: " + ", ".join(MODELS), choices=MODELS)
-    devices: int = setting(8, "GPUs", minimum=1, maximum=MOST_DEVICES)
+    EXAMPLES: ClassVar = (
+        ("--model two_column --devices 8 --bandwidth 300", "each scheme on 8 GPUs with links of 300 GB/s"),
+        ("--global-batch 4096 --plot scaling.png --json plan.json", "how each scales with the same batch on more GPUs"),
+    )
+
+    model: str = setting("two_column", "the network: " + ", ".join(MODELS), choices=MODELS, group="what is planned")
+    devices: int = setting(8, "GPUs", minimum=1, maximum=MOST_DEVICES, group="GPUs")
     bandwidth: float | None = setting(
-        None, "GB/s from a GPU to its neighbours in the machine, one direction; its data sheet's by default", above=0
+        None,
+        "GB/s from a GPU to its neighbours in the machine, one direction",
+        unset="its data sheet's",
+        above=0,
+        group="GPUs",
     )
     network_bandwidth: float | None = setting(
-        None, "GB/s out of a machine for each of its GPUs, one direction; as --bandwidth by default", above=0
+        None, "GB/s out of a machine for each of its GPUs, one direction", unset="as --bandwidth", above=0, group="GPUs"
     )
-    devices_per_machine: int = setting(8, "GPUs in a machine", minimum=1)
-    batch_size: int = setting(256, "images a GPU", minimum=1)
-    global_batch: int | None = setting(None, "images of all GPUs together, instead of --batch-size", minimum=1)
-    gpu: str = setting("h100", "kind of GPU: " + ", ".join(_GPUS), choices=_GPUS)
-    precision: str = setting("bfloat16", "arithmetic: " + ", ".join(_PRECISIONS), choices=_PRECISIONS)
+    devices_per_machine: int = setting(8, "GPUs in a machine", minimum=1, group="GPUs")
+    batch_size: int = setting(256, "images a GPU", minimum=1, group="what is planned")
+    global_batch: int | None = setting(
+        None, "images of all GPUs together, instead of --batch-size", minimum=1, group="what is planned"
+    )
+    gpu: str = setting("h100", "kind of GPU: " + ", ".join(_GPUS), choices=_GPUS, group="GPUs")
+    precision: str = setting(
+        "bfloat16", "arithmetic: " + ", ".join(_PRECISIONS), choices=_PRECISIONS, group="what is planned"
+    )
     group_size: int | None = setting(
         None,
         "GPUs that share the fully connected layers (hybrid; a machine's by default) or the optimizer's state (zero; "
         "all by default)",
         minimum=1,
+        group="what is planned",
     )
-    step_ms: float | None = setting(None, "a step measured on one GPU, to scale the modelled work by", above=0)
-    scaling: bool = setting(True, f"predict how each scheme scales up to {MOST_DEVICES} GPUs, too")
+    step_ms: float | None = setting(
+        None, "a step measured on one GPU, to scale the modelled work by", above=0, group="the model"
+    )
+    scaling: bool = setting(True, f"predict how each scheme scales up to {MOST_DEVICES} GPUs, too", group="the model")
     compile: list[int] = setting(
         [1, 2, 4, 8, 16],
         "numbers of GPUs to compile the scaling for; others are extrapolated",
         minimum=1,
         maximum=MOST_DEVICES,
+        group="the model",
     )
-    published: bool = setting(False, "compare the model with published figures instead")
-    json: str | None = setting(None, "write everything as JSON to this file")
-    plot: str | None = setting(None, "draw the scaling into this PNG")
+    published: bool = setting(False, "compare the model with published figures instead", group="the model")
+    json: str | None = setting(None, "write everything as JSON to this file", writes="text")
+    plot: str | None = setting(None, "draw the scaling into this PNG", writes="binary")
 
     def __post_init__(self) -> None:
-        """Refuse a global batch that can't be divided, and what couldn't be written in the end."""
+        """Refuse a global batch that can't be divided, and a drawing of nothing."""
         if self.plot and (self.published or not self.scaling):
             raise UserError("--plot draws the scaling: leave out --no-scaling and --published")
-        for flag, path in (("--json", self.json), ("--plot", self.plot)):
-            if path and not Path(path).resolve().parent.is_dir():
-                raise UserError(f"{flag} {path}: there is no folder {Path(path).parent}; make it first")
         if self.global_batch is not None and self.global_batch % self.devices:
             least = max(1, self.global_batch // self.devices) * self.devices
             raise UserError(

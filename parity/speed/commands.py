@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alexnet_io import output_file
 from alexnet_io.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,11 +70,9 @@ def _input(chosen: Throughput, plan: Plan) -> int:
 def _write(chosen: Any, found: dict[str, Any], render: Callable[[dict[str, Any]], str]) -> None:
     """The files that were asked for."""
     if chosen.json:
-        Path(chosen.json).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        print(f"wrote {chosen.json}")
+        output_file.write_json("--json", chosen.json, found, indent=1)
     if chosen.html:
-        Path(chosen.html).write_text(render(found), encoding="utf-8")
-        print(f"wrote {chosen.html}")
+        output_file.write("--html", chosen.html, render(found))
 
 
 def profile(chosen: Profile) -> int:

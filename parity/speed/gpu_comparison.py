@@ -6,11 +6,10 @@ and optimizer are the same, and the network is either the repository's or `plain
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alexnet_io import output_file
 from alexnet_io.settings import parse, run_command, setting
 from jax_alexnet.gpu_program import GpuProgram, GpuSettings, as_json, compile_step
 
@@ -87,12 +86,12 @@ def _obvious(network: AlexNet) -> PlainAlexNet:
 def main() -> int:
     """Compile, print and return the exit code."""
     settings = parse(ComparisonSettings, PROGRAM)
-    found = compare_with_obvious(settings)
-    where = f"{settings.batch_size} images on each of {settings.devices} {settings.gpu}"
-    print(f"{settings.model}, {settings.precision}, {where}\n{found.table()}")
-    if settings.json:
-        Path(settings.json).write_text(json.dumps(found.as_json(), indent=1) + "\n", encoding="utf-8")
-        print(f"wrote {settings.json}")
+    with output_file.others_on_standard_error(settings.json):
+        found = compare_with_obvious(settings)
+        where = f"{settings.batch_size} images on each of {settings.devices} {settings.gpu}"
+        print(f"{settings.model}, {settings.precision}, {where}\n{found.table()}")
+        if settings.json:
+            output_file.write_json("--json", settings.json, found.as_json(), indent=1)
     return 0
 
 

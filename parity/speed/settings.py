@@ -44,8 +44,8 @@ class Throughput:
         None, "input: share of a folder without test/ or val/ that is kept for testing", above=0, below=1
     )
     images: int = setting(256, "input: how many are made up without --data", minimum=2)
-    json: str | None = setting(None, "write everything measured as JSON to this file")
-    html: str | None = setting(None, "write one HTML page with charts to this file")
+    json: str | None = setting(None, "write everything measured as JSON to this file", writes="text")
+    html: str | None = setting(None, "write one HTML page with charts to this file", writes="text")
     trace: str | None = setting(None, "leave a profiler's trace of JAX's tuned steps in this directory")
 
     def __post_init__(self) -> None:
@@ -79,8 +79,8 @@ class Profile:
     parallel: str = setting("data", "how the GPUs share the work, with --gpu: data, columns, hybrid or zero")
     jax_python: str | None = setting(None, "interpreter of the environment that holds JAX; this one by default")
     torch_python: str | None = setting(None, "interpreter of the environment that holds PyTorch; this one by default")
-    json: str | None = setting(None, "write everything as JSON to this file")
-    html: str | None = setting(None, "write one HTML page with a chart to this file")
+    json: str | None = setting(None, "write everything as JSON to this file", writes="text")
+    html: str | None = setting(None, "write one HTML page with a chart to this file", writes="text")
 
     def __post_init__(self) -> None:
         one_of("--model", self.model, MODELS)

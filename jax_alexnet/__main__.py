@@ -1,0 +1,24 @@
+"""`python -m jax_alexnet`: the commands of this package."""
+
+from alexnet_io import command_list
+from alexnet_io.settings import run_command
+
+COMMANDS = {
+    "train": "train a network; a run's directory is left",
+    "evaluate": "how well a run or an export does on a data set",
+    "predict": "the likeliest classes of pictures",
+    "export": "a run's network as one file, for Flax, torch_ref or torchvision",
+    "summary": "a network's layers, parameters and multiply-accumulates",
+    "launch": "train in several processes on this machine",
+    "plan": "what a step costs on GPUs that needn't be there (needs XLA's GPU compiler: make gpu-compiler)",
+    "gpu_program": "the step compiled for such GPUs, by layer (needs the same)",
+}
+
+
+def main() -> int:
+    """List the commands or run one; returns the exit code."""
+    return command_list.run("jax_alexnet", "AlexNet and its relatives in JAX.", COMMANDS)
+
+
+if __name__ == "__main__":
+    run_command(main)

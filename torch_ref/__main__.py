@@ -1,0 +1,15 @@
+"""`python -m torch_ref`: the commands of this package."""
+
+from alexnet_io import command_list
+from alexnet_io.settings import run_command
+
+COMMANDS = {"train": "train the reference, alone or under torchrun; a run's directory is left (needs PyTorch)"}
+
+
+def main() -> int:
+    """List the commands or run one; returns the exit code."""
+    return command_list.run("torch_ref", "The PyTorch reference of AlexNet and its relatives.", COMMANDS)
+
+
+if __name__ == "__main__":
+    run_command(main)
