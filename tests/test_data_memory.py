@@ -45,6 +45,22 @@ def test_both_sides_count_the_same(model):
     assert of_torch(network, settings, Processes(0, 1, torch.device("cpu"))) == ours
 
 
+class Gpu:
+    platform = "gpu"
+
+    def __init__(self, process_index: int) -> None:
+        self.process_index = process_index
+
+    def memory_stats(self) -> dict[str, int]:
+        assert self.process_index == 0, "JAX can't ask another process's device"
+        return {"bytes_limit": 10**9}
+
+
+def test_devices_with_memory_of_their_own_divide_the_values():
+    step = of_jax(VARIANTS["cifar_18pct"], 32, "float32", [Gpu(1), Gpu(0)], processes=2)
+    assert (step.devices, step.device_bytes, step.share) == (2, 10**9, 0.5)
+
+
 def test_main_memory_and_devices_are_each_held_to_what_they_have(monkeypatch):
     monkeypatch.setattr(alexnet_io.memory, "available_memory", lambda: 10**6)
     one_image = StepMemory([(100, 150)])  # 2 * 4 * 250 bytes, and 3 * 10**2 of pixels
