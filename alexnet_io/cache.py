@@ -85,12 +85,15 @@ class PreparedImages:
         """
         pixels = np.take(self.images, rows, axis=0)
         if self.sums is not None:
+            mended: dict[int, np.ndarray] = {}  # a row may be asked for several times
             for place in np.flatnonzero(self._unchecked[rows]):
                 row = int(rows[place])
                 if zlib.crc32(pixels[place].data) == self.sums[row]:
                     self._unchecked[row] = False
                 else:
-                    pixels[place] = self._mended(row, int(self.sums[row]))
+                    if row not in mended:
+                        mended[row] = self._mended(row, int(self.sums[row]))
+                    pixels[place] = mended[row]
         return pixels
 
     def _mended(self, row: int, wanted: int) -> np.ndarray:

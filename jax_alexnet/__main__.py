@@ -9,6 +9,7 @@ COMMANDS = {
     "predict": "the likeliest classes of pictures",
     "export": "a run's network as one file, for Flax, torch_ref or torchvision",
     "summary": "a network's layers, parameters and multiply-accumulates",
+    "cache": "the decoded images that earlier runs left, listed or removed",
     "launch": "train in several processes on this machine",
     "plan": "what a step costs on GPUs that needn't be there (needs XLA's GPU compiler: make gpu-compiler)",
     "gpu_program": "the step compiled for such GPUs, by layer (needs the same)",

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from alexnet_io.errors import UserError
 from alexnet_io.settings import parse, run_command, setting
@@ -14,10 +15,17 @@ PROGRAM = "python -m jax_alexnet.cache"
 class CacheSettings:
     """List the decoded images that are kept, the longest unused first, or remove them; no data set is touched."""
 
+    EXAMPLES: ClassVar = (
+        ("--list", "what is kept"),
+        ("--clear --older-than 30", "remove what no run opened for a month"),
+    )
+
     list: bool = setting(False, "list them, which is done without any flag too", action=True)
     clear: bool = setting(False, "remove them, but for those that a process is using", action=True)
-    older_than: float | None = setting(None, "with --clear: only those unused for this many days", minimum=0)
-    cache_dir: Path | None = setting(None, "where they are kept; ~/.cache/jax_alexnet by default")
+    older_than: float | None = setting(
+        None, "with --clear: only those unused for this many days", metavar="DAYS", minimum=0
+    )
+    cache_dir: Path | None = setting(None, "where they are kept", metavar="DIR", unset="~/.cache/jax_alexnet")
 
 
 def main() -> int:

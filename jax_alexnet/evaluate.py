@@ -46,7 +46,7 @@ class EvaluateSettings(DataSettings):
     )
     cache_dir: Path | None = setting(
         None,
-        "where decoded images are kept",
+        "where decoded images are kept; python -m jax_alexnet.cache lists and clears it",
         group="data",
         metavar="DIR",
         unset="the run's own, or the user's cache folder",

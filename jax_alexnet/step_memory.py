@@ -3,6 +3,8 @@
 from math import prod
 from typing import Any
 
+import jax
+
 from alexnet_io.memory import StepMemory
 from jax_alexnet.shapes import trace
 from jax_alexnet.variants import Conv, Dense, LocalConv, Variant
@@ -33,13 +35,14 @@ def step_memory(
         _VALUE_BYTES.get(precision, 4),
         share=1 / processes,
         devices=len(devices),
-        device_bytes=_device_bytes(devices[0]),
+        device_bytes=_device_bytes(devices),
         training=training,
     )
 
 
-def _device_bytes(device: Any) -> int | None:
+def _device_bytes(devices: list[Any]) -> int | None:
     """Memory that JAX may take of a device that has its own; None on CPUs, and where the platform doesn't tell."""
-    if device.platform == "cpu":
+    if devices[0].platform == "cpu":
         return None
-    return (device.memory_stats() or {}).get("bytes_limit")
+    own = next(device for device in devices if device.process_index == jax.process_index())  # others' can't be asked
+    return (own.memory_stats() or {}).get("bytes_limit")

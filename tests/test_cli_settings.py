@@ -55,7 +55,10 @@ def run(monkeypatch, capsys):
 
 
 def test_help_and_mistakes_load_no_framework():
-    names = ["jax_alexnet." + name for name in ("train", "evaluate", "predict", "export", "summary", "plan", "launch")]
+    names = [
+        "jax_alexnet." + name
+        for name in ("train", "evaluate", "predict", "export", "summary", "cache", "plan", "launch")
+    ]
     calls = [f"{name} {word}" for name in [*names, "torch_ref.train"] for word in ("--help", "--batchsiz 4")]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _LOADED],

@@ -167,7 +167,8 @@ def test_a_flipped_bit_in_the_pixels_is_found_and_mended(root, decoded, capsys, 
     expected = np.stack([prepare((root / name).read_bytes(), name, SIZE) for name in names])
     cache = filled(root)
     for _ in range(2):  # the second time as it was put back
-        np.testing.assert_array_equal(cache.read(np.arange(12)), expected)
+        rows = np.arange(24) % 12  # as a short last batch is filled up
+        np.testing.assert_array_equal(cache.read(rows), expected[rows])
     assert decoded[12:] == [names[row]]
     said = f"warning: the prepared image of {names[row]} in {folder} was damaged: it was decoded again\n"
     assert capsys.readouterr().err == said

@@ -183,6 +183,9 @@ def run(monkeypatch, root: Path, *words: str) -> int:
     return jax_alexnet.cache.main()
 
 
+WORDS = "size images pixels unused for source"
+
+
 def test_the_list_has_size_source_and_age(root, monkeypatch, capsys):
     folder = filled(root).folder
     size = sum(path.stat().st_size for path in folder.iterdir())
@@ -190,7 +193,7 @@ def test_the_list_has_size_source_and_age(root, monkeypatch, capsys):
     for words in ((), ("--list",)):
         assert run(monkeypatch, root, *words) == 0
         where, head, line, total = capsys.readouterr().out.splitlines()
-        assert str(root.parent / "cache") in where and head.split() == "size images pixels unused for source".split()
+        assert str(root.parent / "cache") in where and " ".join(head.split()) == WORDS
         assert line.split() == [*f"{size / 1000:.3g} kB 5 6x6 3.0 days".split(), str(root)]
         assert total.split()[:4] == [*f"{size / 1000:.3g} kB".split(), "in", "all;"]
 

@@ -59,8 +59,8 @@ def test_every_image_is_decoded_and_filled(made: input_data.Source, monkeypatch:
     monkeypatch.setattr(input_worker.processes, "pin", lambda *_: None)
     monkeypatch.setattr(input_worker, "_decode", lambda data: seen.append("decode"))
     monkeypatch.setattr(input_worker.Files, "_prepare", lambda self, data: seen.append("prepare"))
-    once = listing.prepare
-    monkeypatch.setattr(listing, "prepare", lambda *words: (seen.append("fill"), once(*words))[1])
+    once = listing.prepare_first
+    monkeypatch.setattr(listing, "prepare_first", lambda *words: (seen.append("fill"), once(*words))[1])
     job = input_worker.Files(made, 37)
     for what in ("decode", "prepare", "fill"):
         assert job.time(what, 9)["seconds"] > 0

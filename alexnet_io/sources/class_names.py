@@ -66,4 +66,4 @@ def _spelt(name: str) -> str:
     """The name by its code points, and its normal form where it has one of several."""
     forms = [form for form in ("NFC", "NFD") if unicodedata.is_normalized(form, name)]
     form = {0: ", neither NFC nor NFD", 1: f", {forms[0]}" if forms else "", 2: ""}[len(forms)]
-    return f"{ascii(name)}{form}"
+    return f"{name!a}{form}"
