@@ -101,26 +101,49 @@ def data_mesh(devices: list[Any]) -> "jax.sharding.Mesh":
 
 def unusable_gpu() -> str | None:
     """A line for the user when the machine has an NVIDIA GPU that JAX does not use; None otherwise."""
-    import shutil
-    import subprocess
-
     import jax
 
     if jax.default_backend() != "cpu" or os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
         return None
-    if not shutil.which("nvidia-smi"):
-        return None
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    if listed.returncode or "GPU" not in listed.stdout:
+    gpus = listed_gpus()
+    if not gpus:
         return None
     return (
-        f"this machine has {listed.stdout.splitlines()[0].strip()}, but JAX can't use it and trains on the CPU. "
+        f"this machine has {gpus[0]}, but JAX can't use it and trains on the CPU. "
         'Install JAX for its CUDA version: pip install "jax-alexnet[cuda12]" (driver 525 or newer) or '
         '"jax-alexnet[cuda13]" (driver 580 or newer), or run `make train`, which chooses by itself'
     )
+
+
+def listed_gpus() -> list[str]:
+    """The machine's NVIDIA GPUs as `nvidia-smi` lists them, a line each; none where there is no such command."""
+    import shutil
+    import subprocess
+
+    if not shutil.which("nvidia-smi"):
+        return []
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return [] if listed.returncode else [line.strip() for line in listed.stdout.splitlines() if line.startswith("GPU ")]
+
+
+def visible_gpus() -> list[str]:
+    """What `CUDA_VISIBLE_DEVICES` would call the GPUs that a process started here sees, without starting JAX.
+
+    They are those that the variable names already; else all of the machine's, by number. None where `JAX_PLATFORMS`
+    asks for the CPU.
+    """
+    if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return [str(number) for number in range(len(listed_gpus()))]
+    words = [word.strip() for word in named.split(",")]
+    # CUDA hides what follows a word that names no device, such as -1 or nothing.
+    end = next((i for i, word in enumerate(words) if not word or word.startswith("-")), len(words))
+    return words[:end]
 
 
 # On CPUs XLA sends convolutions to a library that is slower here than Eigen; this keeps that library for matrix

@@ -12,6 +12,7 @@ import numpy as np
 
 from alexnet_io.errors import UserError
 from alexnet_io.train_settings import TrainSettings
+from jax_alexnet.launchers import Launcher, find_launcher, is_local, proxies, unproxied
 
 JOIN_SECONDS = 60  # for all processes to come together
 HEARTBEAT_SECONDS = 30  # after which a silent process counts as dead
@@ -69,7 +70,8 @@ def joined(settings: TrainSettings) -> Iterator[Processes]:
         return
     import jax
 
-    _connect(wanted)
+    # What JAX is left to find out by itself comes from a launcher.
+    _connect(wanted, None if "coordinator_address" in wanted else find_launcher(os.environ))
     processes = Processes(jax.process_index(), jax.process_count())
     try:
         yield processes
@@ -84,7 +86,12 @@ def _wanted(settings: TrainSettings) -> dict[str, Any] | None:
     if count == 1 and coordinator is None and not index:
         return None
     if coordinator is None and count is None and index is None:
-        return {} if _under_launcher() else None
+        launcher = find_launcher(os.environ)
+        if launcher is None:
+            return None
+        # JAX asks SLURM for the job's tasks, which needn't be the step's.
+        told = os.environ.get("SLURM_NTASKS", "").strip() in ("", str(launcher.processes))
+        return {} if told else {"num_processes": launcher.processes}
     missing = [
         flag
         for flag, value in (
@@ -108,49 +115,49 @@ def _wanted(settings: TrainSettings) -> dict[str, Any] | None:
     return {"coordinator_address": coordinator, "num_processes": count, "process_id": index}
 
 
-def _under_launcher() -> bool:
-    """Whether SLURM's srun or Open MPI's mpirun started several processes; jax knows how to ask either."""
-    environment = os.environ
-    if int(environment.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
-        if "OMPI_MCA_orte_hnp_uri" not in environment:
-            raise UserError(
-                "this Open MPI doesn't say where its first process runs: give --coordinator HOST:PORT, "
-                '--num-processes "$OMPI_COMM_WORLD_SIZE" and --process-id "$OMPI_COMM_WORLD_RANK"'
-            )
-        return True
-    return "SLURM_STEP_NODELIST" in environment and int(environment.get("SLURM_NTASKS", "1")) > 1
-
-
-def _connect(wanted: dict[str, Any]) -> None:
+def _connect(wanted: dict[str, Any], launcher: Launcher | None) -> None:
     import jax
 
     # SIGTERM is ours: it ends the step and saves.
     jax.config.update("jax_enable_preemption_service", False)
+    address = wanted.get("coordinator_address", "")
+    if is_local(address.rpartition(":")[0]):
+        wanted = {**wanted, "coordinator_bind_address": address}  # not at all of this machine's addresses
+    if launcher:
+        print(f"waiting for {launcher.processes} processes: {launcher}", file=sys.stderr, flush=True)
+    expected = _expected(wanted, launcher)
     # JAX's coordination service would abort the process when its own time is over, with a C++ stack for a message.
-    alarm = threading.Timer(JOIN_SECONDS, _give_up, (wanted, f"No answer within {JOIN_SECONDS} s."))
+    alarm = threading.Timer(JOIN_SECONDS, _give_up, (expected, f"No answer within {JOIN_SECONDS} s."))
     alarm.daemon = True
     alarm.start()
     try:
-        jax.distributed.initialize(
-            **wanted,
-            initialization_timeout=2 * JOIN_SECONDS,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=LEAVE_SECONDS,
-        )
+        with unproxied():
+            jax.distributed.initialize(
+                **wanted,
+                initialization_timeout=2 * JOIN_SECONDS,
+                heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+                shutdown_timeout_seconds=LEAVE_SECONDS,
+            )
     except (RuntimeError, ValueError) as error:
-        _give_up(wanted, str(error).splitlines()[0])
+        _give_up(expected, str(error).splitlines()[0])
     finally:
         alarm.cancel()
 
 
-def _give_up(wanted: dict[str, Any], why: str) -> None:
-    place = wanted.get("coordinator_address", "the first process")
-    count = wanted.get("num_processes", "all")
-    print(
-        f"error: the processes of this run did not come together ({count} expected at {place}): "
-        f"see that each was started, with its own --process-id, and can reach that port. {why}",
-        file=sys.stderr, flush=True,
-    )  # fmt: skip
+def _expected(wanted: dict[str, Any], launcher: Launcher | None) -> str:
+    """Which processes should come, how that is known, and what may keep them apart."""
+    place = wanted.get("coordinator_address") or (launcher and launcher.host) or "the first process"
+    count = wanted.get("num_processes") or (launcher.processes if launcher else "all")
+    text = f"({count} expected at {place}): see that each was started, with its --process-id, and can reach that port"
+    if launcher:
+        text += f"; {launcher}"
+    if names := proxies(os.environ):
+        text += f"; proxies are set ({', '.join(names)}), which the processes of a run don't ask for each other"
+    return text
+
+
+def _give_up(expected: str, why: str) -> None:
+    print(f"error: the processes of this run did not come together {expected}. {why}", file=sys.stderr, flush=True)
     os._exit(1)  # leaving in good order would wait for those that never came
 
 

@@ -1,7 +1,8 @@
 """`python -m jax_alexnet.launch --processes N -- ARGS`: N processes of `jax_alexnet.train` on this machine.
 
-For trying out what SLURM or Open MPI would start on several. Each process gets a device of its own where the machine
-has GPUs, and one CPU device where it has none.
+For trying out what SLURM or Open MPI would start on several. The machine's GPUs, or those that `CUDA_VISIBLE_DEVICES`
+names, are divided among the processes; where there are none, each process has a CPU device of its own. They meet at
+127.0.0.1, which no other machine reaches.
 """
 
 import os
@@ -19,8 +20,11 @@ from alexnet_io import help_text
 from alexnet_io.errors import UserError
 from alexnet_io.flags import flags_of
 from alexnet_io.settings import REFUSED, parse, run_command, setting
+from jax_alexnet.devices import visible_gpus
+from jax_alexnet.launchers import spare_proxies
 
 PROGRAM = "python -m jax_alexnet.launch"
+HOST = "127.0.0.1"
 GRACE_SECONDS = 60  # in which the others notice by themselves that one has failed
 
 
@@ -52,8 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def launch(count: int, words: list[str]) -> int:
-    """Start `count` processes of training with the flags `words` and wait for all of them."""
-    address = f"127.0.0.1:{_free_port()}"
+    """Start `count` processes of training with the flags `words` and wait for all of them.
+
+    Raises:
+        UserError: the GPUs can't be shared evenly by so many processes.
+    """
+    environments = _environments(count)
+    address = f"{HOST}:{_free_port()}"
     started: list[subprocess.Popen[bytes]] = []
     asked: list[int] = []
 
@@ -69,7 +78,7 @@ def launch(count: int, words: list[str]) -> int:
             place = ["--coordinator", address, "--num-processes", str(count), "--process-id", str(index)]
             command = [sys.executable, "-m", "jax_alexnet.train", *words, *(place if count > 1 else [])]
             # A session of their own: Ctrl-C reaches them through `pass_on`, once.
-            started.append(subprocess.Popen(command, env=_environment(index, count), start_new_session=True))
+            started.append(subprocess.Popen(command, env=environments[index], start_new_session=True))
         return _wait(started)
     finally:
         for process in started:
@@ -94,19 +103,29 @@ def _wait(started: list[subprocess.Popen[bytes]]) -> int:
     return 0
 
 
-def _environment(index: int, count: int) -> dict[str, str]:
-    environment = dict(os.environ)
-    visible = environment.get("CUDA_VISIBLE_DEVICES", "")
-    gpus = [word for word in visible.split(",") if word]
-    if count > 1 and len(gpus) >= count:
-        share = len(gpus) // count
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[index * share : (index + 1) * share])
-    return environment
+def _environments(count: int) -> list[dict[str, str]]:
+    """The environment of each process: its own GPUs, and no proxy between it and the others."""
+    found = [dict(os.environ) for _ in range(count)]
+    if count == 1:
+        return found
+    gpus = visible_gpus()
+    if len(gpus) % count:
+        fitting = ", ".join(str(n) for n in range(1, len(gpus) + 1) if len(gpus) % n == 0)
+        raise UserError(
+            f"--processes {count} can't share {len(gpus)} GPU(s) ({', '.join(gpus)}) evenly: use {fitting} processes, "
+            "name other GPUs in CUDA_VISIBLE_DEVICES, or set JAX_PLATFORMS=cpu to train on the CPU"
+        )
+    share = len(gpus) // count
+    for index, environment in enumerate(found):
+        if gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus[index * share : (index + 1) * share])
+        spare_proxies(environment, HOST)
+    return found
 
 
 def _free_port() -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((HOST, 0))
         return probe.getsockname()[1]
 
 

@@ -23,17 +23,25 @@ quickly = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0
 
 # Every kind of layer with an operation of its own, on 15 pixels: strides, groups, clipped windows, columns.
 TINY = v.Variant(
-    "tiny", "for tests", 15, 3, "cifar",
+    "tiny",
+    "for tests",
+    15,
+    3,
+    "cifar",
     (
-        v.Conv("conv1", 4, 4, stride=2, ceil=True, std=0.3, bias=0.1), v.Relu("relu1"),
+        v.Conv("conv1", 4, 4, stride=2, ceil=True, std=0.3, bias=0.1),
+        v.Relu("relu1"),
         v.LRN("lrn1", size=3, alpha=0.4, beta=0.75, k=1.5, divide_by_size=False, columns=2),
         v.Pool("pool1", "max", ceil=True),
-        v.Conv("conv2", 6, 3, padding=1, groups=2, std=0.5, bias=0.2), v.Relu("relu2"),
-        v.SpatialNorm("rnorm2", size=3, alpha=0.6, beta=0.75), v.Pool("pool2", "average", window=2, stride=1),
-        v.LocalConv("local3", 4, 2, padding=0, std=0.5, bias=0.1), v.AdaptivePool("avgpool", 2),
+        v.Conv("conv2", 6, 3, padding=1, groups=2, std=0.5, bias=0.2),
+        v.Relu("relu2"),
+        v.SpatialNorm("rnorm2", size=3, alpha=0.6, beta=0.75),
+        v.Pool("pool2", "average", window=2, stride=1),
+        v.LocalConv("local3", 4, 2, padding=0, std=0.5, bias=0.1),
+        v.AdaptivePool("avgpool", 2),
         v.Dense("fc4", None, std=0.5),
     ),
-)  # fmt: skip
+)
 
 
 def loss_of(network: AlexNet, params: Any, images: jax.Array) -> jax.Array:
@@ -156,9 +164,13 @@ def test_one_switch_leaves_onednn_out_of_everything(cpu: Any, dtype: str) -> Non
 
 def plain_conv(x: jax.Array, kernel: jax.Array, stride: int, padding: int, groups: int) -> jax.Array:
     return lax.conv_general_dilated(
-        x, kernel, (stride, stride), [(padding, padding)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        x,
+        kernel,
+        (stride, stride),
+        [(padding, padding)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
-    )  # fmt: skip
+    )
 
 
 def all_derivatives(function: Callable[..., jax.Array], at: tuple, along: tuple, weights: jax.Array) -> list[Any]:
@@ -180,15 +192,12 @@ def test_convolution(cpu: Any, stride: int, padding: int, groups: int, rng: np.r
     if cpu == "onednn" and (reason := onednn.reason_against(jnp.dtype("float32"))):
         pytest.skip(reason)
     x, kernel, dx, dkernel = (
-        jnp.asarray(rng.integers(-2, 3, shape), jnp.float32)
-        for shape in 2 * ((2, 7, 6, 32), (3, 3, 32 // groups, 32))
-    )  # fmt: skip
+        jnp.asarray(rng.integers(-2, 3, shape), jnp.float32) for shape in 2 * ((2, 7, 6, 32), (3, 3, 32 // groups, 32))
+    )
     place = {"stride": stride, "padding": padding, "groups": groups}
     weights = jnp.asarray(rng.integers(-2, 3, plain_conv(x, kernel, **place).shape), jnp.float32)
     ours, theirs = partial(convolution.conv, cpu=cpu, **place), partial(plain_conv, **place)
-    results = [
-        quickly(partial(all_derivatives, f))((x, kernel), (dx, dkernel), weights) for f in (ours, theirs)
-    ]  # fmt: skip
+    results = [quickly(partial(all_derivatives, f))((x, kernel), (dx, dkernel), weights) for f in (ours, theirs)]
     for found, expected in zip(*results, strict=True):
         assert_array_equal(found, expected)
 
@@ -196,9 +205,7 @@ def test_convolution(cpu: Any, stride: int, padding: int, groups: int, rng: np.r
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_dense_and_bias(dtype: str, rng: np.random.Generator) -> None:
     """Exact integers again: products of two are at most 2^8."""
-    x, kernel, dx, dkernel = (
-        jnp.asarray(rng.integers(-1, 2, shape), dtype) for shape in 2 * ((4, 8), (8, 6))
-    )  # fmt: skip
+    x, kernel, dx, dkernel = (jnp.asarray(rng.integers(-1, 2, shape), dtype) for shape in 2 * ((4, 8), (8, 6)))
     bias, dbias = (jnp.asarray(rng.integers(-1, 2, 6), jnp.float32) for _ in range(2))
     weights = jnp.asarray(rng.integers(-1, 2, (4, 6)), dtype)
 
@@ -210,7 +217,7 @@ def test_dense_and_bias(dtype: str, rng: np.random.Generator) -> None:
 
     results = [
         quickly(partial(all_derivatives, f))((x, kernel, bias), (dx, dkernel, dbias), weights) for f in (ours, theirs)
-    ]  # fmt: skip
+    ]
     for found, expected in zip(*results, strict=True):
         assert found.dtype == expected.dtype
         assert_array_equal(np.asarray(found, float), np.asarray(expected, float))

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from alexnet_io.batches import batches
@@ -30,9 +31,18 @@ UNEVEN = (
     "40", "--learning-rate", "0.01", "--optimizer", "sgd", "--momentum", "0.9", "--precision", "float64",
     "--image-size", "16", "--stored-size", "20", "--crop", "--flip", "--color-noise", "--log-every", "1",
 )  # fmt: skip
-# One CPU device each, whatever the tests' own process has.
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "XLA_FLAGS": "", "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu",
-               "JAX_ENABLE_X64": "0", "PYTHONUNBUFFERED": "1"}  # fmt: skip
+# One CPU device each, whatever the tests' own process has; and a proxy that isn't there.
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "XLA_FLAGS": "",
+    "PYTHONPATH": str(ROOT),
+    "JAX_PLATFORMS": "cpu",
+    "JAX_ENABLE_X64": "0",
+    "PYTHONUNBUFFERED": "1",
+    "http_proxy": "http://127.0.0.1:9",
+    "no_proxy": "",
+}
 
 
 def command(processes: int, *words: object) -> list[str]:
@@ -174,11 +184,21 @@ def workers(parent: int) -> list[int]:
     return [int(pid) for pid in found]
 
 
+def coordinators_addresses(pids: list[int]) -> set[str]:
+    """At which of this machine's addresses one of the processes listens for the others."""
+    words = psutil.Process(pids[0]).cmdline()
+    port = int(words[words.index("--coordinator") + 1].rpartition(":")[2])
+    sockets = [socket for pid in pids for socket in psutil.Process(pid).net_connections("tcp")]
+    listening = [socket.laddr for socket in sockets if socket.status == psutil.CONN_LISTEN]
+    return {address.ip.removeprefix("::ffff:") for address in listening if address.port == port}
+
+
 @pytest.mark.parametrize("running", [2, pytest.param(4, marks=pytest.mark.slow)], indirect=True)
 def test_a_process_that_dies_ends_the_others(running: tuple[subprocess.Popen[str], Path]) -> None:
     process, output = running
     started = workers(process.pid)
     assert len(started) in (2, 4)
+    assert coordinators_addresses(started) == {"127.0.0.1"}
     os.kill(random.choice(started), signal.SIGKILL)
     began = time.monotonic()
     _, said = process.communicate(timeout=70)
@@ -230,29 +250,3 @@ def test_flags_that_do_not_go_together(flags: dict, says: str) -> None:
     with pytest.raises(UserError, match="--") as refused:
         distributed._wanted(TrainSettings(**flags))
     assert says in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("environment", "several"),
-    [
-        ({}, False),
-        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"}, False),  # a batch script itself, without srun
-        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_STEP_NODELIST": "n[1-2]"}, True),
-        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "1", "SLURM_STEP_NODELIST": "n1"}, False),
-        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:3"}, True),
-        ({"OMPI_COMM_WORLD_SIZE": "1"}, False),
-    ],
-)
-def test_slurm_and_open_mpi_are_found(environment: dict, several: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("SLURM_NTASKS", "SLURM_STEP_NODELIST", "OMPI_COMM_WORLD_SIZE", "OMPI_MCA_orte_hnp_uri"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert (distributed._wanted(TrainSettings()) == {}) == several
-
-
-def test_an_open_mpi_without_an_address_is_told_what_to_give(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
-    monkeypatch.delenv("OMPI_MCA_orte_hnp_uri", raising=False)
-    with pytest.raises(UserError, match="OMPI_COMM_WORLD_RANK"):
-        distributed._wanted(TrainSettings())

@@ -39,11 +39,12 @@ def conv(
     Returns:
         Maps (batch, height', width', features) in the dtype of `x`.
     """
+    _, height, width, _ = x.shape
     window, edges = kernel.shape[0], []
-    for n in x.shape[1:3]:
+    for n in (height, width):
         reach = (window_count(n, window, stride, padding, ceil) - 1) * stride + window
         edges.append((padding, max(padding, reach - n - padding) if ceil else padding))
-    return leave_open(_forms(_Geometry(window, stride, tuple(edges), groups, cpu), x.shape[1:3]), 2, x, kernel)
+    return leave_open(_forms(_Geometry(window, stride, tuple(edges), groups, cpu), (height, width)), 2, x, kernel)
 
 
 class _Geometry(NamedTuple):

@@ -50,7 +50,8 @@ def _max_pool(geometry: tuple[int, int, bool], x: Array) -> Array:
 def _max_pool_tangent(
     geometry: tuple[int, int, bool], primals: tuple[Array], tangents: tuple[Array]
 ) -> tuple[Array, Array]:
-    (x,), sides = primals, primals[0].shape[1:3]
+    (x,) = primals
+    _, height, width, _ = x.shape
     slices = _window_slices(geometry, x, _lowest(x.dtype))
     best = next(slices)
     index_dtype = jnp.uint8 if geometry[0] <= 16 else jnp.int32
@@ -59,7 +60,7 @@ def _max_pool_tangent(
         better = (other > best) | jnp.isnan(other)
         best = jnp.where(better, other, best)
         chosen = jnp.where(better, index_dtype(index), chosen)
-    shares = Form(partial(_shares_by_phase, geometry, sides), partial(_shares_spread, geometry, sides))
+    shares = Form(*(partial(form, geometry, (height, width)) for form in (_shares_by_phase, _shares_spread)))
     return best, leave_open([shares, everywhere(partial(_taken, geometry))], 1, *tangents, given=[chosen])
 
 

@@ -239,11 +239,12 @@ class Torch(Side):
         """As a run's epoch does them; the batch that is there is in the host's memory, and cropped anew each time."""
         import torch
 
-        from torch_ref.steps import train_step
+        from torch_ref.engine import TorchEngine
 
         self.setup.data = self.epoch if batches is not None else self.images(steps)
+        engine = TorchEngine(self.setup, None)
         for step, batch in enumerate(itertools.repeat(self.there, steps) if batches is None else batches):
-            train_step(self.setup, batch, step)
+            engine.fetch(engine.train(batch, step, engine.learning_rate(step)))
         if torch.cuda.is_available():
             torch.cuda.synchronize()
 
