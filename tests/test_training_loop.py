@@ -1,0 +1,395 @@
+"""The loop that both frameworks plug into, driven by an engine that computes by hand: what it counts and decides."""
+
+import contextlib
+import csv
+import math
+from dataclasses import asdict, replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from alexnet_io import training_loop
+from alexnet_io.batches import Batch
+from alexnet_io.errors import FailedRun, UserError
+from alexnet_io.evaluation_report import ClassCount, EvaluationReport
+from alexnet_io.metrics import read_metrics
+from alexnet_io.run_directory import RunDirectory
+from alexnet_io.train_settings import TrainSettings
+from alexnet_io.training_loop import Sums, TrainingLoop
+
+DATA = {"train": {"examples": 10, "digest": "a"}, "test": {"examples": 8, "digest": "b"}, "classes": 4}
+PER_EPOCH = 3
+
+
+class Engine:
+    """Ten examples in batches of four; losses, accuracies and rates are set by hand; what is called is noted."""
+
+    preparing, runs_ahead, steps_per_epoch = "thinking", False, PER_EPOCH
+
+    def __init__(self, accuracies=(), losses=None, saved=None):
+        self.calls, self.said, self.saves, self.bests, self.errors = [], [], [], [], []
+        self.accuracies, self.losses, self.saved = list(accuracies), losses or {}, saved
+        self.finite, self.waiting, self.votes = True, None, []
+        self.weights = 0  # steps taken
+
+    def say(self, text):
+        self.said.append(text)
+
+    def fail(self, text):
+        raise FailedRun(text)
+
+    def start(self):
+        self.calls.append("start")
+
+    def restore(self):
+        if self.saved is not None:
+            self.weights = self.saved[0]
+        return self.saved
+
+    def batches(self, step):
+        for number in range(step % PER_EPOCH, PER_EPOCH):
+            real = np.array([1, 1, 1, 1] if number < 2 else [1, 1, 0, 0], np.float32)
+            ids = np.where(real > 0, np.arange(4) + 4 * number, -1)
+            yield Batch(np.zeros((4, 1, 1, 3), np.uint8), np.zeros(4, np.int32), real, ids)
+
+    def learning_rate(self, step):
+        return 1 / (1 + step)
+
+    def train(self, batch, step, rate):
+        assert rate == self.learning_rate(step)
+        assert self.weights == step
+        self.weights += 1
+        self.calls.append(f"train {self.weights}")
+        return self.weights, float(batch.weights.sum())
+
+    def fetch(self, handle):
+        number, examples = handle
+        self.calls.append(f"fetch {number}")
+        loss = self.losses.get(number, number / 8)
+        return Sums(loss * examples, examples / 2, examples, examples)
+
+    def agree(self, stop, save):
+        self.votes.append((stop, save))
+        return stop, save
+
+    def evaluate(self):
+        self.calls.append(f"evaluate {self.weights}")
+        top1 = self.accuracies.pop(0) if self.accuracies else 0.25
+        counts = {name: ClassCount(1, 2) for name in "abcd"}
+        return EvaluationReport(8, top1, 1.0, 1.5, counts, np.eye(4, dtype=np.int64))
+
+    def count_error(self, error):
+        self.errors.append((self.weights, error))
+
+    def weights_are_finite(self):
+        return self.finite
+
+    def saving(self, directory):
+        return contextlib.nullcontext()
+
+    def save(self, step, facts):
+        assert step == self.weights
+        self.calls.append(f"save {step}")
+        self.saves.append((step, facts))
+
+    def save_best(self, step, facts, top1):
+        self.bests.append((step, top1))
+
+    def first_kernel(self):
+        return np.zeros((3, 3, 3, 8), np.float32)
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request, monkeypatch):
+    """Drawing takes longer than all else: only the tests that ask for `pictures` draw."""
+    if "pictures" not in request.fixturenames:
+        monkeypatch.setattr(training_loop.pictures, "draw", lambda *_: None)
+
+
+@pytest.fixture
+def pictures():
+    """For tests of the pictures at the end of a run."""
+
+
+def settings(**changed):
+    return replace(TrainSettings(epochs=2, log_every=2, checkpoint_seconds=1e9, schedule="constant"), **changed)
+
+
+def no_signal():
+    return SimpleNamespace(received=0)
+
+
+def run(tmp_path, engine, *, identity=DATA, signals=None, directory=True, **changed):
+    """The exit code of a run and the rows it left, without speeds."""
+    chosen = settings(**changed)
+    with RunDirectory(tmp_path / "run", resume=chosen.resume) as where:
+        if not chosen.resume:
+            where.describe(model="m", class_names=list("abcd"), normalisation={}, settings={})
+        loop = TrainingLoop(engine, chosen, identity, where if directory else None, signals or no_signal())
+        loop.begin()
+        code = loop.go()
+    rows = read_metrics(where.path) if (where.path / "metrics.jsonl").exists() else []
+    return code, [replace(row, images_per_second=None) for row in rows]
+
+
+def numbers(rows, split):
+    return [(row.step, row.epoch, row.loss, row.learning_rate) for row in rows if row.split == split]
+
+
+def test_rows_average_over_examples_and_carry_the_rate_of_their_step(tmp_path):
+    code, rows = run(tmp_path, Engine([0.5, 0.75]))
+    assert code == 0
+    # Batches have 4, 4 and 2 examples; losses are number / 8. Rows: every second step, and the end of an epoch.
+    expected = [
+        (2, 2 / 3, (1 * 4 + 2 * 4) / 8 / 8, 1 / 2),
+        (3, 1.0, 3 / 8, 1 / 3),
+        (4, 4 / 3, 4 / 8, 1 / 4),
+        (6, 2.0, (5 * 4 + 6 * 2) / 6 / 8, 1 / 6),
+    ]
+    assert numbers(rows, "train") == [pytest.approx(row) for row in expected]
+    assert [(row.top1, row.top5) for row in rows if row.split == "train"] == [(0.5, 1.0)] * 4
+    assert numbers(rows, "test") == [(3, 1, 1.5, 1 / 3), (6, 2, 1.5, 1 / 6)]
+    assert [row.top1 for row in rows if row.split == "test"] == [0.5, 0.75]
+    with open(tmp_path / "run" / "metrics.csv", newline="", encoding="utf-8") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["2", "3", "3", "4", "6", "6"]
+
+
+def test_the_last_step_is_measured_whatever_it_is(tmp_path, pictures):
+    """Fewer steps than a row or an epoch take, and an end between two of them."""
+    for steps, train, test in ((1, [1], [1]), (2, [2], [2]), (5, [2, 3, 4, 5], [3, 5])):
+        engine = Engine([0.5, 0.75])
+        code, rows = run(tmp_path / str(steps), engine, steps=steps)
+        assert code == 0
+        assert [row.step for row in rows if row.split == "train"] == train
+        assert [row.step for row in rows if row.split == "test"] == test
+        assert engine.saves[-1][0] == engine.weights == steps
+        assert engine.bests[-1][0] == steps
+        assert f"after {steps} steps" in engine.said[-1]
+        assert {path.name for path in (tmp_path / str(steps) / "run").glob("*.png")} == {
+            "curves.png", "filters.png", "confusion.png"
+        }  # fmt: skip
+    assert rows[-1].epoch == pytest.approx(5 / 3)
+    assert rows[-1].learning_rate == 1 / 5
+    assert engine.errors == [(3, 0.5)]  # the middle of an epoch is nothing that a plateau counts
+
+
+def test_the_first_of_equals_is_the_best_and_is_what_is_told(tmp_path):
+    engine = Engine([0.25, 0.75, 0.75, 0.5])
+    run(tmp_path, engine, epochs=4)
+    assert engine.bests == [(3, 0.25), (6, 0.75)]
+    assert engine.said[-1].startswith("reached 50.00% on 8 test images after 12 steps (best 75.00%, step 6); the run")
+    assert engine.saves[-1][1]["best"] == 0.75
+    assert engine.saves[-1][1]["best_step"] == 6
+    assert engine.errors == [(3, 0.75), (6, 0.25), (9, 0.25), (12, 0.5)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "steps"),
+    [
+        ({"evaluate_every": 2, "epochs": 5}, [6, 12, 15]),
+        ({"evaluate_every": 3, "epochs": 2}, [6]),
+        ({"evaluate_every": 2, "epochs": 3, "schedule": "plateau"}, [3, 6, 9]),
+        ({"evaluate_every": 1, "epochs": 9, "steps": 4}, [3, 4]),
+    ],
+)
+def test_when_it_evaluates(tmp_path, changed, steps):
+    _, rows = run(tmp_path, Engine(), **changed)
+    assert [row.step for row in rows if row.split == "test"] == steps
+
+
+def test_it_saves_when_time_is_up_and_at_the_end_of_an_epoch_only_after_the_evaluation(tmp_path):
+    engine = Engine([0.5, 0.75])
+    run(tmp_path, engine, checkpoint_seconds=0.0)
+    assert [step for step, _ in engine.saves] == [1, 2, 3, 4, 5, 6]
+    assert engine.calls.index("evaluate 3") < engine.calls.index("save 3") < engine.calls.index("train 4")
+    assert engine.saves[2][1]["best"] == 0.5
+    facts = engine.saves[3][1]
+    assert facts["sums"] == asdict(Sums()) and facts["rate"] == 1 / 4 and facts["epoch"] == 1 and facts["data"] == DATA
+    assert engine.saves[0][1]["sums"] == {"loss": 0.5, "top1": 2.0, "top5": 4.0, "examples": 4.0}
+    assert engine.saves[0][1]["best"] is None
+    engine = Engine()
+    run(tmp_path / "seldom", engine)
+    assert [step for step, _ in engine.saves] == [6]
+
+
+def test_steps_that_run_ahead_are_counted_one_later_and_change_nothing(tmp_path):
+    ahead, in_step = Engine([0.5, 0.75]), Engine([0.5, 0.75])
+    ahead.runs_ahead = True
+    _, rows = run(tmp_path / "ahead", ahead)
+    assert rows == run(tmp_path / "in step", in_step)[1]
+    assert ahead.calls[:6] == ["start", "train 1", "train 2", "fetch 1", "train 3", "fetch 2"]
+    assert ahead.calls[6:8] == ["fetch 3", "evaluate 3"]
+    assert in_step.calls[:5] == ["start", "train 1", "fetch 1", "train 2", "fetch 2"]
+    # Saved only once all of its steps are counted.
+    ahead = Engine()
+    ahead.runs_ahead = True
+    run(tmp_path / "saving", ahead, checkpoint_seconds=0.0)
+    assert ahead.calls.index("fetch 1") < ahead.calls.index("save 1") < ahead.calls.index("train 2")
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize("stop", [1, 2, 3, 4, 5])
+def test_stopped_and_resumed_it_is_the_run_that_nothing_stopped(tmp_path, stop, ahead):
+    accuracies = [0.5, 0.25]
+    straight = Engine(accuracies)
+    _, expected = run(tmp_path / "straight", straight)
+    engine = Engine(accuracies)
+    engine.runs_ahead = ahead
+    reads = iter([0] * (stop - 1) + [15] * 9)
+    signals = type("Signals", (), {"received": property(lambda self: next(reads))})()
+    code, _ = run(tmp_path, engine, signals=signals)
+    assert code == 128 + 15
+    assert engine.said[-1] == f"stopped by signal 15 after step {stop}; go on with --resume --output {tmp_path / 'run'}"
+    assert engine.saves[-1][0] == stop
+    assert ("evaluate 3" in engine.calls) == (stop >= 3)
+    rest = Engine(engine.accuracies, saved=engine.saves[-1])
+    assert run(tmp_path, rest, resume=True) == (0, expected)
+    assert rest.calls[0] == f"train {stop + 1}"
+    assert rest.saves[-1] == straight.saves[-1]
+    assert rest.said[-1].partition(";")[0] == straight.said[-1].partition(";")[0]
+
+
+def test_a_signal_in_the_last_step_finds_a_finished_run(tmp_path):
+    reads = iter([0] * 5 + [2] * 9)
+    signals = type("Signals", (), {"received": property(lambda self: next(reads))})()
+    engine = Engine()
+    assert run(tmp_path, engine, signals=signals)[0] == 0
+    assert engine.said[-1].startswith("reached ")
+
+
+def test_a_finished_run_resumed_says_so_and_measures_nothing_twice(tmp_path):
+    engine = Engine([0.5, 0.25])
+    _, rows = run(tmp_path, engine)
+    again = Engine([0.25], saved=engine.saves[-1])
+    assert run(tmp_path, again, resume=True) == (0, rows)
+    assert not again.bests and not any(call.startswith(("train", "save")) for call in again.calls)
+    assert again.said[0] == "the run has already reached step 6, its last one: raise --epochs or --steps to train on"
+    assert again.said[-1].startswith("reached 25.00% on 8 test images after 6 steps (best 50.00%, step 3)")
+    longer = Engine([0.75], saved=engine.saves[-1])
+    _, rows = run(tmp_path, longer, resume=True, epochs=3)
+    assert [row.step for row in rows if row.split == "test"] == [3, 6, 9]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"train": {"examples": 9, "digest": "c"}}, "10 training images then, 9 now"),
+        ({"train": {"examples": 10, "digest": "c"}}, "10 training images as then, but other pictures"),
+        ({"test": {"examples": 9, "digest": "c"}}, "8 test images then, 9 now"),
+        ({"classes": 5}, "4 classes then, 5 now"),
+    ],
+)
+def test_other_data_are_refused_or_told_of(tmp_path, changed, said):
+    engine = Engine([0.5, 0.25])
+    run(tmp_path, engine)
+    other = {**DATA, **changed}
+    before = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    with pytest.raises(UserError, match=said) as error:
+        run(tmp_path, Engine(saved=engine.saves[-1]), identity=other, resume=True, epochs=3)
+    assert "--changed-data" in str(error.value) and "6 steps done then count as 2 epochs and 0 steps" in str(
+        error.value
+    )
+    assert not isinstance(error.value, FailedRun)
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
+    rest = Engine([0.375], saved=engine.saves[-1])
+    assert run(tmp_path, rest, identity=other, resume=True, epochs=3, changed_data=True)[0] == 0
+    assert said in rest.said[0] and rest.said[0].startswith("warning: ")
+    # Accuracies on other test images can't be compared: the best is chosen anew.
+    assert rest.bests == ([(9, 0.375)] if "test" in changed else [])
+
+
+def test_a_checkpoint_that_does_not_say_which_data_it_had_goes_on(tmp_path):
+    """Those of earlier versions: sums in a list, no rate, and -1 for no best yet."""
+    engine = Engine()
+    run(tmp_path, engine, steps=4)
+    facts = {"best": -1.0, "best_step": 0, "sums": [1.0, 1.0, 4.0, 4.0], "flat_since": None}
+    rest = Engine([0.5], saved=(4, facts))
+    code, rows = run(tmp_path, rest, resume=True)
+    assert code == 0 and rest.bests == [(6, 0.5)]
+    assert rows[-2].loss == pytest.approx((1.0 + 4 * 5 / 8 + 2 * 6 / 8) / 10)
+
+
+def test_nothing_saved_starts_from_the_first_step(tmp_path):
+    engine = Engine()
+    run(tmp_path, Engine(), steps=1)
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    run(tmp_path, engine, resume=True)
+    assert engine.said[0] == "no checkpoint was finished: the run starts from its first step"
+    assert engine.calls[:2] == ["start", "train 1"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_ends_the_run_and_saves_nothing(tmp_path, value):
+    engine = Engine(losses={3: value})
+    with pytest.raises(FailedRun, match=r"became (nan|inf) at step 3 \(images \[8, 9\]"):
+        run(tmp_path, engine)
+    assert not engine.saves
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    engine = Engine()
+    engine.finite = False
+    with pytest.raises(FailedRun, match="no longer finite after step 3"):
+        run(tmp_path, engine)
+    assert not engine.saves and not engine.bests
+
+
+def test_a_picture_that_fails_spoils_nothing(tmp_path, monkeypatch, pictures):
+    from alexnet_io import plots
+
+    def fails(*_):
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr(plots, "draw_filters", fails)
+    engine = Engine()
+    assert run(tmp_path, engine, steps=1)[0] == 0
+    assert any("pictures could not all be drawn (RuntimeError: no fonts)" in line for line in engine.said)
+    assert engine.said[-1].startswith("reached ")
+
+
+def test_the_first_step_is_left_out_of_speeds(tmp_path, monkeypatch):
+    """It may compile: here for 100 seconds, where the others take one."""
+    now = [0.0]
+    clock = SimpleNamespace(perf_counter=lambda: now[0], monotonic=lambda: now[0])
+    monkeypatch.setattr(training_loop, "time", clock)
+
+    class Slow(Engine):
+        def train(self, batch, step, rate):
+            now[0] += 1 if step else 100
+            return super().train(batch, step, rate)
+
+        def evaluate(self):
+            now[0] += 8
+            return super().evaluate()
+
+    chosen = settings(log_every=1)
+    with RunDirectory(tmp_path / "run") as where:
+        where.describe(model="m", class_names=list("abcd"), normalisation={}, settings={})
+        loop = TrainingLoop(Slow(), chosen, DATA, where, no_signal())
+        loop.begin()
+        loop.go()
+    speeds = [(row.step, row.split, row.images_per_second) for row in read_metrics(tmp_path / "run")]
+    assert speeds == [
+        (1, "train", None), (2, "train", 4.0), (3, "train", 2.0), (3, "test", 1.0),
+        (4, "train", 4.0), (5, "train", 4.0), (6, "train", 2.0), (6, "test", 1.0),
+    ]  # fmt: skip
+
+
+def test_other_processes_train_and_write_nothing(tmp_path):
+    engine = Engine()
+    assert run(tmp_path, engine, directory=False)[0] == 0
+    assert [step for step, _ in engine.saves] == [6]  # the engine decides which process writes
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert not list((tmp_path / "run").glob("*.png"))
+
+
+def test_a_loss_that_never_leaves_chance_is_told_of_across_a_stop(tmp_path, capsys):
+    losses = dict.fromkeys(range(1, 2000), math.log(4))
+    engine = Engine(losses=losses)
+    run(tmp_path, engine, epochs=300)
+    assert engine.saves[-1][1]["flat_since"] == 1
+    assert "the loss has not left" not in capsys.readouterr().out
+    rest = Engine(losses=losses, saved=engine.saves[-1])
+    run(tmp_path, rest, epochs=340, resume=True)
+    assert capsys.readouterr().out.count("for 1000 steps the loss has not left 1.386") == 1
