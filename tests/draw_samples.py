@@ -47,7 +47,7 @@ class Framework(Protocol):
     def masks(
         self, seeds: Sequence[int], steps: Sequence[int], count: int, first: int = 0
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """True where the two dropout layers keep: [seed, step, place, row, column, channel], [..., unit]."""
+        """True where the two dropout layers keep: [seed, step, place, three axes of pixels], [..., unit]."""
         ...
 
 
@@ -144,7 +144,7 @@ class Torch:
             for step in steps:
                 masks.at(step, first)
                 network(torch.ones(count, 3, SIDE, SIDE))
-                kept.append((_mask(network.drop1).transpose(0, 2, 3, 1), _mask(network.drop2)))
+                kept.append((_mask(network.drop1), _mask(network.drop2)))
         one, two = (np.stack(some).reshape(len(seeds), len(steps), *some[0].shape) for some in zip(*kept, strict=True))
         return one, two
 

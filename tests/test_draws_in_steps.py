@@ -27,10 +27,15 @@ from alexnet_io.train_settings import TrainSettings
 from jax_alexnet import augment as jax_augment
 from jax_alexnet import steps
 from jax_alexnet.devices import data_mesh
+from jax_alexnet.engine import JaxEngine
 from jax_alexnet.model import AlexNet
+from jax_alexnet.recipes import resolve as jax_resolve
+from jax_alexnet.setup import init_params, prepare
+from jax_alexnet.variants import Dense, Variant
 from torch_ref import augment as torch_augment
 from torch_ref import setup as torch_setups
 from torch_ref.completion import resolve
+from torch_ref.engine import TorchEngine
 from torch_ref.layers import Dropout
 from torch_ref.processes import Processes
 from torch_ref.steps import train_step
@@ -45,7 +50,6 @@ SETTINGS = TrainSettings(
     flip=True,
     color_noise=True,
     batch_size=EXAMPLES,
-    learning_rate=0.0,
 )
 IMAGES = np.random.default_rng(2012).integers(50, 200, (EXAMPLES, *STORED, 3), np.uint8)
 LABELS = np.arange(EXAMPLES, dtype=np.int32) % CLASSES
@@ -140,7 +144,7 @@ def test_torch_draws_by_step_and_place_in_the_global_batch():
 
         draws = torch_augment.draw(SETTINGS, done, 0, EXAMPLES, STORED)
         x = torch_augment.network_input(IMAGES, draws, SETTINGS, setup.statistics).permute(0, 2, 3, 1).numpy()
-        kept = tuple(mask[0, 0] for mask in Torch().masks([SEED], [done], EXAMPLES))
+        pixels, units = (mask[0, 0] for mask in Torch().masks([SEED], [done], EXAMPLES))
         found = {
             name.replace("weight", "kernel").replace(".", " "): parameter.grad.numpy().T
             for name, parameter in network.named_parameters()
@@ -148,7 +152,7 @@ def test_torch_draws_by_step_and_place_in_the_global_batch():
         }
         channels_first = found["fc1 kernel"].reshape(3, SIDE, SIDE, UNITS)
         found["fc1 kernel"] = channels_first.transpose(1, 2, 0, 3).reshape(-1, UNITS)
-        check(found, place, x, kept)
+        check(found, place, x, (pixels.transpose(0, 2, 3, 1), units))
 
 
 # Where the seed goes
@@ -164,11 +168,10 @@ def test_jax_keys_of_weights_steps_augmentation_and_dropout_differ():
 
 
 def test_jax_weights_differ_by_seed(monkeypatch: pytest.MonkeyPatch):
-    from jax_alexnet.setup import init_params
-
     monkeypatch.setattr(jax, "jit", functools.partial(jax.jit, compiler_options=QUICKLY))
-    kernels = [np.asarray(init_params(AlexNet(TABLE), SIDE, seed)["fc1"]["kernel"]) for seed in (0, 1, 2**31 - 1)]
-    np.testing.assert_array_equal(init_params(AlexNet(TABLE), SIDE, 1)["fc1"]["kernel"], kernels[1])
+    network = AlexNet(Variant("units", "nothing else", SIDE, CLASSES, "paper", (Dense("fc1", None),)))
+    kernels = [np.asarray(init_params(network, SIDE, seed)["fc1"]["kernel"]) for seed in (0, 1, 2**31 - 1)]
+    np.testing.assert_array_equal(init_params(network, SIDE, 1)["fc1"]["kernel"], kernels[1])
     largest = np.abs(np.corrcoef([kernel.ravel() for kernel in kernels]) - np.eye(3)).max()
     assert largest < 4.9 / kernels[0].size ** 0.5  # a normal value is further out once in a million times
 
@@ -211,3 +214,20 @@ def test_torchs_seed_decides_weights_masks_and_order(monkeypatch: pytest.MonkeyP
     for kind in range(3):
         assert len({str(np.asarray(some[kind]).tolist()) for some in found}) == 3
         assert str(found[1][kind]) == str(found[3][kind])
+
+
+def test_orders_follow_seed_and_epoch_and_go_on_where_a_run_stopped():
+    """Eleven images in batches of four: three steps an epoch."""
+    settings = TrainSettings(
+        model="cifar_18pct", data="synthetic:classes=2,train=11,test=2", batch_size=4, devices="1", seed=2**31 - 1
+    )
+    group = Processes(0, 1, torch.device("cpu"))
+    engines = (
+        JaxEngine(prepare(jax_resolve(settings)), None),
+        TorchEngine(torch_setups.prepare(resolve(settings), group), None),
+    )
+    for engine, step in product(engines, range(7)):
+        epoch, done = divmod(step, 3)
+        order = epoch_order(11, seed=2**31 - 1, epoch=epoch, shuffle=True)[4 * done :]
+        found = np.concatenate([batch.ids[batch.weights > 0] for batch in engine.batches(step)])
+        np.testing.assert_array_equal(found, order)

@@ -12,8 +12,13 @@ import torch
 from alexnet_io.train_settings import TrainSettings
 from jax_alexnet import recipes as jax_recipes
 from jax_alexnet import schedules as jax_schedules
+from jax_alexnet import setup as jax_setup
+from jax_alexnet.engine import JaxEngine
 from torch_ref import completion as torch_recipes
 from torch_ref import schedules as torch_schedules
+from torch_ref import setup as torch_setup
+from torch_ref.engine import TorchEngine
+from torch_ref.processes import Processes
 
 Rate = Callable[[int, int], float]
 
@@ -103,6 +108,59 @@ def test_schedules_that_the_user_chooses(words: dict, rates: dict[int, float], f
     rate = FRAMEWORKS[framework](TrainSettings(model="cifar_18pct", recipe="blog", learning_rate=0.5, **words))
     for step in range(20):
         assert rate(step // 4, step) == close(expected(rates, step)), step
+
+
+ENGINES = {
+    "jax": lambda settings: JaxEngine(jax_setup.prepare(jax_recipes.resolve(settings)), None),
+    "torch": lambda settings: TorchEngine(
+        torch_setup.prepare(torch_recipes.resolve(settings), Processes(0, 1, torch.device("cpu"))), None
+    ),
+}
+
+
+@pytest.mark.parametrize("framework", ENGINES)
+@pytest.mark.parametrize(
+    ("words", "rates"),
+    [
+        ({"schedule": "every_epochs", "drop_every": 2, "drop_factor": 0.5}, [0.5] * 6 + [0.25] * 6),
+        ({"schedule": "every_steps", "drop_every": 4}, [0.5] * 4 + [0.05] * 4 + [0.005] * 4),
+        ({"schedule": "at_epochs", "drop_epochs": [1, 3]}, [0.5] * 3 + [0.05] * 6 + [0.005] * 3),
+    ],
+)
+def test_a_run_asks_for_the_rate_of_the_step_that_comes(words: dict, rates: list[float], framework: str) -> None:
+    """21 images in batches of 8 are three steps an epoch; asked in any order, as a resumed run does."""
+    settings = TrainSettings(
+        model="cifar_18pct",
+        recipe="blog",
+        learning_rate=0.5,
+        batch_size=8,
+        data="synthetic:classes=2,train=21,test=2",
+        devices="1",
+        **words,
+    )
+    engine = ENGINES[framework](settings)
+    assert [engine.learning_rate(step) for step in range(12)] == close(rates)
+    assert [engine.learning_rate(step) for step in range(11, -1, -1)] == close(rates[::-1])
+
+
+@pytest.mark.parametrize("framework", ENGINES)
+def test_a_run_lowers_the_rate_where_the_error_no_longer_falls(framework: str) -> None:
+    settings = TrainSettings(
+        model="cifar_18pct",
+        recipe="blog",
+        learning_rate=0.5,
+        batch_size=8,
+        data="synthetic:classes=2,train=21,test=2",
+        devices="1",
+        schedule="plateau",
+        plateau_patience=0,
+    )
+    engine, found = ENGINES[framework](settings), []
+    for epoch, error in enumerate((0.9, 0.5, 0.4, 0.4, 0.6, 0.3)):
+        found.append(engine.learning_rate(3 * epoch))
+        assert engine.learning_rate(3 * epoch + 2) == found[-1]
+        engine.count_error(error)
+    assert found == close([0.5, 0.5, 0.5, 0.5, 0.05, 0.005])
 
 
 # Plateaus: by hand after the paper (section 5, the validation error stops improving) and PyTorch's documentation

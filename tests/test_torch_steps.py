@@ -1,6 +1,7 @@
 """The reference's training and evaluation step against the same written out for a linear network."""
 
 import dataclasses
+import signal
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,27 +9,29 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tiny import OneOfSeveral, TorchNetwork, torch_setup
+from tiny import CLASSES, SIDE, OneOfSeveral, TorchNetwork, torch_setup
 from torch import nn
 
 from alexnet_io.batches import Batch
 from alexnet_io.sources.dataset import Split
 from alexnet_io.train_settings import TrainSettings
+from alexnet_io.training_loop import Sums
 from torch_ref.optim import MomentumInside
-from torch_ref.schedules import EveryEpochs, EverySteps, Milestones, Plateau, Schedule
+from torch_ref.schedules import Plateau, Schedule
 from torch_ref.setup import Setup
-from torch_ref.steps import _hits, evaluate, train_step
+from torch_ref.steps import Votes, _hits, evaluate, train_step
 
-SIDE, CLASSES, BATCH, EXAMPLES = 4, 7, 8, 21  # three steps an epoch, five examples in the last
-SETTINGS = TrainSettings(image_size=SIDE, normalize="unit", batch_size=BATCH, learning_rate=0.5, precision="float64")
+BATCH, EXAMPLES = 8, 21  # three steps an epoch, five examples in the last
+SETTINGS = TrainSettings(image_size=SIDE, normalize="unit", batch_size=BATCH, precision="float64")
 RNG = np.random.default_rng(2012)
 IMAGES, LABELS = RNG.integers(0, 256, (BATCH, SIDE, SIDE, 3), np.uint8), RNG.integers(0, CLASSES, BATCH, np.int32)
 WEIGHT = RNG.normal(size=(CLASSES, 3 * SIDE**2))
 
 
 def setup_of(rank: int = 0, count: int = 1, schedule: Schedule | None = None, **words: Any) -> Setup:
-    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, CLASSES, bias=False)).double()
-    network[1].weight.data.copy_(torch.tensor(WEIGHT))
+    linear = nn.Linear(3 * SIDE**2, CLASSES, bias=False).double()
+    linear.weight.data.copy_(torch.tensor(WEIGHT))
+    network = nn.Sequential(nn.Flatten(), linear)
     settings = dataclasses.replace(SETTINGS, **words)
     return torch_setup(network, settings, examples=EXAMPLES, rank=rank, count=count, schedule=schedule)
 
@@ -57,16 +60,16 @@ def by_hand(weight: NDArray, real: int) -> tuple[NDArray, float, NDArray]:
 @pytest.mark.parametrize(("step", "real"), [(0, 8), (2, 5), (4, 8), (5, 5)])
 def test_one_step_descends_the_mean_loss_over_real_examples(step, real):
     setup = setup_of()
-    sums = train_step(setup, part(0, 1, real), step)
+    sums = train_step(setup, part(0, 1, real), step, 0.5).sums
     gradient, loss, ranks = by_hand(WEIGHT, real)
     np.testing.assert_allclose(weight_of(setup), WEIGHT - 0.5 * gradient, rtol=1e-12)
-    assert sums == pytest.approx([loss, (ranks < 1).sum(), (ranks < 5).sum(), real, 0], rel=1e-12)
+    assert dataclasses.astuple(sums) == pytest.approx((loss, (ranks < 1).sum(), (ranks < 5).sum(), real), rel=1e-12)
 
 
 def test_gradients_of_two_steps_are_not_added():
     setup = setup_of()
     for step in (0, 1):
-        train_step(setup, part(0, 1, BATCH), step)
+        train_step(setup, part(0, 1, BATCH), step, 0.5)
     first = WEIGHT - 0.5 * by_hand(WEIGHT, BATCH)[0]
     np.testing.assert_allclose(weight_of(setup), first - 0.5 * by_hand(first, BATCH)[0], rtol=1e-11)
 
@@ -75,38 +78,30 @@ def test_gradients_of_two_steps_are_not_added():
 def test_the_mean_of_two_processes_gradients_is_that_of_the_whole_batch(real):
     """Also where the second has rows that only fill it up: DDP averages, whatever each has."""
     step = 0 if real == 8 else 2
-    gradients, sums = [], np.zeros(5)
+    gradients, sums, votes = [], Sums(), []
     for rank in range(2):
         setup = setup_of(rank, 2)
         setup.data = SimpleNamespace(train=range(2 * BATCH + real))  # type: ignore[assignment]
-        sums += train_step(setup, part(rank, 2, real), step, stop_signal=15 * rank)
+        done = train_step(
+            setup, part(rank, 2, real), step, 0.5, Votes.of(signal.SIGTERM if rank else 0, save=rank == 0)
+        )
+        sums, votes = sums + done.sums, [*votes, done.votes]
         gradients.append(setup.network.get_parameter("1.weight").grad)
     gradient, loss, ranks = by_hand(WEIGHT, real)
     np.testing.assert_allclose(sum(gradients) / 2, gradient, rtol=1e-11, atol=1e-15)
-    np.testing.assert_allclose(sums, [loss, (ranks < 1).sum(), (ranks < 5).sum(), real, 15], rtol=1e-12)
+    assert dataclasses.astuple(sums) == pytest.approx((loss, (ranks < 1).sum(), (ranks < 5).sum(), real), rel=1e-12)
+    assert votes == [(0, 0, 1), (0, 1, 0)]
 
 
 # Learning rates
 
 
-@pytest.mark.parametrize(
-    ("schedule", "rates"),
-    [
-        (EveryEpochs(2, 0.5), [0.5] * 6 + [0.25] * 6),
-        (EverySteps(4, 0.1), [0.5] * 4 + [0.05] * 4 + [0.005] * 4),
-        (Milestones((1, 3), 0.1), [0.5] * 3 + [0.05] * 6 + [0.005] * 3),
-    ],
-)
-def test_the_rate_falls_with_the_first_step_of_its_epoch(schedule, rates):
-    """Three steps an epoch; the same in a step that the run was resumed at."""
-    setup = setup_of(schedule=schedule)
-    for step, rate in enumerate(rates):
-        for one in (setup, setup_of(schedule=schedule)):
-            before = weight_of(one).copy()
-            train_step(one, part(0, 1, BATCH if step % 3 < 2 else 5), step)
-            assert one.optimizer.param_groups[0]["lr"] == pytest.approx(rate, rel=1e-14, abs=0)
-            moved = before - rate * by_hand(before, BATCH if step % 3 < 2 else 5)[0]
-            np.testing.assert_allclose(weight_of(one), moved, rtol=1e-11)
+def test_the_rate_that_comes_with_a_step_is_its_rate():
+    setup = setup_of()
+    for step, rate in enumerate((0.5, 0.05, 0.0)):
+        before, real = weight_of(setup).copy(), 5 if step == 2 else BATCH
+        train_step(setup, part(0, 1, real), step, rate)
+        np.testing.assert_allclose(weight_of(setup), before - rate * by_hand(before, real)[0], rtol=1e-11)
 
 
 def test_a_plateau_keeps_the_rate_that_it_has_set():
@@ -114,8 +109,14 @@ def test_a_plateau_keeps_the_rate_that_it_has_set():
     assert setup.plateau is not None
     for error, rate in ((0.5, 1.0), (0.5, 0.1), (0.4, 0.1), (0.6, 0.01)):
         setup.plateau.step(error)
-        train_step(setup, part(0, 1, BATCH), 0)
+        train_step(setup, part(0, 1, BATCH), 0, 0.5)
         assert setup.optimizer.param_groups[0]["lr"] == pytest.approx(rate, rel=1e-14, abs=0)
+
+
+def test_a_signal_and_a_wish_to_save_are_told_apart():
+    assert [Votes.of(number, False).stop for number in (0, signal.SIGINT, signal.SIGTERM)] == [0, 2, 15]
+    assert Votes(1.0, 1.0).stop == signal.SIGTERM  # of two signals, the one that isn't a user's Ctrl-C
+    assert Votes.of(0, True) == (0, 0, 1)
 
 
 # Hits
@@ -153,7 +154,7 @@ def split_of(count: int) -> Split:
 def test_every_example_is_evaluated_once_by_its_central_crop(examples, processes, monkeypatch):
     monkeypatch.setattr(OneOfSeveral, "gather", lambda self, value: [value])
     split = split_of(examples)
-    logits = split.read(np.arange(examples))[:, 1:5, 0:4].transpose(0, 3, 1, 2).reshape(examples, -1) / 255 @ WEIGHT.T
+    logits = split.read(np.arange(examples))[:, 1:7, 0:6].transpose(0, 3, 1, 2).reshape(examples, -1) / 255 @ WEIGHT.T
     own = np.take_along_axis(logits, split.labels[:, None], 1)
     losses = np.log(np.exp(logits).sum(1)) - own[:, 0]
     counts = np.zeros(4)
@@ -174,7 +175,7 @@ def test_evaluation_drops_nothing_and_training_goes_on_dropping():
     assert not network.training
     assert network.drop1.mask is None
     assert evaluate(setup, split) == first
-    train_step(setup, part(0, 1, BATCH), 0)
+    train_step(setup, part(0, 1, BATCH), 0, 0.5)
     assert network.training
     assert network.drop1.mask is not None
 
@@ -188,7 +189,7 @@ def test_bfloat16_rounds_the_products_but_not_the_loss():
     x = torch.tensor(IMAGES.transpose(0, 3, 1, 2).reshape(BATCH, -1) / 255).bfloat16()
     logits = (x.float() @ torch.tensor(WEIGHT).bfloat16().float().T).bfloat16().double()
     losses = torch.logsumexp(logits, 1) - logits[torch.arange(BATCH), torch.tensor(LABELS).long()]
-    (loss, *_) = train_step(setup, part(0, 1, BATCH), 0)
+    loss = train_step(setup, part(0, 1, BATCH), 0, 0.5).sums.loss
     assert loss == pytest.approx(losses.sum().item(), rel=1e-6)
     assert loss != pytest.approx(by_hand(WEIGHT, BATCH)[1], rel=1e-5)
 
@@ -197,7 +198,7 @@ def test_the_optimizers_own_momentum_is_used():
     setup = setup_of()
     setup.optimizer = MomentumInside(setup.network.parameters(), lr=0.5, momentum=0.5, weight_decay=0.0)
     for step in (0, 1):
-        train_step(setup, part(0, 1, BATCH), step)
+        train_step(setup, part(0, 1, BATCH), step, 0.5)
     velocity = -0.5 * by_hand(WEIGHT, BATCH)[0]
     second = 0.5 * velocity - 0.5 * by_hand(WEIGHT + velocity, BATCH)[0]
     np.testing.assert_allclose(weight_of(setup), WEIGHT + velocity + second, rtol=1e-11)

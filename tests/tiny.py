@@ -18,7 +18,7 @@ from torch_ref.processes import Processes
 from torch_ref.schedules import Constant, Plateau, Schedule, plateau
 from torch_ref.setup import Setup
 
-SIDE, UNITS, CLASSES = 4, 128, 7
+SIDE, UNITS, CLASSES = 6, 108, 7  # as many pixels, with three channels, as hidden units
 WEIGHT = 2.0**-6
 RATES = {"drop1": 0.5, "drop2": 0.2}
 TABLE = v.Variant(
