@@ -39,6 +39,11 @@ def test_near_is_within_a_hundredth_on_both_sides(away, flat):
     assert bool(follow([CHANCE + away] * 1500)) == flat
 
 
+def test_a_hundredth_away_is_still_near():
+    """With one class, where guessing costs nothing, the difference isn't rounded."""
+    assert bool(follow([0.01] * 1500, classes=1))
+
+
 def test_guessing_among_other_numbers_of_classes():
     assert "6.908" in follow([math.log(1000)] * 1001, classes=1000)[0][1]
     assert follow([CHANCE] * 1500, classes=1000) == []

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -264,3 +264,27 @@ def test_only_a_plateau_has_a_counter() -> None:
     assert (paper.learning_rate, paper.factor, paper.patience, paper.cooldown) == (0.01, 0.1, 10, 0)
     assert (paper.threshold, paper.best, paper.bad_epochs, paper.cooldown_left) == (1e-4, math.inf, 0, 0)
     assert replace(paper, learning_rate=1.0) != paper
+
+
+def test_the_papers_plateau_waits_as_pytorch_does_by_default() -> None:
+    """The paper's authors judged by eye; the counting is ReduceLROnPlateau's, with its defaults."""
+    for resolve in (jax_recipes.resolve, torch_recipes.resolve):
+        settings = resolve(TrainSettings(model="two_column", recipe="paper"))
+        assert (settings.plateau_patience, settings.plateau_cooldown, settings.drop_factor) == (10, 0, 0.1)
+    schedule = torch_recipes.schedule_of(torch_recipes.resolve(TrainSettings(model="two_column", recipe="paper")))
+    assert schedule == torch_schedules.Plateau(0.1, 10, 0, 1e-4) == torch_schedules.Plateau()
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        torch_schedules.Constant(),
+        torch_schedules.EveryEpochs(1),
+        torch_schedules.EverySteps(1),
+        torch_schedules.Milestones((1,)),
+        torch_schedules.Plateau(),
+    ],
+)
+def test_recipes_share_schedules_that_nobody_can_change(schedule: torch_schedules.Schedule) -> None:
+    with pytest.raises(FrozenInstanceError):
+        schedule.factor = 0.5  # pyright: ignore[reportAttributeAccessIssue]
