@@ -177,7 +177,7 @@ def measure(logits: Any, batch: Batch) -> Metrics:
 
 
 def _wide(logits: Any) -> Array:
-    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return logits.astype(np.promote_types(logits.dtype, np.float32))
 
 
 def replicate(tree: Tree, mesh: Mesh) -> Tree:
