@@ -125,7 +125,7 @@ class Dropout(nn.Module):
         keep = 1.0 - self.rate
         if mask is None:
             key = self.make_rng("dropout")
-            places = first_example + jnp.arange(x.shape[0])
+            places = jnp.asarray(first_example, jnp.int32) + jnp.arange(x.shape[0], dtype=jnp.int32)
             keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(places)
             shape, axis = x.shape[1:], self.part_along
             if axis:

@@ -62,9 +62,14 @@ def test_networks_recipes_and_inputs(model: str, recipe: str, normalize: str, op
 
 
 @pytest.mark.parametrize(
-    ("model", "parallel", "devices"),
-    [("cifar_18pct", "data", 8), ("cifar_18pct", "zero", 8), ("two_column", "columns", 4), ("two_column", "hybrid", 4)],
+    ("model", "parallel", "devices", "precision"),
+    [
+        ("cifar_18pct", "data", 8, "float64"),
+        ("cifar_18pct", "zero", 8, "bfloat16"),
+        ("two_column", "columns", 4, "bfloat16"),
+        ("two_column", "hybrid", 4, "float64"),
+    ],
 )
-def test_schemes(model: str, parallel: str, devices: int) -> None:
+def test_schemes(model: str, parallel: str, devices: int, precision: str) -> None:
     words: dict[str, Any] = {"model": model, "parallel": parallel, "batch_size": BATCH, "stored_size": STORED}
-    traced(resolve(TrainSettings(precision="bfloat16", **words)), devices)
+    traced(resolve(TrainSettings(precision=precision, **words)), devices)
