@@ -125,7 +125,7 @@ class TrainSettings(DataSettings):
     cpu_convolution: str = _devices(
         "auto",
         "who computes convolutions on CPUs in float32 and bfloat16: auto (the fastest that fits), onednn, winograd "
-        "(fewer products), xla",
+        "(fewer products), xla; the last two leave oneDNN out of everything",
         only="jax_alexnet",
         choices=CPU_CONVOLUTIONS,
     )

@@ -115,10 +115,10 @@ def apply(
         # Section 4.1: add [p1, p2, p3] [alpha_i lambda_i] to every pixel of an image. lambda belongs to pixels on
         # the 0..1 scale; on the 0..255 scale it would drown the image.
         # Written out rather than as a matrix product, which rounds differently for other batch sizes.
-        amounts = draws.noise.astype(pixels.dtype) * statistics["eigenvalues"].astype(pixels.dtype) * 255
+        amounts = draws.noise.astype(pixels.dtype) * statistics["eigenvalues"].astype(pixels.dtype)[None] * 255
         components = statistics["eigenvectors"].astype(pixels.dtype).T
         for i in range(3):
-            pixels = pixels + (amounts[:, i, None] * components[i])[:, None, None, :]
+            pixels = pixels + (amounts[:, i, None] * components[i][None])[:, None, None, :]
     return normalized(pixels, augmentation.normalize, statistics)
 
 
@@ -129,13 +129,18 @@ def normalized(pixels: Array, normalize: str, statistics: dict[str, Any]) -> Arr
     if normalize == "unit":
         return pixels / 255
     if normalize == "imagenet":
-        mean, std = (jnp.asarray(values, pixels.dtype) for values in (IMAGENET_MEAN, IMAGENET_STD))
-        return (pixels / 255 - mean) / std
+        return (pixels / 255 - _like(pixels, IMAGENET_MEAN)) / _like(pixels, IMAGENET_STD)
     # The 2012 code subtracts the mean image's central crop from every crop [S].
     if normalize == "mean_image":
-        return pixels - statistics["mean_image"].astype(pixels.dtype)
-    centred = pixels - statistics["mean"].astype(pixels.dtype)
-    return centred if normalize == "channel_mean" else centred / statistics["std"].astype(pixels.dtype)
+        return pixels - _like(pixels, statistics["mean_image"])
+    centred = pixels - _like(pixels, statistics["mean"])
+    return centred if normalize == "channel_mean" else centred / _like(pixels, statistics["std"])
+
+
+def _like(pixels: Array, values: Any) -> Array:
+    """Values for the last axes of `pixels`, in their dtype and with as many axes."""
+    values = jnp.asarray(values, pixels.dtype)
+    return values.reshape((1,) * (pixels.ndim - values.ndim) + values.shape)
 
 
 def statistics_for(augmentation: Augmentation, measured: Any) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ from math import prod
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from alexnet_io.errors import UserError
@@ -94,7 +95,7 @@ class Dense(_Weighted):
         out = dense.multiply(x.reshape(x.shape[0], inputs), kernel, self.cpu_convolution)
         if self.layer.sum_over:
             # Each device has multiplied its part of the inputs; it gets back the sums for its own images.
-            wide = out.astype(jnp.promote_types(out.dtype, jnp.float32))
+            wide = out.astype(np.promote_types(out.dtype, np.float32))
             out = jax.lax.psum_scatter(wide, self.layer.sum_over, scatter_dimension=0, tiled=True)
         return add_bias(out, bias, self.cpu_convolution)
 
@@ -124,7 +125,7 @@ class Dropout(nn.Module):
         keep = 1.0 - self.rate
         if mask is None:
             key = self.make_rng("dropout")
-            places = first_example + jnp.arange(x.shape[0])
+            places = jnp.asarray(first_example, jnp.int32) + jnp.arange(x.shape[0], dtype=jnp.int32)
             keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(places)
             shape, axis = x.shape[1:], self.part_along
             if axis:

@@ -72,6 +72,16 @@ def descend(factors: Tree) -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(_no_state, update)  # pyright: ignore[reportArgumentType]
 
 
+def _mixing(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The same where JAX is told to mix no dtypes (`jax_numpy_dtype_promotion`): optax's Adam raises by an integer."""
+
+    def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, Any]:
+        with jax.numpy_dtype_promotion("standard"):
+            return transformation.update(grads, state, params)
+
+    return optax.GradientTransformation(transformation.init, update)
+
+
 def make_optimizer(settings: TrainSettings, variant: Variant, params: Tree) -> optax.GradientTransformationExtraArgs:
     """The optimizer of completed settings; `update` takes `learning_rate`, a scalar array.
 
@@ -97,5 +107,5 @@ def make_optimizer(settings: TrainSettings, variant: Variant, params: Tree) -> o
     factors = jax.tree_util.tree_map_with_path(factor_of, params)
     if settings.optimizer == "paper":
         return paper_momentum(settings.momentum, decay, factors)
-    middle = optax.scale_by_adam() if settings.optimizer == "adam" else optax.trace(settings.momentum)
+    middle = _mixing(optax.scale_by_adam()) if settings.optimizer == "adam" else optax.trace(settings.momentum)
     return optax.with_extra_args_support(optax.chain(add_decay(decay), middle, descend(factors)))

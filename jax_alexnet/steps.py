@@ -81,7 +81,7 @@ def make_train_step(
         here = batch.images.shape[0]
         first = jax.lax.axis_index(axes) * here if axes else 0
         augment_key, dropout_key = step_keys(key, state.step)
-        places = first + jnp.arange(here)
+        places = first + jnp.arange(here, dtype=jnp.int32)
         draws = augment.draw(augment_key, places, augmentation, batch.images.shape[1:3])
         images = augment.apply(batch.images, draws, augmentation, statistics)
 
@@ -177,7 +177,7 @@ def measure(logits: Any, batch: Batch) -> Metrics:
 
 
 def _wide(logits: Any) -> Array:
-    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return logits.astype(np.promote_types(logits.dtype, np.float32))
 
 
 def replicate(tree: Tree, mesh: Mesh) -> Tree:

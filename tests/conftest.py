@@ -1,4 +1,4 @@
-"""Strict JAX for every test: eight virtual CPU devices, float64 available, fixed seeds."""
+"""Strict JAX for every test: eight virtual CPU devices, float64 available, no implicit promotion, fixed seeds."""
 
 import os
 
@@ -8,6 +8,9 @@ os.environ["XLA_FLAGS"] = " ".join(
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_ENABLE_X64", "1")
+# Arrays of different ranks or dtypes never meet unsaid: neither in a test nor in what it starts.
+os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
+os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import sys

@@ -46,7 +46,7 @@ TINY = v.Variant(
 
 def loss_of(network: AlexNet, params: Any, images: jax.Array) -> jax.Array:
     logits: Any = network.apply({"params": params}, images)
-    return -jnp.sum(jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))[:, 0])
+    return -jnp.sum(jax.nn.log_softmax(logits.astype(np.promote_types(logits.dtype, np.float32)))[:, 0])
 
 
 def weights_of(network: AlexNet, images: jax.Array, rng: np.random.Generator) -> Any:
@@ -156,7 +156,7 @@ def test_one_switch_leaves_onednn_out_of_everything(cpu: Any, dtype: str) -> Non
     network = AlexNet("cifar_18pct", dtype=jnp.dtype(dtype), cpu_convolution=cpu)
     shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((4, 32, 32, 3)))["params"]
     gradient = jax.jit(jax.grad(partial(loss_of, network), (0, 1)))
-    assert "__onednn" not in gradient.lower(shapes, jax.ShapeDtypeStruct((4, 32, 32, 3), jnp.float32)).as_text()
+    assert "__onednn" not in gradient.lower(shapes, jax.ShapeDtypeStruct((4, 32, 32, 3), np.float32)).as_text()
 
 
 # --- Operations, against JAX's own derivatives of XLA's own forms

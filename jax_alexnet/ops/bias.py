@@ -4,6 +4,7 @@ from functools import partial
 from math import prod
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jax_alexnet.ops import onednn, varying
@@ -38,7 +39,7 @@ def _spread(shape: tuple[int, ...], dtype: jnp.dtype, bias: Array) -> Array:
 
 def _summed(shape: tuple[int, ...], dtype: jnp.dtype, gradient: Array) -> Array:
     axes = tuple(range(gradient.ndim - len(shape)))
-    return jnp.sum(gradient, axis=axes, dtype=jnp.promote_types(gradient.dtype, jnp.float32)).astype(dtype)
+    return jnp.sum(gradient, axis=axes, dtype=np.promote_types(gradient.dtype, np.float32)).astype(dtype)
 
 
 def _summed_on_cpus(cpu: CpuForm, shape: tuple[int, ...], dtype: jnp.dtype, gradient: Array) -> Array:
@@ -53,5 +54,5 @@ def _summed_on_cpus(cpu: CpuForm, shape: tuple[int, ...], dtype: jnp.dtype, grad
     if onednn.usable(gradient.dtype, cpu):
         rows = onednn.product(ones, flat)
     else:
-        rows = jnp.dot(ones, flat, preferred_element_type=jnp.promote_types(gradient.dtype, jnp.float32))
+        rows = jnp.dot(ones, flat, preferred_element_type=np.promote_types(gradient.dtype, np.float32))
     return rows[0].reshape(shape).astype(dtype)

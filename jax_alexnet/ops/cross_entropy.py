@@ -24,9 +24,17 @@ def cross_entropy(logits: Array, labels: Array | np.ndarray) -> Array:
 
 def right_logit(logits: Array, labels: Array | np.ndarray) -> Array:
     """The logit of each example's own class (batch,), exactly; NaN where the label isn't a class."""
-    classes, labels = logits.shape[-1], jnp.asarray(labels)
-    chosen = jnp.where(jnp.arange(classes)[None] == labels[:, None], logits, 0)
-    return jnp.where((labels >= 0) & (labels < classes), jnp.sum(chosen, axis=-1), jnp.nan)
+    numbers, own = _numbers(logits, labels)
+    chosen = jnp.where(numbers == own, logits, 0)
+    there = (own >= 0) & (own < logits.shape[-1])
+    return jnp.where(there[:, 0], jnp.sum(chosen, axis=-1), jnp.nan)
+
+
+def _numbers(logits: Array, labels: Array | np.ndarray) -> tuple[Array, Array]:
+    """The classes' numbers (1, classes) and each example's own (batch, 1), of one dtype."""
+    own = jnp.asarray(labels)[:, None]
+    own = own.astype(np.promote_types(own.dtype, np.int32))
+    return jnp.arange(logits.shape[-1], dtype=own.dtype)[None], own
 
 
 def rank(logits: Array, labels: Array | np.ndarray) -> Array:
@@ -35,7 +43,6 @@ def rank(logits: Array, labels: Array | np.ndarray) -> Array:
     So ties are broken as a stable sort would. A logit that is NaN comes before all numbers, as PyTorch sorts it; an own
     class that there isn't, or whose logit is NaN, comes after more classes than there are.
     """
-    right = right_logit(logits, labels)[:, None]
-    itself_or_later = jnp.arange(logits.shape[-1])[None] >= jnp.asarray(labels)[:, None]
-    before = ~((logits < right) | ((logits == right) & itself_or_later))
+    right, (numbers, own) = right_logit(logits, labels)[:, None], _numbers(logits, labels)
+    before = ~((logits < right) | ((logits == right) & (numbers >= own)))
     return jnp.where(jnp.isnan(right[:, 0]), jnp.iinfo(jnp.int32).max, jnp.sum(before, axis=-1, dtype=jnp.int32))

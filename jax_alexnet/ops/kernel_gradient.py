@@ -6,6 +6,7 @@ Both forms add up products of pixels and gradients, and nothing else, so that a 
 from itertools import product
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jax_alexnet.ops import blocks, onednn
@@ -76,7 +77,7 @@ def by_products(x: Array, gradient: Array, *, window: int, stride: int, edges: E
         places = []
         for i, j in product(range(side), repeat=2):
             pixels = cells[:, i : i + height, j : j + width].reshape(-1, inner)
-            wide = jnp.promote_types(x.dtype, jnp.float32)
+            wide = np.promote_types(x.dtype, jnp.float32)
             places.append(jnp.dot(turned, pixels, preferred_element_type=wide))
         return places
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, export, lax
 from jax.extend import core
 from jax.interpreters import ad, batching, mlir
@@ -146,7 +147,7 @@ def _one_by_one(function: Callable[..., Array], axes: tuple[int | None, ...], ke
     results = jax.vmap(function, axes)(*operands)
     if kept:
         return results
-    return jnp.sum(results, axis=0, dtype=jnp.promote_types(results.dtype, jnp.float32)).astype(results.dtype)
+    return jnp.sum(results, axis=0, dtype=np.promote_types(results.dtype, np.float32)).astype(results.dtype)
 
 
 _multilinear.def_impl(_on_this_platform)

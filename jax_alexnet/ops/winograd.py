@@ -20,6 +20,7 @@ from math import prod
 from typing import NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jax_alexnet.ops import blocks
@@ -132,7 +133,7 @@ def _places(tiling: _Tiling, flat: Sequence[Array], images: int) -> list[list[Ar
 
 
 def _wide(x: Array) -> Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(np.promote_types(x.dtype, np.float32))
 
 
 def _inputs(tiling: _Tiling, x: Array) -> list[Array]:
