@@ -97,19 +97,17 @@ def pictures(paths: Sequence[Path]) -> list[Path]:
 
 
 def _network_of(settings: PredictSettings) -> "TrainedNetwork":
-    from jax_alexnet.devices import choose_devices, set_precision
-    from jax_alexnet.exported import load_weights, with_names
-    from jax_alexnet.runs import load_run, saved_settings
+    from jax_alexnet.exported import open_network, with_names
 
-    if settings.weights is not None:
-        network = load_weights(
-            settings.weights, model=settings.model, devices=settings.devices, precision=settings.precision
-        )
-        return with_names(network, settings.class_names)
-    run = settings.run or Path()
-    set_precision(settings.precision or saved_settings(run).precision)
-    devices = choose_devices(settings.devices)
-    return load_run(run, which=settings.checkpoint, devices=devices, precision=settings.precision)
+    network = open_network(
+        settings.run,
+        settings.weights,
+        model=settings.model,
+        checkpoint=settings.checkpoint,
+        devices=settings.devices,
+        precision=settings.precision,
+    )
+    return with_names(network, settings.class_names)
 
 
 def report(network: "TrainedNetwork", paths: Sequence[Path], json_path: str | None) -> int:
