@@ -75,8 +75,8 @@ def pictures(paths: Sequence[Path]) -> list[Path]:
     Raises:
         UserError: a folder without pictures, or one that can't be read.
     """
-    from alexnet_io.decoding import EXTENSIONS
-    from alexnet_io.sources.files import image_names
+    from alexnet_io.image_types import EXTENSIONS
+    from alexnet_io.sources.files import image_names, is_empty
 
     found: list[Path] = []
     for path in paths:
@@ -85,7 +85,7 @@ def pictures(paths: Sequence[Path]) -> list[Path]:
             continue
         shown = printable(path)
         try:
-            empty = not any(path.iterdir())
+            empty = is_empty(path)
         except OSError as error:
             raise UserError(f"{shown} can't be read: {error.strerror or error}") from None
         inside = [path / name for name in image_names(path)]

@@ -3,6 +3,7 @@
 import pkgutil
 import subprocess
 import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -85,9 +86,9 @@ def test_parity_asks_only_for_what_is_used_here(monkeypatch):
     from parity.settings import Compare
     from parity.speed.settings import Profile, Throughput
 
-    words = {"flax": "a:b", "torch": "c:d", "shape": "1,3"}
-    assert parity_commands.needed(Compare(**words)) == ["jax", "flax", "torch"]
-    assert parity_commands.needed(Compare(**words, torch_python="/p")) == ["jax", "flax"]
+    compare = Compare(flax="a:b", torch="c:d", shape="1,3")
+    assert parity_commands.needed(compare) == ["jax", "flax", "torch"]
+    assert parity_commands.needed(replace(compare, torch_python="/p")) == ["jax", "flax"]
     assert parity_commands.needed(Throughput(frameworks="torch")) == ["torch"]
     assert parity_commands.needed(Profile(gpu="h100")) == ["jax", "flax"]
 
