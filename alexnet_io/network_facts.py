@@ -113,7 +113,7 @@ class NetworkFacts:
         try:
             found = json.loads(text)
             number = found.pop("format")
-        except (ValueError, AttributeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise UserError(f"{damaged} ({error!r}): export it again") from None
         if number != FORMAT:
             raise UserError(f"{shown} has format {number!r}, this version reads {FORMAT}: update it, or export again")

@@ -83,7 +83,7 @@ def write(flag: str, path: str | Path, content: str | bytes) -> None:
 
 def write_json(flag: str, path: str | Path, value: Any, indent: int = 2) -> None:
     """Write one JSON object where a flag says; otherwise as `write`."""
-    write(flag, path, json.dumps(value, indent=indent) + "\n")
+    write(flag, path, json.dumps(atomic_file.plain(value), indent=indent) + "\n")
 
 
 def write_by(flag: str, path: str | Path, writer: Callable[[Path], object]) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from alexnet_io import output_file
 from alexnet_io.errors import UserError
@@ -12,9 +12,6 @@ from alexnet_io.settings import parse_given, run_command, setting
 from alexnet_io.sources.class_names import only_in_one
 from alexnet_io.train_settings import MODELS, PRECISIONS, DataSettings, TrainSettings
 from jax_alexnet.network_source import check_source
-
-if TYPE_CHECKING:
-    from jax_alexnet.runs import TrainedNetwork
 
 PROGRAM = "python -m jax_alexnet.evaluate"
 _NETWORK, _ARITHMETIC = "the trained network", "arithmetic and devices"
@@ -93,13 +90,22 @@ def _evaluate(settings: EvaluateSettings, given: dict[str, Any]) -> None:
     from alexnet_io.memory import refuse_what_cannot_fit
     from alexnet_io.sources import open_for
     from jax_alexnet.evaluation import evaluate_split
+    from jax_alexnet.exported import open_network
     from jax_alexnet.recipes import choose_variant
     from jax_alexnet.step_memory import step_memory
 
-    network, wanted, what = _network_of(settings, given)
-    if settings.batch_size and wanted.stored_size:
-        size, devices = network.augmentation.image_size, list(network.mesh.devices.flat)
-        step = step_memory(choose_variant(network.settings), size, wanted.precision, devices, training=False)
+    network = open_network(
+        settings.run,
+        settings.weights,
+        model=settings.model,
+        checkpoint=settings.checkpoint,
+        devices=settings.devices,
+        precision=settings.precision,
+    )
+    wanted = _data_of(network.settings, settings, given)
+    if settings.batch_size and wanted.image_size and wanted.stored_size:
+        precision, devices = settings.precision or wanted.precision, list(network.mesh.devices.flat)
+        step = step_memory(choose_variant(wanted), wanted.image_size, precision, devices, training=False)
         refuse_what_cannot_fit(settings.batch_size, wanted.stored_size, step)
     data = open_for(wanted, measuring=settings.split == "test")
     found = list(data.class_names)
@@ -108,30 +114,11 @@ def _evaluate(settings: EvaluateSettings, given: dict[str, Any]) -> None:
     check_classes(network.class_names, found, wanted.data)
     split = data.test if settings.split == "test" else data.train
     report = evaluate_split(network.for_inference(), split, settings.batch_size)
+    what = printable(settings.weights) if settings.weights else f"{network.which} weights, step {network.step}"
     print(f"{settings.split} images of {wanted.data}, central crop; {what}")
     print(report.to_text())
     if settings.json is not None:
         output_file.write_json("--json", settings.json, report.to_json())
-
-
-def _network_of(settings: EvaluateSettings, given: dict[str, Any]) -> tuple["TrainedNetwork", TrainSettings, str]:
-    """The network, the settings of the data it is held to, and its weights in words."""
-    from jax_alexnet.devices import choose_devices, set_precision
-    from jax_alexnet.exported import load_weights
-    from jax_alexnet.runs import load_run, saved_settings
-
-    if settings.weights is not None:
-        network = load_weights(
-            settings.weights, model=settings.model, devices=settings.devices, precision=settings.precision
-        )
-        return network, _data_of(network.settings, settings, given), f"weights of {printable(settings.weights)}"
-    run = settings.run or Path()
-    wanted = _data_of(saved_settings(run), settings, given)
-    set_precision(settings.precision or wanted.precision)
-    devices = choose_devices(settings.devices)
-    network = load_run(run, which=settings.checkpoint, devices=devices, precision=settings.precision)
-    fallen_back = "; none were kept as the best yet" if network.which != settings.checkpoint else ""
-    return network, wanted, f"{network.which} weights, step {network.step}{fallen_back}"
 
 
 def _data_of(saved: TrainSettings, settings: EvaluateSettings, given: dict) -> TrainSettings:
@@ -146,7 +133,7 @@ def check_classes(trained: list[str], found: list[str], data: str) -> None:
     """Refuse a data set whose classes are not those that the network learnt, in the same order."""
     if trained == found:
         return
-    differing = only_in_one(trained, found, "the run", "the data") or ["the same names in another order"]
+    differing = only_in_one(trained, found, "the network", "the data") or ["the same names in another order"]
     raise UserError(
         f"{data} has {len(found)} classes and the network {len(trained)}: they must be the same by name; "
         + "; ".join(differing)

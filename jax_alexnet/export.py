@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from alexnet_io import packages
-from alexnet_io.errors import UserError
+from alexnet_io.errors import UserError, on_the_way
 from alexnet_io.printing import printable
 from alexnet_io.settings import parse, run_command, setting
 
@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if settings.run is None or settings.to is None:
         raise UserError("pass --run DIR, the directory that training wrote, and --to FILE, such as --to weights.pth")
     from jax_alexnet import weight_files, weights
+    from jax_alexnet.exported import say_fallback
     from jax_alexnet.runs import load_run, saved_settings
 
     model = saved_settings(settings.run).model
@@ -62,10 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from alexnet_io.network_facts import NetworkFacts
 
     network = load_run(settings.run, which=settings.checkpoint, devices=jax.devices()[:1])
+    say_fallback(network, settings.checkpoint)
     facts = NetworkFacts.of(network.settings, network.class_names, network.statistics, network.step)
     params = jax.tree.map(np.asarray, network.params)
-    weights.save(settings.to, params, model, facts.image_size, settings.home, facts)
-    print(f"{model}, step {network.step}, for {settings.home}: {printable(settings.to)}")
+    with on_the_way():
+        weights.save(settings.to, params, model, facts.image_size, settings.home, facts)
+    print(f"{model}, {network.which} weights, step {network.step}, for {settings.home}: {printable(settings.to)}")
     return 0
 
 

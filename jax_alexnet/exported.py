@@ -1,4 +1,4 @@
-"""A trained network from a file of weights alone: an export, a run's best weights, or another program's state dict."""
+"""The trained network that a command means: of a run, or of a file alone, an export or any program's state dict."""
 
 import sys
 from dataclasses import replace
@@ -13,8 +13,38 @@ from alexnet_io.train_settings import TrainSettings
 from jax_alexnet import augment, steps, weights
 from jax_alexnet.devices import choose_devices, data_mesh, set_precision
 from jax_alexnet.recipes import resolve
-from jax_alexnet.runs import TrainedNetwork
+from jax_alexnet.runs import TrainedNetwork, load_run, saved_settings
 from jax_alexnet.setup import make_model
+
+
+def open_network(
+    run: Path | None, file: Path | None, *, model: str | None, checkpoint: str, devices: str, precision: str | None
+) -> TrainedNetwork:
+    """What `--run`, or else `--weights`, names; where a run's best weights are meant and there are none, it is said.
+
+    Args:
+        run: the directory that training wrote; None for a file.
+        file: see `load_weights`; likewise `model`.
+        model: see `file`.
+        checkpoint: of a run, `best` or `newest`.
+        devices: what to compute on, see `choose_devices`.
+        precision: of the arithmetic, instead of the one that it was trained in.
+
+    Raises:
+        UserError: no network there that can be used.
+    """
+    if run is None:
+        return load_weights(file or Path(), model=model, devices=devices, precision=precision)
+    set_precision(precision or saved_settings(run).precision)
+    network = load_run(run, which=checkpoint, devices=choose_devices(devices), precision=precision)
+    say_fallback(network, checkpoint)
+    return network
+
+
+def say_fallback(network: TrainedNetwork, asked: str) -> None:
+    """Say on standard error that a run has no best weights yet, where these were asked for."""
+    if network.which != asked:
+        print(f"note: the run has no {asked} weights yet: these are its {network.which}", file=sys.stderr)
 
 
 def load_weights(path: Path, *, model: str | None = None, devices: str, precision: str | None = None) -> TrainedNetwork:
@@ -36,7 +66,7 @@ def load_weights(path: Path, *, model: str | None = None, devices: str, precisio
     if facts is not None:
         settings = resolve(facts.settings(precision or facts.precision))
     else:
-        settings = _fed_as_usual(shown, loaded, precision or "float32")
+        settings = fed_as_usual(shown, loaded, precision or "float32")
     dtype = set_precision(settings.precision)
     mesh = data_mesh(choose_devices(devices))
     stored = jnp.float64 if settings.precision == "float64" else jnp.float32
@@ -53,9 +83,11 @@ def load_weights(path: Path, *, model: str | None = None, devices: str, precisio
     )
 
 
-def _fed_as_usual(shown: str, loaded: weights.Loaded, precision: str) -> TrainSettings:
+def fed_as_usual(shown: str, loaded: weights.Loaded, precision: str) -> TrainSettings:
     """The settings of a network of which only the weights are known; what is assumed goes to standard error."""
-    settings = resolve(TrainSettings(model=loaded.model, image_size=loaded.image_size, precision=precision))
+    # Of a data set of which nothing is known: digits would have sizes of their own.
+    known = TrainSettings(data="synthetic", model=loaded.model, image_size=loaded.image_size, precision=precision)
+    settings = resolve(known)
     if augment.needs_statistics(augment.Augmentation.of(settings)):
         raise UserError(
             f"{shown} doesn't hold the mean of its training set, which {loaded.model} removes from pictures: predict "

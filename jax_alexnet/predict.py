@@ -75,8 +75,8 @@ def pictures(paths: Sequence[Path]) -> list[Path]:
     Raises:
         UserError: a folder without pictures, or one that can't be read.
     """
-    from alexnet_io.decoding import EXTENSIONS
-    from alexnet_io.sources.files import image_names
+    from alexnet_io.image_types import EXTENSIONS
+    from alexnet_io.sources.files import image_names, is_empty
 
     found: list[Path] = []
     for path in paths:
@@ -85,7 +85,7 @@ def pictures(paths: Sequence[Path]) -> list[Path]:
             continue
         shown = printable(path)
         try:
-            empty = not any(path.iterdir())
+            empty = is_empty(path)
         except OSError as error:
             raise UserError(f"{shown} can't be read: {error.strerror or error}") from None
         inside = [path / name for name in image_names(path)]
@@ -97,19 +97,17 @@ def pictures(paths: Sequence[Path]) -> list[Path]:
 
 
 def _network_of(settings: PredictSettings) -> "TrainedNetwork":
-    from jax_alexnet.devices import choose_devices, set_precision
-    from jax_alexnet.exported import load_weights, with_names
-    from jax_alexnet.runs import load_run, saved_settings
+    from jax_alexnet.exported import open_network, with_names
 
-    if settings.weights is not None:
-        network = load_weights(
-            settings.weights, model=settings.model, devices=settings.devices, precision=settings.precision
-        )
-        return with_names(network, settings.class_names)
-    run = settings.run or Path()
-    set_precision(settings.precision or saved_settings(run).precision)
-    devices = choose_devices(settings.devices)
-    return load_run(run, which=settings.checkpoint, devices=devices, precision=settings.precision)
+    network = open_network(
+        settings.run,
+        settings.weights,
+        model=settings.model,
+        checkpoint=settings.checkpoint,
+        devices=settings.devices,
+        precision=settings.precision,
+    )
+    return with_names(network, settings.class_names)
 
 
 def report(network: "TrainedNetwork", paths: Sequence[Path], json_path: str | None) -> int:

@@ -7,7 +7,11 @@ PROGRAM = "python -m jax_alexnet.train"
 
 
 def main() -> int:
-    """Train, and return the exit code: 0 done, 1 an error, 2 bad usage, 130 or 143 stopped by a signal."""
+    """Train, and return the exit code.
+
+    0 done; 1 failed on the way; 2 refused before it began: usage, settings, data, devices, directory, packages; 130 or
+    143 stopped by a signal.
+    """
     settings, given = parse_given(TrainSettings, PROGRAM)
     # None of these imports JAX: whatever is wrong with the settings is said at once.
     from jax_alexnet.recipes import resolve

@@ -3,6 +3,7 @@
 import time
 
 from alexnet_io import preflight, statistics_file
+from alexnet_io.errors import on_the_way
 from alexnet_io.run_directory import RunDirectory, new_default_directory
 from alexnet_io.settings import as_yaml
 from alexnet_io.signals import Signals
@@ -23,7 +24,7 @@ def train(settings: TrainSettings, engine: type[JaxEngine] = JaxEngine) -> int:
         engine: what computes; a kind of `JaxEngine` that also records, say.
 
     Raises:
-        UserError: something the user can mend; what was saved stays.
+        UserError: something the user can mend before it begins; a FailedRun on the way: what was saved stays.
     """
     with joined(settings) as processes:
         return _train(settings, processes, engine)
@@ -61,7 +62,8 @@ def _run(setup: Setup, directory: RunDirectory | None, engine: type[JaxEngine]) 
     with Signals() as signals:
         loop = TrainingLoop(engine(setup, directory), settings, identity, directory, signals)
         loop.begin()
-        return loop.go()
+        with on_the_way():
+            return loop.go()
 
 
 def _dry_run(setup: Setup) -> int:

@@ -3,6 +3,7 @@
 import argparse
 import io
 import pathlib
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +119,8 @@ def _read_torch(path: Path, shown: str) -> Content:
     import torch
 
     try:
-        with torch.serialization.safe_globals(_harmless()):
+        with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about what the checks of sparse tensors cost
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises nearly anything on what it did not write
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

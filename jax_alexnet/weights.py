@@ -146,14 +146,17 @@ def _read(path: Path, name: str, model: str | None, image_size: int | None) -> L
         raise UserError(f"{shown} holds weights of {stated}, not of {model}: pass --model {stated}")
     home, arrays = content.facts.get("home"), content.arrays
     size = image_size or (facts.image_size if facts else _side(content.facts.get("image_size")))
-    if stated is None and home != "flax":
-        arrays = own_names(arrays)
-        stated = "one_weird_trick" if is_torchvision(arrays) else _only_fitting(shown, arrays, model, size)
-    chosen = VARIANTS[model or stated or ""] if model or stated else None
-    if chosen is None:
-        raise UserError(f"{shown} doesn't say which network it is for: pass --model NAME, of {', '.join(VARIANTS)}")
-    size = size or chosen.image_size
     try:
+        if stated is None and home != "flax":
+            arrays = own_names(arrays)
+            stated = "one_weird_trick" if is_torchvision(arrays) else _only_fitting(arrays, model, size)
+        chosen = VARIANTS.get(model or stated or "")
+        if chosen is None:
+            raise UserError(
+                "it says no network that it is for, and its names and shapes fit none: pass --model NAME to see what "
+                f"is missing, of {', '.join(VARIANTS)}"
+            )
+        size = size or chosen.image_size
         if home == "flax":
             arrays = to_torch(_nested(arrays), chosen, size)
         params = to_flax(arrays, chosen, size)
@@ -170,7 +173,7 @@ def _read(path: Path, name: str, model: str | None, image_size: int | None) -> L
     return loaded
 
 
-def _only_fitting(shown: str, arrays: Mapping[str, np.ndarray], model: str | None, size: int | None) -> str | None:
+def _only_fitting(arrays: Mapping[str, np.ndarray], model: str | None, size: int | None) -> str | None:
     """The one network that weights without a name on them fit, or None; refused where `model` is one of several."""
     fitting = []
     for variant in VARIANTS.values():
@@ -181,8 +184,8 @@ def _only_fitting(shown: str, arrays: Mapping[str, np.ndarray], model: str | Non
         fitting.append(variant.name)
     if len(fitting) > 1 and model in (None, *fitting):
         raise UserError(
-            f"{shown} doesn't say which network it is for, and its shapes fit {', '.join(fitting)}: save it again with "
-            f"the entry 'model': '{model or fitting[0]}' beside its 'state_dict', or as safetensors metadata"
+            f"it doesn't say which network it is for, and its shapes fit {', '.join(fitting)}: save it again with the "
+            f"entry 'model': '{model or fitting[0]}' beside its 'state_dict', or as safetensors metadata"
         )
     return fitting[0] if fitting and model is None else None
 

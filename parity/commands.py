@@ -125,7 +125,6 @@ def _runs(chosen: settings.Runs) -> int:
     print("equal" if twins.equal else "DIFFERENT")
     if chosen.json:
         output_file.write_json("--json", chosen.json, twins.to_json())
-        print(f"wrote {chosen.json}")
     return 0 if twins.equal else 1
 
 

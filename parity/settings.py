@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from alexnet_io.errors import UserError
 from alexnet_io.settings import one_of, setting
@@ -30,12 +31,30 @@ def check_model(name: str) -> None:
 class Layers:
     """Compare every layer of JAX's networks with PyTorch's, forward, each on the reference's input."""
 
-    model: str = setting("all", f"one of {', '.join(MODELS)}, or all")
-    dtype: str = setting("float64", "float64 decides correctness, float32 and bfloat16 compare precisions")
-    seed: int = setting(0, "of weights and images", minimum=0)
-    batch: int | None = setting(None, "images; 2 in float64, 4 else", minimum=1)
-    images: str | None = setting(None, "folder of real pictures; random images if not given")
-    weights: str | None = setting(None, "trained weights (.safetensors or .pth) for one model; drawn if not given")
+    EXAMPLES: ClassVar = (
+        ("--model two_column --html report.html", "one network, with a page to look at"),
+        ("--dtype float32 --images pictures/", "all of them in float32, on real pictures"),
+    )
+
+    model: str = setting("all", f"one of {', '.join(MODELS)}, or all", group="what is compared", metavar="NAME")
+    dtype: str = setting(
+        "float64",
+        "float64 decides correctness, float32 and bfloat16 compare precisions",
+        group="what is compared",
+        metavar="NAME",
+    )
+    seed: int = setting(0, "of weights and images", minimum=0, group="input")
+    batch: int | None = setting(None, "images", minimum=1, group="input", unset="2 in float64, 4 else")
+    images: str | None = setting(
+        None, "folder of real pictures", group="input", unset="random images", metavar="FOLDER"
+    )
+    weights: str | None = setting(
+        None,
+        "trained weights (.safetensors or .pth) for one model",
+        group="input",
+        unset="drawn at random",
+        metavar="FILE",
+    )
     json: str | None = setting(None, "write the report as JSON to this file", writes="text")
     html: str | None = setting(None, "write the report as one HTML page to this file", writes="text")
     arrays: str | None = setting(None, "write both sides' arrays of the worst layer to this .npz file", writes="binary")
@@ -56,13 +75,19 @@ class Grads(Layers):
 class Train:
     """Compare optimizers step by step, and whole training runs."""
 
-    model: str = setting("cifar_18pct", f"one of {', '.join(MODELS)}, or all")
-    recipe: str = setting("all", f"one of {', '.join(RECIPES)}, or all")
-    dtype: str = setting("all", "float64: optimizers and ten free steps; float32: long runs in their envelope; or all")
+    EXAMPLES: ClassVar = (
+        ("--model two_column --recipe paper --dtype float64", "one optimizer step by step, without long runs"),
+    )
+
+    model: str = setting("cifar_18pct", f"one of {', '.join(MODELS)}, or all", metavar="NAME")
+    recipe: str = setting("all", f"one of {', '.join(RECIPES)}, or all", metavar="NAME")
+    dtype: str = setting(
+        "all", "float64: optimizers and ten free steps; float32: long runs in their envelope; or all", metavar="NAME"
+    )
     steps: int = setting(200, "of the float32 run that is held to the envelope; 0 leaves it out", minimum=0)
     runs: int = setting(5, "float32 runs of each framework, started 1 ulp apart; fewer than 4 prove little", minimum=4)
     batch: int = setting(4, "images a step", minimum=1)
-    image_size: int | None = setting(None, "side in pixels; the smallest that suits the network by default", minimum=1)
+    image_size: int | None = setting(None, "side in pixels", minimum=1, unset="the smallest that suits the network")
     seed: int = setting(0, "of weights, images, labels and dropout masks", minimum=0)
     json: str | None = setting(None, "write the report as JSON to this file", writes="text")
     html: str | None = setting(None, "write the report as one HTML page to this file", writes="text")
@@ -77,13 +102,23 @@ class Train:
 class Runs:
     """Run both training programs on the same weights, data and draws, and compare all that they do."""
 
-    model: str = setting("cifar_18pct", f"one of {', '.join(MODELS)}")
-    recipe: str = setting("all", f"one of {', '.join(RECIPES)}, or all")
-    schedule: str | None = setting(
-        None, f"one of {', '.join(SCHEDULES)}, or all; by default each recipe has another one, so that all are run"
+    EXAMPLES: ClassVar = (
+        ("--recipe paper --schedule plateau", "one recipe, with one schedule"),
+        ("--recipe all --no-stops", "all of them, straight through"),
     )
-    data: str | None = setting(None, "images, as for training: folder:PATH and so on; made up if not given")
-    image_size: int | None = setting(None, "side in pixels; the smallest that suits the network by default", minimum=1)
+
+    model: str = setting("cifar_18pct", f"one of {', '.join(MODELS)}", metavar="NAME")
+    recipe: str = setting("all", f"one of {', '.join(RECIPES)}, or all", metavar="NAME")
+    schedule: str | None = setting(
+        None,
+        f"one of {', '.join(SCHEDULES)}, or all",
+        unset="another one for each recipe, so that all are run",
+        metavar="NAME",
+    )
+    data: str | None = setting(
+        None, "images, as for training: folder:PATH and so on", unset="made up", metavar="SOURCE"
+    )
+    image_size: int | None = setting(None, "side in pixels", minimum=1, unset="the smallest that suits the network")
     stops: bool = setting(True, "also kill and stop both programs at every step, and resume them")
     seed: int = setting(0, "of weights, order and draws", minimum=0)
     json: str | None = setting(None, "write what was compared as JSON to this file")
@@ -99,9 +134,11 @@ class Runs:
 class Data:
     """Compare decoding, resizing, normalisation, augmentation and learning rates."""
 
-    images: str | None = setting(None, "folder of real pictures; without it decoding isn't exercised")
+    EXAMPLES: ClassVar = (("--images pictures/ --pictures 50", "decoding of fifty real pictures, too"),)
+
+    images: str | None = setting(None, "folder of real pictures; without it decoding isn't exercised", metavar="FOLDER")
     pictures: int = setting(16, "how many of them are read, spread over the folder", minimum=1)
-    dtype: str = setting("all", "of the networks' input: float64, float32 or both (all)")
+    dtype: str = setting("all", "of the networks' input: float64, float32 or both (all)", metavar="NAME")
     seed: int = setting(0, "of made-up pixels and of crops, flips and colour noise", minimum=0)
     json: str | None = setting(None, "write the report as JSON to this file", writes="text")
     html: str | None = setting(None, "write the report as one HTML page to this file", writes="text")
@@ -114,9 +151,15 @@ class Data:
 class Mutants:
     """Plant known bugs, one at a time, and see whether the harness finds and names them."""
 
-    only: str | None = setting(None, "parts of mutants' names, separated by commas: only these run")
-    model: str = setting("all", "only bugs that are planted into this network, each into the one that shows it best")
-    dtype: str = setting("all", "only bugs that are looked for in this precision: float64, float32, bfloat16 or all")
+    EXAMPLES: ClassVar = (("--only lrn,pool --model cifar_18pct", "planted bugs of two kinds in one network"),)
+
+    only: str | None = setting(None, "parts of mutants' names, separated by commas: only these run", metavar="PARTS")
+    model: str = setting(
+        "all", "only bugs that are planted into this network, each into the one that shows it best", metavar="NAME"
+    )
+    dtype: str = setting(
+        "all", "only bugs that are looked for in this precision: float64, float32, bfloat16 or all", metavar="NAME"
+    )
     json: str | None = setting(None, "write the outcomes as JSON to this file", writes="text")
     html: str | None = setting(None, "write the outcomes as one HTML page to this file", writes="text")
 
@@ -129,6 +172,8 @@ class Mutants:
 class Clean:
     """Run the harness where there is no bug, over models, precisions, seeds and image sizes: does it cry wolf?"""
 
+    EXAMPLES: ClassVar = (("--runs 40 --json clean.json", "a fifth of them"),)
+
     runs: int = setting(200, "how many; models turn fastest, then precisions, then gradients", minimum=1)
     seed: int = setting(0, "of the first run; each has its own", minimum=0)
     json: str | None = setting(None, "write the outcomes as JSON to this file", writes="text")
@@ -138,16 +183,50 @@ class Clean:
 class Compare:
     """Compare any Flax Linen module with the PyTorch module it was ported from."""
 
-    flax: str | None = setting(None, "package.module:attribute of the Flax module, or of what makes it")
-    torch: str | None = setting(None, "package.module:attribute of the PyTorch module, or of what makes it")
-    shape: str | None = setting(None, "shape of a random input in PyTorch's layout, such as 2,3,32,32")
-    inputs: str | None = setting(None, ".npy or .npz file with the inputs in PyTorch's layout, instead of --shape")
-    dtype: str = setting("float64", "float64 decides correctness, float32 and bfloat16 compare precisions")
-    gradients: bool = setting(True, "compare backward passes too")
-    mapping: str | None = setting(None, "JSON file: Flax path to PyTorch path of layers that can't be paired otherwise")
-    jax_python: str | None = setting(None, "interpreter of the environment that holds JAX; this one by default")
-    torch_python: str | None = setting(None, "interpreter of the environment that holds PyTorch; this one by default")
-    seed: int = setting(0, "of weights, inputs and cotangents", minimum=0)
+    EXAMPLES: ClassVar = (
+        ("--flax port:Net --torch original:net --shape 2,3,32,32", "two modules in this environment"),
+        ("--flax port:Net --torch original:net --inputs x.npy --torch-python old/bin/python", "PyTorch in another one"),
+    )
+
+    flax: str | None = setting(
+        None, "package.module:attribute of the Flax module, or of what makes it", group="models", metavar="MODULE:NAME"
+    )
+    torch: str | None = setting(
+        None,
+        "package.module:attribute of the PyTorch module, or of what makes it",
+        group="models",
+        metavar="MODULE:NAME",
+    )
+    shape: str | None = setting(
+        None, "shape of a random input in PyTorch's layout, such as 2,3,32,32", group="input", metavar="N,C,H,W"
+    )
+    inputs: str | None = setting(
+        None, ".npy or .npz file with the inputs in PyTorch's layout, instead of --shape", group="input", metavar="FILE"
+    )
+    dtype: str = setting(
+        "float64",
+        "float64 decides correctness, float32 and bfloat16 compare precisions",
+        group="what is compared",
+        metavar="NAME",
+    )
+    gradients: bool = setting(True, "compare backward passes too", group="what is compared")
+    mapping: str | None = setting(
+        None,
+        "JSON file: Flax path to PyTorch path of layers that can't be paired otherwise",
+        group="models",
+        metavar="FILE",
+    )
+    jax_python: str | None = setting(
+        None, "interpreter of the environment that holds JAX", group="environments", unset="this one", metavar="PATH"
+    )
+    torch_python: str | None = setting(
+        None,
+        "interpreter of the environment that holds PyTorch",
+        group="environments",
+        unset="this one",
+        metavar="PATH",
+    )
+    seed: int = setting(0, "of weights, inputs and cotangents", minimum=0, group="input")
     json: str | None = setting(None, "write the report as JSON to this file", writes="text")
     html: str | None = setting(None, "write the report as one HTML page to this file", writes="text")
     arrays: str | None = setting(None, "write both sides' arrays of the worst layer to this .npz file", writes="binary")

@@ -14,11 +14,22 @@ from alexnet_io.flags import flags_of, positional, setting
 from alexnet_io.help_text import render
 from alexnet_io.settings import parse, parse_given, run_command
 from alexnet_io.train_settings import TrainSettings
+from jax_alexnet.cache import CacheSettings
 from jax_alexnet.evaluate import EvaluateSettings
 from jax_alexnet.export import ExportSettings
+from jax_alexnet.gpu_program import GpuSettings
+from jax_alexnet.launch import LaunchSettings
 from jax_alexnet.plan.settings import PlanSettings
 from jax_alexnet.predict import PredictSettings
+from jax_alexnet.summary import SummarySettings
+from parity import settings as parity
+from parity.speed import settings as speed
 
+EVERY = [
+    *(TrainSettings, EvaluateSettings, PredictSettings, ExportSettings, SummarySettings, LaunchSettings, CacheSettings),
+    *(PlanSettings, GpuSettings, parity.Layers, parity.Grads, parity.Train, parity.Runs, parity.Data, parity.Mutants),
+    *(parity.Clean, parity.Compare, speed.Throughput, speed.Profile),
+]
 _LOADED = """
 import runpy, sys
 for words in (line.split() for line in sys.stdin):
@@ -251,7 +262,7 @@ def test_help_is_the_same_whichever_parser_is_there(parser, capsys, monkeypatch)
     assert capsys.readouterr().out == expected
 
 
-@pytest.mark.parametrize("cls", [TrainSettings, EvaluateSettings, PredictSettings, ExportSettings, PlanSettings])
+@pytest.mark.parametrize("cls", EVERY)
 def test_help_names_every_setting_once_in_a_group_with_a_default_that_is_true(cls):
     text = render(cls, "python -m jax_alexnet.x", flags_of(cls), 200)
     lines = text.splitlines()
@@ -264,7 +275,7 @@ def test_help_names_every_setting_once_in_a_group_with_a_default_that_is_true(cl
         assert len(entries) == 1, flag
         if isinstance(flag.default, int | float) and not isinstance(flag.default, bool):
             assert f"(default: {flag.default:g})" in text[text.index(entries[0]) :].split("\n  --")[0], flag
-    for noise in ("null", "None", "<class", "type:", "MISSING", "__", "settings:\n"):
+    for noise in ("null", "None", "<class", "type:", "MISSING", "__", "if not given)", "by default)"):
         assert noise not in text
     narrow = render(cls, "python -m jax_alexnet.x", flags_of(cls), 80).partition("examples:")[0]
     assert max(map(len, narrow.splitlines())) <= 80
@@ -284,9 +295,9 @@ def test_the_help_of_training_is_grouped_by_what_settings_are_for():
 
 
 def test_the_examples_of_the_help_parse(capsys):
-    for cls in (TrainSettings, EvaluateSettings, PredictSettings, ExportSettings, PlanSettings):
+    for cls in EVERY:
         for words, _ in cls.EXAMPLES:
-            parse(cls, "prog", words.split())
+            parse(cls, "prog", words.partition(" -- ")[0].split())
 
 
 # --- files that commands write -----------------------------------------------------------------------------

@@ -220,20 +220,20 @@ def test_killed_without_warning_it_goes_on_from_the_last_save(tmp_path):
 
 def test_what_a_run_must_not_become(finished, tmp_path):
     run, _ = finished
-    done = _run("train", *SMALL, "--output", run, code=1)
+    done = _run("train", *SMALL, "--output", run, code=2)
     assert "--resume" in done.stderr
-    done = _run("train", "--resume", "--output", run, "--model", "single_column", "--batch-size", 16, code=1)
+    done = _run("train", "--resume", "--output", run, "--model", "single_column", "--batch-size", 16, code=2)
     assert "--model single_column (the run has cifar_18pct)" in done.stderr
     assert "--batch-size 16 (the run has 32)" in done.stderr
     other = tmp_path / "other"
     other.mkdir()
     description = json.loads((run / "run.json").read_text())
     (other / "run.json").write_text(json.dumps({**description, "framework": "torch_ref"}))
-    done = _run("train", "--resume", "--output", other, code=1)
+    done = _run("train", "--resume", "--output", other, code=2)
     assert "trained by python -m torch_ref.train" in done.stderr
-    done = _run("train", "--resume", "--output", tmp_path / "nothing", code=1)
+    done = _run("train", "--resume", "--output", tmp_path / "nothing", code=2)
     assert "no run" in done.stderr
-    done = _run("evaluate", "--run", run, "--data", "digits", code=1)
+    done = _run("evaluate", "--run", run, "--data", "digits", code=2)
     assert "must be the same by name" in done.stderr
 
 
@@ -246,7 +246,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
 def test_a_batch_that_devices_cannot_share_is_refused_first():
     """https://github.com/google/objax/pull/52: 6 images on 4 devices."""
-    done = _run("train", "--batch-size", 6, "--devices", 4, "--dry-run", devices=4, code=1)
+    done = _run("train", "--batch-size", 6, "--devices", 4, "--dry-run", devices=4, code=2)
     assert "--batch-size 6 can't be shared evenly by 4 devices: use 4 or 8" in done.stderr
 
 

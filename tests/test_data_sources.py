@@ -398,7 +398,7 @@ def test_one_name_in_two_normal_forms(tmp_path):
 
 
 def test_a_run_of_classes_in_another_normal_form_says_so():
-    with pytest.raises(UserError, match=r"NFC in the run, 'cafe\\u0301', NFD in the data"):
+    with pytest.raises(UserError, match=r"NFC in the network, 'cafe\\u0301', NFD in the data"):
         check_classes(["ant", "caf\u00e9"], ["ant", "cafe\u0301"], "folder:X")
     with pytest.raises(UserError, match="by name; the same names in another order"):
         check_classes(["a", "b"], ["b", "a"], "folder:X")

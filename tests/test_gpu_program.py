@@ -103,7 +103,7 @@ def test_each_device_does_the_same_whatever_their_number(comparisons: dict) -> N
 
 def test_without_the_compiler_the_command_says_how_to_get_it(tmp_path: Path) -> None:
     done = compare(ALEXNET_GPU_COMPILER=str(tmp_path))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("error: XLA's GPU compiler is not installed")
     assert "make gpu-compiler" in done.stderr and done.stderr.count("\n") == 1

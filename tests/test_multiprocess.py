@@ -230,7 +230,7 @@ def test_a_process_that_never_comes_is_waited_for_a_minute(tmp_path: Path) -> No
     began = time.monotonic()
     done = subprocess.run(command(1, *words, "--output", tmp_path / "run"), capture_output=True, text=True, timeout=200,
                           check=False, cwd=ROOT, env=ENVIRONMENT)  # fmt: skip
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert time.monotonic() - began < 100
     assert "did not come together" in done.stderr
     assert "Check failure" not in done.stderr, "JAX's coordination service aborted the process first"

@@ -342,7 +342,7 @@ def test_bad_usage(words, said, capsys, monkeypatch):
 def test_without_the_compiler_the_next_step_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("ALEXNET_GPU_COMPILER", str(tmp_path))
     done = subprocess.run([sys.executable, "-m", "jax_alexnet.plan"], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith("error: XLA's GPU compiler is not installed")
     assert "make gpu-compiler" in done.stderr
     assert len(done.stderr.splitlines()) == 1

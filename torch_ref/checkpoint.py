@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from alexnet_io import tensor_file
 from alexnet_io.atomic_file import naming_the_path, write_bytes
 from alexnet_io.errors import UserError
 from alexnet_io.printing import printable
@@ -93,10 +94,8 @@ def save_weights(path: Path, network: nn.Module, *, model: str, image_size: int,
         image_size: side that it was built for.
         facts: further metadata.
     """
-    from safetensors.torch import save as to_bytes
-
     metadata = {"model": model, "image_size": image_size, "home": "torch_ref", **facts}
-    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with naming_the_path("create", path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, to_bytes(tensors, metadata={key: str(value) for key, value in metadata.items()}))
+    arrays = {name: value.detach().cpu().numpy() for name, value in network.state_dict().items()}
+    tensor_file.write(path, arrays, metadata)

@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 import torch
 
+from alexnet_io import network_facts
 from alexnet_io.batches import Batch
 from alexnet_io.errors import UserError
 from alexnet_io.evaluation import EvaluationReport
@@ -126,17 +127,19 @@ class TorchEngine:
         checkpoint.save(self.directory.checkpoints, step, content)
 
     def save_best(self, step: int, facts: dict[str, Any], top1: float) -> None:
-        """Save the weights alone."""
+        """Save the weights, with all else that predicting needs."""
         if self.directory is None:
             return
-        settings = self.setup.settings
+        setup, settings = self.setup, self.setup.settings
+        known = network_facts.NetworkFacts.of(settings, list(setup.data.class_names), setup.arrays, step)
         checkpoint.save_weights(
             self.directory.path / WEIGHTS,
-            self.setup.network,
+            setup.network,
             model=settings.model,
             image_size=settings.image_size or 0,
             step=step,
             top1=top1,
+            **{network_facts.KEY: known.to_text()},
         )
 
     def restore(self) -> tuple[int, dict[str, Any]] | None:

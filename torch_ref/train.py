@@ -1,5 +1,6 @@
 """`python -m torch_ref.train`: the reference trained, alone or under torchrun. The work is in `training.py`."""
 
+from alexnet_io import packages
 from alexnet_io.settings import as_yaml, parse_given, run_command
 from alexnet_io.train_settings import TrainSettings, of_resumed_run
 from torch_ref.launch import said_once
@@ -15,6 +16,7 @@ def main() -> int:
     """
     with said_once():
         settings, given = parse_given(TrainSettings, PROGRAM)
+        packages.require("torch", by=PROGRAM)
         # Imported only now, so that --help and a misspelt flag answer without waiting for PyTorch.
         from torch_ref.completion import resolve
 

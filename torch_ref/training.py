@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from alexnet_io import preflight, statistics_file
+from alexnet_io.errors import on_the_way
 from alexnet_io.run_directory import RunDirectory, new_default_directory
 from alexnet_io.settings import as_yaml
 from alexnet_io.signals import Signals
@@ -28,7 +29,7 @@ def train(settings: TrainSettings, engine: type[TorchEngine] = TorchEngine) -> i
         engine: what computes; a kind of `TorchEngine` that also records, say.
 
     Raises:
-        UserError: something the user can mend went wrong on the way; what was saved stays.
+        FailedRun: something the user can mend went wrong on the way; what was saved stays.
         SystemExit: with `launch.REFUSED` and a line on standard error before anything was begun.
     """
     with contextlib.ExitStack() as stack:
@@ -49,7 +50,8 @@ def train(settings: TrainSettings, engine: type[TorchEngine] = TorchEngine) -> i
         loop = TrainingLoop(engine(setup, directory), settings, identity, directory, signals)
         with said_once():
             loop.begin()
-        return loop.go()
+        with on_the_way():
+            return loop.go()
 
 
 def _directory(setup: Setup, identity: dict[str, Any]) -> RunDirectory:

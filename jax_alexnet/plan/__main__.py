@@ -47,7 +47,7 @@ def _planned(settings: PlanSettings) -> dict[str, Any]:
             schemes.add_scaling(settings, programs, plan)
             print("\n" + text.table_of_scaling(settings, plan))
         if settings.plot:
-            output_file.write_by("--plot", settings.plot, lambda file: plot.draw_scaling(settings, plan, file))
+            output_file.write_by("--plot", settings.plot, lambda file: plot.draw_scaling(settings, plan, str(file)))
     return text.as_json(settings, plan)
 
 

@@ -46,8 +46,8 @@ class PlanSettings:
     )
     group_size: int | None = setting(
         None,
-        "GPUs that share the fully connected layers (hybrid; a machine's by default) or the optimizer's state (zero; "
-        "all by default)",
+        "GPUs that share the fully connected layers (hybrid) or the optimizer's state (zero)",
+        unset="a machine's for hybrid, all for zero",
         minimum=1,
         group="what is planned",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from alexnet_io.errors import UserError
 from alexnet_io.settings import one_of, setting
@@ -13,40 +14,103 @@ from parity.settings import MODELS
 class Throughput:
     """Time both frameworks in alternation, each in a process of its own, and say who is faster and how surely."""
 
-    model: str = setting("single_column", f"one of {', '.join(MODELS)}")
-    image_size: int | None = setting(None, "side in pixels; the network's own if not given", minimum=1)
-    batch_size: int = setting(128, "images a step, over all devices", minimum=1)
-    devices: str = setting(
-        "1", "numbers of devices to compare, such as 1, 1,2,4 or 1,all; all for 1, 2, 4, ... to all there are"
+    EXAMPLES: ClassVar = (
+        ("--model two_column --precision bfloat16 --html speed.html", "both frameworks, plain and tuned"),
+        ("--mode infer --frameworks jax --budget-seconds 120", "one of them, in two minutes"),
+        ("--mode input --data folder:pictures", "reading and filling the cache"),
     )
-    precision: str = setting("float32", "float32, tf32 or bfloat16; weights and optimizer stay float32")
+
+    model: str = setting("single_column", f"one of {', '.join(MODELS)}", group="what is timed", metavar="NAME")
+    image_size: int | None = setting(
+        None, "side in pixels", minimum=1, group="what is timed", unset="the network's own"
+    )
+    batch_size: int = setting(128, "images a step, over all devices", minimum=1, group="what is timed")
+    devices: str = setting(
+        "1",
+        "numbers of devices to compare, such as 1, 1,2,4 or 1,all; all for 1, 2, 4, ... to all there are",
+        group="what is timed",
+        metavar="N,...",
+    )
+    precision: str = setting(
+        "float32",
+        "float32, tf32 or bfloat16; weights and optimizer stay float32",
+        group="what is timed",
+        metavar="NAME",
+    )
     mode: str = setting(
         "train",
         "train (whole steps with the optimizer), infer, or input (reading and filling the cache, and training from it)",
+        group="what is timed",
+        metavar="NAME",
     )
-    frameworks: str = setting("jax,torch", "jax, torch or both")
-    style: str = setting("both", "plain (as users write it), tuned (every trick on both sides) or both")
-    threads: int | None = setting(None, "CPU threads of each process; all cores if not given", minimum=1)
-    rounds: int = setting(10, "blocks of each rival in a pair; the two change places from one to the next", minimum=2)
-    warmup: int = setting(10, "steps before the first block", minimum=1)
-    block_seconds: float = setting(1.0, "a block has as many steps as fill this time, at least one", above=0.0)
-    check_layers: bool = setting(True, "compare every layer at this precision first")
+    frameworks: str = setting("jax,torch", "jax, torch or both", group="what is timed", metavar="NAMES")
+    style: str = setting(
+        "both",
+        "plain (as users write it), tuned (every trick on both sides) or both",
+        group="what is timed",
+        metavar="NAME",
+    )
+    threads: int | None = setting(
+        None, "CPU threads of each process", minimum=1, group="what is timed", unset="all cores"
+    )
+    rounds: int = setting(
+        10,
+        "blocks of each rival in a pair; the two change places from one to the next",
+        minimum=2,
+        group="how it is timed",
+    )
+    warmup: int = setting(10, "steps before the first block", minimum=1, group="how it is timed")
+    block_seconds: float = setting(
+        1.0,
+        "a block has as many steps as fill this time, at least one",
+        above=0.0,
+        group="how it is timed",
+        metavar="SECONDS",
+    )
+    check_layers: bool = setting(True, "compare every layer at this precision first", group="how it is timed")
     budget_seconds: float | None = setting(
-        None, "end within this time: rounds and what matters less are cut, and the report says which", above=0.0
+        None,
+        "end within this time: rounds and what matters less are cut, and the report says which",
+        above=0.0,
+        group="how it is timed",
+        metavar="SECONDS",
     )
-    profile: bool = setting(False, "time every layer alone at the end, as `parity profile` does")
-    jax_python: str | None = setting(None, "interpreter of the environment that holds JAX; this one by default")
-    torch_python: str | None = setting(None, "interpreter of the environment that holds PyTorch; this one by default")
-    data: str | None = setting(None, "input: folder:PATH or imagenet:PATH; made-up images if not given")
-    data_dir: str = setting("data", "input: where data sets lie that were fetched or prepared earlier")
-    cache_dir: str | None = setting(None, "input: where decoded images are kept; the user's cache folder by default")
+    profile: bool = setting(
+        False, "time every layer alone at the end, as `parity profile` does", group="how it is timed"
+    )
+    jax_python: str | None = setting(
+        None, "interpreter of the environment that holds JAX", group="environments", unset="this one", metavar="PATH"
+    )
+    torch_python: str | None = setting(
+        None,
+        "interpreter of the environment that holds PyTorch",
+        group="environments",
+        unset="this one",
+        metavar="PATH",
+    )
+    data: str | None = setting(
+        None, "input: folder:PATH or imagenet:PATH", group="input mode", unset="made-up images", metavar="SOURCE"
+    )
+    data_dir: str = setting(
+        "data", "input: where data sets lie that were fetched or prepared earlier", group="input mode", metavar="DIR"
+    )
+    cache_dir: str | None = setting(
+        None, "input: where decoded images are kept", group="input mode", unset="the user's cache folder", metavar="DIR"
+    )
     holdout: float | None = setting(
-        None, "input: share of a folder without test/ or val/ that is kept for testing", above=0, below=1
+        None,
+        "input: share of a folder without test/ or val/ that is kept for testing",
+        above=0,
+        below=1,
+        group="input mode",
+        metavar="SHARE",
     )
-    images: int = setting(256, "input: how many are made up without --data", minimum=2)
+    images: int = setting(256, "input: how many are made up without --data", minimum=2, group="input mode")
     json: str | None = setting(None, "write everything measured as JSON to this file", writes="text")
     html: str | None = setting(None, "write one HTML page with charts to this file", writes="text")
-    trace: str | None = setting(None, "leave a profiler's trace of JAX's tuned steps in this directory")
+    trace: str | None = setting(
+        None, "leave a profiler's trace of JAX's tuned steps in this directory", group="files to write", metavar="DIR"
+    )
 
     def __post_init__(self) -> None:
         one_of("--model", self.model, MODELS)
@@ -65,20 +129,54 @@ class Throughput:
 class Profile:
     """Time every layer of both frameworks alone, or read the GPU program of the training step by layer (--gpu)."""
 
-    model: str = setting("single_column", f"one of {', '.join(MODELS)}")
-    image_size: int | None = setting(None, "side in pixels; the network's own if not given", minimum=1)
-    batch_size: int | None = setting(None, "images, 32 if not given; with --gpu on each GPU, 256", minimum=1)
-    precision: str | None = setting(None, "float32, tf32 or bfloat16; float32 if not given, and with --gpu bfloat16")
-    frameworks: str = setting("jax,torch", "jax, torch or both")
-    style: str = setting("tuned", "of PyTorch: plain or tuned; JAX's layers are this repository's")
-    threads: int | None = setting(None, "CPU threads of each process; all cores if not given", minimum=1)
-    gpu: str | None = setting(
-        None, "h100, a100 or v100: what XLA compiles for it, with modelled times; no GPU is needed and nothing is run"
+    EXAMPLES: ClassVar = (
+        ("--model two_column --precision bfloat16", "both frameworks on this machine"),
+        ("--gpu h100 --devices 8 --html profile.html", "what XLA compiles for eight of them"),
     )
-    devices: int = setting(8, "GPUs in one box, with --gpu", minimum=1, maximum=64)
-    parallel: str = setting("data", "how the GPUs share the work, with --gpu: data, columns, hybrid or zero")
-    jax_python: str | None = setting(None, "interpreter of the environment that holds JAX; this one by default")
-    torch_python: str | None = setting(None, "interpreter of the environment that holds PyTorch; this one by default")
+
+    model: str = setting("single_column", f"one of {', '.join(MODELS)}", group="what is timed", metavar="NAME")
+    image_size: int | None = setting(
+        None, "side in pixels", minimum=1, group="what is timed", unset="the network's own"
+    )
+    batch_size: int | None = setting(
+        None, "images, 32 if not given; with --gpu on each GPU, 256", minimum=1, group="what is timed"
+    )
+    precision: str | None = setting(
+        None,
+        "float32, tf32 or bfloat16; float32 if not given, and with --gpu bfloat16",
+        group="what is timed",
+        metavar="NAME",
+    )
+    frameworks: str = setting("jax,torch", "jax, torch or both", group="what is timed", metavar="NAMES")
+    style: str = setting(
+        "tuned", "of PyTorch: plain or tuned; JAX's layers are this repository's", group="what is timed", metavar="NAME"
+    )
+    threads: int | None = setting(
+        None, "CPU threads of each process", minimum=1, group="what is timed", unset="all cores"
+    )
+    gpu: str | None = setting(
+        None,
+        "h100, a100 or v100: what XLA compiles for it, with modelled times; no GPU is needed and nothing is run",
+        group="a GPU that isn't there",
+        metavar="NAME",
+    )
+    devices: int = setting(8, "GPUs in one box, with --gpu", minimum=1, maximum=64, group="a GPU that isn't there")
+    parallel: str = setting(
+        "data",
+        "how the GPUs share the work, with --gpu: data, columns, hybrid or zero",
+        group="a GPU that isn't there",
+        metavar="NAME",
+    )
+    jax_python: str | None = setting(
+        None, "interpreter of the environment that holds JAX", group="environments", unset="this one", metavar="PATH"
+    )
+    torch_python: str | None = setting(
+        None,
+        "interpreter of the environment that holds PyTorch",
+        group="environments",
+        unset="this one",
+        metavar="PATH",
+    )
     json: str | None = setting(None, "write everything as JSON to this file", writes="text")
     html: str | None = setting(None, "write one HTML page with a chart to this file", writes="text")
 
