@@ -16,7 +16,7 @@ from parity.jax_side import Candidate
 from parity.report import Report
 from parity.store import Store
 
-# float32: libraries multiply fewer than four rows with kernels of another summation order, see `bounds`.
+# float32, bfloat16: the more values, the narrower the limits of the ratio of their errors, see `parity.ratio`.
 BATCH = {"float64": 2, "float32": 4, "bfloat16": 4}
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.bounds import Bound, error_ratio
+from parity.bounds import Bound
+from parity.ratio import error_ratio
 
 # Order of the stages of one layer in the report, forward and backward.
 STAGES = ("input", "weights", "forward", "backward")
@@ -87,7 +88,6 @@ def compare_arrays(
     torch: NDArray,
     bound: Bound | None,
     truth: NDArray | None = None,
-    free_order: bool = False,
 ) -> Row:
     """Fill in a row from both sides' arrays, all in one layout.
 
@@ -97,7 +97,6 @@ def compare_arrays(
         torch: the reference's.
         bound: None if nothing but bit-for-bit equality will do.
         truth: float64 result of the same inputs and weights, for the ratio.
-        free_order: whether the two sides may well sum in different ways, see `bounds.error_ratio`.
 
     Returns:
         The row.
@@ -130,11 +129,10 @@ def compare_arrays(
         row.verdict = "not finite"
         row.detail = "both sides hold NaN or infinity: nothing can be concluded"
     if truth is not None and row.verdict != "not finite":
-        ratio = error_ratio(a, b, truth, row.dtype, row.n if free_order else None)
+        ratio = error_ratio(a, b, truth, row.dtype, row.n, linear=bound is not None and bound.linear)
         row.ratio = ratio.value
         if row.equal and not ratio.ok:
-            row.verdict = "ratio"
-            row.detail = "the precisions differ: JAX's errors are not of the size of PyTorch's"
+            row.verdict, row.detail = "ratio", ratio.why
     return row
 
 
