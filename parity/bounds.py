@@ -99,13 +99,3 @@ def running_bound(n: int, error: NDArray) -> Bound:
 def normwise_limit(dtype: str) -> float:
     """Largest relative normwise difference of a whole network's outputs or gradients, end to end."""
     return END_TO_END_ROUNDINGS * UNIT_ROUNDOFF[dtype]
-
-
-def normwise_difference(a: NDArray, b: NDArray) -> float:
-    """||a - b|| / ||b|| in the Euclidean norm, in float64; 0 if both are zero."""
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    norm = float(np.linalg.norm(b))
-    difference = float(np.linalg.norm(a - b))
-    if difference == 0:
-        return 0.0
-    return difference / norm if norm > 0 else float("inf")

@@ -381,14 +381,14 @@ class _Visit:
     def _compare_weights(self, variables: Any, converted: Any) -> None:
         """Converted weights must be the reference's bit for bit; rows are added for those that aren't."""
         for collection, arrays in converted.items():
-            for name, reference in arrays.items():
-                ours = variables.get(collection, {}).get(name)
+            own = variables.get(collection, {})
+            for name in dict.fromkeys([*arrays, *own]):
+                ours, reference = own.get(name), arrays.get(name)
                 row = self.row(f"weights:{name}")
-                if ours is None:
-                    row.verdict, row.fraction = "missing", float("inf")
-                    row.detail = f"PyTorch has {name}, Flax doesn't"
-                elif not np.array_equal(np.asarray(ours, reference.dtype), reference):
-                    compare_arrays(row, np.asarray(ours), reference, None)
+                compare_arrays(row, None if ours is None else np.asarray(ours), reference, None)
+                if row.verdict == "missing" and (ours is None or reference is None):
+                    has, lacks = ("PyTorch", "Flax") if ours is None else ("Flax", "PyTorch")
+                    row.detail = f"{has} has {name}, {lacks} doesn't"
                 if not row.equal:
                     self.candidate.rows.append(row)
                     self.weight_rows += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -70,11 +71,21 @@ def _input(chosen: Throughput, plan: Plan) -> int:
 def _write(chosen: Any, found: dict[str, Any], render: Callable[[dict[str, Any]], str]) -> None:
     """The files that were asked for."""
     if chosen.json:
-        Path(chosen.json).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(_plain(found), indent=1, allow_nan=False)
+        Path(chosen.json).write_text(text + "\n", encoding="utf-8")
         print(f"wrote {chosen.json}")
     if chosen.html:
         Path(chosen.html).write_text(render(found), encoding="utf-8")
         print(f"wrote {chosen.html}")
+
+
+def _plain(found: Any) -> Any:
+    """With null for what isn't finite, which JSON can't hold."""
+    if isinstance(found, dict):
+        return {key: _plain(value) for key, value in found.items()}
+    if isinstance(found, list):
+        return [_plain(value) for value in found]
+    return None if isinstance(found, float) and not math.isfinite(found) else found
 
 
 def profile(chosen: Profile) -> int:
