@@ -20,11 +20,24 @@ from numpy.typing import NDArray
 from parity import hypotheses
 from parity.bounds import UNIT_ROUNDOFF
 from parity.hypotheses import Mistake, Parts
+from parity.judging import farthest, within
 
 FALL = 1000.0
 
 # Combinations of two mistakes are searched for this long at most, per layer.
 _PAIR_SECONDS = 20.0
+
+
+def explains(before: float, after: float, tolerance: float, fall: float = FALL) -> bool:
+    """Whether undoing a mistake takes a difference away: below what is allowed, and by so much that it was the mistake.
+
+    Args:
+        before: the difference with the mistake, infinite where shapes differ or something isn't finite.
+        after: what is left without it.
+        tolerance: largest difference that counts as none; none explains anything if it isn't finite.
+        fall: by which factor it must fall at least.
+    """
+    return math.isfinite(tolerance) and within(after, tolerance) and after * fall <= before
 
 
 @dataclass(frozen=True)
@@ -84,7 +97,7 @@ class Case:
 
     def __post_init__(self) -> None:
         same = self.torch_y.shape == self.flax_y.shape
-        self.before = _distance(self.torch_y, self.flax_y) if same else float("inf")
+        self.before = farthest(self.torch_y, self.flax_y) if same else float("inf")
         # The prediction is a third implementation with roundings of its own: 16 u covers elementary functions.
         scale = float(np.max(np.abs(self.torch_y), initial=0.0))
         own = 0.0 if self.allowed is None else float(np.max(self.allowed, initial=0.0))
@@ -92,10 +105,8 @@ class Case:
 
     def explains(self, prediction: NDArray, observed: NDArray) -> float | None:
         """The residual that is left if the prediction explains what one side computed; None if it doesn't."""
-        if prediction.shape != observed.shape:
-            return None
-        after = _distance(prediction, observed)
-        return after if after <= self.tolerance and after * FALL <= self.before else None
+        after = farthest(prediction, observed)
+        return after if explains(self.before, after, self.tolerance) else None
 
 
 def explain(case: Case) -> list[Cause]:
@@ -113,7 +124,7 @@ def explain(case: Case) -> list[Cause]:
 
 
 def _computation(case: Case, theirs: Parts, ours: Parts) -> list[Cause]:
-    torch_fits = _distance(hypotheses.compute(theirs), case.torch_y) <= case.tolerance
+    torch_fits = _fits(case, theirs, case.torch_y)
     found = []
     if not _fits(case, ours, case.flax_y):
         found += _search(case, ours, case.flax_y, "jax")
@@ -123,8 +134,7 @@ def _computation(case: Case, theirs: Parts, ours: Parts) -> list[Cause]:
 
 
 def _fits(case: Case, parts: Parts, observed: NDArray) -> bool:
-    prediction = hypotheses.compute(parts)
-    return prediction.shape == observed.shape and _distance(prediction, observed) <= case.tolerance
+    return within(farthest(hypotheses.compute(parts), observed), case.tolerance)
 
 
 def _search(case: Case, parts: Parts, observed: NDArray, side: str) -> list[Cause]:
@@ -168,7 +178,7 @@ def _sampled(case: Case, parts: Parts, observed: NDArray) -> bool:
         return True
     rows = np.linspace(0, weight.shape[0] - 1, 8).astype(int)
     few = parts | {"weight": weight[rows], "bias": None if bias is None else bias[rows]}
-    return _distance(hypotheses.compute(few), observed[..., rows]) <= case.tolerance
+    return within(farthest(hypotheses.compute(few), observed[..., rows]), case.tolerance)
 
 
 def _estimated(case: Case, parts: Parts, observed: NDArray, side: str) -> Iterator[Cause]:
@@ -309,13 +319,13 @@ def _permutation(base: NDArray, observed: NDArray, axis: int, tolerance: float) 
         return None
     a = np.moveaxis(base, axis, 0).reshape(base.shape[axis], -1)
     b = np.moveaxis(observed, axis, 0).reshape(base.shape[axis], -1)
-    moved = [i for i in range(len(a)) if np.max(np.abs(a[i] - b[i]), initial=0) > tolerance]
+    moved = [i for i in range(len(a)) if not within(farthest(a[i], b[i]), tolerance)]
     if len(moved) > 1024:
         return None
     order = np.arange(len(a))
     free = set(moved)
     for i in moved:
-        match = next((j for j in sorted(free) if np.max(np.abs(a[j] - b[i]), initial=0) <= tolerance), None)
+        match = next((j for j in sorted(free) if within(farthest(a[j], b[i]), tolerance)), None)
         if match is None:
             return None
         order[i] = match
@@ -331,12 +341,3 @@ def _moves(order: NDArray) -> str:
 
 def _same(a: NDArray | None, b: NDArray) -> bool:
     return a is not None and a.shape == b.shape and np.array_equal(a, b)
-
-
-def _distance(a: NDArray, b: NDArray) -> float:
-    if a.shape != b.shape:
-        return float("inf")
-    with np.errstate(invalid="ignore"):
-        difference = np.abs(a - b)
-    difference = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, difference)
-    return float("inf") if np.isnan(difference).any() else float(np.max(difference, initial=0.0))

@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity import hypotheses
-from parity.causes import FALL, Cause
+from parity.causes import Cause, explains
+from parity.judging import farthest, within
 
 _SILENT = {"clone", "detach", "alias", "contiguous", "_to_copy", "copy", "lift_fresh", "empty", "empty_like"}
 _RESHAPING = {"view", "_unsafe_view", "reshape", "_reshape_alias", "flatten"}
@@ -60,7 +61,7 @@ def explain(ops: list[Any], starts: list[NDArray], reference: NDArray, ours: NDA
     for start in starts:
         x = np.asarray(start, np.float64)
         right = _run(links, x)
-        if right is None or right.size != reference.size or _far(right, reference) > tolerance:
+        if right is None or right.size != reference.size or not within(_far(right, reference), tolerance):
             continue
         before = _far(reference, ours)
         for key, text, wrong in _mistakes(links, x):
@@ -68,7 +69,7 @@ def explain(ops: list[Any], starts: list[NDArray], reference: NDArray, ours: NDA
             if predicted is None or predicted.size != ours.size or _same(predicted, reference):
                 continue
             after = _far(predicted, ours)
-            if after <= tolerance and after * FALL <= before:
+            if explains(before, after, tolerance):
                 return [Cause(key, "jax", text, before, after)]
         return []
     return []
@@ -170,6 +171,4 @@ def _same(a: NDArray, b: NDArray) -> bool:
 
 
 def _far(a: NDArray, b: NDArray) -> float:
-    if a.size != b.size:
-        return float("inf")
-    return float(np.max(np.abs(a.ravel() - b.ravel()), initial=0.0))
+    return farthest(a.ravel(), b.ravel())

@@ -117,7 +117,7 @@ def _one(model: str, dtype: str, size: tuple[int, int] | None, gradients: bool, 
     report = layers.compare_pair(pair, images, gradients=gradients, seed=seed)
     first = report.first_divergence
     used = max((row.fraction for row in report.rows if np.isfinite(row.fraction)), default=0.0)
-    alarm = None
+    alarm = None if report.equal else "nothing was compared"
     if first is not None:
         alarm = f"{first.name} {first.stage}: {first.verdict}, {first.fraction:.3g} of the bound, ratio {first.ratio}"
     return CleanRun(model, dtype, seed, size, gradients, len(report.rows), used, alarm)

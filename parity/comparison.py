@@ -14,10 +14,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from alexnet_io.errors import UserError
 from parity import jax_backward, jax_leaves, layouts, matching
-from parity.bounds import END_TO_END_ROUNDINGS, normwise_difference, normwise_limit
+from parity.bounds import END_TO_END_ROUNDINGS, normwise_limit
 from parity.jax_side import DTYPES, Candidate, check_dtype
+from parity.judging import judge_together
 from parity.report import Report
-from parity.rows import Row
+from parity.rows import Row, fill
 from parity.store import Store
 
 
@@ -169,9 +170,10 @@ def end_to_end(candidate: Candidate, inputs: tuple[NDArray, ...], gradients: boo
         reference = store.array("output", f"input.{i}")
         layout = layouts.align(reference, np.asarray(output, np.float64), None)
         value = layout.to_flax(reference) if layout else reference
-        rows.append(_normwise(candidate, "outputs", [(np.asarray(output), value)]))
-    if found is not None:
-        rows.append(_normwise(candidate, "gradients", list(_gradient_pairs(candidate, found))))
+        rows.append(_normwise(candidate, "outputs", [("", np.asarray(output), value)]))
+    pairs = [] if found is None else list(_gradient_pairs(candidate, found))
+    if pairs:  # a model without parameters has none
+        rows.append(_normwise(candidate, "gradients", pairs))
     return rows
 
 
@@ -203,27 +205,14 @@ def _gradient_pairs(candidate: Candidate, found: dict[str, Any]) -> Any:
             if name == "weight":
                 reference = layouts.kernel_to_flax(candidate.kinds[path], reference, layout)
             if flax_name in ours:
-                yield np.asarray(ours[flax_name]), reference
+                yield f"{path}/{flax_name}", np.asarray(ours[flax_name]), reference
 
 
-def _normwise(candidate: Candidate, stage: str, pairs: list[tuple[NDArray, NDArray]]) -> Row:
+def _normwise(candidate: Candidate, stage: str, pairs: list[tuple[str, NDArray, NDArray]]) -> Row:
     row = Row(candidate.model, "end to end", "end to end", stage, candidate.dtype, order=len(candidate.records) + 1)
-    row.n, row.bound = round(END_TO_END_ROUNDINGS), normwise_limit(candidate.dtype)
-    if any(a.shape != b.shape for a, b in pairs):
-        row.verdict, row.fraction = "shape", float("inf")
-        return row
-    squares = [
-        (
-            normwise_difference(a, b) * np.linalg.norm(b.ravel().astype(np.float64)),
-            np.linalg.norm(b.ravel().astype(np.float64)),
-        )
-        for a, b in pairs
-    ]
-    norm = float(np.sqrt(sum(b**2 for _, b in squares)))
-    row.max_error = float(np.sqrt(sum(d**2 for d, _ in squares))) / norm if norm else 0.0
-    row.fraction, row.largest = row.max_error / row.bound, row.max_error
-    if not row.fraction <= 1:
-        row.verdict = "mismatch"
+    ours, theirs = {name: a for name, a, _ in pairs}, {name: b for name, _, b in pairs}
+    fill(row, judge_together(ours, theirs, normwise_limit(candidate.dtype)))
+    row.n = round(END_TO_END_ROUNDINGS)
     return row
 
 

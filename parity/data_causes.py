@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.causes import FALL, Cause
+from parity.causes import Cause, explains
+from parity.judging import farthest, within
 from parity.rows import Row
 
 _IMAGENET = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -25,16 +26,16 @@ def of_input(crops: NDArray, normalize: str, arrays: dict[str, NDArray], ours: N
         return []
     pixels = crops.astype(np.float64)
     right = _normalized(pixels, normalize, arrays)
-    before = _far(ours, theirs)
+    before = farthest(ours, theirs)
     tolerance = 1e-5 * max(float(np.max(np.abs(theirs))), 1.0)
-    if not (_far(right, theirs) <= tolerance or _far(right, ours) <= tolerance):
+    if not (within(farthest(right, theirs), tolerance) or within(farthest(right, ours), tolerance)):
         return _related(ours, theirs, before, tolerance)  # colour noise moved both: only their relation is known
     for side, wrong, other in (("jax", ours, theirs), ("torch", theirs, ours)):
-        if _far(right, other) > tolerance:
+        if not within(farthest(right, other), tolerance):
             continue
         for key, text, predicted in _wrong_inputs(pixels, normalize, arrays):
-            after = _far(predicted, wrong)
-            if after <= tolerance and after * FALL <= before:
+            after = farthest(predicted, wrong)
+            if explains(before, after, tolerance):
                 return [Cause(key, side, text, before, after)]
     return _related(ours, theirs, before, tolerance)
 
@@ -85,8 +86,8 @@ def _related(ours: NDArray, theirs: NDArray, before: float, tolerance: float) ->
         ("division_missing", "PyTorch's input is 255 times JAX's", theirs / 255),
         ("scaled", f"JAX's input is PyTorch's times {scale:.6g}", theirs * scale),
     ):
-        after = _far(predicted, ours)
-        if after <= tolerance * max(scale, 1) and after * FALL <= before:
+        after = farthest(predicted, ours)
+        if explains(before, after, tolerance * max(scale, 1)):
             return [Cause(key, "between", text, before, after)]
     return []
 
@@ -95,10 +96,10 @@ def of_resize(image: NDArray, short_side: int, crop: int, ours: NDArray, theirs:
     """Causes of a difference between two resized images; exact to one step of 255, for roundings of other code."""
     if ours.shape != theirs.shape:
         return []
-    before = _far(ours, theirs)
+    before = farthest(ours, theirs)
     for key, text, predicted in _wrong_resizes(image, short_side, crop):
-        after = _far(predicted, ours)
-        if predicted.shape == ours.shape and after <= 1.0 < before:
+        after = farthest(predicted, ours)
+        if within(after, 1.0) and before > 1.0:
             return [Cause(key, "between", f"JAX: {text}", before, after)]
     return []
 
@@ -136,7 +137,7 @@ def _cropped(image: NDArray, crop: int) -> NDArray:
 
 def of_rates(ours: NDArray, theirs: NDArray, per_epoch: int) -> list[Cause]:
     """Causes of a difference between two sequences of learning rates, one a step."""
-    before = float(np.max(np.abs(ours - theirs)))
+    before = farthest(ours, theirs)
     for shift, what in ((1, "one step"), (per_epoch, "one epoch")):
         for side, late, other in (("jax", ours, theirs), ("torch", theirs, ours)):
             if np.array_equal(late[shift:], other[:-shift]):
@@ -145,9 +146,3 @@ def of_rates(ours: NDArray, theirs: NDArray, per_epoch: int) -> list[Cause]:
     if factor != 1 and np.allclose(ours, theirs * factor, rtol=1e-12, atol=0):
         return [Cause("rate_scaled", "between", f"JAX's learning rate is PyTorch's times {factor:.6g}", before, 0.0)]
     return []
-
-
-def _far(a: NDArray, b: NDArray) -> float:
-    if a.shape != b.shape:
-        return float("inf")
-    return float(np.max(np.abs(a.astype(np.float64) - b.astype(np.float64)), initial=0.0))

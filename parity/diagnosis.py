@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from parity import causes, chain_causes, gradient_causes, hypotheses, layouts, precision_causes
 from parity.bounds import UNIT_ROUNDOFF
 from parity.causes import Case, Cause
+from parity.judging import farthest
 from parity.rows import Row
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def _order(visit: _Visit, got: str | None, expected: str, ours: NDArray, referen
     """The input is another layer's output than the reference's: then the layers are in another order."""
     if got is None or got == expected:
         return []
-    before = float(np.max(np.abs(ours - reference))) if ours.shape == reference.shape else float("inf")
+    before = farthest(ours, reference)
     text = f"{visit.path} works on the output of {got}, in PyTorch on that of {expected}"
     return [Cause("order", "between", f"the layers are in another order: {text}", before, 0.0)]
 

@@ -14,13 +14,15 @@ constant says by how much. So several runs start one unit in the last place apar
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from math import comb
 
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.rows import Row
+from parity.judging import EQUAL, distance, judge, judge_value
+from parity.rows import Row, fill
 from parity.trainers import JaxTrainer, Material, TorchTrainer
 
 Make = Callable[[], tuple[TorchTrainer, JaxTrainer]]
@@ -48,31 +50,40 @@ def envelope_rows(make: Make, fed: Material, model: str, recipe: str, runs: int 
     rows = []
     envelope = 0.0
     for place, step in enumerate(checked):
-        distances = pairwise([history[place] for history in (*reference, *candidate)])
-        envelope = max(envelope, float(distances[:runs, :runs].max()))
-        rows.append(_row(distances, runs, envelope, step, f"{recipe} step {step}", model))
+        ours, theirs = ([history[place] for history in side] for side in (candidate, reference))
+        row = Row(model, "trajectory", "trajectory", f"{recipe} step {step}", "float32", order=step, kind="training")
+        envelope = _judged(row, ours, theirs, envelope)
+        rows.append(row)
     return rows
 
 
-def _row(distances: NDArray, runs: int, envelope: float, step: int, stage: str, model: str) -> Row:
-    row = Row(model, "trajectory", "trajectory", stage, "float32", order=step, kind="training")
-    row.max_error = row.largest = float(np.median(np.diagonal(distances[:runs, runs:])))
-    row.bound, row.fraction = envelope, row.max_error / envelope
-    if row.fraction > 1:
+def _judged(row: Row, candidate: list[NDArray], reference: list[NDArray], envelope: float) -> float:
+    """Fill in the row of one step from the weights of all runs; returns the envelope, this step included."""
+    runs = len(reference)
+    for number, (ours, theirs) in enumerate(zip(candidate, reference, strict=True), start=1):
+        judged = judge(ours, theirs, math.inf)  # a run that isn't finite is in no envelope
+        if not judged.equal:
+            fill(row, judged)
+            row.detail = f"run {number}: {row.detail}"
+            return envelope
+    distances = pairwise([*reference, *candidate])
+    envelope = max(envelope, float(distances[:runs, :runs].max()))
+    fill(row, judge_value(float(np.median(np.diagonal(distances[:runs, runs:]))), envelope))
+    if not row.equal and math.isfinite(row.max_error):
         p = relabelling_p(distances, runs)
         if p <= smallest_p(runs):
-            row.verdict = "mismatch"
             row.detail = f"JAX's runs differ from the reference's more than those among themselves, p = {p:.2g}"
         else:
+            row.verdict = EQUAL
             row.detail = f"outside the envelope by chance: relabelled runs differ as much, p = {p:.2g}"
-    return row
+    return envelope
 
 
 def pairwise(vectors: list[NDArray]) -> NDArray:
     """Distances between all pairs of weight vectors, relative to the first one's norm."""
     found = np.zeros((len(vectors), len(vectors)))
     for i, j in itertools.combinations(range(len(vectors)), 2):
-        found[i, j] = found[j, i] = np.linalg.norm(vectors[i] - vectors[j])
+        found[i, j] = found[j, i] = distance(vectors[i], vectors[j])
     return found / np.linalg.norm(vectors[0])
 
 
@@ -109,7 +120,8 @@ def _history(trainer: TorchTrainer | JaxTrainer, fed: Material, checked: list[in
     if perturbation:
         rng = np.random.default_rng([perturbation, 4])
         with_noise = {}
-        for name, w in trainer.weights().items():
+        # In one order of names: either framework has its own, and both must start from the same weights.
+        for name, w in sorted(trainer.weights().items()):
             towards = np.where(rng.random(w.shape) < 0.5, -np.inf, np.inf).astype(w.dtype)
             with_noise[name] = np.nextafter(w, towards)
         trainer.load(with_noise)

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity import numpy_ops as ops
-from parity.causes import FALL, Cause
+from parity.causes import Cause, explains
 from parity.hypotheses import Parts
+from parity.judging import farthest, within
 
 Gradient = NDArray
 
@@ -30,22 +31,22 @@ def explain(parts: Parts, g: NDArray, torch: NDArray, flax: NDArray, tolerance: 
     """
     if torch.shape != flax.shape:
         return []
-    before = float(np.max(np.abs(torch - flax)))
+    before = farthest(torch, flax)
     right = gradient(parts, g)
     if right is None:
         return _factor(torch, flax, before, tolerance)
     sides = [("jax", flax, torch), ("torch", torch, flax)]
     for side, wrong, other in sides:
-        if _far(right, other) > tolerance:
+        if not within(farthest(right, other), tolerance):
             continue  # this one is no witness: it isn't right itself
         for key, text, predicted in _mistakes(parts, g):
-            after = _far(predicted, wrong)
-            if after <= tolerance and after * FALL <= before and not np.array_equal(predicted, right):
+            after = farthest(predicted, wrong)
+            if explains(before, after, tolerance) and not np.array_equal(predicted, right):
                 return [Cause(key, side, f"wrong gradient: {text}", before, after)]
         if found := _factor(other, wrong, before, tolerance, side):
             return found
-        after = _far(right, other)
-        if after * FALL <= before:
+        after = farthest(right, other)
+        if explains(before, after, tolerance):
             text = "wrong gradient: the forward pass agrees, the derivative written out in NumPy is the other side's"
             return [Cause("gradient", side, text, before, after)]
     return []
@@ -56,8 +57,8 @@ def _factor(other: NDArray, wrong: NDArray, before: float, tolerance: float, sid
     if norm == 0:
         return []
     factor = float(np.vdot(other, wrong)) / norm
-    after = _far(other * factor, wrong)
-    if abs(factor - 1) < 1e-12 or after > tolerance or after * FALL > before:
+    after = farthest(other * factor, wrong)
+    if abs(factor - 1) < 1e-12 or not explains(before, after, tolerance):
         return []
     return [Cause("gradient_scaled", side, f"wrong gradient: scaled by {factor:.6g}", before, after)]
 
@@ -186,7 +187,3 @@ def _conv(p: Parts, g: NDArray) -> Gradient:
                 yield i, j, np.concatenate(parts, axis=1)
 
     return _spread(p, shares())
-
-
-def _far(a: NDArray, b: NDArray) -> float:
-    return float(np.max(np.abs(a - b), initial=0.0)) if a.shape == b.shape else float("inf")

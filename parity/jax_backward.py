@@ -107,8 +107,7 @@ def _compare(
     elif store.has(key, f"error.{name}"):
         bound = running_bound(facts["n"][name], move(store.array(key, f"error.{name}")))
     truth = move(store.array(key, f"truth.{name}")) if store.has(key, f"truth.{name}") else None
-    # Libraries write every backward pass as another sum than the forward one, each in an order of its own.
-    candidate.judge(row, np.asarray(gradient), reference, bound, truth, free_order=True)
+    candidate.judge(row, np.asarray(gradient), reference, bound, truth)
 
 
 def _glue(candidate: Candidate, inputs: tuple[NDArray, ...]) -> None:

@@ -185,10 +185,9 @@ class Candidate:
         reference: NDArray,
         bound: Bound | None,
         truth: NDArray | None = None,
-        free_order: bool = False,
     ) -> Row:
         """`compare_arrays`, and add the row; the arrays of the worst row so far are kept for the report."""
-        compare_arrays(row, ours, reference, bound, truth, free_order)
+        compare_arrays(row, ours, reference, bound, truth)
         self.rows.append(row)
         if ours.size <= _KEPT_ELEMENTS and self._rank(row) > self._rank(self.worst):
             self.worst = row
@@ -364,16 +363,12 @@ class _Visit:
         truth = layout.to_flax(c.store.array(self.key, f"truth.{i}")) if c.store.has(self.key, f"truth.{i}") else None
         bound = self._bound(i, layout)
         self.allowed = None if bound is None else layout.to_torch(bound.allowed)
-        c.judge(row, ours, value, bound, truth, self.few_rows(reference))
+        c.judge(row, ours, value, bound, truth)
         if np.issubdtype(reference.dtype, np.floating):
             row.flips = int(np.sum((ours > 0) != (value > 0)))
             if jax_leaves.dtype_name(y) != c.dtype:
                 row.verdict, row.detail = "dtype", f"Flax returns {y.dtype}"
         return c._array(value)
-
-    def few_rows(self, output: NDArray) -> bool:
-        """Whether this is a matrix product of so few rows that libraries switch to other kernels."""
-        return self.kind == "dense" and output.size // output.shape[-1] < 4
 
     def _bound(self, i: int, layout: layouts.Layout) -> Bound | None:
         store, dtype = self.candidate.store, self.candidate.dtype
@@ -386,14 +381,14 @@ class _Visit:
     def _compare_weights(self, variables: Any, converted: Any) -> None:
         """Converted weights must be the reference's bit for bit; rows are added for those that aren't."""
         for collection, arrays in converted.items():
-            for name, reference in arrays.items():
-                ours = variables.get(collection, {}).get(name)
+            own = variables.get(collection, {})
+            for name in dict.fromkeys([*arrays, *own]):
+                ours, reference = own.get(name), arrays.get(name)
                 row = self.row(f"weights:{name}")
-                if ours is None:
-                    row.verdict, row.fraction = "missing", float("inf")
-                    row.detail = f"PyTorch has {name}, Flax doesn't"
-                elif not np.array_equal(np.asarray(ours, reference.dtype), reference):
-                    compare_arrays(row, np.asarray(ours), reference, None)
+                compare_arrays(row, None if ours is None else np.asarray(ours), reference, None)
+                if row.verdict == "missing" and (ours is None or reference is None):
+                    has, lacks = ("PyTorch", "Flax") if ours is None else ("Flax", "PyTorch")
+                    row.detail = f"{has} has {name}, {lacks} doesn't"
                 if not row.equal:
                     self.candidate.rows.append(row)
                     self.weight_rows += 1

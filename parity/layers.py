@@ -16,7 +16,7 @@ from parity.jax_side import Candidate
 from parity.report import Report
 from parity.store import Store
 
-# float32: libraries multiply fewer than four rows with kernels of another summation order, see `bounds`.
+# float32, bfloat16: the more values, the narrower the limits of the ratio of their errors, see `parity.ratio`.
 BATCH = {"float64": 2, "float32": 4, "bfloat16": 4}
 
 
@@ -107,7 +107,7 @@ def run(
 
 def _merge(merged: Report, report: Report) -> None:
     """Add one model's report, keeping the arrays of the row that the merged report points at."""
-    better = merged.equal and (not report.equal or _used(report) > _used(merged))
+    better = not merged.rows or (merged.equal and (not report.equal or _used(report) > _used(merged)))
     merged.rows += report.rows
     merged.not_exercised += [f"{report.rows[0].model}: {what}" for what in report.not_exercised]
     merged.settings |= report.settings

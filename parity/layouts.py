@@ -19,6 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from parity.judging import difference
+
 # Parameters and statistics, PyTorch's name to (collection, Flax's name); `weight` depends on the kind.
 _NAMES = {
     "bias": ("params", "bias"),
@@ -186,5 +188,11 @@ def align(reference: NDArray, flax: NDArray, map_shape: tuple[int, ...] | None) 
     fits = candidates(reference.shape, flax.shape, map_shape)
     if len(fits) < 2:
         return fits[0] if fits else None
-    distances = [float(np.max(np.abs(f.to_flax(reference) - flax), initial=0)) for f in fits]
-    return fits[int(np.argmin(distances))]
+    differences = [difference(f.to_flax(reference), flax) for f in fits]
+    # Where something isn't finite, the number of such places decides, then the rest.
+    return fits[min(range(len(fits)), key=lambda i: _farness(differences[i]))]
+
+
+def _farness(apart: NDArray) -> tuple[int, float]:
+    infinite = np.isinf(apart)
+    return int(infinite.sum()), float(np.max(apart, initial=0.0, where=~infinite))

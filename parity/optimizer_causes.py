@@ -6,13 +6,15 @@ few steps are replayed through it, once as one side computed them and once for e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.causes import FALL, Cause
+from parity.causes import Cause, explains
+from parity.judging import judge_worst, within
 
 Arrays = dict[str, NDArray]
 
@@ -65,13 +67,13 @@ def explain(rule: Rule, steps: list[Step], batch: int, limit: float) -> list[Cau
         limit: largest relative difference that counts as none.
     """
     apart = max(_far(step.torch_after, step.jax_after) for step in steps)
-    fits = {side: _replayed(rule, steps, side) <= limit for side in ("torch", "jax")}
+    fits = {side: within(_replayed(rule, steps, side), limit) for side in ("torch", "jax")}
     for side in ("jax", "torch"):
         if fits[side] and not (fits["torch"] and fits["jax"]):
             continue
         for key, text, wrong in _mistakes(rule, batch):
             after = _replayed(wrong, steps, side)
-            if after <= limit and after * FALL <= apart:
+            if explains(apart, after, limit):
                 return [Cause(key, side, text, apart, after)]
     return []
 
@@ -150,4 +152,4 @@ def _updated(rule: Rule, name: str, step: Step, rate: float, memory: dict[str, l
 
 def _far(a: Arrays, b: Arrays) -> float:
     """Largest normwise difference of a tensor, relative to `b`."""
-    return max(float(np.linalg.norm(a[n] - b[n]) / max(float(np.linalg.norm(b[n])), 1e-300)) for n in b)
+    return judge_worst(a, b, math.inf).error

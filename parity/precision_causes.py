@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity import hypotheses
-from parity.causes import Case, Cause
+from parity.causes import Case, Cause, explains
 
 FALL = 100.0
 
@@ -50,7 +50,7 @@ def explain(case: Case) -> list[Cause]:
             with np.errstate(over="ignore", invalid="ignore"):
                 lowered = parts | {"x": rounded(parts["x"]), "weight": rounded(parts["weight"])}
             after = _rms(coarse - hypotheses.compute(lowered))
-            if after <= 2 * usual and after * FALL <= before:
+            if explains(before, after, 2 * usual, FALL):
                 text = f"inputs and weights are rounded to {name} before they are multiplied"
                 return [Cause(key, side, text, before, after)]
     return []

@@ -37,8 +37,8 @@ class Report:
 
     @property
     def equal(self) -> bool:
-        """Whether every row is within its bound."""
-        return all(row.equal for row in self.rows)
+        """Whether every row is within its bound; of no rows that can't be said."""
+        return bool(self.rows) and all(row.equal for row in self.rows)
 
     @property
     def first_divergence(self) -> Row | None:
@@ -61,7 +61,7 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 equal, 1 mismatch, 3 equal as far as it was exercised."""
+        """0 equal, 1 mismatch or nothing compared, 3 equal as far as it was exercised."""
         if not self.equal:
             return EXIT_MISMATCH
         return EXIT_NOT_EXERCISED if self.not_exercised else EXIT_EQUAL
@@ -115,6 +115,7 @@ class Report:
         for row in self.divergences:
             first = row is self.first_divergence
             lines += _described(row, "first divergence" if first else "also diverges")
+        lines += [] if self.rows else ["nothing was compared"]
         lines += [f"not exercised: {what}" for what in self.not_exercised]
         worst = max((row.fraction for row in self.rows), default=0.0)
         if self.equal:

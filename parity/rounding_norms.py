@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from parity.bounds import ELEMENTARY
 from parity.rounding_operation import Operation
-from parity.rounding_rules import ELEMENTARY, RULES
+from parity.rounding_rules import RULES
 
 
 def _batch_norm(op: Operation) -> tuple[Any, int]:

@@ -2,7 +2,7 @@
 
 For y = f(a, b): error(y) = |df/da| error(a) + |df/db| error(b) + u |y| for each rounding of f itself. A sum of m
 terms puts each through m - 1 roundings in the worst order, hence (m - 1) u sum |terms|. Elementary functions
-(exp, log, tanh, powers) are allowed `ELEMENTARY` roundings.
+(exp, log, tanh, powers) are allowed `bounds.ELEMENTARY` roundings.
 """
 
 from __future__ import annotations
@@ -13,11 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from parity.bounds import ELEMENTARY
 from parity.rounding_operation import UNIT, Operation, Rule
-
-# 4 ulp = 8 u a side. PyTorch's SLEEF kernels promise 1 ulp; XLA's polynomials promise nothing, and its tanh takes
-# 4.6 u: that both stay within is measured in tests/test_parity_bounds.py.
-ELEMENTARY = 8
 
 RULES: dict[str, Rule] = {}
 

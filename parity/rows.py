@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.bounds import Bound, error_ratio
+from parity.bounds import Bound
+from parity.judging import EQUAL, MISMATCH, Judgement, judge
+from parity.ratio import error_ratio
 
 # Order of the stages of one layer in the report, forward and backward.
 STAGES = ("input", "weights", "forward", "backward")
-
-EQUAL = "equal"
 
 
 @dataclass
@@ -34,7 +35,7 @@ class Row:
         fraction: max_error / bound; more than 1 is a mismatch. Infinite where nothing was allowed.
         largest: largest difference of all elements, wherever it is allowed.
         ratio: RMSE of JAX over RMSE of PyTorch against float64, or None.
-        verdict: `equal`, or what is wrong: `mismatch`, `ratio`, `shape`, `dtype`, `missing`, `not finite`.
+        verdict: `equal`, or what is wrong: `ratio`, or what `parity.judging` says.
         index: of the worst element, in Flax's layout.
         jax: the value there; likewise torch.
         flips: elements that fall on the other side of a kink at 0 (ReLU's), or None.
@@ -83,11 +84,10 @@ class Row:
 
 def compare_arrays(
     row: Row,
-    jax: NDArray,
-    torch: NDArray,
+    jax: NDArray | None,
+    torch: NDArray | None,
     bound: Bound | None,
     truth: NDArray | None = None,
-    free_order: bool = False,
 ) -> Row:
     """Fill in a row from both sides' arrays, all in one layout.
 
@@ -97,49 +97,25 @@ def compare_arrays(
         torch: the reference's.
         bound: None if nothing but bit-for-bit equality will do.
         truth: float64 result of the same inputs and weights, for the ratio.
-        free_order: whether the two sides may well sum in different ways, see `bounds.error_ratio`.
 
     Returns:
         The row.
     """
-    row.shape = tuple(jax.shape)
-    if jax.shape != torch.shape:
-        row.verdict, row.fraction = "shape", float("inf")
-        row.detail = f"Flax {jax.shape}, PyTorch {torch.shape}"
-        return row
     row.n = bound.n if bound else 0
-    if jax.size == 0:
-        return row
-    a, b = np.asarray(jax, np.float64), np.asarray(torch, np.float64)
-    with np.errstate(invalid="ignore"):
-        difference = np.abs(a - b)
-    same = (a == b) | (np.isnan(a) & np.isnan(b))
-    difference = np.where(same, 0.0, np.where(np.isnan(difference), np.inf, difference))
-    allowed = np.zeros_like(b) if bound is None else np.broadcast_to(bound.allowed, b.shape)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        fraction = np.where(difference == 0, 0.0, difference / allowed)
-    fraction = np.where(np.isnan(fraction), np.inf, fraction)
-    worst = _worst(fraction, difference)
-    row.largest, row.max_error = float(difference.max()), float(difference[worst])
-    row.fraction, row.bound = float(fraction[worst]), float(allowed[worst])
-    row.index = tuple(int(i) for i in worst)
-    row.jax, row.torch = float(a[worst]), float(b[worst])
-    if row.fraction > 1:
-        row.verdict = "mismatch"
-    elif not np.isfinite(b).all():
-        row.verdict = "not finite"
-        row.detail = "both sides hold NaN or infinity: nothing can be concluded"
-    if truth is not None and row.verdict != "not finite":
-        ratio = error_ratio(a, b, truth, row.dtype, row.n if free_order else None)
+    fill(row, judge(jax, torch, 0.0 if bound is None else bound.allowed))
+    told = row.verdict in (EQUAL, MISMATCH) and math.isfinite(row.largest)
+    if told and jax is not None and torch is not None and truth is not None:
+        ratio = error_ratio(jax, torch, truth, row.dtype, row.n, linear=bound is not None and bound.linear)
         row.ratio = ratio.value
         if row.equal and not ratio.ok:
-            row.verdict = "ratio"
-            row.detail = "the precisions differ: JAX's errors are not of the size of PyTorch's"
+            row.verdict, row.detail = "ratio", ratio.why
     return row
 
 
-def _worst(fraction: NDArray, difference: NDArray) -> tuple[int, ...]:
-    """Where most of the bound is used; where several break it without end, the largest difference."""
-    broken = np.isinf(fraction)
-    score = np.where(broken, difference, -1.0) if broken.any() else fraction
-    return tuple(np.unravel_index(int(np.argmax(score)), score.shape))  # type: ignore[return-value]
+def fill(row: Row, judgement: Judgement) -> Row:
+    """Write what the judge says into a row."""
+    row.verdict, row.detail, row.shape = judgement.verdict, judgement.detail or row.detail, judgement.shape
+    row.max_error, row.bound, row.fraction = judgement.error, judgement.allowed, judgement.fraction
+    row.largest, row.index = judgement.largest, judgement.index
+    row.jax, row.torch = judgement.ours, judgement.theirs
+    return row

@@ -11,12 +11,13 @@ from collections.abc import Callable
 import numpy as np
 
 from parity import optimizer_causes, pairs
-from parity.bounds import UNIT_ROUNDOFF, normwise_difference
+from parity.bounds import UNIT_ROUNDOFF
 from parity.causes import Cause
 from parity.envelope import envelope_rows
+from parity.judging import judge_worst, missing
 from parity.optimizer_causes import Rule, Step
 from parity.report import Report
-from parity.rows import Row
+from parity.rows import Row, fill
 from parity.trainers import Arrays, JaxTrainer, Material, TorchTrainer
 from torch_ref.recipes import recipe_for
 
@@ -126,9 +127,8 @@ def _after(model: str, stage: str, torch: TorchTrainer, jax: JaxTrainer, step: i
     ours, theirs = jax.slots(), torch.slots()
     for slot in sorted({*ours, *theirs}):
         if slot not in ours or slot not in theirs:
-            row = Row(model, slot, slot, stage, jax.pair.dtype, verdict="missing", fraction=float("inf"), order=step)
-            row.detail = f"{'PyTorch' if slot in theirs else 'JAX'} alone keeps it"
-            rows.append(row)
+            row = Row(model, slot, slot, stage, jax.pair.dtype, order=step)
+            rows.append(fill(row, missing(f"{'PyTorch' if slot in theirs else 'JAX'} alone keeps it")))
             continue
         rows.append(_tree(model, slot, stage, ours[slot], theirs[slot], jax.pair.dtype, step, limit))
     return rows
@@ -139,18 +139,12 @@ def _tree(
 ) -> Row:
     """The tensor that differs most, normwise; without a limit, float64's end-to-end one (1e-11) for gradients."""
     bound = (limit or 1e-11) * UNIT_ROUNDOFF[dtype] / UNIT_ROUNDOFF["float64"]
-    apart = {key: normwise_difference(ours[key], theirs[key]) for key in theirs}
-    worst = max(apart, key=lambda key: apart[key])
-    row = Row(model, name, worst, stage, dtype, shape=theirs[worst].shape, order=step, kind="optimizer")
+    judged = judge_worst(ours, theirs, bound)
+    row = Row(model, name, judged.name or name, stage, dtype, order=step, kind="optimizer")
     row.n = round(bound / UNIT_ROUNDOFF[dtype])
-    row.max_error = row.largest = apart[worst]
-    row.bound, row.fraction = bound, apart[worst] / bound
-    difference = np.abs(ours[worst] - theirs[worst])
-    index = np.unravel_index(int(np.argmax(difference)), difference.shape)
-    row.index = tuple(int(i) for i in index)
-    row.jax, row.torch = float(ours[worst][index]), float(theirs[worst][index])
-    row.verdict = "equal" if row.fraction <= 1 else "mismatch"
-    row.detail = "" if row.equal else f"worst in {worst}"
+    fill(row, judged)
+    if not row.equal and judged.name:
+        row.detail = f"worst in {judged.name}" + (f": {judged.detail}" if judged.detail else "")
     return row
 
 

@@ -103,7 +103,7 @@ def _one(mutant: Mutant, pair: pairs.Pair) -> Outcome:
     with mutant.plant(pair) as planted:
         report = compare(mutant, pair, planted)
         gc.collect()
-        if report.equal:
+        if report.first_divergence is None:
             outcome.detail = unchanged(mutant, pair, planted)
             # A bug that was meant to show and changes nothing was not planted: that must not pass.
             outcome.verdict = EQUIVALENT if outcome.detail and mutant.equivalent else SURVIVED
@@ -113,7 +113,8 @@ def _one(mutant: Mutant, pair: pairs.Pair) -> Outcome:
 
 def _named(outcome: Outcome, report: Report, right: tuple[str, ...], causes: tuple[str, ...]) -> Outcome:
     first = report.first_divergence
-    assert first is not None
+    if first is None:
+        return outcome
     outcome.verdict = KILLED
     outcome.layer, outcome.stage = first.name, first.stage
     outcome.cause = first.causes[0] if first.causes else None
@@ -144,7 +145,7 @@ def _step(name: str, number: int, title: str, side: str, recipe: str, right: Any
     fed = trajectory.material(jax_side.pair, 5, 4, 0.01, drop_after=3, seed=number)
     report = Report(trajectory.optimizer_rows(torch_side, jax_side, fed, STEP_MODEL, recipe))
     outcome = Outcome(name, number, title, side, SURVIVED)
-    return outcome if report.equal else _named(outcome, report, right, causes)
+    return _named(outcome, report, right, causes)
 
 
 def _data(wanted: tuple[str, ...], show: Callable[[Outcome], None]) -> list[Outcome]:
@@ -155,6 +156,6 @@ def _data(wanted: tuple[str, ...], show: Callable[[Outcome], None]) -> list[Outc
             continue
         report = run_one()
         outcome = Outcome(name, number, title, side, SURVIVED)
-        outcomes.append(outcome if report.equal else _named(outcome, report, right, causes))
+        outcomes.append(_named(outcome, report, right, causes))
         show(outcomes[-1])
     return outcomes

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from parity.bounds import UNIT_ROUNDOFF
+from parity.judging import judge_worst
 from parity.processes import environment
 from parity.speed.workload import Workload
 
@@ -34,33 +35,30 @@ IMAGES = 4  # of which logits are compared
 LOGITS = "logits"  # beside the parameters' names in a file of outcomes
 
 
-def compare(file: Path, reference: Path, precision: str) -> dict[str, Any]:
+def compare(file: Path, reference: Path, precision: str, *, training: bool = False) -> dict[str, Any]:
     """Distances of two files of outcomes, normwise: `logits`, `update` (of the worst parameter), what is allowed.
 
     Args:
         file: .npz with `logits` (n, classes) and, in training, the velocity of each parameter in `torch_ref`'s layout.
         reference: likewise.
         precision: of both.
+        training: whether there must be updates.
     """
-    with np.load(file) as ours, np.load(reference) as theirs:
-        apart = {name: _apart(ours[name], theirs[name]) for name in theirs.files}
-    logits = apart.pop(LOGITS)
+    ours, theirs = _read(file), _read(reference)
     allowed = LOGIT_ROUNDINGS[precision] * ROUNDOFF[precision]
-    worst = max(apart, key=lambda name: apart[name], default=None)
-    update = None if worst is None else apart[worst]
-    update_allowed = UPDATE_ALLOWED[precision]
+    own, other = ({LOGITS: side.pop(LOGITS)} if LOGITS in side else {} for side in (ours, theirs))
+    logits = judge_worst(own, other, allowed)
+    update = judge_worst(ours, theirs, UPDATE_ALLOWED[precision]) if training or ours or theirs else None
     return {
-        "logits": logits, "allowed": allowed, "update": update, "update_of": worst, "update_allowed": update_allowed,
-        "equal": logits <= allowed and (update is None or update <= update_allowed),
+        "logits": logits.error, "allowed": allowed, "update": update and update.error,
+        "update_of": update and update.name, "update_allowed": UPDATE_ALLOWED[precision],
+        "equal": logits.equal and (update is None or update.equal),
     }  # fmt: skip
 
 
-def _apart(ours: np.ndarray, theirs: np.ndarray) -> float:
-    if ours.shape != theirs.shape:
-        return math.inf
-    wide = theirs.astype(np.float64)
-    distance = float(np.linalg.norm(ours.astype(np.float64) - wide) / (np.linalg.norm(wide) or 1.0))
-    return distance if math.isfinite(distance) else math.inf
+def _read(file: Path) -> dict[str, np.ndarray]:
+    with np.load(file) as arrays:
+        return {name: arrays[name] for name in arrays.files}
 
 
 def layers(base: Workload, folder: Path, pythons: dict[str, str | None], seconds: float) -> dict[str, Any] | None:
@@ -104,5 +102,4 @@ def write_weights(path: Path, model: str, image_size: int) -> None:
 
 def read_weights(path: Path) -> dict[str, np.ndarray]:
     """What `write_weights` wrote."""
-    with np.load(path) as file:
-        return {name: file[name] for name in file.files}
+    return _read(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -70,9 +71,18 @@ def _input(chosen: Throughput, plan: Plan) -> int:
 def _write(chosen: Any, found: dict[str, Any], render: Callable[[dict[str, Any]], str]) -> None:
     """The files that were asked for."""
     if chosen.json:
-        output_file.write_json("--json", chosen.json, found, indent=1)
+        output_file.write_json("--json", chosen.json, _plain(found), indent=1)
     if chosen.html:
         output_file.write("--html", chosen.html, render(found))
+
+
+def _plain(found: Any) -> Any:
+    """With null for what isn't finite, which JSON can't hold."""
+    if isinstance(found, dict):
+        return {key: _plain(value) for key, value in found.items()}
+    if isinstance(found, list):
+        return [_plain(value) for value in found]
+    return None if isinstance(found, float) and not math.isfinite(found) else found
 
 
 def profile(chosen: Profile) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from parity.html import STYLE
 from parity.speed import charts
-from parity.speed.result import percent
+from parity.speed.result import percent, said
 
 
 def write(result: dict[str, Any], path: str | Path) -> None:
@@ -148,7 +148,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
             "-" if parity[key] is None else f"{parity[key]:.1e}"
             for key in ("logits", "allowed", "update", "update_allowed")
         ]
-        held = {True: "holds", False: "VOID", None: "not compared"}[parity["equal"]]
+        held = said(row)
         cells = [
             row["batch_size"], f"{speed['median']:.4g}", f"{speed['low']:.4g}", f"{speed['high']:.4g}", row["n"],
             percent(row["ceiling_fraction"]), percent(row["bandwidth_fraction"]),

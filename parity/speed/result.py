@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,7 +73,8 @@ class Result:
             "bytes_a_step": moved, "bytes_per_second": bandwidth,
             "bandwidth_fraction": self._share(bandwidth, "bytes_per_second", timing),
             "scaling_efficiency": self._efficiency(timing),
-            "ceilings": timing.ceilings, "parity": parity, "void": parity["equal"] is False,
+            "ceilings": timing.ceilings, "parity": parity,
+            "void": parity["equal"] is False or not math.isfinite(speed.median),
             "versions": facts.get("versions"), "flags": facts.get("flags"), "device": facts.get("device"),
             "platform": facts.get("platform"), "threads": w.threads,
         }  # fmt: skip
@@ -118,7 +120,7 @@ class Result:
         for row in self.rows():
             speed = Interval(**row["images_per_second"])
             name = f"{row['framework']} {row['style']} {row['form']} x{row['devices']}"
-            held = {True: "holds", False: "VOID", None: "not compared"}[row["parity"]["equal"]]
+            held = said(row)
             scaling = (row["scaling_efficiency"] or {}).get("median")
             lines.append(
                 f"{name:34} {speed!s:>24} {row['n']:>4} {percent(row['ceiling_fraction']):>10} "
@@ -134,6 +136,11 @@ class Result:
         if self.layers and self.layers["equal"] is None:
             lines.append(f"the layers were not compared: {self.layers['why']}")
         return "\n".join(lines + list((self.budget or {}).get("cut", [])))
+
+
+def said(row: dict[str, Any]) -> str:
+    """Of a row's parity, in a word or two."""
+    return "VOID" if row["void"] else "not compared" if row["parity"]["equal"] is None else "holds"
 
 
 def percent(share: float | None) -> str:

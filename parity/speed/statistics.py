@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,14 +23,22 @@ class Interval:
         return f"{brief(self.median)} [{brief(self.low)}, {brief(self.high)}]"
 
 
+_UNKNOWN = Interval(math.nan, math.nan, math.nan)
+
+
 def brief(value: float) -> str:
     """Three digits, or all before the point."""
     return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
 def median_interval(values: ArrayLike, seed: int = 0) -> Interval:
-    """The median of independent values; the interval is a point if there is one value."""
+    """The median of independent values; the interval is a point if there is one value.
+
+    All three numbers are NaN unless all values are finite; likewise of the ratios below.
+    """
     sample = np.asarray(values, np.float64)
+    if not np.isfinite(sample).all():
+        return _UNKNOWN
     rng = np.random.default_rng(seed)
     medians = np.median(sample[rng.integers(0, len(sample), (RESAMPLES, len(sample)))], axis=1)
     low, high = np.percentile(medians, [2.5, 97.5])
@@ -38,12 +47,15 @@ def median_interval(values: ArrayLike, seed: int = 0) -> Interval:
 
 def ratio_interval(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> Interval:
     """The median ratio of pairs measured one after the other, so that what both suffer from cancels."""
-    return median_interval(np.asarray(numerators, np.float64) / np.asarray(denominators, np.float64), seed)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return median_interval(np.asarray(numerators, np.float64) / np.asarray(denominators, np.float64), seed)
 
 
 def apart_interval(numerators: ArrayLike, denominators: ArrayLike, seed: int = 0) -> Interval:
     """The ratio of two medians of values that were measured apart, each with its own spread."""
     over, under = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
+    if not np.isfinite([*over, *under]).all():
+        return _UNKNOWN
     rng = np.random.default_rng(seed)
     tops, bottoms = (
         np.median(sample[rng.integers(0, len(sample), (RESAMPLES, len(sample)))], axis=1) for sample in (over, under)
@@ -58,7 +70,9 @@ def alternation(rounds: int) -> list[tuple[int, int]]:
 
 
 def verdict(ratio: Interval, first: str, second: str) -> str:
-    """The ratio of speeds in words: nobody wins while 1 lies inside the interval."""
+    """The ratio of speeds in words: nobody wins while 1 lies inside the interval, or if it isn't finite."""
+    if not all(map(math.isfinite, (ratio.low, ratio.median, ratio.high))):
+        return f"nothing can be said of {first} and {second}: the ratio isn't finite"
     if ratio.low > 1:
         return f"{first} is {ratio.median:.2f} times as fast as {second}"
     if ratio.high < 1:

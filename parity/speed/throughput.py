@@ -249,7 +249,9 @@ class _Measuring:
         if rival.workload.framework == "jax" and not self.reference.exists():
             return
         rival.check(file, self.reference if wanted else None)
-        timing.parity = checks.compare(file, self.reference, rival.workload.precision)
+        timing.parity = checks.compare(
+            file, self.reference, rival.workload.precision, training=rival.workload.mode == "train"
+        )
 
     def _profile(self) -> None:
         """Time by layer, of the tuned style."""
