@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from alexnet_io.evaluation import EvaluationReport
 from alexnet_io.metrics import MetricsRow
+from parity import judging
 from parity.twins import ledger
 from parity.twins.records import Record, StepRecord
 
 # In float64: what a step's input is made of is rounded a few times; a step is a few thousand roundings, and each step
 # doubles what the one before left, at most. All are fractions of the largest value of the array.
 INPUT_LIMIT, STEP_LIMIT, GROWTH, LAST_LIMIT = 1e-14, 1e-13, 2.0, 1e-9
+ROUNDING = 1e-14  # of single numbers that both sides compute in Python's floats
 _UNLIKE = "differs from the run that nothing disturbed"
 
 
@@ -84,7 +86,7 @@ def from_ledger(record: Record) -> Iterator[Difference]:
     errors = {step: 1 - report.top1 for step, report in record.evaluations.items()}
     expected = ledger.rates(record.settings, len(steps), per_epoch, errors)
     for step, rate in zip(steps, expected, strict=True):
-        if not math.isclose(step.rate, rate, rel_tol=1e-14):
+        if not _close(step.rate, rate, ROUNDING):
             yield Difference(step.number, "learning rate", f"{side} {step.rate!r}, by its schedule {rate!r}")
     asked = ledger.evaluated_steps(record.settings, len(steps), per_epoch)
     if sorted(record.evaluations) != asked:
@@ -171,14 +173,14 @@ def _step(ours: StepRecord, theirs: StepRecord, largest: Largest) -> Iterator[Di
             wrong = (one != other).reshape(len(one), -1).any(axis=1)
             text = f"image {ours.ids[np.argmax(wrong)]} at place {np.argmax(wrong)} of the batch"
             yield Difference(number, {"weights": "padding"}.get(quantity, quantity), text)
-    if not math.isclose(ours.rate, theirs.rate, rel_tol=1e-14):
+    if not _close(ours.rate, theirs.rate, ROUNDING):
         yield Difference(number, "learning rate", f"JAX {ours.rate!r}, PyTorch {theirs.rate!r}")
     yield from _inputs(ours, theirs, largest)
     limit = min(STEP_LIMIT * GROWTH**number, LAST_LIMIT)
     for name in ("loss", "top1", "top5", "examples"):
         one, other = (getattr(step.sums, name, math.nan) for step in (ours, theirs))
         exact = name != "loss"
-        if not (one == other if exact else math.isclose(one, other, rel_tol=limit)):
+        if not (one == other if exact else _close(one, other, limit)):
             yield Difference(number, name, f"JAX {one!r}, PyTorch {other!r}")
     for what, one, other in (("weights ", ours.parameters, theirs.parameters), ("", ours.slots, theirs.slots)):
         for name in sorted(one.keys() | other.keys()):
@@ -200,22 +202,18 @@ def _inputs(ours: StepRecord, theirs: StepRecord, largest: Largest) -> Iterator[
 def _arrays(
     step: int, quantity: str, one: NDArray[Any] | None, other: NDArray[Any] | None, limit: float, largest: Largest
 ) -> Iterator[Difference]:
-    if one is None or other is None or one.shape != other.shape:
-        shapes = [None if x is None else x.shape for x in (one, other)]
-        yield Difference(step, quantity, f"JAX has {shapes[0]}, PyTorch {shapes[1]}")
-        return
-    apart, scale = np.abs(one - other), float(np.max(np.abs(other), initial=0.0))
-    allowed = limit * scale
-    # The comparison is written so that NaN is never within the limit.
-    if not bool(np.all(apart <= allowed)):
-        place = np.unravel_index(int(np.argmax(~(apart <= allowed))), one.shape)
-        where = tuple(int(i) for i in place)
-        text = f"at {where} JAX {float(one[place])!r}, PyTorch {float(other[place])!r}; largest value {scale:.3g}"
-        yield Difference(step, quantity, text)
-    elif allowed > 0:
-        fraction = float(apart.max(initial=0.0)) / allowed
-        if fraction > largest.fraction:
-            largest.fraction, largest.quantity, largest.step = fraction, quantity, step
+    scale = 0.0 if other is None else float(np.max(np.abs(other), initial=0.0))
+    judged = judging.judge(one, other, limit * scale)
+    if not judged.equal:
+        values = f"at {judged.index} JAX {judged.ours!r}, PyTorch {judged.theirs!r}; largest value {scale:.3g}"
+        yield Difference(step, quantity, f"{judged.verdict} {judged.detail} {values}".replace("  ", " "))
+    elif judged.fraction > largest.fraction:
+        largest.fraction, largest.quantity, largest.step = judged.fraction, quantity, step
+
+
+def _close(one: float, other: float, limit: float) -> bool:
+    """Whether two numbers differ by no more than a part of the second."""
+    return judging.judge(one, other, limit * abs(other)).equal
 
 
 def _evaluation(
@@ -227,7 +225,7 @@ def _evaluation(
         return
     for name in ("examples", "top1", "top5"):
         yield from _scalars(step, f"evaluation, {name}", getattr(one, name), getattr(other, name))
-    if not math.isclose(one.loss, other.loss, rel_tol=limit):
+    if not _close(one.loss, other.loss, limit):
         yield Difference(step, "evaluation, loss", f"JAX {one.loss!r}, PyTorch {other.loss!r}")
     if not np.array_equal(one.confusion, other.confusion):
         yield Difference(step, "evaluation, confusion", "other guesses")
@@ -236,7 +234,7 @@ def _evaluation(
 def _plateau(step: int, one: dict[str, float], other: dict[str, float]) -> Iterator[Difference]:
     for name in sorted(one.keys() | other.keys()):
         a, b = one.get(name, math.nan), other.get(name, math.nan)
-        if not math.isclose(a, b, rel_tol=1e-14):
+        if not (a == b or _close(a, b, ROUNDING)):  # a plateau's best is infinite at first
             yield Difference(step, f"plateau, {name}", f"JAX {a!r}, PyTorch {b!r}")
 
 
@@ -251,7 +249,7 @@ def _rows(what: str, found: list[MetricsRow], expected: list[MetricsRow]) -> Ite
             b = getattr(other, name)
             if name == "images_per_second":
                 continue
-            same = math.isclose(a, b, rel_tol=1e-13) if isinstance(a, float) and isinstance(b, float) else a == b
+            same = _close(a, b, 10 * ROUNDING) if isinstance(a, float) and isinstance(b, float) else a == b
             if not same:
                 yield Difference(other.step, f"{what}, {other.split} {name}", f"the file has {a!r}, not {b!r}")
     if len(found) != len(expected):
