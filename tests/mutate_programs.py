@@ -1,0 +1,231 @@
+"""Plants bugs into the training programs, one at a time, and sees whether their tests notice: `make mutants-programs`.
+
+cosmic-ray makes the bugs (operators exchanged, constants changed, conditions turned, branches and decorators dropped);
+here they are drawn evenly over the files, planted into a copy of the tree, and tried on the tests of their own file in
+a forked process, in which the frameworks are loaded already. What these let pass meets the twin runs.
+"""
+
+import ast
+import dataclasses
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from cosmic_ray import plugins
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.mutating import mutate_code
+
+from alexnet_io.settings import parse, setting
+
+ROOT = Path(__file__).resolve().parent.parent
+LIMIT_SECONDS = 240  # for the tests of one file: a bug that makes them hang is found, too
+
+# The files, and the tests of each.
+TESTS = {
+    "alexnet_io/training_loop.py": ["tests/test_training_loop.py"],
+    "alexnet_io/data_identity.py": ["tests/test_training_loop.py"],
+    "alexnet_io/batches.py": ["tests/test_data_batches.py", "tests/test_draws.py", "-k", "not jax and not torch"],
+    "alexnet_io/evaluation.py": ["tests/test_io_evaluation.py"],
+    "alexnet_io/metrics.py": ["tests/test_io_metrics.py"],
+    "alexnet_io/flat_loss.py": ["tests/test_io_flat_loss.py"],
+    "jax_alexnet/engine.py": ["tests/test_engines.py", "-k", "jax or not torch"],
+    "jax_alexnet/steps.py": ["tests/test_jax_steps.py", "tests/test_draws_in_steps.py", "-k", "not torch"],
+    "jax_alexnet/schedules.py": ["tests/test_schedules.py", "tests/test_jax_schedules.py"],
+    "jax_alexnet/optim.py": ["tests/test_jax_optim.py"],
+    "jax_alexnet/augment.py": ["tests/test_augment.py", "tests/test_draws.py", "-k", "jax or not torch"],
+    "jax_alexnet/evaluation.py": ["tests/test_jax_evaluation.py"],
+    "jax_alexnet/checkpoint.py": ["tests/test_checkpoint.py", "tests/test_checkpoint_faults.py"],
+    "jax_alexnet/checkpoint_arrays.py": ["tests/test_checkpoint.py", "tests/test_checkpoint_faults.py"],
+    "jax_alexnet/checkpoint_files.py": ["tests/test_checkpoint.py", "tests/test_checkpoint_faults.py"],
+    "torch_ref/engine.py": ["tests/test_engines.py", "-k", "torch or not jax"],
+    "torch_ref/steps.py": ["tests/test_torch_steps.py", "tests/test_draws_in_steps.py", "-k", "not jax"],
+    "torch_ref/schedules.py": ["tests/test_schedules.py", "tests/test_torch_optim.py", "tests/test_torch_recipes.py"],
+    "torch_ref/optim.py": ["tests/test_torch_optim.py"],
+    "torch_ref/augment.py": ["tests/test_augment.py", "tests/test_draws.py", "-k", "torch or not jax"],
+    "torch_ref/dropout_masks.py": ["tests/test_draws.py", "tests/test_draws_in_steps.py", "-k", "torch and not order"],
+    "torch_ref/checkpoint.py": ["tests/test_torch_train.py", "-k", "checkpoint or goes_on"],
+}
+# Two want to be told of a variable; `is` for `==` is the same for small numbers and for names.
+NOT_USED = ("core/VariableReplacer", "core/VariableInserter")
+TWINS = ["tests/test_parity_runs.py"]
+
+# Bugs that no test could notice, by file and mutated line: each with its reason.
+HARMLESS: dict[tuple[str, str], str] = {}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Plant bugs into the training programs and see whether their tests notice."""
+
+    mutants: int = setting(160, "how many, drawn evenly over the files", minimum=1)
+    seed: int = setting(0, "of the drawing", minimum=0)
+    only: str | None = setting(None, "part of a file's name: only these")
+    workers: int = setting(2, "tests run at a time", minimum=1)
+    twins: bool = setting(True, "let what the tests of the file passed meet the twin runs")
+    json: Path | None = setting(None, "write the outcomes to this file")
+
+
+@dataclass
+class Mutant:
+    """One planted bug.
+
+    Attributes:
+        file: where.
+        line: number of the first line that it changes.
+        before: that line.
+        after: the line in its place.
+        code: the whole file.
+        outcome: `killed`, `killed by the twin runs`, or `survived`.
+        seconds: the tests took.
+    """
+
+    file: str
+    line: int
+    before: str
+    after: str
+    code: str = dataclasses.field(repr=False)
+    outcome: str = ""
+    seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.outcome}: {self.file}:{self.line}: {self.before}  ->  {self.after} ({self.seconds:.0f} s)"
+
+
+def drawn_from(file: str, generator: random.Random) -> Iterator[Mutant]:
+    """The bugs that cosmic-ray can plant in a file and that leave it another program, in random order."""
+    source = (ROOT / file).read_text(encoding="utf-8")
+    tree, seen = get_ast(source), {ast.dump(ast.parse(source))}
+    places = []
+    for name in plugins.operator_names():
+        if name in NOT_USED or name.endswith(("_Is", "_IsNot")):
+            continue
+        operator = plugins.get_operator(name)()
+        count = sum(1 for node in ast_nodes(tree) for _ in operator.mutation_positions(node))
+        places += [(operator, occurrence) for occurrence in range(count)]
+    generator.shuffle(places)
+    for operator, occurrence in places:
+        code = mutate_code(source, operator, occurrence)
+        try:
+            other = ast.dump(ast.parse(code or ""))
+        except SyntaxError:
+            continue
+        if other not in seen and code and (changed := _changed(file, source, code)) is not None:
+            seen.add(other)
+            yield changed
+
+
+def _changed(file: str, source: str, code: str) -> Mutant | None:
+    for number, (before, after) in enumerate(zip(source.splitlines(), code.splitlines(), strict=False), start=1):
+        if before != after:
+            # Annotations are never run, and `|` in them is no operation.
+            annotation = "|" in before and ("->" in before or ": " in before.partition("=")[0])
+            return None if annotation else Mutant(file, number, before.strip(), after.strip(), code)
+    return None
+
+
+def draw(count: int, seed: int, only: str | None) -> list[Mutant]:
+    """`count` bugs, as many from each file as it has them, at random within a file."""
+    sources = [drawn_from(file, random.Random(f"{seed} {file}")) for file in TESTS if only is None or only in file]
+    drawn: list[Mutant] = []
+    while len(drawn) < count and sources:
+        round_of_all = [next(source, None) for source in sources]
+        sources = [source for source, mutant in zip(sources, round_of_all, strict=True) if mutant]
+        drawn += [mutant for mutant in round_of_all if mutant]
+    return drawn[:count]
+
+
+def load_frameworks() -> None:
+    """What every test needs and takes seconds to import; nothing of this project, and no device is touched."""
+    for name in ("numpy", "jax", "flax.linen", "optax", "orbax.checkpoint", "torch", "torchvision", "hypothesis",
+                 "matplotlib.pyplot", "PIL.Image", "safetensors.numpy", "safetensors.torch", "grain", "sklearn.datasets",
+                 "jsonargparse", "rich.progress", "yaml"):  # fmt: skip
+        __import__(name)
+
+
+def run_tests(words: list[str], tree: Path) -> bool:
+    """Whether tests pass on the project in `tree`, in a process of its own."""
+    process = os.fork()
+    if process == 0:
+        try:
+            os.setsid()
+            os.chdir(tree)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 1)
+            os.dup2(nowhere, 2)
+            sys.path[:] = [str(tree), *(place for place in sys.path if Path(place or ".").resolve() != ROOT)]
+            os.environ["PYTHONPATH"] = str(tree)
+            for name in list(sys.modules):  # whatever of this project is there is the original
+                if name.partition(".")[0] in ("alexnet_io", "jax_alexnet", "torch_ref", "parity"):
+                    del sys.modules[name]
+            import pytest
+
+            os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *words])))
+        finally:
+            os._exit(99)
+    deadline = time.monotonic() + LIMIT_SECONDS
+    while time.monotonic() < deadline:
+        done, status = os.waitpid(process, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status) == 0
+        time.sleep(0.05)
+    os.killpg(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    return False
+
+
+def attempt(mutant: Mutant, twins: bool) -> Mutant:
+    """Plant a bug into a copy of the tree and run what should notice."""
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as place:
+        tree = copy_of_the_tree(Path(place))
+        (tree / mutant.file).write_text(mutant.code, encoding="utf-8")
+        if not run_tests(TESTS[mutant.file], tree):
+            mutant.outcome = "killed"
+        elif twins and not run_tests(TWINS, tree):
+            mutant.outcome = "killed by the twin runs"
+        else:
+            mutant.outcome = "survived"
+    mutant.seconds = time.monotonic() - began
+    return mutant
+
+
+def copy_of_the_tree(place: Path) -> Path:
+    """The packages, tests and settings of pytest."""
+    for name in ("alexnet_io", "jax_alexnet", "torch_ref", "parity", "tests"):
+        shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", place)
+    return place
+
+
+def main() -> int:
+    """Draw, plant, test and count; 0 if at least nine of ten were noticed."""
+    settings = parse(Settings, "python tests/mutate_programs.py")
+    drawn = draw(settings.mutants, settings.seed, settings.only)
+    print(f"{len(drawn)} bugs in {len({mutant.file for mutant in drawn})} files", flush=True)
+    load_frameworks()
+    done = []
+    with ThreadPoolExecutor(settings.workers) as pool:
+        for mutant in pool.map(lambda one: attempt(one, settings.twins), drawn):
+            done.append(mutant)
+            print(mutant, flush=True)
+    harmless = [m for m in done if m.outcome == "survived" and (m.file, m.before) in HARMLESS]
+    killed = [m for m in done if m.outcome != "survived"]
+    counted = len(done) - len(harmless)
+    print(f"{len(killed)} of {counted} noticed ({len(killed) / max(counted, 1):.1%}); {len(harmless)} change nothing")
+    if settings.json:
+        rows = [{k: v for k, v in vars(m).items() if k != "code"} for m in done]
+        settings.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    return 0 if len(killed) >= 0.9 * counted else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
