@@ -139,7 +139,9 @@ def _check(facts: NetworkFacts, shown: str) -> None:
         f"stored_size {facts.stored_size!r}": lambda: side(facts.stored_size) and facts.stored_size >= facts.image_size,
         f"normalize {facts.normalize!r}": lambda: facts.normalize in NORMALIZATIONS,
         f"precision {facts.precision!r}": lambda: facts.precision in PRECISIONS,
-        f"span_columns {facts.span_columns!r}": lambda: type(facts.span_columns) is bool,
+        f"span_columns {facts.span_columns!r}": lambda: (
+            type(facts.span_columns) is bool and (facts.model == "two_column" or not facts.span_columns)
+        ),
         f"step {facts.step!r}": lambda: type(facts.step) is int and facts.step >= 0,
         "class_names": lambda: isinstance(names, list) and bool(names) and all(isinstance(name, str) for name in names),
     }

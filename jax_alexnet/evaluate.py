@@ -90,7 +90,7 @@ def _evaluate(settings: EvaluateSettings, given: dict[str, Any]) -> None:
     from alexnet_io.memory import refuse_what_cannot_fit
     from alexnet_io.sources import open_for
     from jax_alexnet.evaluation import evaluate_split
-    from jax_alexnet.exported import open_network
+    from jax_alexnet.exported import open_network, with_names
     from jax_alexnet.recipes import choose_variant
     from jax_alexnet.step_memory import step_memory
 
@@ -111,7 +111,7 @@ def _evaluate(settings: EvaluateSettings, given: dict[str, Any]) -> None:
     found = list(data.class_names)
     if not network.class_names and network.model.classes == len(found):
         network = replace(network, class_names=found)  # another program's weights: classes by their places
-    check_classes(network.class_names, found, wanted.data)
+    check_classes(with_names(network, None).class_names, found, wanted.data)
     split = data.test if settings.split == "test" else data.train
     report = evaluate_split(network.for_inference(), split, settings.batch_size)
     what = printable(settings.weights) if settings.weights else f"{network.which} weights, step {network.step}"

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import stat
 from pathlib import Path
 
 import jax
@@ -29,7 +31,7 @@ FILES = {
     "torch": ("state.pth.tar", "torch_ref"),
 }
 MODEL, NAMES = "cifar_18pct", ["b", "c", "café"]
-FACTS = NetworkFacts(MODEL, 32, 36, "channel", ["a"], {"mean": np.arange(3.0), "std": np.ones(3)}, True, "bfloat16", 4)
+FACTS = NetworkFacts(MODEL, 32, 36, "channel", ["a"], {"mean": np.arange(3.0), "std": np.ones(3)}, False, "bfloat16", 4)
 SETTINGS = resolve(TrainSettings(model=MODEL, data="folder:x", stored_size=36, crop=True, batch_size=8))
 
 
@@ -42,7 +44,15 @@ def _state(model, size, classes, scale=0.05):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A run's directory as the reference leaves it: its best weights are one file, which takes no training to make."""
-    where, draw = tmp_path_factory.mktemp("runs") / "run", np.random.default_rng(8)
+    before = os.umask(0o027)
+    try:
+        return _made_run(tmp_path_factory.mktemp("runs") / "run")
+    finally:
+        os.umask(before)
+
+
+def _made_run(where):
+    draw = np.random.default_rng(8)
     with RunDirectory(where) as directory:
         directory.describe(
             model=MODEL,
@@ -58,6 +68,11 @@ def run(tmp_path_factory):
     facts = {"model": MODEL, "image_size": 32, "home": "torch_ref", "step": 12}
     tensor_file.write(where / "best" / "weights.safetensors", _state(MODEL, 32, 3), facts)
     return where
+
+
+def test_a_run_is_as_readable_as_the_umask_says(run):
+    assert {stat.S_IMODE(path.stat().st_mode) for path in run.rglob("*") if path.is_file()} == {0o640}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (run, run / "best")} == {0o750}
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +179,16 @@ def test_what_a_file_does_not_say_is_said(run, capsys, pictures):
         predict.main(["--weights", str(run / "best" / "weights.safetensors"), str(pictures / "a.jpg")])
 
 
+def test_evaluation_by_an_export_needs_data_with_its_classes(tmp_path):
+    names = {network_facts.KEY: dataclasses.replace(FACTS, class_names=["a", "b", "c"]).to_text(), "home": "torch_ref"}
+    tensor_file.write(tmp_path / "named.safetensors", _state(MODEL, 32, 3), names)
+    words = ["--weights", str(tmp_path / "named.safetensors"), "--devices", "1"]
+    with pytest.raises(UserError, match=r"has 4 classes and the network 3.*only in the network: a, b, c"):
+        evaluate.main([*words, "--data", "synthetic:classes=4,train=4,test=4"])
+    with pytest.raises(UserError, match=r"--weights needs --data SOURCE"):
+        evaluate.main(words)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -255,6 +280,7 @@ def test_facts_come_back_bit_for_bit():
         ({"normalize": "x"}, "impossible normalize 'x'"),
         ({"class_names": []}, "impossible class_names"),
         ({"class_names": [1]}, "impossible class_names"),
+        ({"span_columns": True}, "impossible span_columns True"),
         ({"step": -1}, "impossible step -1"),
         ({"arrays": {}}, "as mean for --normalize channel, and has no array"),
         ({"arrays": {"mean": {"dtype": "float32", "shape": [2], "base64": "AAAAAAAAAAA="}}}, r"has shape \(2,\)"),
