@@ -75,9 +75,9 @@ def descend(factors: Tree) -> optax.GradientTransformationExtraArgs:
 def _mixing(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
     """The same where JAX is told to mix no dtypes (`jax_numpy_dtype_promotion`): optax's Adam raises by an integer."""
 
-    def update(grads: Tree, state: Any, params: Tree = None) -> tuple[Tree, Any]:
+    def update(updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, Any]:
         with jax.numpy_dtype_promotion("standard"):
-            return transformation.update(grads, state, params)
+            return transformation.update(updates, state, params)
 
     return optax.GradientTransformation(transformation.init, update)
 

@@ -41,8 +41,8 @@ def traced(settings: TrainSettings, devices: int) -> None:
     params: Any = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
     optimizer = make_optimizer(settings, variant, params)
     state = steps.state_shapes(model, optimizer, augmentation.image_size)
-    pixels = jax.ShapeDtypeStruct((BATCH, STORED, STORED, 3), jnp.uint8)
-    batch = steps.Batch(pixels, jax.ShapeDtypeStruct((BATCH,), jnp.int32), jax.ShapeDtypeStruct((BATCH,), jnp.float32))
+    pixels = np.zeros((BATCH, STORED, STORED, 3), np.uint8)
+    batch = steps.Batch(pixels, np.zeros(BATCH, np.int32), np.ones(BATCH, np.float32))
     statistics = augment.statistics_for(augmentation, _Measured)
     train_step = steps.make_train_step(model, optimizer, augmentation, layout)
     jax.eval_shape(train_step, state, batch, jnp.asarray(0.1), jax.random.key(0), statistics)
