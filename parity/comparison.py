@@ -143,7 +143,8 @@ def finish(
         jax_backward.run(candidate, inputs)
     if whole and all(row.verdict not in ("shape", "missing") for row in candidate.rows):
         candidate.rows += end_to_end(candidate, inputs, gradients)
-    report = Report(candidate.rows, not_exercised(candidate, torch_leaves), arrays=candidate.arrays)
+    report = Report(candidate.rows, not_exercised(candidate, torch_leaves))
+    report.arrays, report.arrays_of = candidate.arrays, candidate.worst
     report.settings = {"dtype": candidate.dtype, "jax": jax.__version__, "backend": jax.default_backend()}
     return report
 
