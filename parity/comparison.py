@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from alexnet_io.errors import UserError
 from parity import jax_backward, jax_leaves, layouts, matching
-from parity.bounds import END_TO_END_ROUNDINGS, normwise_limit
+from parity.bounds import UNIT_ROUNDOFF, normwise_limit
 from parity.jax_side import DTYPES, Candidate, check_dtype
 from parity.judging import judge_together
 from parity.report import Report
@@ -213,7 +213,7 @@ def _normwise(candidate: Candidate, stage: str, pairs: list[tuple[str, NDArray, 
     row = Row(candidate.model, "end to end", "end to end", stage, candidate.dtype, order=len(candidate.records) + 1)
     ours, theirs = {name: a for name, a, _ in pairs}, {name: b for name, _, b in pairs}
     fill(row, judge_together(ours, theirs, normwise_limit(candidate.dtype)))
-    row.n = round(END_TO_END_ROUNDINGS)
+    row.n = round(row.bound / UNIT_ROUNDOFF[candidate.dtype])
     return row
 
 
