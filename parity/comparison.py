@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from alexnet_io.errors import UserError
 from parity import jax_backward, jax_leaves, layouts, matching
-from parity.bounds import END_TO_END_ROUNDINGS, normwise_limit
+from parity.bounds import UNIT_ROUNDOFF, normwise_limit
 from parity.jax_side import DTYPES, Candidate, check_dtype
 from parity.judging import judge_together
 from parity.report import Report
@@ -143,7 +143,8 @@ def finish(
         jax_backward.run(candidate, inputs)
     if whole and all(row.verdict not in ("shape", "missing") for row in candidate.rows):
         candidate.rows += end_to_end(candidate, inputs, gradients)
-    report = Report(candidate.rows, not_exercised(candidate, torch_leaves), arrays=candidate.arrays)
+    report = Report(candidate.rows, not_exercised(candidate, torch_leaves))
+    report.arrays, report.arrays_of = candidate.arrays, candidate.worst
     report.settings = {"dtype": candidate.dtype, "jax": jax.__version__, "backend": jax.default_backend()}
     return report
 
@@ -212,7 +213,7 @@ def _normwise(candidate: Candidate, stage: str, pairs: list[tuple[str, NDArray, 
     row = Row(candidate.model, "end to end", "end to end", stage, candidate.dtype, order=len(candidate.records) + 1)
     ours, theirs = {name: a for name, a, _ in pairs}, {name: b for name, _, b in pairs}
     fill(row, judge_together(ours, theirs, normwise_limit(candidate.dtype)))
-    row.n = round(END_TO_END_ROUNDINGS)
+    row.n = round(row.bound / UNIT_ROUNDOFF[candidate.dtype])
     return row
 
 

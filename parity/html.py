@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.report import Report, number
+from parity import error_chart
+from parity.report import ERROR_COLUMNS, Report, error_cells, number
 from parity.rows import Row
 
 LIMIT_BYTES = 5_000_000
@@ -33,6 +34,18 @@ th,td{border-color:#30363d}tr.bad{background:#4a1d18}.verdict{background:#12301d
 """
 
 
+_CHART_WORDS = (
+    "Each layer's error where most of its bound is used, and what is allowed there (grey, dashed): above it is a "
+    "mismatch. Every layer gets the reference's input. Disks are forward passes, rings backward ones; diamonds all "
+    "else that differs: code between the layers, weights, whole models. What isn't equal is red, and a dotted line "
+    "leads from the first divergence to its name."
+)
+_TABLE_WORDS = (
+    "Largest error: of all elements, wherever it is allowed. The next three: of the element that uses most of what is "
+    "allowed to it."
+)
+
+
 def write(report: Report, path: str | Path) -> None:
     """Write the page; at most 5 MB, whatever the report holds."""
     page = render(report)
@@ -41,16 +54,19 @@ def write(report: Report, path: str | Path) -> None:
 
 def render(report: Report) -> str:
     """The page as text."""
-    models = list(dict.fromkeys(row.model for row in report.rows))
+    models, first = list(dict.fromkeys(row.model for row in report.rows)), report.first_divergence
     body = [
         "<h1>Parity of JAX and PyTorch</h1>",
         _verdict(report),
         "<h2>Error through the layers</h2>",
-        '<p class="note">Difference of each layer at its worst element, and what the bound allows there (grey); every '
-        "layer gets the reference's input. Above the grey line is a mismatch.</p>",
-        *(f"<h3>{html.escape(m)}</h3>{_chart([r for r in report.rows if r.model == m])}" for m in models),
+        f'<p class="note">{_CHART_WORDS}</p>',
+        *(
+            f"<h3>{html.escape(m)}</h3>{error_chart.draw([r for r in report.rows if r.model == m], first)}"
+            for m in models
+        ),
         _heat_map(report),
         "<h2>All comparisons</h2>",
+        f'<p class="note">{_TABLE_WORDS}</p>',
         _table(report.rows),
         f'<p class="note">{html.escape(", ".join(f"{k}: {v}" for k, v in report.settings.items()))}</p>',
     ]
@@ -66,7 +82,8 @@ def _shortened(report: Report) -> Report:
     worst = sorted(report.rows, key=lambda row: (row.equal, -row.fraction))[: len(report.rows) // 2]
     kept = {id(row) for row in worst}
     note = [*report.not_exercised, f"only {len(worst)} of {len(report.rows)} comparisons are shown"]
-    return Report([r for r in report.rows if id(r) in kept], note, report.settings, report.arrays)
+    rows = [r for r in report.rows if id(r) in kept]
+    return Report(rows, note, report.settings, report.arrays, report.arrays_of)
 
 
 def _verdict(report: Report) -> str:
@@ -74,95 +91,48 @@ def _verdict(report: Report) -> str:
     return f'<div class="verdict{"" if report.equal else " bad"}"><pre>{html.escape(lines)}</pre></div>'
 
 
-def _chart(rows: list[Row]) -> str:
-    """Logarithmic lines: largest error and allowed error of each forward (solid) and backward (hollow) row."""
-    rows = [r for r in rows if r.name != "end to end" and (r.stage == "forward" or r.stage.startswith("backward"))]
-    if not rows:
-        return ""
-    values = [v for r in rows for v in (r.max_error, r.bound) if v > 0 and math.isfinite(v)]
-    low = math.floor(math.log10(min(values, default=1e-17)))
-    high = max(math.ceil(math.log10(max(values, default=1.0))), low + 1)
-    step, top, bottom, left = 26, 12, 210, 52
-    width = left + step * len(rows) + 20
-
-    def y(value: float) -> float:
-        if value <= 0:
-            return bottom + 12.0  # a row of its own below the axis: exactly equal
-        return bottom - (bottom - top) * (min(max(math.log10(value), low), high) - low) / (high - low)
-
-    parts = [
-        f'<div class="scroll"><svg viewBox="0 0 {width} 330" width="{width}" role="img" aria-label="error per layer">'
-    ]
-    for power in range(low, high + 1, max(1, (high - low) // 8)):
-        at = y(10.0**power)
-        parts.append(f'<line x1="{left}" y1="{at:.1f}" x2="{width - 10}" y2="{at:.1f}" stroke="#8884" />')
-        parts.append(
-            f'<text x="{left - 6}" y="{at + 4:.1f}" text-anchor="end" font-size="10" fill="currentColor">'
-            f"1e{power}</text>"
-        )
-    parts.append(
-        f'<text x="{left - 6}" y="{bottom + 16}" text-anchor="end" font-size="10" fill="currentColor">0</text>'
-    )
-    points = [(left + step * (i + 0.5), row) for i, row in enumerate(rows)]
-    allowed = " ".join(f"{x:.1f},{y(r.bound):.1f}" for x, r in points)
-    parts.append(
-        f'<polyline points="{allowed}" fill="none" stroke="#9aa4ae" stroke-width="1.5" stroke-dasharray="4 3" />'
-    )
-    found = " ".join(f"{x:.1f},{y(r.max_error):.1f}" for x, r in points)
-    parts.append(f'<polyline points="{found}" fill="none" stroke="#2f81f7" stroke-width="1.5" />')
-    for x, row in points:
-        colour = "#2f81f7" if row.equal else "#c4301c"
-        fill = colour if row.stage == "forward" else "none"
-        label = f"{row.name} {row.stage}: {number(row.max_error)} of {number(row.bound)}, {row.verdict}"
-        parts.append(
-            f'<circle cx="{x:.1f}" cy="{y(row.max_error):.1f}" r="{4 if row.equal else 6}" fill="{fill}" '
-            f'stroke="{colour}">'
-            f"<title>{html.escape(label)}</title></circle>"
-        )
-        name = row.name.split("/")[-1] + ("" if row.stage == "forward" else row.stage.replace("backward", "'"))
-        parts.append(
-            f'<text transform="translate({x + 3:.1f},{bottom + 26}) rotate(60)" font-size="10" fill="{colour}">'
-            f"{html.escape(name[:20])}</text>"
-        )
-    return "".join([*parts, "</svg></div>"])
-
-
 def _heat_map(report: Report) -> str:
-    difference = report.arrays.get("difference")
+    difference, row = report.arrays.get("difference"), report.arrays_of or report.worst_row
     if difference is None or difference.size == 0:
         return ""
-    row = report.worst_row
     title = f"{row.model}, {row.name}, {row.stage}" if row else "the worst layer"
-    picture = base64.b64encode(_png(_flattened(difference))).decode()
+    flat, over = _flattened(difference, row is not None and row.stage.startswith(("weights", "backward:")))
+    untold = int((~np.isfinite(difference)).sum())
+    top = float(np.max(difference, initial=0.0, where=np.isfinite(difference)))
+    words = f"Largest |JAX - PyTorch| {over}, {difference.shape} in all, from 0 (dark) to {number(top)} (bright)"
+    words += f"; white: {untold:,} of {difference.size:,} values aren't finite on both sides." if untold else "."
+    picture = base64.b64encode(_png(flat)).decode()
     return (
         f"<h2>Where it differs: {html.escape(title)}</h2>"
-        f'<p class="note">Largest |JAX - PyTorch| over the batch and the channels, {difference.shape} in all, from 0 '
-        f"(dark) to {number(float(np.max(difference)))} (bright).</p>"
+        f'<p class="note">{html.escape(words)}</p>'
         f'<img alt="heat map of the difference" src="data:image/png;base64,{picture}">'
     )
 
 
-def _flattened(difference: NDArray) -> NDArray:
-    """Two dimensions to look at: rows and columns of maps, or features in a near-square."""
+def _flattened(difference: NDArray, of_weights: bool) -> tuple[NDArray, str]:
+    """Two dimensions to look at: rows and columns of maps, channels of kernels, or features in a near-square."""
+    if difference.ndim == 4 and of_weights:
+        return difference.max(axis=(0, 1)), "over the window, by input and output channel"
     if difference.ndim == 4:
-        return difference.max(axis=(0, 3))
-    flat = difference.reshape(-1, difference.shape[-1]).max(axis=0)
+        return difference.max(axis=(0, 3)), "over the batch and the channels"
+    flat = difference.reshape(-1, difference.shape[-1] if difference.ndim else 1).max(axis=0)
     side = math.ceil(math.sqrt(len(flat)))
-    return np.pad(flat, (0, side * side - len(flat))).reshape(side, side)
+    return np.pad(flat, (0, side * side - len(flat))).reshape(side, side), "over all but the last axis"
 
 
 def _png(values: NDArray) -> bytes:
     from PIL import Image
 
-    top = float(values.max()) or 1.0
-    with np.errstate(invalid="ignore"):
-        scaled = np.nan_to_num(np.clip(values / top, 0, 1), nan=1.0)
+    told = np.isfinite(values)
+    top = float(np.max(values, initial=0.0, where=told)) or 1.0
+    scaled = np.where(told, np.clip(values / top, 0, 1), 1.0)
     # Dark blue over red to bright yellow: readable in grey as well.
     stops = np.array([[13, 8, 60], [120, 20, 110], [215, 70, 70], [250, 165, 50], [250, 250, 160]], float)
     place = scaled * (len(stops) - 1)
     below = np.minimum(place.astype(int), len(stops) - 2)
     share = (place - below)[..., None]
     colours = (stops[below] * (1 - share) + stops[below + 1] * share).astype(np.uint8)
+    colours[~told] = 255
     image = Image.fromarray(colours)
     scale = max(1, 256 // max(image.size))
     buffer = io.BytesIO()
@@ -171,15 +141,14 @@ def _png(values: NDArray) -> bytes:
 
 
 def _table(rows: list[Row]) -> str:
-    names = ("model", "layer", "stage", "shape", "n", "max error", "bound", "used", "ratio", "verdict")
-    left = {0, 1, 2, 3, 9}
+    names = ("model", "layer", "stage", "shape", "n", *ERROR_COLUMNS, "ratio", "verdict")
+    left = {0, 1, 2, 3, len(names) - 1}
     head = "".join(f'<th class="l">{n}</th>' if i in left else f"<th>{n}</th>" for i, n in enumerate(names))
     lines = []
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         shape = "×".join(map(str, row.shape))
-        cells = (row.model, row.name, row.stage, shape, str(row.n), number(row.max_error), number(row.bound))
-        cells += (number(row.fraction), ratio, row.verdict)
+        cells = (row.model, row.name, row.stage, shape, str(row.n), *error_cells(row), ratio, row.verdict)
         inner = "".join(
             f'<td class="l">{html.escape(c)}</td>' if i in left else f"<td>{c}</td>" for i, c in enumerate(cells)
         )

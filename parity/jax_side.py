@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from alexnet_io.errors import UserError
 from parity import diagnosis, jax_leaves, layouts, shape_causes
 from parity.bounds import Bound, linear_bound, running_bound
+from parity.judging import difference
 from parity.rows import Row, compare_arrays
 from parity.store import Store
 
@@ -189,19 +190,27 @@ class Candidate:
         """`compare_arrays`, and add the row; the arrays of the worst row so far are kept for the report."""
         compare_arrays(row, ours, reference, bound, truth)
         self.rows.append(row)
+        self.keep(row, ours, reference)
+        return row
+
+    def keep(self, row: Row, ours: NDArray, reference: NDArray) -> None:
+        """Keep the arrays of a row for the report, if it is the worst so far."""
         if ours.size <= _KEPT_ELEMENTS and self._rank(row) > self._rank(self.worst):
             self.worst = row
             self.arrays = {"jax": np.asarray(ours, np.float64), "torch": np.asarray(reference, np.float64)}
             if ours.shape == reference.shape:
-                self.arrays["difference"] = np.abs(self.arrays["jax"] - self.arrays["torch"])
-        return row
+                self.arrays["difference"] = difference(self.arrays["jax"], self.arrays["torch"])
 
     @staticmethod
     def _rank(row: Row | None) -> tuple[int, float]:
         """A first divergence outranks all, however large; else what uses most of its bound does."""
         if row is None:
             return (-1, 0.0)
-        return (0, row.fraction) if row.equal else (1, -float(row.order))
+        if row.equal:
+            return 0, row.fraction
+        # Backward passes come after all forward ones, from the last layer to the first.
+        backward = row.stage == "cotangent" or row.stage.startswith("backward")
+        return 1, row.order - 1e9 if backward else -float(row.order)
 
     def dropout_mask(self, torch_path: str) -> NDArray | None:
         """The mask that was injected into a dropout layer of both sides, True where kept."""
@@ -392,6 +401,8 @@ class _Visit:
                 if not row.equal:
                     self.candidate.rows.append(row)
                     self.weight_rows += 1
+                    if ours is not None and reference is not None:
+                        self.candidate.keep(row, np.asarray(ours), reference)
 
     def check_dtypes(self, variables: Any) -> None:
         """Every parameter in the lane's precision, or the lane proves nothing."""

@@ -112,7 +112,7 @@ def _merge(merged: Report, report: Report) -> None:
     merged.not_exercised += [f"{report.rows[0].model}: {what}" for what in report.not_exercised]
     merged.settings |= report.settings
     if better:
-        merged.arrays = report.arrays
+        merged.arrays, merged.arrays_of = report.arrays, report.arrays_of
 
 
 def _used(report: Report) -> float:

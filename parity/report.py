@@ -28,12 +28,14 @@ class Report:
         not_exercised: what the inputs or weights left untested, in words.
         settings: how the runs were made (precision flags, seeds, versions).
         arrays: of the worst layer: name to array.
+        arrays_of: the row that they belong to.
     """
 
     rows: list[Row]
     not_exercised: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, NDArray] = field(default_factory=dict)
+    arrays_of: Row | None = None
 
     @property
     def equal(self) -> bool:
@@ -77,6 +79,7 @@ class Report:
             "divergences": [_divergence(row) for row in self.divergences],
             "not_exercised": self.not_exercised,
             "settings": self.settings,
+            "arrays_of": next((i for i, row in enumerate(self.rows) if row is self.arrays_of), None),
             "layers": [row.as_json() for row in self.rows],
         }
 
@@ -96,7 +99,8 @@ class Report:
                 values[name] = float("inf") if entry[name] is None else entry[name]
             values["index"] = None if entry["index"] is None else tuple(entry["index"])
             rows.append(Row(**values))
-        return cls(rows, plain["not_exercised"], plain["settings"])
+        place = plain.get("arrays_of")
+        return cls(rows, plain["not_exercised"], plain["settings"], arrays_of=None if place is None else rows[place])
 
     def write_json(self, path: str | Path) -> None:
         """Write `as_json` to a file."""
@@ -144,6 +148,8 @@ def _described(row: Row, title: str) -> list[str]:
             f"  worst at {list(row.index)}: JAX {row.jax!r}, PyTorch {row.torch!r}; they differ by "
             f"{number(abs((row.jax or 0) - (row.torch or 0)))}, {number(row.bound)} is allowed"
         )
+    elif math.isfinite(row.max_error) and row.max_error:
+        lines.append(f"  they differ by {number(row.max_error)}, {number(row.bound)} is allowed")
     if row.detail:
         lines.append(f"  {row.detail}")
     lines += [f"  cause: {cause}" for cause in row.causes]
@@ -152,7 +158,7 @@ def _described(row: Row, title: str) -> list[str]:
 
 def _table(rows: list[Row]) -> list[str]:
     """Columns as wide as their contents; numbers to the right."""
-    header = ["layer", "stage", "shape", "n", "max error", "bound", "used", "ratio", "verdict"]
+    header = ["layer", "stage", "shape", "n", *ERROR_COLUMNS, "ratio", "verdict"]
     several = len({row.model for row in rows}) > 1
     cells = [
         [
@@ -160,21 +166,28 @@ def _table(rows: list[Row]) -> list[str]:
             row.stage,
             "x".join(map(str, row.shape)) or "-",
             str(row.n),
-            number(row.max_error),
-            number(row.bound),
-            number(row.fraction),
+            *error_cells(row),
             "-" if row.ratio is None else f"{row.ratio:.2f}",
             row.verdict if row.equal else row.verdict.upper(),
         ]
         for row in rows
     ]
     widths = [max(len(line[i]) for line in [header, *cells]) for i in range(len(header))]
-    left = {0, 1, 2, 8}
+    left = {0, 1, 2, len(header) - 1}
     lines = []
     for line in [header, *cells]:
         parts = [c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
         lines.append("  ".join(parts).rstrip())
     return lines
+
+
+# The largest difference of all elements, and three columns of the one that uses most of what is allowed to it.
+ERROR_COLUMNS = ("largest error", "error at worst", "bound there", "used")
+
+
+def error_cells(row: Row) -> tuple[str, ...]:
+    """What stands in `ERROR_COLUMNS`."""
+    return number(row.largest), number(row.max_error), number(row.bound), number(row.fraction)
 
 
 def number(value: float) -> str:

@@ -30,6 +30,8 @@ def test_lanes() -> None:
     # Fewer than 64 roundings don't average out: there the certain bound.
     assert linear_bound(8, ones, "float64").allowed == pytest.approx(2 * gamma(8, 2.0**-53))
     assert bounds.normwise_limit("float64") == pytest.approx(1e-11)
+    # Zeros, or the wrong sign, are 1 and 2 away from any result: no precision allows that.
+    assert all(bounds.normwise_limit(dtype) < 1 for dtype in bounds.UNIT_ROUNDOFF)
 
 
 def test_a_long_sum_stays_inside_lane_a_in_any_order(rng: np.random.Generator) -> None:

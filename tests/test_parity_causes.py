@@ -1,5 +1,8 @@
 """Every mistake made on purpose, and named: on layers small enough to try them all."""
 
+import itertools
+import time
+
 import numpy as np
 import pytest
 
@@ -101,6 +104,36 @@ def test_two_mistakes_in_one_layer_are_both_named(rng: np.random.Generator) -> N
     wrong = hypotheses.compute(parts | {"divide_by_size": False, "k": 1.0})
     found = causes.explain(case(LRN, parts, hypotheses.compute(parts), wrong))
     assert {cause.key for cause in found} == {"lrn_alpha", "lrn_k"}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_all_pairs_of_mistakes_are_tried(name: str, rng: np.random.Generator) -> None:
+    tried = hypotheses.mistakes(layer(LAYERS[name], rng))
+    assert sum(one.key != two.key for one, two in itertools.combinations(tried, 2)) <= causes.PAIR_TRIES
+
+
+@pytest.mark.parametrize(("name", "keys"), [
+    ("lrn", {"lrn_alpha", "lrn_k"}), ("grouped conv", {"kernel_hw_exchanged", "bias_missing"}),
+    ("dense", {"kernel_transposed", "bias_sign"}), ("spatial", {"lrn_k", "lrn_beta"}),
+])  # fmt: skip
+def test_causes_do_not_depend_on_the_clock(
+    name: str, keys: set[str], rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However slow the machine: an hour passes each time that it is asked for."""
+    hours = itertools.count()
+    for clock in ("monotonic", "perf_counter", "process_time", "time"):
+        monkeypatch.setattr(time, clock, lambda: 3600.0 * next(hours))
+    parts = layer(LAYERS[name], rng)
+    wrong = parts
+    for key in sorted(keys):
+        wrong = next(m.apply(wrong) for m in hypotheses.mistakes(wrong) if m.key == key)
+        assert wrong is not None
+    right = hypotheses.compute(parts)
+    found = causes.explain(case(LAYERS[name], parts, right, hypotheses.compute(wrong)))
+    assert {cause.key for cause in found} == keys
+    # One try fewer than it takes, and nothing is named: tries are what counts.
+    monkeypatch.setattr(causes, "PAIR_TRIES", 0)
+    assert causes.explain(case(LAYERS[name], parts, right, hypotheses.compute(wrong))) == []
 
 
 def test_a_factor_and_a_swap_are_measured(rng: np.random.Generator) -> None:

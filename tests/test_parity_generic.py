@@ -1,5 +1,6 @@
 """The harness on models that are not AlexNet: torchvision's VGG-11 and SqueezeNet, a residual, a recurrent one."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 
 import parity
 from alexnet_io.errors import UserError
+from parity import html
 
 
 class VGG11(flax_nn.Module):
@@ -222,6 +224,12 @@ def test_a_wrong_sum_between_layers_is_caught_at_the_next_one(block: nn.Module, 
     assert (first.name, first.stage) == ("head", "input")
     assert first.index is not None
     assert first.jax != first.torch
+    # The page shows what its verdict speaks of, in the chart and as a heat map.
+    assert report.arrays_of is first
+    page = html.render(report)
+    assert page.count('class="first"') == 1
+    assert re.search(r"<text [^>]*>head, input</text>", page)
+    assert "Where it differs: model, head, input" in page
     # ... and backward at the layer before it, whose gradient is 0.1% short.
     backward = next(row for row in report.rows if row.stage == "cotangent" and not row.equal)
     assert backward.name == "shortcut"

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -132,13 +133,12 @@ def test_something_beside_nothing_is_a_mismatch() -> None:
 # What uses the judge.
 
 
-class Candidate:
-    model, dtype, records = "m", "float64", {}
-
-
 def test_gradients_end_to_end() -> None:
+    candidate = SimpleNamespace(model="m", dtype="float64", records={})
+
     def row(*pairs: tuple[str, Any, Any]) -> Row:
-        return _normwise(Candidate, "gradients", [(n, np.asarray(a), np.asarray(b)) for n, a, b in pairs])  # type: ignore[arg-type]
+        named = [(name, np.asarray(a), np.asarray(b)) for name, a, b in pairs]
+        return _normwise(candidate, "gradients", named)  # type: ignore[arg-type]
 
     fine = ("conv1/kernel", [1.0, 2.0], [1.0, 2.0])
     assert row(fine).equal
@@ -147,6 +147,10 @@ def test_gradients_end_to_end() -> None:
     assert "conv1/bias" in row(fine, ("conv1/bias", [NAN], [1.0])).detail
     assert row(("conv1/bias", [1.0], [0.0])).verdict == "mismatch"  # relative to nothing
     assert row().verdict == "missing"
+    for dtype in ("float64", "float32", "bfloat16"):
+        candidate.dtype = dtype
+        for wrong in ([0.0, 0.0], [-1.0, -2.0], [2.0, -1.0], [2.0, 4.0]):
+            assert row(("conv1/kernel", wrong, [1.0, 2.0])).verdict == "mismatch"
 
 
 def test_a_report_of_nothing_is_not_equal() -> None:
