@@ -227,9 +227,9 @@ def test_patience_cooldown_and_threshold(framework: str) -> None:
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_rate_is_not_lowered_by_next_to_nothing(framework: str) -> None:
-    """PyTorch's `eps` of 1e-8: from 1.2e-8 to 1.2e-9 is a difference that counts, from 1.1e-8 to 1.1e-9 none."""
-    for rate, lowered in ((1.2e-8, 1.2e-9), (1.1e-8, 1.1e-8)):
-        found = Counter(patience=0, rate=rate).rates([0.5] * 3, framework)
+    """PyTorch's `eps`: a difference of 1e-8 or less counts as none. The last one is 1e-8 exactly."""
+    for rate, factor, lowered in ((1.2e-8, 0.1, 1.2e-9), (1.1e-8, 0.1, 1.1e-8), (2e-8, 0.5, 2e-8)):
+        found = Counter(patience=0, factor=factor, rate=rate).rates([0.5] * 3, framework)
         assert found == close([rate, rate, lowered])
 
 

@@ -132,6 +132,13 @@ def test_momentum_inside_resumes_and_takes_closures() -> None:
     assert torch.equal(again.layer.weight, weight)
 
 
+def test_the_papers_settings_are_the_default() -> None:
+    """Section 5: momentum 0.9, weight decay 0.0005, a first rate of 0.01 for all layers."""
+    (group,) = MomentumInside(One().parameters()).param_groups
+    del group["params"]
+    assert group == {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.0005, "lr_multiplier": 1.0}
+
+
 def test_weights_without_a_gradient_stay() -> None:
     network = One()
     MomentumInside(network.parameters(), lr=0.1).step()
