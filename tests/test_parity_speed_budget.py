@@ -1,16 +1,21 @@
 """A measurement that must end in time: it does, and says what it left out."""
 
+import contextlib
 import json
 import math
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from parity.__main__ import main
-from parity.speed import checks
+from parity.speed import checks, throughput
 from parity.speed.budget import LEAST_ROUNDS, Budget
 from parity.speed.processes import OverBudget, rivals
+from parity.speed.result import Result
 from parity.speed.workload import Workload
 
 
@@ -96,6 +101,99 @@ def test_a_process_that_is_not_ready_in_time_is_ended(tmp_path: Path) -> None:
     assert time.monotonic() - began < 5
 
 
+class Busy:
+    """Stands for the processes of a slow machine: each takes so many seconds until it is ready, and for each step."""
+
+    def __init__(self, clock: Clock, ready: dict[str, float], step: float = 0.5) -> None:
+        self.clock, self.ready, self.step = clock, ready, step
+        self.started: list[str] = []
+
+    @contextlib.contextmanager
+    def rivals(
+        self, workloads: list[Workload], weights: Path, pythons: object, left: Callable[[], float]
+    ) -> Iterator[list[Any]]:
+        def rival(workload: Workload) -> Any:
+            def spend(seconds: float) -> float:
+                if seconds > left():
+                    self.clock.now += left()
+                    raise OverBudget(f"{workload.name} had not answered when the time was up")
+                self.clock.now += seconds
+                return seconds
+
+            self.started.append(workload.name)
+            spend(self.ready[workload.name])
+            return SimpleNamespace(
+                workload=workload, facts={"compile_seconds": self.ready[workload.name], "platform": "cpu"},
+                run=lambda steps: spend(self.step * steps), check=lambda *_: spend(self.ready[workload.name]),
+                ceilings=dict, peak_bytes=lambda: 0,
+            )  # fmt: skip
+
+        yield [rival(workload) for workload in workloads]
+
+
+READY = {
+    "jax tuned": 20.0, "jax plain": 18.0, "torch tuned": 90.0, "torch plain (nchw-eager)": 9.0,
+    "torch plain (channels_last-eager)": 9.0, "torch plain (channels_last-compiled)": 80.0,
+    "torch plain (nchw-compiled)": 80.0,
+}  # fmt: skip
+
+
+def measured(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, frameworks: str = "jax,torch", styles: str = "plain,tuned"
+) -> tuple[Result, Busy]:
+    clock = Clock()
+    busy = Busy(clock, READY)
+    monkeypatch.setattr(throughput, "rivals", busy.rivals)
+    monkeypatch.setattr(checks, "write_weights", lambda *_: None)
+    monkeypatch.setattr(checks, "compare", lambda *_, **__: {"equal": True})
+    # It takes all that it may.
+    monkeypatch.setattr(checks, "layers", lambda *args: setattr(clock, "now", clock.now + min(args[-1], 600.0)))
+    plan = throughput.Plan(rounds=4, warmup=1, block_seconds=1.0, budget=Budget(seconds, clock))
+    base = Workload("jax", "tuned", "cifar_18pct", 32, 8)
+    return throughput.run(base, [1], frameworks.split(","), styles.split(","), plan), busy
+
+
+def test_a_busy_machine_has_a_result_in_ninety_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    result, busy = measured(monkeypatch, 90.0)
+    assert busy.started[:2] == ["jax tuned", "torch plain (nchw-eager)"]
+    assert set(result.timings) == {("jax tuned", 1), ("torch plain (nchw-eager)", 1)}
+    assert [ratio["style"] for ratio in result.ratios] == ["tuned over plain, nchw-eager"]
+    assert all(len(timing.blocks) >= LEAST_ROUNDS for timing in result.timings.values())
+    # 29 s until both are ready, a few steps of warming up and measuring.
+    budget = result.budget or {}
+    assert 29 < budget["workable_seconds"] < 60
+    assert f"about {budget['workable_seconds']} s" in result.table()
+    assert budget["used_seconds"] <= 90
+    # So much is enough, as it said.
+    assert measured(monkeypatch, budget["workable_seconds"])[0].ratios
+
+
+@pytest.mark.parametrize(("frameworks", "styles"), [
+    ("jax", "tuned"), ("jax", "plain,tuned"), ("torch", "plain"), ("jax,torch", "plain"), ("torch", "plain,tuned"),
+])  # fmt: skip
+def test_whatever_is_ready_soon_comes_first(monkeypatch: pytest.MonkeyPatch, frameworks: str, styles: str) -> None:
+    result, busy = measured(monkeypatch, 60.0, frameworks, styles)
+    assert result.timings
+    assert busy.started[0] in ("jax tuned", "jax plain", "torch plain (nchw-eager)")
+
+
+def test_without_a_result_it_says_why_and_what_to_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    result, _ = measured(monkeypatch, 25.0)
+    assert not result.timings
+    table = result.table()
+    assert "torch plain (nchw-eager) had not answered when the time was up" in table
+    assert "nothing was timed: getting the first processes ready took all of the 25 s" in table
+    assert "try --budget-seconds 60" in table
+    more, _ = measured(monkeypatch, 60.0)
+    assert more.timings
+    assert "nothing was timed" not in more.table()
+    # With all the time in the world nothing is hurried, and nothing said.
+    whole, busy = measured(monkeypatch, math.inf)
+    assert busy.started[0] == "torch plain (nchw-eager)"
+    assert len(whole.ratios) == 3
+    assert (whole.budget or {})["advice"] == ""
+
+
 OPTIONS = [
     "--model=cifar_18pct",
     "--batch-size=8",
@@ -113,10 +211,12 @@ def test_the_command_without_time_measures_nothing_and_says_so(
     assert main(["throughput", *OPTIONS, "--budget-seconds=0.001", "--profile", f"--json={file}"]) == 1
     read = json.loads(file.read_text())
     assert (read["rows"], read["ratios"], read["aa_control"], read["profile"]) == ([], [], None, None)
-    parts = ["comparison of the layers", "jax tuned against torch tuned, 1 device(s)", "A/A control", "time by layer"]
+    parts = ["jax tuned against torch tuned, 1 device(s)", "comparison of the layers", "A/A control", "time by layer"]
     assert read["budget"]["cut"] == [f"{part}: not run, for lack of time" for part in parts]
     out = capfd.readouterr().out
     assert all(line in out for line in read["budget"]["cut"])
+    assert "nothing was timed" in out
+    assert "try --budget-seconds 60" in out
 
 
 def test_the_command_ends_in_time(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

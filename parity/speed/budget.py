@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 LEAST_ROUNDS = 2  # of a pair that was begun: fewer have no interval
+LEAST_SECONDS = 60  # that are worth a try: two frameworks are imported, and JAX's program is compiled
 
 
 class Budget:
@@ -22,6 +23,7 @@ class Budget:
     Attributes:
         parts: weights of all that are still to come.
         cut: a line for everything that was left out or ended early.
+        workable: seconds after which the first part had an interval; None if none has one yet.
     """
 
     def __init__(self, seconds: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -29,6 +31,7 @@ class Budget:
         self._clock, self._began, self._setup = clock, clock(), math.inf
         self.parts = 1.0
         self.cut: list[str] = []
+        self.workable: float | None = None
 
     def used(self) -> float:
         """Seconds since the beginning."""
@@ -52,6 +55,8 @@ class Budget:
 
     def another_round(self, part: str, done: int, wanted: int, seconds: float, ends: float) -> bool:
         """Whether a part that has done some rounds does another one, which takes so many seconds."""
+        if done >= LEAST_ROUNDS and self.workable is None:
+            self.workable = self.used()
         if done >= wanted:
             return False
         if done < LEAST_ROUNDS or self.used() + seconds <= ends:
@@ -62,4 +67,21 @@ class Budget:
     def as_json(self) -> dict[str, Any]:
         """Plain types."""
         seconds = None if self.seconds == math.inf else self.seconds
-        return {"seconds": seconds, "used_seconds": round(self.used(), 1), "cut": self.cut}
+        workable = None if self.workable is None else math.ceil(self.workable)
+        return {
+            "seconds": seconds, "used_seconds": round(self.used(), 1), "workable_seconds": workable,
+            "cut": self.cut, "advice": self.advice,
+        }  # fmt: skip
+
+    @property
+    def advice(self) -> str:
+        """What budget would do, where this one left something out; empty where it didn't."""
+        if not self.cut or self.seconds == math.inf:
+            return ""
+        if self.workable is not None:
+            return f"the smallest budget with a result here and now: about {math.ceil(self.workable)} s"
+        more = max(2 * math.ceil(self.seconds), LEAST_SECONDS)
+        return (
+            f"nothing was timed: getting the first processes ready took all of the {self.seconds:g} s, so that the "
+            f"smallest workable budget isn't known; try --budget-seconds {more}, or fewer --frameworks and --style"
+        )

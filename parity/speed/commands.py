@@ -65,7 +65,7 @@ def _input(chosen: Throughput, plan: Plan) -> int:
     result = input_rates.run(replace(base, devices=counts[0]), frameworks, plan, source, stored)
     print(f"\n{result.table()}")
     _write(chosen, result.as_json(), input_page.render)
-    return 0
+    return int(not result.rows)
 
 
 def _write(chosen: Any, found: dict[str, Any], render: Callable[[dict[str, Any]], str]) -> None:

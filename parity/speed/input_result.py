@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from parity.speed import machine, statistics
+from parity.speed.result import told
 from parity.speed.statistics import Interval
 
 SCHEMA = "parity-input/1"
@@ -71,7 +72,7 @@ class InputResult:
         if self.control:
             lines.append(f"A/A control, training on a batch that is there against itself: {self.control['ratio']}")
         lines += [f"not measured: {why}" for why in self.skipped]
-        return "\n".join(lines + list((self.budget or {}).get("cut", [])))
+        return "\n".join(lines + told(self.budget))
 
 
 def met(found: Interval, target: float | None) -> bool | None:

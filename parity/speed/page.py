@@ -8,7 +8,7 @@ from typing import Any
 
 from parity.html import STYLE
 from parity.speed import charts
-from parity.speed.result import percent, said
+from parity.speed.result import percent, said, told
 
 
 def write(result: dict[str, Any], path: str | Path) -> None:
@@ -81,7 +81,7 @@ def cut(budget: dict[str, Any] | None) -> list[str]:
     """What was left out for lack of time."""
     if not budget or not budget["cut"]:
         return []
-    items = "".join(f"<li>{html.escape(line)}</li>" for line in budget["cut"])
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in told(budget))
     return [f'<div class="verdict bad">Cut to end within {budget["seconds"]:g} s:<ul>{items}</ul></div>']
 
 

@@ -135,7 +135,12 @@ class Result:
             lines.append(f"A/A control, JAX against itself: {self.control['ratio']} ({self.control['n']} rounds)")
         if self.layers and self.layers["equal"] is None:
             lines.append(f"the layers were not compared: {self.layers['why']}")
-        return "\n".join(lines + list((self.budget or {}).get("cut", [])))
+        return "\n".join(lines + told(self.budget))
+
+
+def told(budget: dict[str, Any] | None) -> list[str]:
+    """What was left out for lack of time, and what time would do."""
+    return [] if budget is None else [*budget["cut"], *([budget["advice"]] if budget["advice"] else [])]
 
 
 def said(row: dict[str, Any]) -> str:

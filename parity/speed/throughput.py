@@ -22,8 +22,8 @@ from parity.speed.result import Result, Timing
 from parity.speed.workload import Workload
 
 # Forms that plain PyTorch is tried in; the fastest speaks for it. See `torch_forms`. Where time is short the first
-# ones are tried.
-PLAIN_FORMS = ("channels_last-compiled", "nchw-compiled", "channels_last-eager", "nchw-eager")
+# ones are tried, which are ready at once.
+PLAIN_FORMS = ("nchw-eager", "channels_last-eager", "channels_last-compiled", "nchw-compiled")
 
 # Beside a pair: two of the forms are compiled for the first time.
 _TRIALS_WEIGHT = 3.0
@@ -97,7 +97,7 @@ class _Measuring:
     compile_seconds: dict[tuple[str, int], float] = field(default_factory=dict)
 
     def all(self, devices: list[int], styles: list[str]) -> None:
-        """Every part that was asked for, as far as the time goes."""
+        """Every part that was asked for, as far as the time goes; where it is short, first what is ready soon."""
         plan, both = self.plan, len(self.frameworks) == 2
         # What matters most first, for where time is short.
         pairs = [(style, style) for style in styles[::-1]]
@@ -105,15 +105,21 @@ class _Measuring:
             pairs.insert(1, ("tuned", "plain"))
         layers, trials = plan.check_layers and both, "torch" in self.frameworks and "plain" in styles
         control = "jax" in self.frameworks and "tuned" in styles
-        plan.budget.parts = layers + trials * _TRIALS_WEIGHT + len(devices) * len(pairs) + control + plan.profile
+        todo = [(count, *pair) for count in devices for pair in pairs]
+        hurried = plan.budget.seconds < math.inf
+        eager = hurried and trials
+        plan.budget.parts = eager + layers + trials * _TRIALS_WEIGHT + len(todo) + control + plan.profile
         checks.write_weights(self.weights, self.base.model, self.base.image_size)
+        if eager:
+            self._pair(devices[0], styles[-1], "plain", PLAIN_FORMS[0])
+        elif hurried:
+            self._pair(*todo.pop(0))
         if layers:
             self._layers()
         if trials:
             self._trials()
-        for count in devices:
-            for ours, theirs in pairs:
-                self._pair(count, ours, theirs)
+        for count, ours, theirs in todo:
+            self._pair(count, ours, theirs)
         if control:
             self._control(devices[0])
         if plan.profile:
@@ -159,13 +165,20 @@ class _Measuring:
             self.plan.say(f"plain PyTorch, {form}: {trials[form]:.3g} images/s")
         self.form = max(trials, key=lambda form: trials[form], default=PLAIN_FORMS[0])
 
-    def _entry(self, framework: str, style: str, count: int) -> Workload:
-        form = self.form if (framework, style) == ("torch", "plain") else ""
+    def _entry(self, framework: str, style: str, count: int, form: str | None = None) -> Workload:
+        form = (form or self.form) if (framework, style) == ("torch", "plain") else ""
         return replace(self.base, framework=framework, style=style, devices=count, form=form)
 
-    def _pair(self, count: int, ours: str, theirs: str) -> None:
-        """Time a pair, or one alone where the other's framework isn't asked for."""
-        wanted = [self._entry("jax", ours, count), self._entry("torch", theirs, count)]
+    def _pair(self, count: int, ours: str, theirs: str, form: str | None = None) -> None:
+        """Time a pair, or one alone where the other's framework isn't asked for.
+
+        Args:
+            count: of devices.
+            ours: JAX's style.
+            theirs: PyTorch's.
+            form: of plain PyTorch; the fastest if None.
+        """
+        wanted = [self._entry("jax", ours, count), self._entry("torch", theirs, count, form)]
         wanted = [w for w in wanted if w.framework in self.frameworks]
         name = f"{' against '.join(w.name for w in wanted)}, {count} device(s)"
         timings = self._alternate(wanted, name)
@@ -174,8 +187,9 @@ class _Measuring:
             if known is not timing:
                 known.blocks += timing.blocks
         if len(timings) == 2:
-            style = ours if ours == theirs else f"{ours} over {theirs}"
-            words = f"JAX ({ours})", f"PyTorch ({theirs})"
+            other = theirs if form is None else f"{theirs}, {form}"
+            style = ours if ours == other else f"{ours} over {other}"
+            words = f"JAX ({ours})", f"PyTorch ({other})"
             ratio = statistics.ratio_interval(timings[0].blocks, timings[1].blocks)
             self.result.ratios.append({
                 "style": style, "devices": count, **vars(ratio), "n": len(timings[0].blocks), "ratio": str(ratio),
