@@ -348,6 +348,21 @@ def test_initial_weights_of_a_network_with_pytorchs_default() -> None:
             assert abs(deviation - (3 * fan_in) ** -0.5) < 5 * (3 * fan_in * count) ** -0.5, layer
 
 
+@pytest.mark.parametrize(("scheme", "like"), [("paper", "two_column"), ("caffe", "caffe_alexnet")])
+@pytest.mark.parametrize("model", VARIANTS)
+def test_laws_of_a_scheme_on_any_network(scheme: str, like: str, model: str) -> None:
+    """Layers of the paper's names as there, any other as its plain ones: 0.01 and no bias."""
+    for row in VARIANTS[model].layers:
+        if isinstance(row, Conv | LocalConv | Dense):
+            std, bias = facts.INITIALISATION[like].get(row.name, (0.01, 0.0))
+            kernel, constant = (
+                np.asarray(law(jax.random.key(3), (10_000,), jnp.float32))
+                for law in initializers(row, scheme, fan_in=100)
+            )
+            assert abs(kernel.std() - std) < 5 * std / 20_000**0.5, row.name
+            assert_array_equal(constant, np.float32(bias), err_msg=row.name)
+
+
 @pytest.mark.parametrize("model", ["single_column", "one_weird_trick"])
 def test_laws_of_networks_with_pytorchs_default(model: str) -> None:
     """https://github.com/n2cholas/jax-resnet/issues/3: deviation 0.0303030 in conv1 and 0.0060141 in fc6."""

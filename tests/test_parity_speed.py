@@ -33,6 +33,35 @@ def test_medians_and_ratios_of_pairs() -> None:
     assert (ratio.low, ratio.median, ratio.high) == pytest.approx((2, 2, 2))
 
 
+def share_of_medians_up_to(place: int, n: int) -> float:
+    """Of all resamples of n values, n odd, the share whose median is at most the value of that place in their order.
+
+    So it is where more than half of n draws are of the first `place` values: a binomial law.
+    """
+    return sum(math.comb(n, j) * place**j * (n - place) ** (n - j) for j in range((n + 1) // 2, n + 1)) / n**n
+
+
+@pytest.mark.parametrize(("n", "low", "high"), [(19, 6, 14), (27, 9, 19)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_intervals_hold_the_middle_95_percent_of_resampled_medians(n: int, low: int, high: int, seed: int) -> None:
+    # Four standard deviations of 4000 resamples away from the next value.
+    apart = 4 * math.sqrt(0.025 * 0.975 / statistics.RESAMPLES)
+    for place, share in ((low, 0.025), (high, 0.975)):
+        assert share_of_medians_up_to(place - 1, n) + apart < share < share_of_medians_up_to(place, n) - apart
+    values = np.random.default_rng(seed).permutation(np.arange(1.0, n + 1) ** 2)
+    half = float((n + 1) // 2)
+    assert statistics.median_interval(values, seed) == Interval(half**2, float(low**2), float(high**2))
+    paired = np.linspace(1, 5, n)
+    ratio = statistics.ratio_interval(values * paired, paired, seed)
+    assert (ratio.low, ratio.median, ratio.high) == pytest.approx((low**2, half**2, high**2))
+    # Measured apart, where one of the two doesn't vary, above and below.
+    above, below = (
+        statistics.apart_interval(values, [2.0] * 5, seed), statistics.apart_interval([2.0] * 5, values, seed),
+    )  # fmt: skip
+    assert (above.low, above.median, above.high) == pytest.approx((low**2 / 2, half**2 / 2, high**2 / 2))
+    assert (below.low, below.median, below.high) == pytest.approx((2 / high**2, 2 / half**2, 2 / low**2))
+
+
 def test_nobody_wins_inside_the_interval() -> None:
     assert "no difference" in statistics.verdict(Interval(1.1, 0.9, 1.3), "a", "b")
     assert statistics.verdict(Interval(2.0, 1.5, 2.5), "a", "b") == "a is 2.00 times as fast as b"
