@@ -42,6 +42,7 @@ class Network(Weighted):
         assert params == "weights"
         assert statistics is self.statistics
         self.sizes.append(batch.images.shape[0])
+        assert batch.labels.shape == batch.weights.shape == batch.images.shape[:1]
         assert len(batch.images.sharding.device_set) == self.mesh.size  # type: ignore[union-attr]
         return jax.device_put(scores(batch.images), batch.images.sharding), None  # type: ignore[union-attr]
 
@@ -99,12 +100,22 @@ def test_processes_that_evaluated_the_same_images_count_once(rng, monkeypatch):
         part.add(logits[rows], labels[rows])
         parts += [part, part]
     gathered = [np.stack([part.to_arrays()[name] for part in parts]) for name in parts[0].to_arrays()]
-    answers = iter([np.array([0, 0, 1, 1]), *gathered])  # which share of the images each has, then its counts
-    several = SimpleNamespace(count=4, gather=lambda array: next(answers))
-    monkeypatch.setattr(evaluation, "Processes", lambda index, count: several)
+    answers, asked = iter([np.array([0, 0, 1, 1]), *gathered]), []  # each one's share of the images, then its counts
+
+    def gather(array: np.ndarray) -> np.ndarray:
+        asked.append(array)
+        return next(answers)
+
+    def several(index: int, count: int) -> Any:
+        assert (index, count) == (jax.process_index(), jax.process_count()) == (0, 1)
+        return SimpleNamespace(count=4, gather=gather)
+
+    monkeypatch.setattr(evaluation, "Processes", several)
     whole = Evaluation(NAMES)
     whole.add(logits, labels)
     assert evaluation._over_processes(parts[2], 1).report() == whole.report()
+    assert asked[0] == 1  # what this one has
+    assert [some.tolist() for some in asked[1:]] == [some.tolist() for some in parts[2].to_arrays().values()]
 
 
 def test_a_process_alone_has_all_counts(rng):

@@ -16,6 +16,7 @@ from alexnet_io.batches import Batch
 from alexnet_io.sources.dataset import Split
 from alexnet_io.train_settings import TrainSettings
 from alexnet_io.training_loop import Sums
+from torch_ref import steps
 from torch_ref.optim import MomentumInside
 from torch_ref.schedules import Plateau, Schedule
 from torch_ref.setup import Setup
@@ -153,6 +154,13 @@ def split_of(count: int) -> Split:
 @pytest.mark.parametrize(("examples", "processes"), [(1, 1), (128, 1), (129, 1), (300, 3)])
 def test_every_example_is_evaluated_once_by_its_central_crop(examples, processes, monkeypatch):
     monkeypatch.setattr(OneOfSeveral, "gather", lambda self, value: [value])
+    read, sizes = steps.batches, []
+
+    def watched(*some: Any, **more: Any) -> Any:
+        sizes.append(more["batch_size"])
+        return read(*some, **more)
+
+    monkeypatch.setattr(steps, "batches", watched)
     split = split_of(examples)
     logits = split.read(np.arange(examples))[:, 1:7, 0:6].transpose(0, 3, 1, 2).reshape(examples, -1) / 255 @ WEIGHT.T
     own = np.take_along_axis(logits, split.labels[:, None], 1)
@@ -163,6 +171,7 @@ def test_every_example_is_evaluated_once_by_its_central_crop(examples, processes
         setup.data = SimpleNamespace(class_names=list("abcdefg"))  # type: ignore[assignment]
         report = evaluate(setup, split)
         counts += report.examples * np.array([1, report.loss, report.top1, report.top5])
+    assert sizes == [processes * -(-128 // processes)] * processes  # 128, or a few more that all can share
     ranks = (logits > own).sum(1)
     np.testing.assert_allclose(counts, [examples, losses.sum(), (ranks < 1).sum(), (ranks < 5).sum()], rtol=1e-12)
 
