@@ -7,6 +7,7 @@ a forked process, in which the frameworks are loaded already. What these let pas
 
 import ast
 import dataclasses
+import importlib
 import json
 import os
 import random
@@ -57,6 +58,9 @@ TESTS = {
 # Two want to be told of a variable; `is` for `==` is the same for small numbers and for names.
 NOT_USED = ("core/VariableReplacer", "core/VariableInserter")
 TWINS = ["tests/test_parity_runs.py"]
+
+FRAMEWORKS = ("numpy", "jax", "flax.linen", "optax", "orbax.checkpoint", "torch", "torchvision", "hypothesis", "grain")
+FRAMEWORKS += ("matplotlib.pyplot", "PIL.Image", "safetensors.numpy", "sklearn.datasets", "jsonargparse", "yaml")
 
 # Bugs that no test could notice, by file and mutated line: each with its reason.
 HARMLESS: dict[tuple[str, str], str] = {}
@@ -145,10 +149,8 @@ def draw(count: int, seed: int, only: str | None) -> list[Mutant]:
 
 def load_frameworks() -> None:
     """What every test needs and takes seconds to import; nothing of this project, and no device is touched."""
-    for name in ("numpy", "jax", "flax.linen", "optax", "orbax.checkpoint", "torch", "torchvision", "hypothesis",
-                 "matplotlib.pyplot", "PIL.Image", "safetensors.numpy", "safetensors.torch", "grain", "sklearn.datasets",
-                 "jsonargparse", "rich.progress", "yaml"):  # fmt: skip
-        __import__(name)
+    for name in FRAMEWORKS:
+        importlib.import_module(name)
 
 
 def run_tests(words: list[str], tree: Path) -> bool:

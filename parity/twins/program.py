@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,19 +116,31 @@ def twin(case: Case, root: Path, programs: JaxPrograms) -> tuple[Record, Record,
     return jax, torch, Outcome(case.name, compared, first, time.monotonic() - began)
 
 
-def disturbed(case: Case, jax: Record, torch: Record, root: Path, programs: JaxPrograms) -> Iterator[Outcome]:
-    """Each side killed, and stopped by a signal, at every step; resumed; and held to its straight run."""
+def disturbed(
+    case: Case, jax: Record, torch: Record, root: Path, programs: JaxPrograms, steps: Sequence[int] | None = None
+) -> Iterator[Outcome]:
+    """Each side killed, and stopped by a signal; resumed; and held to its straight run.
+
+    Args:
+        case: what is run.
+        jax: its straight run; likewise torch.
+        torch: see `jax`.
+        root: where the runs lie.
+        programs: JAX's compiled steps.
+        steps: after which they are disturbed; after every one by default.
+    """
     for straight in (jax, torch):
+        wanted = range(1, len(straight.steps)) if steps is None else steps
         for how in ("killed", "stopped"):
             began, found = time.monotonic(), []
-            for step in range(1, len(straight.steps)):
+            for step in wanted:
                 fate = Fate(kill_after=step) if how == "killed" else Fate(signal_after=step)
                 where = root / straight.side / f"{how} {step}"
                 before, record = _broken_and_mended(case, straight, where, fate, programs, jax.first_parameters)
                 found += _first(differences.from_straight(record, straight, before))
                 if found:
                     break
-            compared = f"at every one of {len(straight.steps) - 1} steps and resumed"
+            compared = f"after {', '.join(map(str, wanted))} steps and resumed"
             yield Outcome(f"{case.name}, {straight.side} {how}", compared, found[:SHOWN], time.monotonic() - began)
 
 
