@@ -62,7 +62,9 @@ def structure(
         with nn.intercept_methods(spy):
             return module.init(keys, *arrays, **kwargs)
 
-    variables = jax.eval_shape(run, *inputs)
+    # The module makes its weights in the dtype it was written with, which the inputs needn't have.
+    with jax.numpy_dtype_promotion("standard"):
+        variables = jax.eval_shape(run, *inputs)
     leaves: list[dict[str, Any]] = []
     for path, name, has_children in calls:
         if has_children or any(leaf["path"] == path for leaf in leaves):
