@@ -5,6 +5,7 @@ import csv
 import math
 from dataclasses import asdict, replace
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,11 +117,11 @@ def settings(**changed):
     return replace(TrainSettings(epochs=2, log_every=2, checkpoint_seconds=1e9, schedule="constant"), **changed)
 
 
-def no_signal():
+def no_signal() -> Any:
     return SimpleNamespace(received=0)
 
 
-def run(tmp_path, engine, *, identity=DATA, signals=None, directory=True, **changed):
+def run(tmp_path, engine, *, identity=DATA, signals: Any = None, directory=True, **changed):
     """The exit code of a run and the rows it left, without speeds."""
     chosen = settings(**changed)
     with RunDirectory(tmp_path / "run", resume=chosen.resume) as where:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
+from unittest import mock
 
 from torch import Tensor, nn
 
@@ -19,44 +20,39 @@ def gradient_mutants() -> Iterator[Mutant]:
     """Forward right, backward wrong: every custom gradient of the JAX side, and one of the reference's."""
     from jax_alexnet.ops import lrn, pooling
 
-    def wrong(owner: Any, forward: Callable, backward: Callable) -> Callable[[Pair], Any]:
+    gradient, shares = lrn._gradient, {name: getattr(pooling, name) for name in ("_shares_spread", "_shares_by_phase")}
+
+    def wrong(module: Any, **functions: Callable[..., Any]) -> Callable[[Pair], Any]:
         @contextmanager
         def plant(pair: Pair) -> Iterator[Pair]:
-            primitive, right = owner
-            primitive.defvjp(forward, backward)
-            try:
+            with mock.patch.multiple(module, **functions):
                 yield pair
-            finally:
-                primitive.defvjp(forward, right)
 
         return plant
 
-    def lrn_without_cross(window: Any, x: Any, gradient: Any) -> tuple[Any]:
-        return (gradient * lrn._power(lrn._base(window, x), -window.beta),)
+    def lrn_without_cross(window: Any, x: Any, g: Any) -> Any:
+        return g * lrn._power(lrn._base(window, x), -window.beta)
 
-    def lrn_wrong_beta(window: Any, x: Any, gradient: Any) -> tuple[Any]:
-        right = lrn._normalize_backward(window, x, gradient)[0]
-        alone = lrn_without_cross(window, x, gradient)[0]
-        return (alone + (right - alone) / window.beta,)
+    def lrn_wrong_beta(window: Any, x: Any, g: Any) -> Any:
+        alone = lrn_without_cross(window, x, g)
+        return alone + (gradient(window, x, g) - alone) / window.beta
 
-    def pool_to_all(geometry: Any, kept: Any, gradient: Any) -> tuple[Any]:
-        return (pooling._max_pool_backward(geometry, kept, gradient)[0] * 2,)
-
-    lrn_owner = (lrn._normalize, lrn._normalize_backward)
-    pool_owner = (pooling._max_pool, pooling._max_pool_backward)
-    for name, title, owner, forward, backward, model, size, layers, causes in (
-        ("vjp-lrn", "LRN's gradient lacks its crossing term", lrn_owner, lrn._normalize_forward, lrn_without_cross,
-         "cifar_11pct", None, ("lrn2",), ("gradient_cross_term",)),
-        ("vjp-lrn-beta", "LRN's gradient lacks beta", lrn_owner, lrn._normalize_forward, lrn_wrong_beta,
-         "cifar_11pct", None, ("lrn2",), ("gradient_beta",)),
-        ("vjp-rnorm", "the same-map norm's gradient lacks its crossing term", lrn_owner, lrn._normalize_forward,
-         lrn_without_cross, "cifar_18pct", None, ("rnorm2",), ("gradient_cross_term",)),
-        ("vjp-pool", "the max pool's gradient is doubled", pool_owner, pooling._max_pool_forward, pool_to_all,
-         "cifar_13pct", None, ("pool2",), ("gradient_scaled",)),
+    without_cross = wrong(lrn, _gradient=lrn_without_cross)
+    doubled = {
+        name: lambda *words, plain=plain: 2 * plain(*words)  # both ways in which a map's gradient is put together
+        for name, plain in shares.items()
+    }
+    for name, title, plant, model, layers, causes in (
+        ("vjp-lrn", "LRN's gradient lacks its crossing term", without_cross,
+         "cifar_11pct", ("lrn2",), ("gradient_cross_term",)),
+        ("vjp-lrn-beta", "LRN's gradient lacks beta", wrong(lrn, _gradient=lrn_wrong_beta),
+         "cifar_11pct", ("lrn2",), ("gradient_beta",)),
+        ("vjp-rnorm", "the same-map norm's gradient lacks its crossing term", without_cross,
+         "cifar_18pct", ("rnorm2",), ("gradient_cross_term",)),
+        ("vjp-pool", "the max pool's gradient is doubled", wrong(pooling, **doubled),
+         "cifar_13pct", ("pool2",), ("gradient_scaled",)),
     ):  # fmt: skip
-        yield Mutant(
-            f"34-{name}-jax", 34, title, "jax", model, size, "grads", layers, causes, wrong(owner, forward, backward)
-        )
+        yield Mutant(f"34-{name}-jax", 34, title, "jax", model, None, "grads", layers, causes, plant)
     yield Mutant(
         "34-vjp-lrn-torch", 34, "LRN's gradient lacks its crossing term", "torch", "cifar_11pct", None, "grads",
         ("lrn2",), ("gradient_cross_term",), _torch_lrn,
