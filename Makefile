@@ -11,7 +11,7 @@ CUDA := $(if $(CUDA_MAJOR),$(if $(filter 13 14 15,$(CUDA_MAJOR)),cuda13,cuda12))
 # Huge pages spare the allocator a tenth of a training step on CPUs; a C library without the tunable ignores it.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: train test test-slow mutants clean-runs bench-gpu gpu-compiler lint types format clean
+.PHONY: train test test-slow mutants mutants-programs clean-runs bench-gpu gpu-compiler lint types format clean
 
 train: $(VENV)/.base
 	$(BIN)/python -m jax_alexnet.train --devices all $(ARGS)
@@ -25,6 +25,10 @@ test-slow: $(VENV)/.dev
 # What the parity harness is worth: every planted bug, and 200 runs without one.
 mutants: $(VENV)/.dev
 	$(BIN)/python -m parity mutants $(ARGS)
+
+# What the training programs' tests are worth: bugs planted by cosmic-ray, drawn evenly over their files.
+mutants-programs: $(VENV)/.dev
+	PYTHONPATH=. $(BIN)/python tests/mutate_programs.py $(ARGS)
 
 clean-runs: $(VENV)/.dev
 	$(BIN)/python -m parity clean $(ARGS)

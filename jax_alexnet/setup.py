@@ -59,6 +59,11 @@ class Setup:
         return mesh_share(self.mesh)
 
     @property
+    def convolutions(self) -> str:
+        """Whether oneDNN computes convolutions, and if not, why: in a line."""
+        return onednn.status(self.model.dtype, self.model.cpu_convolution, self.mesh.devices.flat[0].platform)
+
+    @property
     def key(self) -> jax.Array:
         """Root of the randomness inside steps."""
         return jax.random.fold_in(jax.random.key(self.settings.seed), 1)

@@ -38,6 +38,7 @@ def _train(settings: TrainSettings, processes: Processes, engine: type[JaxEngine
         processes.say(f"warning: {complaint}")
     setup = prepare(settings, processes)
     processes.say(setup.headline)
+    processes.say(setup.convolutions)
     if settings.dry_run:
         return _dry_run(setup)
     if not processes.first:
@@ -58,6 +59,7 @@ def _run(setup: Setup, directory: RunDirectory | None, engine: type[JaxEngine]) 
             settings=plain(settings),
             settings_yaml=as_yaml(settings),
             data=identity,
+            convolutions=setup.convolutions,
         )
     with Signals() as signals:
         loop = TrainingLoop(engine(setup, directory), settings, identity, directory, signals)

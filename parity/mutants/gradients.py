@@ -22,7 +22,7 @@ def gradient_mutants() -> Iterator[Mutant]:
 
     gradient, shares = lrn._gradient, {name: getattr(pooling, name) for name in ("_shares_spread", "_shares_by_phase")}
 
-    def wrong(module: Any, **functions: Callable[..., Any]) -> Callable[[Pair], Any]:
+    def wrong(module: Any, **functions: Any) -> Callable[[Pair], Any]:
         @contextmanager
         def plant(pair: Pair) -> Iterator[Pair]:
             with mock.patch.multiple(module, **functions):
