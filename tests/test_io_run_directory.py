@@ -123,6 +123,7 @@ def test_a_second_run_of_the_same_process_is_refused_and_the_first_keeps_its_loc
 def test_an_existing_run_is_neither_overwritten_nor_resumed_by_chance(tmp_path):
     with RunDirectory(tmp_path / "run") as run:
         run.describe(**FACTS)
+        (run.path / "metrics.jsonl").write_text("{}\n")
     with pytest.raises(UserError, match=r"already holds a run: .*--resume.*--output"):
         RunDirectory(tmp_path / "run")
     with pytest.raises(UserError, match=r"no run to resume: leave --resume out"):
