@@ -69,3 +69,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if lacking:
         parts = [f"{count} because {reason}" for reason, count in lacking.most_common()]
         terminalreporter.write_line(f"NOT RUN on this machine, {lacking.total()} tests: {'; '.join(parts)}", bold=True)
+
+
+@pytest.fixture
+def flax_promotes() -> Iterator[None]:
+    """For modules that users write: Flax's own layers mix the dtypes of weights and inputs, as JAX lets them."""
+    import jax
+
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield

@@ -17,6 +17,8 @@ import parity
 from alexnet_io.errors import UserError
 from parity import html
 
+pytestmark = pytest.mark.usefixtures("flax_promotes")
+
 
 class VGG11(flax_nn.Module):
     hidden: int

@@ -11,6 +11,8 @@ import parity
 from parity import layers, pairs, shape_causes
 from parity.mutants import planting
 
+pytestmark = pytest.mark.usefixtures("flax_promotes")
+
 
 class Port(nn.Module):
     """A small network with one thing wrong at a time, whose layers carry PyTorch's names."""

@@ -18,9 +18,9 @@ PRODUCT_BYTES = 7e5
 # Bytes of the gradients that are one convolution's kernel: with more they leave the caches, and it takes twice as long.
 CONVOLUTION_BYTES = 8e6
 
-# With fewer images, which are its channels here, oneDNN's bfloat16 convolution on processors with AMX adds up others than
-# it is given, for some shapes: of 4 images, a gradient of 16x16 maps for a window of 5 came out as far from the right one
-# as it is large.
+# With fewer images, which are its channels here, oneDNN's bfloat16 convolution on processors with AMX gives other sums
+# for some shapes: of 4 images, a gradient of 16x16 maps for a window of 5 came out as far from the right one as it is
+# large.
 FEWEST_IMAGES = 16
 
 
