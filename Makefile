@@ -16,8 +16,9 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 train: $(VENV)/.base
 	$(BIN)/python -m jax_alexnet.train --devices all $(ARGS)
 
+# Files of tests are shared by as many processes as there are processors, four at most: each loads both frameworks.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow $(ARGS)
