@@ -252,7 +252,7 @@ def _weight(case: Case, name: str, theirs: NDArray, ours: NDArray) -> list[Cause
                                 "fc_order", "between", f"the kernel's rows follow {text} on one side, CHW on the other"
                             )
                         ]
-    return [_described(name, theirs, ours)]
+    return [described(name, theirs, ours)]
 
 
 def _row_orders(case: Case) -> Iterator[tuple[str, NDArray]]:
@@ -263,7 +263,7 @@ def _row_orders(case: Case) -> Iterator[tuple[str, NDArray]]:
         yield "".join("CHW"[axis] for axis in order), index
 
 
-def _described(name: str, theirs: NDArray, ours: NDArray) -> Cause:
+def described(name: str, theirs: NDArray, ours: NDArray) -> Cause:
     """A difference between two arrays of weights that no known mistake makes, as exactly as it can be said."""
     if ours.shape != theirs.shape:
         return Cause(f"{name}_shape", "between", f"{name} has shape {ours.shape} in Flax, {theirs.shape} in PyTorch")

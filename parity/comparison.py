@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from alexnet_io.errors import UserError
-from parity import jax_backward, jax_leaves, layouts, matching
+from parity import diagnosis, jax_backward, jax_leaves, jax_ties, layouts, matching, parameter_causes
 from parity.bounds import UNIT_ROUNDOFF, normwise_limit
 from parity.jax_side import DTYPES, Candidate, check_dtype
 from parity.judging import judge_together
@@ -139,11 +139,16 @@ def finish(
     """
     candidate.forward(inputs)
     gradients, whole = gradients and candidate.failed is None, whole and candidate.failed is None
+    told: list[str] = []
     if gradients:
         jax_backward.run(candidate, inputs)
-    if whole and all(row.verdict not in ("shape", "missing") for row in candidate.rows):
+    comparable = all(row.verdict not in ("shape", "missing") for row in candidate.rows)
+    if gradients and comparable:
+        at_ties, told = jax_ties.run(candidate, inputs)
+        candidate.rows += at_ties
+    if whole and comparable:
         candidate.rows += end_to_end(candidate, inputs, gradients)
-    report = Report(candidate.rows, not_exercised(candidate, torch_leaves))
+    report = Report(candidate.rows, not_exercised(candidate, torch_leaves) + told)
     report.arrays, report.arrays_of = candidate.arrays, candidate.worst
     report.settings = {"dtype": candidate.dtype, "jax": jax.__version__, "backend": jax.default_backend()}
     return report
@@ -175,7 +180,24 @@ def end_to_end(candidate: Candidate, inputs: tuple[NDArray, ...], gradients: boo
     pairs = [] if found is None else list(_gradient_pairs(candidate, found))
     if pairs:  # a model without parameters has none
         rows.append(_normwise(candidate, "gradients", pairs))
+        if not rows[-1].equal and all(row.equal for row in candidate.rows):
+            rows = _by_parameter(candidate, pairs) + rows
     return rows
+
+
+def _by_parameter(candidate: Candidate, pairs: list[tuple[str, NDArray, NDArray]]) -> list[Row]:
+    """The parameters whose gradients differ end to end though every layer's own agree, the farthest one first."""
+    rows = []
+    for name, ours, theirs in pairs:
+        row = _normwise(candidate, f"gradient of {name.rpartition('/')[2]}, end to end", [(name, ours, theirs)])
+        row.name = name.rpartition("/")[0]
+        row.torch_name = candidate.pairs.get(row.name, row.name)
+        if not row.equal:
+            a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
+            tolerance = row.bound * float(np.max(np.abs(b), initial=0.0))
+            diagnosis.attach(row, parameter_causes.explain(b, a, None, None, tolerance, candidate.dtype))
+            rows.append(row)
+    return sorted(rows, key=lambda row: -row.fraction)
 
 
 def _value_and_pullback(run: Any) -> Any:
@@ -200,8 +222,12 @@ def _gradient_pairs(candidate: Candidate, found: dict[str, Any]) -> Any:
         key = f"parameters-{torch_path}"
         ours = jax_leaves.leaf_variables({"params": found}, path).get("params", {})
         layout = candidate.input_layouts(path)
-        for name in candidate.store.names(key):
-            reference = candidate.store.array(key, name)
+        facts = candidate.store.facts(key) if ours else {"shapes": {}, "frozen": []}
+        for name, shape in facts["shapes"].items():
+            if name in facts["frozen"]:
+                continue
+            has = candidate.store.has(key, name)
+            reference = candidate.store.array(key, name) if has else np.zeros(shape)
             flax_name = layouts.flax_name(candidate.kinds[path], name)
             if name == "weight":
                 reference = layouts.kernel_to_flax(candidate.kinds[path], reference, layout)
@@ -231,10 +257,21 @@ def not_exercised(candidate: Candidate, torch_leaves: list[dict[str, Any]]) -> l
     found += [
         f"{x['path']} has parameters but never ran" for x in torch_leaves if x["shapes"] and x["path"] not in paths
     ]
+    frozen = _frozen(candidate, [x["path"] for x in torch_leaves if x["shapes"]])
+    if frozen:
+        found.append(f"gradients of parameters that PyTorch doesn't train (requires_grad is off): {', '.join(frozen)}")
     for (path, _), key in candidate.records.items():
         if candidate.store.has(key, "output.0") and not np.any(candidate.store.array(key, "output.0")):
             found.append(f"{path} gives nothing but zeros: what follows can't be judged")
     return found
+
+
+def _frozen(candidate: Candidate, paths: list[str]) -> list[str]:
+    """Parameters without a gradient in a PyTorch model that trains others; none if it trains none at all."""
+    store = candidate.store
+    records = {p: store.facts(f"parameters-{p}") for p in paths if store.exists(f"parameters-{p}")}
+    frozen = [f"{path}.{name}" for path, facts in records.items() for name in facts["frozen"]]
+    return frozen if len(frozen) < sum(len(facts["shapes"]) for facts in records.values()) else []
 
 
 def to_flax(array: NDArray) -> NDArray:

@@ -1,13 +1,18 @@
-"""Naming what is wrong before the network: resizing, normalisation, learning rates."""
+"""Naming what is wrong before the network: resizing, cropping, normalisation."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_io.image_statistics import TrainingStatistics
+from alexnet_io.train_settings import TrainSettings
+from parity import precision_causes
 from parity.causes import Cause, explains
 from parity.judging import farthest, within
 from parity.rows import Row
@@ -20,24 +25,134 @@ def attach(row: Row, causes: list[Cause]) -> None:
     row.causes, row.cause_keys = [str(c) for c in causes], [c.key for c in causes]
 
 
-def of_input(crops: NDArray, normalize: str, arrays: dict[str, NDArray], ours: NDArray, theirs: NDArray) -> list[Cause]:
-    """Causes of a difference between two normalised inputs (N, H, W, 3) made of the same crops (uint8)."""
+@dataclass(frozen=True)
+class Seen:
+    """What both sides made their input of.
+
+    Attributes:
+        images: uint8 (N, height, width, 3) as stored.
+        draws: `top`, `left`, `flip` and `noise`, or None for the central crop of evaluation.
+        settings: completed as far as the input is concerned.
+        measured: statistics of the training set.
+    """
+
+    images: NDArray
+    draws: Any
+    settings: TrainSettings
+    measured: TrainingStatistics
+
+    @property
+    def arrays(self) -> dict[str, NDArray]:
+        """The normalisation's, in float64 of what float32 holds."""
+        size, m = self.settings.image_size or 0, self.measured
+        top, left = centre(m.mean_image.shape[:2], size)
+        found = {"mean_image": m.mean_image[top : top + size, left : left + size], "mean": m.mean, "std": m.std}
+        return {name: np.asarray(array, np.float32).astype(np.float64) for name, array in found.items()}
+
+    def crops(self, down: int = 0, right: int = 0, flip: str = "as drawn") -> NDArray | None:
+        """Crops in float64, moved by so many pixels, mirrored `as drawn`, `never`, `otherwise` or `upside down`."""
+        n, size = len(self.images), self.settings.image_size or 0
+        tops, lefts = ([x] * n for x in centre(self.images.shape[1:3], size))
+        flips = [False] * n
+        if self.draws is not None:
+            tops, lefts, flips = self.draws.top, self.draws.left, self.draws.flip
+        made = []
+        for image, top, left, mirrored in zip(self.images, tops, lefts, flips, strict=True):
+            rows, columns = (slice(start, start + size) for start in (int(top) + down, int(left) + right))
+            part = image[rows, columns]
+            if min(rows.start, columns.start) < 0 or part.shape[:2] != (size, size):
+                return None
+            turned = {"never": False, "otherwise": not mirrored}.get(flip, bool(mirrored))
+            made.append((part[::-1] if flip == "upside down" else part[:, ::-1]) if turned else part)
+        return np.stack(made).astype(np.float64) + self._colour()
+
+    def _colour(self) -> NDArray | float:
+        if self.draws is None or not self.settings.color_noise:
+            return 0.0
+        found = self.measured.eigenvalues / 255**2, self.measured.eigenvectors
+        values, vectors = (np.asarray(array, np.float32).astype(np.float64) for array in found)
+        return ((self.draws.noise * values * 255) @ vectors.T)[:, None, None, :]
+
+
+def centre(stored: tuple[int, ...], size: int) -> tuple[int, int]:
+    """First row and column of a central crop as torchvision's CenterCrop takes it: int(round((n - size) / 2.0))."""
+    return round((stored[0] - size) / 2), round((stored[1] - size) / 2)
+
+
+def of_input(seen: Seen, ours: NDArray, theirs: NDArray, dtype: str) -> list[Cause]:
+    """Causes of a difference between two normalised inputs (N, H, W, 3) made of the same images and draws."""
     if ours.shape != theirs.shape:
         return []
-    pixels = crops.astype(np.float64)
-    right = _normalized(pixels, normalize, arrays)
+    normalize, arrays, pixels = seen.settings.normalize or "", seen.arrays, seen.crops()
     before = farthest(ours, theirs)
     tolerance = 1e-5 * max(float(np.max(np.abs(theirs))), 1.0)
-    if not (within(farthest(right, theirs), tolerance) or within(farthest(right, ours), tolerance)):
-        return _related(ours, theirs, before, tolerance)  # colour noise moved both: only their relation is known
+    if before <= tolerance or pixels is None:
+        return precision_causes.of_values(theirs, ours, dtype)
+    right = _normalized(pixels, normalize, arrays)
     for side, wrong, other in (("jax", ours, theirs), ("torch", theirs, ours)):
         if not within(farthest(right, other), tolerance):
             continue
-        for key, text, predicted in _wrong_inputs(pixels, normalize, arrays):
+        for key, text, predicted in itertools.chain(_wrong_inputs(pixels, normalize, arrays), _wrong_crops(seen)):
             after = farthest(predicted, wrong)
             if explains(before, after, tolerance):
                 return [Cause(key, side, text, before, after)]
     return _related(ours, theirs, before, tolerance)
+
+
+def _wrong_crops(seen: Seen) -> Iterator[tuple[str, str, NDArray]]:
+    normalize, arrays = seen.settings.normalize or "", seen.arrays
+    for flip, key, text in (
+        ("never", "flip_missing", "no image is mirrored"),
+        ("otherwise", "flip_inverted", "the images that shouldn't be are mirrored"),
+        ("upside down", "flip_vertical", "images are mirrored top to bottom"),
+    ):
+        if (crops := seen.crops(flip=flip)) is not None:
+            yield key, text, _normalized(crops, normalize, arrays)
+    for down, right in itertools.product((0, -1, 1), repeat=2):
+        moved = _moved(down, right)
+        if (crops := seen.crops(down, right)) is not None and (down or right):
+            yield "crop_position", f"crops lie {moved}", _normalized(crops, normalize, arrays)
+        if normalize == "mean_image":
+            size, whole = seen.settings.image_size or 0, seen.measured.mean_image.astype(np.float64)
+            top, left = (n + by for n, by in zip(centre(whole.shape[:2], size), (down, right), strict=True))
+            mean = whole[max(top, 0) : top + size, max(left, 0) : left + size]
+            if mean.shape[:2] != (size, size):
+                continue
+            pixels = seen.crops()
+            if pixels is not None and (down or right):
+                yield "mean_image_position", f"the mean image's crop lies {moved}", pixels - mean
+            if crops is not None:
+                yield "crop_position", f"crops lie {moved}, the mean image's too", crops - mean
+    draws = seen.draws
+    if draws is not None:
+        exchanged = replace(seen, draws=draws._replace(top=draws.left, left=draws.top))
+        if (crops := exchanged.crops()) is not None:
+            text = "rows and columns of the crops' positions are exchanged"
+            yield "crop_exchanged", text, _normalized(crops, normalize, arrays)
+        # A start that doesn't fit may be moved in without a word.
+        last = [max(n - (seen.settings.image_size or 0) - 1, 0) for n in seen.images.shape[1:3]]
+        top, left = np.minimum(draws.top, last[0]), np.minimum(draws.left, last[1])
+        for short, what in (({"top": top}, "row"), ({"left": left}, "column"), ({"top": top, "left": left}, "place")):
+            if (crops := replace(seen, draws=draws._replace(**short)).crops()) is not None:
+                text = f"the last {what} where a crop may begin is never reached"
+                yield "crop_last", text, _normalized(crops, normalize, arrays)
+
+
+def _moved(down: int, right: int) -> str:
+    words = {-1: "before", 1: "behind"}
+    told = [f"one {what} {words[by]}" for what, by in (("row", down), ("column", right)) if by]
+    return " and ".join(told) or "where they should"
+
+
+def of_positions(stored: tuple[int, int], size: int, ours: NDArray, theirs: NDArray) -> list[Cause]:
+    """Causes of a difference between two central positions, (row, column) each."""
+    right = np.array(centre(stored, size))
+    before = float(np.max(np.abs(ours - theirs)))
+    for side, wrong, other in (("jax", ours, theirs), ("torch", theirs, ours)):
+        if np.array_equal(other, right) and np.max(np.abs(wrong - right)) == 1:
+            down, across = (int(x) for x in wrong - right)
+            return [Cause("crop_position", side, f"central crops lie {_moved(down, across)}", before, 0.0)]
+    return []
 
 
 def _normalized(pixels: NDArray, normalize: str, arrays: dict[str, NDArray]) -> NDArray:
@@ -114,6 +229,12 @@ def _wrong_resizes(image: NDArray, short_side: int, crop: int) -> Iterator[tuple
     for name in ("NEAREST", "BICUBIC", "LANCZOS", "BOX"):
         filtered = Image.fromarray(image).resize((size[1], size[0]), getattr(Image.Resampling, name))
         yield "resize_filter", f"resized with the filter {name.lower()}", _cropped(np.asarray(filtered), crop)
+    top, left = centre(size, crop)
+    whole = np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    for down, right in itertools.product((-1, 0, 1), repeat=2):
+        part = whole[max(top + down, 0) : top + down + crop, max(left + right, 0) : left + right + crop]
+        if (down or right) and part.shape[:2] == (crop, crop):
+            yield "crop_position", f"the central crop lies {_moved(down, right)}", part
     stretched = Image.fromarray(image).resize((short_side, short_side), Image.Resampling.BILINEAR)
     yield "resize_stretched", "stretched to a square", _cropped(np.asarray(stretched), crop)
 
@@ -133,16 +254,3 @@ def _bilinear(image: NDArray, size: tuple[int, int]) -> NDArray:
 def _cropped(image: NDArray, crop: int) -> NDArray:
     top, left = (round((n - crop) / 2) for n in image.shape[:2])
     return image[top : top + crop, left : left + crop]
-
-
-def of_rates(ours: NDArray, theirs: NDArray, per_epoch: int) -> list[Cause]:
-    """Causes of a difference between two sequences of learning rates, one a step."""
-    before = farthest(ours, theirs)
-    for shift, what in ((1, "one step"), (per_epoch, "one epoch")):
-        for side, late, other in (("jax", ours, theirs), ("torch", theirs, ours)):
-            if np.array_equal(late[shift:], other[:-shift]):
-                return [Cause("rate_late", side, f"the learning rate comes {what} late", before, 0.0)]
-    factor = float(ours[0] / theirs[0])
-    if factor != 1 and np.allclose(ours, theirs * factor, rtol=1e-12, atol=0):
-        return [Cause("rate_scaled", "between", f"JAX's learning rate is PyTorch's times {factor:.6g}", before, 0.0)]
-    return []

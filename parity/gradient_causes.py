@@ -34,16 +34,16 @@ def explain(parts: Parts, g: NDArray, torch: NDArray, flax: NDArray, tolerance: 
     before = farthest(torch, flax)
     right = gradient(parts, g)
     if right is None:
-        return _factor(torch, flax, before, tolerance)
+        return scaled(torch, flax, before, tolerance)
     sides = [("jax", flax, torch), ("torch", torch, flax)]
     for side, wrong, other in sides:
         if not within(farthest(right, other), tolerance):
             continue  # this one is no witness: it isn't right itself
-        for key, text, predicted in _mistakes(parts, g):
+        for key, text, predicted in mistakes(parts, g):
             after = farthest(predicted, wrong)
             if explains(before, after, tolerance) and not np.array_equal(predicted, right):
                 return [Cause(key, side, f"wrong gradient: {text}", before, after)]
-        if found := _factor(other, wrong, before, tolerance, side):
+        if found := scaled(other, wrong, before, tolerance, side):
             return found
         after = farthest(right, other)
         if explains(before, after, tolerance):
@@ -52,7 +52,10 @@ def explain(parts: Parts, g: NDArray, torch: NDArray, flax: NDArray, tolerance: 
     return []
 
 
-def _factor(other: NDArray, wrong: NDArray, before: float, tolerance: float, side: str = "between") -> list[Cause]:
+def scaled(other: NDArray, wrong: NDArray, before: float, tolerance: float, side: str = "between") -> list[Cause]:
+    """The cause of one gradient that is the other one times a factor, or zero."""
+    if not wrong.any() and other.any():
+        return [Cause("gradient_missing", side, "wrong gradient: there is none", before, 0.0)]
     norm = float(np.vdot(other, other))
     if norm == 0:
         return []
@@ -63,18 +66,36 @@ def _factor(other: NDArray, wrong: NDArray, before: float, tolerance: float, sid
     return [Cause("gradient_scaled", side, f"wrong gradient: scaled by {factor:.6g}", before, after)]
 
 
+def at_zero(x: NDArray, torch: NDArray, flax: NDArray, tolerance: float) -> list[Cause]:
+    """The cause of two gradients of an unknown function that differ only where its input is exactly 0."""
+    if not x.shape == torch.shape == flax.shape:
+        return []
+    apart = np.abs(torch - flax) > tolerance
+    if not apart.any() or (x[apart] != 0).any():
+        return []
+    first = tuple(int(i) for i in np.argwhere(apart)[0])
+    text = (
+        f"wrong gradient: the sides differ only where the input is exactly 0 ({int(apart.sum())} values), "
+        f"first at {list(first)}: Flax {float(flax[first])!r}, PyTorch {float(torch[first])!r}"
+    )
+    before, after = float(np.max(np.abs(torch - flax))), float(np.max(np.abs(torch - flax)[~apart], initial=0.0))
+    return [Cause("gradient_kink", "between", text, before, after)]
+
+
 def gradient(parts: Parts, g: NDArray) -> Gradient | None:
     """Gradient of a layer with respect to its input, in closed form; None for layers without one here."""
     forms: dict[str, Callable[[Parts, NDArray], Gradient]] = {
         "lrn": _norm, "spatial": _norm, "max_pool": _max_pool, "average_pool": _average_pool,
-        "relu": lambda p, g: np.where(p["x"] > 0, g, 0.0), "conv": _conv,
+        "relu": lambda p, g: np.where(p["x"] > 0, g, 0.0), "conv": _conv, "local_conv": _local_conv,
+        "dropout": lambda p, g: g if p["mask"] is None else np.where(p["mask"], g / (1 - p["rate"]), 0.0),
         "dense": lambda p, g: (g @ p["weight"]).reshape(p["x"].shape),
     }  # fmt: skip
     form = forms.get(parts["op"])
     return None if form is None else form(parts, g)
 
 
-def _mistakes(parts: Parts, g: NDArray) -> Iterator[tuple[str, str, Gradient]]:
+def mistakes(parts: Parts, g: NDArray) -> Iterator[tuple[str, str, Gradient]]:
+    """The mistakes that gradients suffer from, as (short name, text, the gradient that it gives)."""
     match parts["op"]:
         case "lrn" | "spatial":
             yield "gradient_cross_term", "the term that crosses channels is missing", _norm(parts, g, cross=0.0)
@@ -90,6 +111,7 @@ def _mistakes(parts: Parts, g: NDArray) -> Iterator[tuple[str, str, Gradient]]:
             yield "gradient_ties", "every maximum of a window gets the gradient", _max_pool(parts, g, ties="all")
             yield "gradient_ties", "the last maximum of a window gets the gradient", _max_pool(parts, g, ties="last")
             yield "gradient_ties", "the maxima of a window share the gradient", _max_pool(parts, g, ties="shared")
+            yield "gradient_ties", "equal maxima halve the gradient pair by pair", _max_pool(parts, g, ties="pairs")
             yield "gradient_overlap", "overlapping windows overwrite each other", _max_pool(parts, g, overwrite=True)
         case "average_pool":
             other = parts | {"clipped": not parts["clipped"]}
@@ -97,6 +119,8 @@ def _mistakes(parts: Parts, g: NDArray) -> Iterator[tuple[str, str, Gradient]]:
             yield "gradient_area", "it is not divided by the window's area", _average_pool(parts, g, divided=False)
         case "relu":
             yield "gradient_kink", "zero passes the gradient", np.where(parts["x"] >= 0, g, 0.0)
+            halved = np.where(parts["x"] > 0, g, np.where(parts["x"] == 0, g / 2, 0.0))
+            yield "gradient_kink", "zero passes half of the gradient, as a maximum of x and 0 does", halved
             yield "gradient_mask", "negative values pass the gradient", g
         case "conv":
             weight = parts["weight"]
@@ -159,8 +183,22 @@ def _max_pool(p: Parts, g: NDArray, *, ties: str = "first", overwrite: bool = Fa
     else:
         chosen = is_top
     share = chosen / chosen.sum(-1, keepdims=True) if ties == "shared" else chosen
+    if ties == "pairs":
+        share = _halved(flat)
     width = p["kernel"][1]
     return _spread(p, ((k // width, k % width, g * share[..., k]) for k in range(flat.shape[-1])), overwrite)
+
+
+def _halved(flat: NDArray) -> NDArray:
+    """Shares of the last axis where the maximum is taken of two at a time, and equal ones get a half each."""
+    share, best = np.zeros(flat.shape), np.full(flat.shape[:-1], -np.inf)
+    for k in range(flat.shape[-1]):
+        own = np.where(flat[..., k] > best, 1.0, np.where((flat[..., k] == best) & (k > 0), 0.5, 0.0))
+        own = np.where(k == 0, 1.0, own)
+        share *= (1 - own)[..., None]
+        share[..., k] = own
+        best = np.maximum(best, flat[..., k])
+    return share
 
 
 def _average_pool(p: Parts, g: NDArray, *, divided: bool = True) -> Gradient:
@@ -187,3 +225,10 @@ def _conv(p: Parts, g: NDArray) -> Gradient:
                 yield i, j, np.concatenate(parts, axis=1)
 
     return _spread(p, shares())
+
+
+def _local_conv(p: Parts, g: NDArray) -> Gradient:
+    weight = p["weight"]
+    height, width = weight.shape[4:]
+    places = ((i, j) for i in range(height) for j in range(width))
+    return _spread(p, ((i, j, np.einsum("nohw,hwoc->nchw", g, weight[..., i, j], optimize=True)) for i, j in places))

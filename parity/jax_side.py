@@ -18,11 +18,12 @@ from flax.errors import FlaxError
 from numpy.typing import NDArray
 
 from alexnet_io.errors import UserError
-from parity import diagnosis, jax_leaves, layouts, shape_causes
+from parity import diagnosis, jax_leaves, jax_precision, layouts, shape_causes
 from parity.bounds import Bound, linear_bound, running_bound
 from parity.judging import difference
 from parity.rows import Row, compare_arrays
 from parity.store import Store
+from parity.totals import Total
 
 # Larger arrays (gradients of fully connected layers) aren't kept for the report.
 _KEPT_ELEMENTS = 4_000_000
@@ -94,8 +95,10 @@ class Candidate:
         self._compiled: dict[str, Callable] = {}
         self.visited: dict[str, _Visit] = {}
         self.judged: set[str] = set()  # leaves whose weights have been compared
+        self.natural: Candidate | None = None  # beside the reference's run at ties: the one beside its natural run
         self.worst: Row | None = None
         self.arrays: dict[str, NDArray] = {}  # of the worst row
+        self.totals: dict[tuple[str, str], Total] = {}  # gradients of parameters that several calls add to
         self.masks: dict[str, NDArray] = {}  # of dropout, by PyTorch path, where they were injected
 
     def forward(self, inputs: tuple[NDArray, ...]) -> list[Row]:
@@ -167,7 +170,7 @@ class Candidate:
         if len(results) != len(references):
             raise UserError(f"Flax returns {len(results)} arrays, PyTorch {len(references)}")
         for i, result in enumerate(results):
-            row = Row(self.model, "output", "output", "input", self.dtype, order=len(self.records))
+            row = Row(self.model, "output", "output", self.stage("input"), self.dtype, order=len(self.records))
             reference = references[str(i)]
             layout = layouts.align(reference, np.asarray(result, np.float64), None)
             value = layout.to_flax(reference) if layout else reference
@@ -212,6 +215,10 @@ class Candidate:
         backward = row.stage == "cotangent" or row.stage.startswith("backward")
         return 1, row.order - 1e9 if backward else -float(row.order)
 
+    def stage(self, name: str) -> str:
+        """A stage as rows call it."""
+        return name if self.natural is None else f"{name} at ties"
+
     def dropout_mask(self, torch_path: str) -> NDArray | None:
         """The mask that was injected into a dropout layer of both sides, True where kept."""
         return self.masks.get(torch_path)
@@ -247,7 +254,7 @@ class _Visit:
         self, candidate: Candidate, module: nn.Module, path: str, torch_path: str, key: str, flat: list, tree: Any
     ) -> None:
         self.candidate, self.path, self.torch_path, self.key = candidate, path, torch_path, key
-        self.module = module.clone(parent=None, name=None)
+        self.module = module.clone(parent=None)  # under its own name, by which it may know itself
         self.bound_module = module
         self.template, self.tree = flat, tree
         self.facts = candidate.store.facts(key)
@@ -257,11 +264,13 @@ class _Visit:
         self.output_layout: layouts.Layout | None = None
         self.allowed: NDArray | None = None  # the bound on the output, in PyTorch's layout
         self.comparable = True  # whether the shapes allow a comparison of gradients
+        self.forced: tuple[jax.ShapeDtypeStruct, ...] = ()  # of the inputs that it runs on
 
     def row(self, stage: str) -> Row:
         """An empty row of this call."""
         c = self.candidate
-        return Row(c.model, self.path, self.torch_path, stage, c.dtype, order=_order(self.key), kind=self.kind)
+        stage, order = c.stage(stage), _order(self.key)
+        return Row(c.model, self.path, self.torch_path, stage, c.dtype, order=order, kind=self.kind)
 
     def run(self, xs: list[Any]) -> Any:
         """Compare inputs, run on the reference's, compare outputs; returns the reference's output."""
@@ -271,12 +280,16 @@ class _Visit:
         if len(xs) != len(references):
             raise UserError(f"{self.path} (Flax) takes {len(xs)} arrays, {self.torch_path} (PyTorch) {len(references)}")
         forced = [self._input(i, x, references[str(i)]) for i, x in enumerate(xs)]
+        if c.natural is not None and self.facts["linear"]:
+            self.output_layout = c.natural.visited[self.key].output_layout
+            return self._passed()
         layout = self.input_layouts[0] if self.input_layouts else None
         variables = c.leaf_weights(self.path, self.torch_path, self.bound_module, layout)
         if c.given is not None and self.kind != "plain" and self.path not in c.judged:
             c.judged.add(self.path)
             self._compare_weights(variables, layouts.weights_to_flax(self.kind, c.weights(self.torch_path), layout))
         self.check_dtypes(variables)
+        self.forced = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in forced)
         try:
             results = jax.tree.leaves(self.function()(variables, *forced))
         except (ValueError, TypeError, FlaxError) as error:
@@ -290,7 +303,12 @@ class _Visit:
             raise UserError(
                 f"{self.path} (Flax) returns {len(outputs)} arrays; only layers with one output are compared"
             )
-        return outputs[0]
+        return outputs[0] if c.natural is None else self._passed()
+
+    def _passed(self) -> jax.Array:
+        """What the reference handed on at ties."""
+        array = self.candidate.store.array(self.key, "passed.0")
+        return self.candidate._array((self.output_layout or layouts.Layout()).to_flax(array))
 
     def _refused(self, error: Exception, variables: Any, forced: list[jax.Array]) -> jax.Array:
         """The layer can't run on the reference's input with the reference's weights: that is a divergence."""
@@ -346,6 +364,7 @@ class _Visit:
             value = layout.to_flax(reference)
         if jax_leaves.dtype_name(x) != c.dtype and jnp.issubdtype(x.dtype, jnp.floating):
             row.verdict, row.detail = "dtype", f"Flax computes in {x.dtype} here"
+            diagnosis.name_dtype(row, jax_leaves.dtype_name(x))
         self.input_layouts.append(layout)
         if row.verdict in ("mismatch", "shape"):
             row.detail = row.detail or "the code before this layer differs"
@@ -377,7 +396,12 @@ class _Visit:
             row.flips = int(np.sum((ours > 0) != (value > 0)))
             if jax_leaves.dtype_name(y) != c.dtype:
                 row.verdict, row.detail = "dtype", f"Flax returns {y.dtype}"
+                diagnosis.name_dtype(row, jax_leaves.dtype_name(y))
         return c._array(value)
+
+    def coarse(self, variables: Any) -> list[tuple[str, str]]:
+        """The leaf's operations on fewer bits than the lane's, see `jax_precision.coarse`."""
+        return jax_precision.coarse(self.function(), (variables, *self.forced), self.candidate.dtype)
 
     def _bound(self, i: int, layout: layouts.Layout) -> Bound | None:
         store, dtype = self.candidate.store, self.candidate.dtype

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from parity import comparison, jax_leaves, matching, pairs, torch_backward, torch_side
+from parity import causes, comparison, diagnosis, jax_leaves, matching, pairs, torch_backward, torch_side
 from parity.jax_side import Candidate
 from parity.report import Report
+from parity.rows import Row, compare_arrays
 from parity.store import Store
 
 # float32, bfloat16: the more values, the narrower the limits of the ratio of their errors, see `parity.ratio`.
@@ -88,7 +89,8 @@ def run(
         seed: of weights, random images and cotangents.
         batch: images; the lane's default if None.
         images: folder of real pictures; random images if None.
-        weights: file of trained weights, for the one model; drawn if None.
+        weights: file of trained weights, for the one model, which each side reads by itself; what JAX would write for
+            PyTorch must be PyTorch's again. Drawn if None.
         show: called with each model's report as soon as it is there.
     """
     merged = Report([])
@@ -97,12 +99,32 @@ def run(
         count = batch or BATCH[dtype]
         chosen = pairs.pictures(pair, images, count) if images else pairs.images(pair, count, seed)
         report = compare_pair(pair, np.asarray(chosen, np.float64), gradients=gradients, seed=seed)
+        if weights:
+            report.rows += exported(pair)
         show(report)
         _merge(merged, report)
         del pair, report
         gc.collect()  # hundreds of megabytes of weights hang in reference cycles
     merged.settings |= {"seed": seed, "images": str(images or "random"), "weights": str(weights or "random")}
     return merged
+
+
+def exported(pair: pairs.Pair) -> list[Row]:
+    """JAX's weights as its exports bring them to PyTorch, against PyTorch's own, bit for bit: one row a parameter."""
+    from jax_alexnet import weights
+    from jax_alexnet.variants import VARIANTS
+
+    made = weights.to_torch(pair.variables["params"], VARIANTS[pair.name], pair.image_size[0])
+    rows = []
+    for name, parameter in pair.torch_module.named_parameters():
+        path, _, part = name.rpartition(".")
+        theirs, ours = torch_side.to_numpy(parameter), np.asarray(made[name])
+        row = Row(pair.name, path, path, f"weights:{part} exported", pair.dtype, kind="weights")
+        compare_arrays(row, ours.astype(theirs.dtype), theirs, None)
+        if row.verdict == "mismatch":
+            diagnosis.attach(row, [causes.described(part, theirs.astype(np.float64), ours.astype(np.float64))])
+        rows.append(row)
+    return rows
 
 
 def _merge(merged: Report, report: Report) -> None:

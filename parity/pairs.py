@@ -66,12 +66,12 @@ def build(
         seed: of the weights.
         classes: the network's own if None.
         image_size: side, or height and width; the network's own if None.
-        weights: PyTorch state dict as float32 arrays (trained ones, say); drawn if None.
+        weights: PyTorch state dict as arrays (trained ones, say); drawn if None.
     """
     size = image_size or VARIANTS[name].image_size
     height, width = (size, size) if isinstance(size, int) else size
     reference = alexnet.build(name, classes=classes, image_size=(height, width)).eval()
-    state = weights if weights is not None else draw_weights(reference, seed)
+    state = weights if weights is not None else draw_weights(reference, seed, dtype)
     module = AlexNet(variant=name, classes=classes, dtype=DTYPES[dtype], param_dtype=DTYPES[dtype])
     variables = to_flax(reference, state, (height, width), dtype)
     reference.to(TORCH_DTYPES[dtype])
@@ -81,25 +81,26 @@ def build(
     return Pair(name, module, variables, reference, dtype, (height, width))
 
 
-def draw_weights(model: nn.Module, seed: int) -> dict[str, NDArray]:
+def draw_weights(model: nn.Module, seed: int, dtype: str = "float32") -> dict[str, NDArray]:
     """Weights and biases that make every mistake visible.
 
     Kernels are uniform over 65,536 levels of He's deviation, so that activations keep their scale through all
     layers and no coarser format (TF32's 10 bits, say) holds the weights exactly; nothing is symmetric, and no bias
-    is near zero.
+    is near zero. In float64 they need all 53 bits: float32 weights would survive a cast to float32 and back.
     """
     rng = np.random.default_rng(seed)
+    wide = np.float64 if dtype == "float64" else np.float32
     state = {}
     for name, parameter in model.named_parameters():
         shape = tuple(parameter.shape)
         if name.endswith("bias"):
-            value = (rng.uniform(0.1, 0.5, shape) * rng.choice([-1, 1], shape)).astype(np.float32)
+            value = (rng.uniform(0.1, 0.5, shape) * rng.choice([-1, 1], shape)).astype(wide)
         else:
             fan_in = np.prod(shape[3:] if len(shape) == 6 else shape[1:])
             # Bytes are drawn ten times faster than normals.
-            value = np.frombuffer(rng.bytes(2 * int(np.prod(shape))), np.uint16).reshape(shape).astype(np.float32)
+            value = np.frombuffer(rng.bytes(2 * int(np.prod(shape))), np.uint16).reshape(shape).astype(wide)
             value -= 32767.5
-            value *= np.float32(np.sqrt(2 / fan_in) * np.sqrt(3) / 32768)
+            value *= wide(np.sqrt(2 / fan_in) * np.sqrt(3) / 32768)
         state[name] = value
     return state
 
@@ -119,12 +120,24 @@ def to_flax(model: nn.Module, state: dict[str, NDArray], image_size: tuple[int, 
 
 
 def load(name: str, path: Path, dtype: str = "float64") -> Pair:
-    """Both sides of a network with the weights of a file, see `jax_alexnet.weights.load`."""
+    """Both sides of a network with the weights of a file, which each side reads by itself.
+
+    Raises:
+        UserError: the file can't be read, or isn't this network's, by either side.
+    """
     from jax_alexnet import weights
+    from parity import torch_weights
 
     params, classes = weights.load(path, name)
-    state = weights.to_torch(params, VARIANTS[name])
-    return build(name, dtype=dtype, classes=classes, weights=state)
+    content = torch_weights.read(path)
+    side = content.image_size or VARIANTS[name].image_size
+    with torch.device("meta"):
+        own = torch_weights.classes_of(content, alexnet.build(name, image_size=side))
+        reference = alexnet.build(name, classes=own, image_size=side)
+    state = torch_weights.state_of(content, reference, (side, side))
+    pair = build(name, dtype=dtype, classes=own, image_size=side, weights=state)
+    variables = {"params": jax.tree.map(lambda x: jnp.asarray(x, DTYPES[dtype]), params)}
+    return replace(pair, flax_module=pair.flax_module.clone(classes=classes), variables=variables)
 
 
 def flattened_map(model: nn.Module, path: str, image_size: tuple[int, int]) -> layouts.Layout | None:
@@ -139,13 +152,14 @@ def flattened_map(model: nn.Module, path: str, image_size: tuple[int, int]) -> l
 
 
 def images(pair: Pair, batch: int, seed: int = 0) -> NDArray:
-    """Random normalised images (batch, 3, height, width), float32.
+    """Random normalised images (batch, 3, height, width), float32, or float64 that no float32 holds for float64.
 
     Every second image is 128 times brighter: response normalisation with alpha = 1e-4 hardly moves values of unit
     scale, and a wrong constant there would drown in rounding.
     """
     rng = np.random.default_rng([seed, 1])
-    values = rng.standard_normal((batch, 3, *pair.image_size), np.float32)
+    wide = np.float64 if pair.dtype == "float64" else np.float32
+    values = rng.standard_normal((batch, 3, *pair.image_size), wide)
     values[1::2] *= 128
     return values
 
@@ -154,7 +168,7 @@ def pictures(pair: Pair, folder: Path, batch: int) -> NDArray:
     """Real pictures as the networks see them: the first `batch` of a folder by name, resized, cropped, normalised.
 
     Returns:
-        (batch, 3, height, width) float32.
+        (batch, 3, height, width) float64.
 
     Raises:
         UserError: the folder holds too few images.
@@ -165,8 +179,8 @@ def pictures(pair: Pair, folder: Path, batch: int) -> NDArray:
     # Spread over the folder, whose neighbours often show the same thing.
     chosen = [paths[i * len(paths) // batch] for i in range(batch)]
     pixels = np.stack([decoding.resize_exact(decoding.read_rgb(p), pair.image_size) for p in chosen])
-    mean, std = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]], np.float32)
-    return ((pixels / np.float32(255) - mean) / std).transpose(0, 3, 1, 2)
+    mean, std = np.array([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
+    return ((pixels / 255 - mean) / std).transpose(0, 3, 1, 2)
 
 
 def draw_masks(pair: Pair, batch: int, seed: int) -> dict[str, NDArray]:

@@ -53,7 +53,7 @@ class Report:
         found: dict[tuple[str, str, bool], Row] = {}
         for row in self.rows:
             if not row.equal:
-                found.setdefault((row.model, row.name, row.stage in ("input", "cotangent")), row)
+                found.setdefault((row.model, row.name, row.stage.startswith(("input", "cotangent"))), row)
         return list(found.values())
 
     @property

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from alexnet_io.errors import UserError
 from parity.rounding_norms import RULES
-from parity.rounding_operation import Operation, Rule
+from parity.rounding_operation import UNIT, Operation, Rule
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,23 @@ class Tracked:
 class RunningError(TorchDispatchMode):
     """While active, bounds the error of every floating-point tensor that is computed.
 
+    Args:
+        lane: dtype that everything is meant to be computed in. Roundings to a coarser one count as if they were to
+            this; None to take every operation as it is.
+
     Attributes:
         suspended: while True, results are taken as exact and nothing is computed beside them.
         log: names and plain arguments of the operations seen, oldest first; cleared by whoever reads it.
+        coarse: operations on tensors of fewer bits than the lane's, (dtype, name); kept while suspended too, and
+            cleared by whoever reads it.
+        muted: while True, `coarse` is left alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lane: torch.dtype | None = None) -> None:
         super().__init__()
+        self.most = UNIT[lane] if lane is not None else 1.0
+        self.coarse: list[tuple[str, str]] = []
+        self.muted = False
         # A weak reference keeps an address from being used again while its entry is here.
         self._known: dict[tuple, tuple[Tracked, StorageWeakRef]] = {}
         self._maps: dict[tuple, tuple[tuple[int, ...], StorageWeakRef]] = {}
@@ -104,6 +114,7 @@ class RunningError(TorchDispatchMode):
         result = func(*args, **kwargs)
         outputs = list(result) if isinstance(result, (tuple, list)) else [result]
         tensors = [out for out in outputs if isinstance(out, Tensor)]
+        self._notice(func, args, tensors)
         if self.suspended:
             # A view says nothing new of the values it shares; memory used again must not keep an old bound.
             if not any(r.alias_info for r in func._schema.returns):
@@ -112,10 +123,19 @@ class RunningError(TorchDispatchMode):
         self.log.append((_name(func), [a for a in args if not isinstance(a, (Tensor, list, tuple)) or _plain(a)]))
         if any(out.is_floating_point() for out in tensors):
             self._follow_map(args, tensors[0])
-            operation = Operation(func, _name(func), values, kwargs, result)
+            operation = Operation(func, _name(func), values, kwargs, result, most=self.most)
             operation.errors = {i: k.error for i, k in enumerate(known) if k.error is not None}
             self._record(operation, outputs, max((k.depth for k in known), default=0))
         return result
+
+    def _notice(self, func: Any, args: tuple, outputs: list[Tensor]) -> None:
+        if self.muted:
+            return
+        given = [t for arg in args for t in (arg if isinstance(arg, (list, tuple)) else (arg,))]
+        for tensor in (*given, *outputs):
+            if isinstance(tensor, Tensor) and tensor.is_floating_point() and UNIT.get(tensor.dtype, 1.0) > self.most:
+                self.coarse.append((str(tensor.dtype).removeprefix("torch."), _name(func)))
+                return
 
     def _gather(self, arg: Any) -> Tracked:
         if isinstance(arg, Tensor):

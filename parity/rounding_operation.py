@@ -25,6 +25,8 @@ class Operation:
         func: the operation itself, to apply to errors what it did to values.
         name: its name, without `aten::` and without the underscore of the in-place form.
         errors: the error bounds of its tensor arguments by position; of a list of tensors, a list.
+        most: the largest unit roundoff that a rounding may have, the lane's own: what is computed with fewer bits than
+            the lane promises must not widen the bound by which it is judged.
     """
 
     func: Any
@@ -33,6 +35,7 @@ class Operation:
     kwargs: dict
     result: Any
     errors: dict[int, Any] = field(default_factory=dict)
+    most: float = 1.0
 
     def error(self, position: int) -> Any:
         """Error bound of the argument at `position`, 0 if it is exact."""
@@ -56,8 +59,12 @@ class Operation:
 
     @property
     def unit(self) -> float:
-        """Unit roundoff of the result's dtype."""
-        return UNIT[self.output.dtype]
+        """Unit roundoff that the result may have: its dtype's, or the lane's where that is smaller."""
+        return self.unit_of(self.output)
+
+    def unit_of(self, tensor: Tensor) -> float:
+        """Likewise of another tensor; 0 for integers."""
+        return min(UNIT.get(tensor.dtype, 0.0), self.most)
 
 
 Rule = Callable[[Operation], tuple[Any, int]]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from parity.bounds import ELEMENTARY
-from parity.rounding_operation import UNIT, Operation, Rule
+from parity.rounding_operation import Operation, Rule
 
 RULES: dict[str, Rule] = {}
 
@@ -31,7 +31,7 @@ def _rule(*names: str) -> Any:
 @_rule(
     "empty", "empty_like", "zeros", "zeros_like", "ones", "ones_like", "full", "full_like", "new_zeros", "new_ones",
     "new_empty", "new_empty_strided", "empty_strided", "arange", "scalar_tensor", "fill", "zero", "eye", "lift_fresh",
-    "new_full", "bernoulli", "rand", "rand_like", "randn", "sign", "floor", "ceil", "round", "one_hot",
+    "new_full", "bernoulli", "rand", "rand_like", "randn", "sign", "sgn", "floor", "ceil", "round", "one_hot",
     "_efficientzerotensor",
 )  # fmt: skip
 def _constant(op: Operation) -> tuple[Any, int]:
@@ -87,7 +87,7 @@ def _either(op: Operation) -> tuple[Any, int]:
 @_rule("_to_copy", "to")
 def _cast(op: Operation) -> tuple[Any, int]:
     before = op.args[0]
-    narrower = before.is_floating_point() and UNIT[op.output.dtype] > UNIT.get(before.dtype, 0)
+    narrower = before.is_floating_point() and op.unit > op.unit_of(before)
     if not narrower:
         return op.errors.get(0), 0
     return op.error(0) + op.rounded, 1

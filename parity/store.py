@@ -51,6 +51,10 @@ class Store:
         """
         return self._content(key)["facts"]
 
+    def exists(self, key: str) -> bool:
+        """Whether there is a record of that key."""
+        return self._facts(key).exists()
+
     def has(self, key: str, name: str) -> bool:
         """Whether the record holds an array of that name."""
         return name in self.names(key)
@@ -61,7 +65,7 @@ class Store:
 
     def names(self, key: str) -> list[str]:
         """Names of a record's arrays; none if there is no such record."""
-        return sorted(self._content(key)["arrays"]) if self._facts(key).exists() else []
+        return sorted(self._content(key)["arrays"]) if self.exists(key) else []
 
     def arrays(self, key: str, prefix: str) -> dict[str, NDArray]:
         """The arrays whose names start with `prefix`, by the rest of their names."""

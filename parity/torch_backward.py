@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
-from parity import torch_leaves
+from parity import torch_leaves, torch_ties
 from parity.rounding import RunningError, Tracked
+from parity.store import Store
 from parity.torch_side import DTYPES, Capture, _Call, to_numpy
 
 # Smaller tensors stay in memory between forward and backward: a file each would cost more than it saves.
@@ -33,24 +35,46 @@ def run(capture: Capture, inputs: tuple[Tensor, ...], cotangents: list[NDArray] 
         seed: of that draw.
     """
     inputs = tuple(x.requires_grad_() if x.is_floating_point() else x for x in inputs)
+    for module in capture.leaves.values():
+        module.zero_grad(set_to_none=True)
     with _spilled(capture):
         outputs = capture.forward(inputs, gradients=True)
         if not outputs:
             return
         drawn = [torch.from_numpy(c).to(y) for c, y in zip(cotangents or draw(outputs, seed), outputs, strict=True)]
         capture.store.put("output_cotangent", {f"cotangent.{i}": to_numpy(g) for i, g in enumerate(drawn)})
+        # An output that nothing can flow back from leaves all that leads to it without a gradient.
+        ways = [(y, g) for y, g in zip(outputs, drawn, strict=True) if y.requires_grad]
         with capture.mode:
-            torch.autograd.backward(outputs, drawn)
-    for path, module in capture.leaves.items():
-        gradients = {n: to_numpy(p.grad) for n, p in module.named_parameters() if p.grad is not None}
-        if gradients:
-            capture.store.put(f"parameters-{path}", gradients)
-        module.zero_grad(set_to_none=True)
+            torch.autograd.backward([y for y, _ in ways], [g for _, g in ways]) if ways else None
+    _put_parameters(capture)
     arrays = {f"gradient.{i}": to_numpy(x.grad) for i, x in enumerate(inputs) if x.grad is not None}
     capture.store.put("input_gradient", arrays)
     del outputs, drawn
+    del ways
     for call in capture.calls:
-        _replay_backward(capture, call)
+        if capture.store.has(call.key("cotangent"), "cotangent.0"):  # else nothing flows back through this call
+            replay(capture, capture.store, call, "cotangent.0")
+    torch_ties.run(capture, inputs, seed)
+
+
+def _put_parameters(capture: Capture) -> None:
+    """Write what the whole backward pass left in each leaf's parameters, and free it.
+
+    Beside the gradients: the shapes of all parameters, `apart`, those whose gradient isn't this leaf's alone or isn't
+    asked for, and `frozen`, the latter.
+    """
+    owners = Counter(id(p) for module in capture.leaves.values() for p in module.parameters())
+    for path, module in capture.leaves.items():
+        named = dict(module.named_parameters())
+        frozen = [n for n, p in named.items() if not p.requires_grad]
+        apart = [*frozen, *(n for n, p in named.items() if owners[id(p)] > 1)]
+        if named:
+            gradients = {n: to_numpy(p.grad) for n, p in named.items() if p.grad is not None}
+            shapes = {n: list(p.shape) for n, p in named.items()}
+            capture.store.put(f"parameters-{path}", gradients, shapes=shapes, apart=apart, frozen=frozen)
+    for module in capture.leaves.values():
+        module.zero_grad(set_to_none=True)
 
 
 def draw(outputs: list[Tensor], seed: int) -> list[NDArray]:
@@ -59,15 +83,23 @@ def draw(outputs: list[Tensor], seed: int) -> list[NDArray]:
     return [torch.randn(tuple(y.shape), generator=generator).to(torch.bfloat16).double().numpy() for y in outputs]
 
 
-def _replay_backward(capture: Capture, call: _Call) -> None:
-    key = call.key("cotangent")
-    if not capture.store.has(key, "cotangent.0"):
-        return  # nothing flows back through this call
-    dtype = DTYPES[capture.dtype]
-    inputs = _stored(capture, call.key("forward"), "input.", dtype)
-    cotangent = _stored(capture, key, "cotangent.", dtype)[0]
+def replay(
+    capture: Capture, store: Store, call: _Call, cotangent_name: str, more: dict[str, NDArray] | None = None
+) -> None:
+    """Differentiate one leaf call by itself and write `backward-NNNN`.
+
+    Args:
+        capture: that the call is of.
+        store: with the call's input and cotangent, for the result.
+        call: to run again.
+        cotangent_name: in the call's `cotangent-NNNN`.
+        more: arrays to write beside.
+    """
+    key, dtype = call.key("cotangent"), DTYPES[capture.dtype]
+    inputs = _stored(store, call.key("forward"), "input.", dtype)
+    cotangent = torch.from_numpy(store.array(key, cotangent_name)).to(dtype)
     module, linear = call.module, torch_leaves.is_linear(call.module)
-    mode = RunningError()
+    mode = RunningError(dtype)
     mode.suspended = linear
     state = torch_leaves.state_of(module)
     with mode:
@@ -87,12 +119,13 @@ def _replay_backward(capture: Capture, call: _Call) -> None:
             if tracked.error is not None:
                 arrays[f"error.{name}"] = to_numpy(tracked.error)
     del gradients
-    if capture.dtype != "float64":
+    if capture.dtype != "float64" and store is capture.store:
         exact = [x.double() if x.is_floating_point() else x for x in inputs]
         truth = _gradients(call, exact, {k: v.double() for k, v in state.items()}, cotangent.double())
         arrays |= {f"truth.{name}": to_numpy(t) for name, t in zip(*truth, strict=True)}
-    facts = {"path": call.path, "kind": torch_leaves.kind_of(module), "linear": linear, "n": n}
-    capture.store.put(call.key("backward"), arrays, **facts, dtype=capture.dtype)
+    facts = {"path": call.path, "kind": torch_leaves.kind_of(module), "linear": linear, "n": n, "dtype": capture.dtype}
+    coarse = [list(each) for each in dict.fromkeys(mode.coarse)]
+    store.put(call.key("backward"), arrays | (more or {}), **facts, coarse=coarse)
 
 
 def _gradients(
@@ -116,8 +149,8 @@ def _absolute(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.double().abs() for k, v in state.items()}
 
 
-def _stored(capture: Capture, key: str, prefix: str, dtype: torch.dtype) -> list[Tensor]:
-    arrays = capture.store.arrays(key, prefix)
+def _stored(store: Store, key: str, prefix: str, dtype: torch.dtype) -> list[Tensor]:
+    arrays = store.arrays(key, prefix)
     tensors = [torch.from_numpy(arrays[k]) for k in sorted(arrays, key=int)]
     return [t.to(dtype) if t.is_floating_point() else t for t in tensors]
 

@@ -106,7 +106,8 @@ def terms_of(module: nn.Module, inputs: list[Tensor]) -> int:
         return module.in_features + bias
     if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
         return math.prod(module.kernel_size) * module.in_channels // module.groups + bias
-    return int(call(module, [torch.ones_like(x, dtype=torch.float32) for x in inputs], _ones(module)).max())
+    ones = [torch.ones_like(x, dtype=torch.float32).requires_grad_(torch.is_grad_enabled()) for x in inputs]
+    return int(call(module, ones, _ones(module)).max())
 
 
 def gradient_terms(module: nn.Module, inputs: list[Tensor], cotangent: Tensor) -> dict[str, int]:

@@ -44,8 +44,20 @@ def structure(model: nn.Module) -> list[dict[str, Any]]:
 
 
 def prepared(model: nn.Module, dtype: str) -> nn.Module:
-    """A copy in evaluation mode and in the run's dtype."""
-    return copy.deepcopy(model).to(DTYPES[dtype]).eval()
+    """A copy in evaluation mode and in the run's dtype, with the hooks that hang on the model's parameters."""
+    copied = copy.deepcopy(model).to(DTYPES[dtype]).eval()
+    parameters = dict(copied.named_parameters(remove_duplicate=False))
+    done: set[int] = set()
+    for name, original in model.named_parameters(remove_duplicate=False):
+        if id(original) in done:
+            continue
+        done.add(id(original))
+        # Copies of modules keep theirs, copies of tensors don't.
+        for hook in (original._backward_hooks or {}).values():
+            parameters[name].register_hook(hook)
+        for hook in (getattr(original, "_post_accumulate_grad_hooks", None) or {}).values():
+            parameters[name].register_post_accumulate_grad_hook(hook)
+    return copied
 
 
 def weights_reader(model: nn.Module) -> Callable[[str], dict[str, NDArray]]:
@@ -91,7 +103,7 @@ class Capture:
         leaves = torch_leaves.leaves(model)
         self.leaves = {p: m for p, m in leaves.items() if torch_leaves.state_of(m) or p in set(cut)}
         self.calls: list[_Call] = []
-        self.mode = RunningError()
+        self.mode = RunningError(DTYPES[dtype])
         self._open: _Call | None = None
         self._busy = False
         self._with_gradients = False
@@ -130,7 +142,8 @@ class Capture:
             for handle in handles:
                 handle.remove()
         outputs = [t for t in tree_flatten(result)[0] if isinstance(t, Tensor)]
-        self.store.put("output", self._named("input", outputs), ops=self._ops(), depth=self._depth(outputs))
+        facts = {"ops": self._ops(), "depth": self._depth(outputs), "coarse": self._coarse()}
+        self.store.put("output", self._named("input", outputs), **facts)
         return outputs
 
     def _failed(self, error: Exception) -> None:
@@ -155,8 +168,14 @@ class Capture:
         return max((self.mode.get(t).depth for t in tensors), default=0)
 
     def _ops(self) -> list:
-        ops, self.mode.log = self.mode.log, []
-        return [[name, _jsonable(args)] for name, args in ops]
+        found = operations(self.mode)
+        self.mode.log.clear()
+        return found
+
+    def _coarse(self) -> list:
+        """Operations with fewer bits than the lane's since the last call, each once."""
+        seen, self.mode.coarse = self.mode.coarse, []
+        return [list(each) for each in dict.fromkeys(seen)]
 
     def _before(self, path: str) -> Any:
         def hook(module: nn.Module, args: tuple, kwargs: dict) -> Any:
@@ -171,7 +190,7 @@ class Capture:
             call.arrays = self._named("input", inputs)
             call.glue_depth = self._depth(inputs)
             call.map_shapes = [self.mode.map_shape(t) for t in inputs]
-            call.ops = self._ops()
+            call.ops, call.glue_coarse = self._ops(), self._coarse()
             tapped = [self._tap_input(call, t) if isinstance(t, Tensor) else t for t in flat]
             call.template = [_PLACE if isinstance(t, Tensor) else t for t in flat]
             call.tensors = [t for t in tapped if isinstance(t, Tensor)]
@@ -187,6 +206,10 @@ class Capture:
         if self._with_gradients and tapped.requires_grad:
             tapped = _Tap.apply(tapped, lambda g: self._left(call, g))  # type: ignore[assignment]
             call.open_inputs += 1
+        elif self._with_gradients and tapped.is_floating_point() and any(True for _ in call.module.parameters()):
+            # Something detached it: the leaf's own backward must be told from what follows all the same.
+            tapped.requires_grad_().register_hook(lambda g: self._left(call, g))
+            call.open_inputs += 1
         self.mode.forget(tapped)
         return tapped
 
@@ -196,12 +219,14 @@ class Capture:
         call, self._open = self._open, None
         assert call is not None
         flat, spec = tree_flatten(result)
+        call.result = [_PLACE if isinstance(t, Tensor) else t for t in flat], spec
         outputs = [t for t in flat if isinstance(t, Tensor)]
-        self.mode.suspended = True
-        self._busy = True
-        with torch.no_grad():
+        call.coarse = self._coarse()
+        self.mode.suspended = self.mode.muted = self._busy = True
+        # With gradients the replays have them too: hooks of the model's own may ask for them.
+        with torch.set_grad_enabled(self._with_gradients):
             self._write(call, outputs)
-        self._busy = False
+        self.mode.muted = self._busy = False
         self.mode.log.clear()
         self.mode.purge()
         flat = [self._tap_output(call, i, t) if isinstance(t, Tensor) else t for i, t in enumerate(flat)]
@@ -218,7 +243,7 @@ class Capture:
         call.linear = torch_leaves.is_linear(module)
         if call.linear:
             call.n = torch_leaves.terms_of(module, inputs)
-            absolute = [x.double().abs() for x in inputs]
+            absolute = [differentiable(x.double().abs()) for x in inputs]
             arrays["magnitude.0"] = to_numpy(call.replay(absolute, _double(module, absolute=True)))
         else:
             call.n = self._depth(outputs)
@@ -226,7 +251,7 @@ class Capture:
                 if (error := self.mode.get(y).error) is not None:
                     arrays[f"error.{i}"] = to_numpy(error)
         if self.dtype != "float64":
-            exact = [x.double() if x.is_floating_point() else x for x in inputs]
+            exact = [differentiable(x.double()) if x.is_floating_point() else x for x in inputs]
             truth = tree_flatten(call.replay(exact, _double(module)))[0]
             arrays |= {f"truth.{i}": to_numpy(t) for i, t in enumerate(truth) if isinstance(t, Tensor)}
         self.mode.forget(*outputs)
@@ -247,11 +272,13 @@ class Capture:
             call.backward_arrays |= {f"cotangent_glue.{index}": to_numpy(error)}
         call.cotangent_depth = self.mode.get(cotangent).depth
         self.mode.suspended = call.open_inputs > 0
-        self.store.put(call.key("cotangent"), call.backward_arrays, depth=call.cotangent_depth)
+        facts = {"depth": call.cotangent_depth, "coarse": self._coarse()}
+        self.store.put(call.key("cotangent"), call.backward_arrays, **facts)
         call.backward_arrays = {}
 
     def _left(self, call: _Call, gradient: Tensor) -> None:
         call.open_inputs -= 1
+        self._coarse()  # the leaf's own; its replay will say them
         self.mode.forget(gradient)
         self.mode.suspended = call.open_inputs > 0
 
@@ -280,10 +307,13 @@ class _Call:
     def __init__(self, path: str, module: nn.Module, index: int, flat: list, spec: Any) -> None:
         self.path, self.module, self.index, self.spec = path, module, index, spec
         self.template = flat
+        self.result: tuple[list, Any] = [], None
         self.arrays: dict[str, NDArray] = {}
         self.backward_arrays: dict[str, NDArray] = {}
         self.tensors: list[Tensor] = []
         self.ops: list = []
+        self.coarse: list = []
+        self.glue_coarse: list = []
         self.map_shapes: list[tuple[int, ...] | None] = []
         self.glue_depth = self.cotangent_depth = self.n = self.open_inputs = 0
         self.linear = False
@@ -299,6 +329,11 @@ class _Call:
         args, kwargs = tree_unflatten(flat, self.spec)
         return torch_leaves.call(self.module, list(args), state, kwargs)
 
+    def with_outputs(self, outputs: list[Tensor]) -> Any:
+        """What the leaf returned, with other tensors in the places of its own."""
+        tensors = iter(outputs)
+        return tree_unflatten([next(tensors) if t is _PLACE else t for t in self.result[0]], self.result[1])
+
     def facts(self, dtype: str, outputs: list[Tensor]) -> dict[str, Any]:
         """What the record says beside its arrays."""
         return {
@@ -310,6 +345,8 @@ class _Call:
             "n": self.n,
             "glue_depth": self.glue_depth,
             "ops": self.ops,
+            "coarse": self.coarse,
+            "glue_coarse": self.glue_coarse,
             "map_shapes": self.map_shapes,
             "dtype": dtype,
             "settings": torch_leaves.settings_of(self.module),
@@ -322,8 +359,21 @@ def _double(module: nn.Module, absolute: bool = False) -> dict[str, Tensor]:
     return {k: v.abs() for k, v in state.items()} if absolute else state
 
 
-def _jsonable(args: list) -> list:
-    return [a if isinstance(a, (bool, int, float, str, type(None))) else str(a) for a in args]
+def differentiable(x: Tensor) -> Tensor:
+    """A tensor of its own, from which gradients may flow back where they are on."""
+    return x.detach().clone().requires_grad_(torch.is_grad_enabled() and x.is_floating_point())
+
+
+def operations(mode: RunningError) -> list:
+    """The operations that a mode has seen, as JSON can hold them: [name, plain arguments]."""
+    plain = (bool, int, float, str, type(None))
+
+    def kept(arg: Any) -> Any:
+        if isinstance(arg, (list, tuple)) and all(isinstance(a, plain) for a in arg):
+            return list(arg)
+        return arg if isinstance(arg, plain) else str(arg)
+
+    return [[name, [kept(arg) for arg in args]] for name, args in mode.log]
 
 
 def as_tensors(inputs: tuple[NDArray, ...], dtype: str) -> tuple[Tensor, ...]:

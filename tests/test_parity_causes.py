@@ -205,12 +205,12 @@ def test_every_wrong_gradient_is_named(name: str, side: str, rng: np.random.Gene
     g = rng.normal(size=hypotheses.compute(parts).shape)
     right = gradient_causes.gradient(parts, g)
     assert right is not None
-    for key, _, wrong in [*gradient_causes._mistakes(parts, g), ("gradient_scaled", "", 1.5 * right)]:
+    for key, _, wrong in [*gradient_causes.mistakes(parts, g), ("gradient_scaled", "", 1.5 * right)]:
         if np.allclose(wrong, right):
             continue
         flax, torch = (wrong, right) if side == "jax" else (right, wrong)
         (cause,) = gradient_causes.explain(parts, g, torch, flax, 1e-11)
-        same = [k for k, _, w in gradient_causes._mistakes(parts, g) if np.allclose(w, wrong, atol=1e-12)]
+        same = [k for k, _, w in gradient_causes.mistakes(parts, g) if np.allclose(w, wrong, atol=1e-12)]
         assert cause.key in [key, *same]
         assert cause.side == side
     noise = right + rng.normal(size=right.shape)

@@ -12,6 +12,7 @@ import pytest
 from ml_dtypes import bfloat16
 from numpy.typing import NDArray
 
+from alexnet_io.train_settings import TrainSettings
 from parity import causes, chain_causes, clean_runs, data_causes, envelope, gradient_causes, layouts, trajectory
 from parity import optimizer_causes as rules
 from parity.causes import Case
@@ -273,7 +274,9 @@ def test_no_cause_is_named_by_what_is_not_finite() -> None:
     assert gradient_causes.explain(parts, np.array([[NAN, 1.0]]), bad, np.array([[0.0, 0.0]]), 1e-9) == []
     crops = np.zeros((1, 2, 2, 3), np.uint8)
     nothing = np.full((1, 2, 2, 3), NAN)
-    assert data_causes.of_input(crops, "unit", {}, nothing, nothing) == []
+    measured: Any = SimpleNamespace(mean_image=np.zeros((2, 2, 3)), mean=np.zeros(3), std=np.ones(3))
+    seen = data_causes.Seen(crops, None, TrainSettings(image_size=2, normalize="unit"), measured)
+    assert data_causes.of_input(seen, nothing, nothing, "float64") == []
     step = rules.Step(tensors(w=[1.0]), tensors(w=[1.0]), 0.1, tensors(w=[0.9]), tensors(w=[NAN]))
     rule = rules.Rule("outside", 0.9, {"w": 0.0}, {"w": 1.0})
     assert rules.explain(rule, [step], 1, 1e-13) == []

@@ -93,7 +93,12 @@ def test_trained_weights_and_real_pictures(tmp_path: Path, rng: np.random.Genera
     weights.save(tmp_path / "w.safetensors", pair.variables["params"], "cifar_18pct", 32, "flax")
     report = layers.run(["cifar_18pct"], images=tmp_path, weights=tmp_path / "w.safetensors")
     assert report.exit_code == 0, str(report)
-    assert report.rows[-1].name == "end to end"
+    end = [row.name for row in report.rows].index("end to end")
+    exported = {f"{row.name} {row.stage}" for row in report.rows[end + 1 :]}
+    layers_with_weights = ("conv1", "conv2", "conv3", "fc10")
+    assert exported == {
+        f"{name} weights:{part} exported" for name in layers_with_weights for part in ("weight", "bias")
+    }
     with pytest.raises(ValueError, match="holds 3 images, 9 are needed"):
         layers.run(["cifar_18pct"], images=tmp_path, batch=9)
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
 from jax_alexnet import augment as jax_augment
-from parity import data
+from jax_alexnet import schedules as jax_schedules
+from parity import data, inputs, rates
 from parity.mutants.planting import patched
 from parity.report import Report
 from torch_ref import augment as torch_augment
+from torch_ref import schedules as torch_schedules
 
-Entry = tuple[str, int, str, str, tuple[str, ...], tuple[str, ...], Callable[[], Report]]
+# Id, number, title, side, rows where it may be seen first, causes (None where none is named), and what runs it.
+Entry = tuple[str, int, str, str, tuple[str, ...], tuple[str | None, ...], Callable[[], Report]]
 
 
 def data_mutants() -> Iterator[Entry]:
@@ -33,10 +38,141 @@ def data_mutants() -> Iterator[Entry]:
     for side in ("jax", "torch"):
         title = "learning rate one step late"
         yield f"33-rate-late-{side}", 33, title, side, ("learning rate",), ("rate_late",), _late(side)
+    yield from _rate_mutants()
+    yield from _crop_mutants()
 
 
-def _inputs_only(sides: data.Sides | None = None) -> Report:
-    return Report(data.input_rows(sides or data.real_sides(), 0))
+def entry(name: str, title: str, seen: str, causes: str | tuple[str | None, ...], run: Callable[[], Report]) -> Entry:
+    """An entry whose number and side are the first and the last word of its id."""
+    number, *_, side = name.split("-")
+    return name, int(number), title, side, (seen,), (causes,) if isinstance(causes, str) else causes, run
+
+
+def _rate_mutants() -> Iterator[Entry]:
+    """Drops at the wrong epoch, far behind the usual length of a run; counters of plateaus."""
+
+    def planted(name: str, title: str, cause: str, owner: Any, what: str, change: Callable[[Any], Any]) -> Entry:
+        def run() -> Report:
+            with patched(owner, what, change(getattr(owner, what))):
+                return Report(rates.rows())
+
+        return entry(name, title, "learning rate", cause, run)
+
+    title = "a drop comes an epoch after its milestone"
+    yield planted("47-milestone-jax", title, "rate_late", jax_schedules, "learning_rate", _jax_behind)
+    yield planted("47-milestone-torch", title, "rate_late", torch_schedules, "learning_rate", _torch_behind)
+    title = "a plateau waits one epoch less"
+    yield planted("48-plateau-patience-jax", title, "rate_patience", jax_schedules, "plateau_for", _jax_hasty)
+    yield planted("48-plateau-patience-torch", title, "rate_patience", torch_schedules, "plateau", _torch_hasty)
+    title = "a plateau makes drops below 1e-8"
+    yield planted("49-plateau-eps-jax", title, "rate_eps", jax_schedules, "plateau_for", _jax_without_eps)
+    yield planted("49-plateau-eps-torch", title, "rate_eps", torch_schedules, "plateau", _torch_without_eps)
+
+
+def _jax_behind(right: Any) -> Any:
+    def learning_rate(settings: Any, epoch: int, step: int, plateau: Any = None) -> float:
+        if settings.schedule != "at_epochs":
+            return right(settings, epoch, step, plateau)
+        return settings.learning_rate * settings.drop_factor ** sum(epoch > drop for drop in settings.drop_epochs)
+
+    return learning_rate
+
+
+def _torch_behind(right: Any) -> Any:
+    def learning_rate(schedule: Any, base: float, *, epoch: int, step: int) -> float:
+        if not isinstance(schedule, torch_schedules.Milestones):
+            return right(schedule, base, epoch=epoch, step=step)
+        return base * schedule.factor ** sum(epoch > drop for drop in schedule.epochs)
+
+    return learning_rate
+
+
+def _jax_hasty(right: Any) -> Any:
+    def plateau_for(settings: Any) -> Any:
+        counter = right(settings)
+        if counter is not None:
+            counter.patience -= 1
+        return counter
+
+    return plateau_for
+
+
+def _torch_hasty(right: Any) -> Any:
+    return lambda schedule, optimizer: right(replace(schedule, patience=schedule.patience - 1), optimizer)
+
+
+def _jax_without_eps(right: Any) -> Any:
+    class Eager(jax_schedules.Plateau):
+        """A counter that makes the smallest drops too: to it they aren't small."""
+
+        def update(self, metric: float) -> float:
+            """Count as always, at a rate scaled up, exactly, by a power of two."""
+            self.learning_rate *= 2.0**900
+            super().update(metric)
+            self.learning_rate /= 2.0**900
+            return self.learning_rate
+
+    def plateau_for(settings: Any) -> Any:
+        counter = right(settings)
+        if counter is not None:
+            counter.__class__ = Eager
+        return counter
+
+    return plateau_for
+
+
+def _torch_without_eps(right: Any) -> Any:
+    def plateau(schedule: Any, optimizer: Any) -> Any:
+        scheduler = right(schedule, optimizer)
+        scheduler.eps = 0.0
+        return scheduler
+
+    return plateau
+
+
+def _crop_mutants() -> Iterator[Entry]:
+    """Crops a pixel off, where only odd margins or the last position show it."""
+
+    def planted(name: str, title: str, causes: Any, owner: Any, what: str, change: Callable[[Any], Any]) -> Entry:
+        def run() -> Report:
+            with patched(owner, what, change(getattr(owner, what))):
+                return _inputs_only()
+
+        return entry(name, title, "input", causes, run)
+
+    title, causes = "central crops are rounded down", ("crop_position", "mean_image_position")
+    yield planted("50-crop-floor-jax", title, causes, jax_augment, "central", _floored)
+    yield planted("50-crop-floor-torch", title, causes, torch_augment, "central", _floored)
+    title = "the last row of crops is never reached"
+    yield planted("51-crop-last-jax", title, "crop_last", jax_augment, "apply", _jax_short)
+    yield planted("51-crop-last-torch", title, "crop_last", torch_augment, "cut", _torch_short)
+
+
+def _floored(right: Any) -> Any:
+    return lambda stored, size: tuple((n - size) // 2 for n in stored[:2])
+
+
+def _jax_short(right: Any) -> Any:
+    def apply(images: Any, draws: Any, augmentation: Any, statistics: Any) -> Any:
+        if draws is not None and augmentation.crop:
+            last = max(images.shape[1] - augmentation.image_size - 1, 0)
+            draws = draws._replace(top=jax.numpy.minimum(draws.top, last))
+        return right(images, draws, augmentation, statistics)
+
+    return apply
+
+
+def _torch_short(right: Any) -> Any:
+    def cut(images: NDArray, draws: Any, size: int) -> NDArray:
+        if draws is not None:
+            draws = draws._replace(top=np.minimum(draws.top, max(images.shape[1] - size - 1, 0)))
+        return right(images, draws, size)
+
+    return cut
+
+
+def _inputs_only() -> Report:
+    return Report(inputs.rows(0))
 
 
 def _bgr(owner: Any) -> Callable[[], Report]:
@@ -63,8 +199,6 @@ def _undivided(owner: Any) -> Callable[[], Report]:
 
 
 def _no_antialias() -> Report:
-    import jax
-
     def resize(path: Path, short_side: int, crop: int) -> NDArray:
         from alexnet_io.decoding import read_rgb, resized_size
 
@@ -77,7 +211,7 @@ def _no_antialias() -> Report:
 
     with tempfile.TemporaryDirectory() as folder:
         _picture(Path(folder) / "one.png")
-        return Report(data.decoding_rows(Path(folder), data.real_sides()._replace(resize=resize), 1))
+        return Report(data.decoding_rows(Path(folder), resize, 1))
 
 
 def _picture(path: Path) -> None:
@@ -92,16 +226,10 @@ def _picture(path: Path) -> None:
 
 
 def _late(side: str) -> Callable[[], Report]:
-    def run() -> Report:
-        sides = data.real_sides()
-        name = f"{side}_rate"
-        right = getattr(sides, name)
+    right = {"jax": rates.jax_rate, "torch": rates.torch_rate}[side]
 
-        def late(what: Any, epoch: int, step: int) -> float:
-            per_epoch = step // epoch if epoch else max(step + 1, 2)
-            before = max(step - 1, 0)
-            return right(what, epoch if step % max(per_epoch, 1) or not epoch else epoch - 1, before)
+    def late(settings: Any, epoch: int, step: int) -> float:
+        before = max(step - 1, 0)
+        return right(settings, before // rates.steps_per_epoch(settings), before)
 
-        return Report(data.rate_rows(sides._replace(**{name: late})))
-
-    return run
+    return lambda: Report(rates.rows(**{side: late}))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import flax.linen as linen
@@ -18,8 +19,11 @@ from parity.mutants.mutant import (
     Mutant,
     on_both_sides,
     patch,
+    turned_into,
 )
 from parity.pairs import Pair
+from torch_ref.layers import ClippedAvgPool2d
+from torch_ref.lrn import SpatialResponseNorm
 
 
 def precision_mutants() -> Iterator[Mutant]:
@@ -40,6 +44,79 @@ def precision_mutants() -> Iterator[Mutant]:
         "fc6", (),
         jax=patch("jax_alexnet.layers", "Dense", _coarse_sum), torch=_torch_coarse_sum, dtype="bfloat16",
     )  # fmt: skip
+
+
+def cast_mutants() -> Iterator[Mutant]:
+    """Layers of a float64 run that see fewer bits on the way."""
+    title, cifar = "the input of one norm goes through float32", partial(on_both_sides, model="cifar_18pct", size=None)
+    jax, torch = patch("jax_alexnet.layers", "Norm", _jax_cast_input), _torch_layer("rnorm1", CastNorm)
+    yield from cifar(55, "float32-input", title, layers="rnorm1", causes="float32", jax=jax, torch=torch)
+    title = "the kernel of one convolution goes through float32"
+    jax, torch = patch("jax_alexnet.layers", "Conv", _jax_cast_kernel), _torch_layer("conv2", CastKernel)
+    yield from cifar(56, "float32-weight", title, layers="conv2", causes="float32", jax=jax, torch=torch)
+    title = "the result of one pool goes through float16"
+    jax, torch = patch("jax_alexnet.layers", "Pool", _jax_cast_result), _torch_layer("pool3", CastPool)
+    yield from cifar(57, "float16-result", title, layers="pool3", causes="float16", jax=jax, torch=torch)
+
+
+def _torch_layer(name: str, module_class: type[nn.Module]) -> Callable[[Pair], Pair]:
+    return lambda pair: planting.torch_module(pair, name, turned_into(module_class))  # type: ignore[arg-type]
+
+
+def _jax_cast_input(original: Any) -> Any:
+    class Cast(original):
+        """A norm that works on float32 values in rnorm1."""
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            return super().__call__(x.astype(jnp.float32).astype(x.dtype) if self.layer.name == "rnorm1" else x)
+
+    return Cast
+
+
+def _jax_cast_kernel(original: Any) -> Any:
+    class Cast(original):
+        """A convolution with a float32 kernel in conv2."""
+
+        def weights(self, *args: Any, **kwargs: Any) -> Any:
+            kernel, bias = super().weights(*args, **kwargs)
+            return (kernel.astype(jnp.float32).astype(kernel.dtype) if self.layer.name == "conv2" else kernel), bias
+
+    return Cast
+
+
+def _jax_cast_result(original: Any) -> Any:
+    class Cast(original):
+        """A pool whose result is rounded to float16 in pool3."""
+
+        def __call__(self, x: jax.Array) -> jax.Array:
+            y = super().__call__(x)
+            return y.astype(jnp.float16).astype(y.dtype) if self.layer.name == "pool3" else y
+
+    return Cast
+
+
+class CastNorm(SpatialResponseNorm):
+    """A norm that works on float32 values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Cast there and back, then normalise."""
+        return super().forward(x.float().to(x.dtype))
+
+
+class CastKernel(nn.Conv2d):
+    """A convolution with a float32 kernel."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Cast the kernel there and back, then convolve."""
+        return self._conv_forward(input, self.weight.float().to(self.weight.dtype), self.bias)
+
+
+class CastPool(ClippedAvgPool2d):
+    """A pool whose result is rounded to float16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool, then cast there and back."""
+        return super().forward(x).half().to(x.dtype)
 
 
 def _round_torch(x: Tensor) -> Tensor:

@@ -10,7 +10,19 @@ import numpy as np
 
 from alexnet_io.errors import UserError
 from parity import layers, pairs, trajectory
-from parity.mutants import data, dropout, gradients, kernels, norms, precision, steps, windows
+from parity.mutants import (
+    conventions,
+    data,
+    dropout,
+    files,
+    gradients,
+    kernels,
+    norms,
+    precision,
+    programs,
+    steps,
+    windows,
+)
 from parity.mutants.mutant import Mutant
 from parity.mutants.score import EQUIVALENT, KILLED, NOT_EXERCISED, SURVIVED, Outcome, Score
 from parity.report import Report
@@ -23,7 +35,8 @@ def all_mutants() -> list[Mutant]:
     return [
         *norms.norm_mutants(), *norms.order_mutants(), *kernels.kernel_mutants(), *windows.window_mutants(),
         *dropout.dropout_mutants(), *kernels.channel_mutants(), *precision.precision_mutants(),
-        *gradients.gradient_mutants(),
+        *precision.cast_mutants(), *gradients.gradient_mutants(), *conventions.convention_mutants(),
+        *conventions.hook_mutants(),
     ]  # fmt: skip
 
 
@@ -72,7 +85,9 @@ def run(
             show(outcomes[-1])
     # Preprocessing belongs to no network, and is compared in both precisions.
     if model == "all" and dtype != "bfloat16":
-        outcomes += _data(wanted, show)
+        outcomes += _entries([e for e in data.data_mutants() if taken(e[0], model, dtype)], show)
+    around = [*files.file_mutants(), *programs.program_mutants()]
+    outcomes += _entries([e for e in around if taken(e[0], files.MODEL, "float64")], show)
     if not outcomes:
         raise UserError(
             f"no mutant is planted into {model} in {dtype} under these names: leave --only, --model or --dtype out; "
@@ -111,7 +126,7 @@ def _one(mutant: Mutant, pair: pairs.Pair) -> Outcome:
     return _named(outcome, report, mutant.layers, mutant.causes)
 
 
-def _named(outcome: Outcome, report: Report, right: tuple[str, ...], causes: tuple[str, ...]) -> Outcome:
+def _named(outcome: Outcome, report: Report, right: tuple[str, ...], causes: tuple[str | None, ...]) -> Outcome:
     first = report.first_divergence
     if first is None:
         return outcome
@@ -148,14 +163,11 @@ def _step(name: str, number: int, title: str, side: str, recipe: str, right: Any
     return _named(outcome, report, right, causes)
 
 
-def _data(wanted: tuple[str, ...], show: Callable[[Outcome], None]) -> list[Outcome]:
-    """Mutants of preprocessing and schedules, see `parity.mutants.data`."""
+def _entries(entries: list[data.Entry], show: Callable[[Outcome], None]) -> list[Outcome]:
+    """Mutants around the networks, each with what runs it: preprocessing, schedules, files, programs."""
     outcomes = []
-    for name, number, title, side, right, causes, run_one in data.data_mutants():
-        if wanted and not any(part in name for part in wanted):
-            continue
-        report = run_one()
-        outcome = Outcome(name, number, title, side, SURVIVED)
-        outcomes.append(_named(outcome, report, right, causes))
+    for name, number, title, side, right, causes, run_one in entries:
+        outcomes.append(_named(Outcome(name, number, title, side, SURVIVED), run_one(), right, causes))
         show(outcomes[-1])
+        gc.collect()
     return outcomes
