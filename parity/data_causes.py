@@ -129,6 +129,10 @@ def _wrong_crops(seen: Seen) -> Iterator[tuple[str, str, NDArray]]:
         if (crops := exchanged.crops()) is not None:
             text = "rows and columns of the crops' positions are exchanged"
             yield "crop_exchanged", text, _normalized(crops, normalize, arrays)
+        mirrored = np.where(draws.flip, seen.images.shape[2] - (seen.settings.image_size or 0) - draws.left, draws.left)
+        if (crops := replace(seen, draws=draws._replace(left=mirrored)).crops()) is not None:
+            text = "images are mirrored before they are cropped"
+            yield "flip_before_crop", text, _normalized(crops, normalize, arrays)
         # A start that doesn't fit may be moved in without a word.
         last = [max(n - (seen.settings.image_size or 0) - 1, 0) for n in seen.images.shape[1:3]]
         top, left = np.minimum(draws.top, last[0]), np.minimum(draws.left, last[1])

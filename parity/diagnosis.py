@@ -185,6 +185,8 @@ def _starts(candidate: Candidate, visit: _Visit) -> list[NDArray]:
 
 def between(reference: NDArray, ours: NDArray, dtype: str) -> list[Cause]:
     """How two arrays that should be the same are related, no layer being known."""
+    if found := precision_causes.of_values(reference, ours, dtype):
+        return found
     empty: dict[str, NDArray] = {}
     unknown = np.full((1,), np.nan)
     return causes.explain(Case("", {}, unknown, empty, empty, reference, ours, None, dtype))

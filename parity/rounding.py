@@ -48,7 +48,8 @@ class RunningError(TorchDispatchMode):
         log: names and plain arguments of the operations seen, oldest first; cleared by whoever reads it.
         coarse: operations on tensors of fewer bits than the lane's, (dtype, name); kept while suspended too, and
             cleared by whoever reads it.
-        muted: while True, `coarse` is left alone.
+        muted: while True, `coarse` and `touched` are left alone.
+        watched: names of tensors by the address of their memory; `touched` holds those that an operation has used.
     """
 
     def __init__(self, lane: torch.dtype | None = None) -> None:
@@ -56,6 +57,8 @@ class RunningError(TorchDispatchMode):
         self.most = UNIT[lane] if lane is not None else 1.0
         self.coarse: list[tuple[str, str]] = []
         self.muted = False
+        self.watched: dict[int, str] = {}
+        self.touched: set[str] = set()
         # A weak reference keeps an address from being used again while its entry is here.
         self._known: dict[tuple, tuple[Tracked, StorageWeakRef]] = {}
         self._maps: dict[tuple, tuple[tuple[int, ...], StorageWeakRef]] = {}
@@ -132,6 +135,9 @@ class RunningError(TorchDispatchMode):
         if self.muted:
             return
         given = [t for arg in args for t in (arg if isinstance(arg, (list, tuple)) else (arg,))]
+        if self.watched:
+            used = (t.untyped_storage().data_ptr() for t in given if isinstance(t, Tensor))
+            self.touched |= {self.watched[address] for address in used if address in self.watched}
         for tensor in (*given, *outputs):
             if isinstance(tensor, Tensor) and tensor.is_floating_point() and UNIT.get(tensor.dtype, 1.0) > self.most:
                 self.coarse.append((str(tensor.dtype).removeprefix("torch."), _name(func)))

@@ -61,14 +61,15 @@ def run(capture: Capture, inputs: tuple[Tensor, ...], cotangents: list[NDArray] 
 def _put_parameters(capture: Capture) -> None:
     """Write what the whole backward pass left in each leaf's parameters, and free it.
 
-    Beside the gradients: the shapes of all parameters, `apart`, those whose gradient isn't this leaf's alone or isn't
-    asked for, and `frozen`, the latter.
+    Beside the gradients: the shapes of all parameters, `apart`, those whose gradient isn't this leaf's alone (other
+    leaves have them too, or code between the leaves uses them) or isn't asked for, and `frozen`, the latter.
     """
     owners = Counter(id(p) for module in capture.leaves.values() for p in module.parameters())
     for path, module in capture.leaves.items():
         named = dict(module.named_parameters())
         frozen = [n for n, p in named.items() if not p.requires_grad]
-        apart = [*frozen, *(n for n, p in named.items() if owners[id(p)] > 1)]
+        elsewhere = {n for n, p in named.items() if owners[id(p)] > 1 or f"{path}.{n}" in capture.mode.touched}
+        apart = [*frozen, *sorted(elsewhere)]
         if named:
             gradients = {n: to_numpy(p.grad) for n, p in named.items() if p.grad is not None}
             shapes = {n: list(p.shape) for n, p in named.items()}

@@ -128,7 +128,7 @@ class Capture:
         self._with_gradients = gradients
         (self.store.directory / "failed.json").unlink(missing_ok=True)  # of an earlier run in a kept workspace
         self.store.put("given", {f"input.{i}": to_numpy(x) for i, x in enumerate(inputs)})
-        handles = []
+        self.mode.watched, handles = self._addresses(), []
         for path, module in self.leaves.items():
             handles.append(module.register_forward_pre_hook(self._before(path), with_kwargs=True))
             handles.append(module.register_forward_hook(self._after, with_kwargs=True))
@@ -139,12 +139,21 @@ class Capture:
             self._failed(error)
             return []
         finally:
+            self.mode.watched = {}
             for handle in handles:
                 handle.remove()
         outputs = [t for t in tree_flatten(result)[0] if isinstance(t, Tensor)]
         facts = {"ops": self._ops(), "depth": self._depth(outputs), "coarse": self._coarse()}
         self.store.put("output", self._named("input", outputs), **facts)
         return outputs
+
+    def _addresses(self) -> dict[int, str]:
+        """Parameters by the address of their memory."""
+        return {
+            parameter.untyped_storage().data_ptr(): f"{path}.{name}"
+            for path, module in self.leaves.items()
+            for name, parameter in module.named_parameters()
+        }
 
     def _failed(self, error: Exception) -> None:
         """Maps of a wrong size, say, break a model far behind the mistake: what ran before can still be compared."""
@@ -196,6 +205,7 @@ class Capture:
             call.tensors = [t for t in tapped if isinstance(t, Tensor)]
             self.calls.append(call)
             self._open = call
+            self.mode.watched = {}  # within its layer a parameter is at home
             self.mode.suspended = torch_leaves.is_linear(module)
             return tree_unflatten(tapped, spec)
 
@@ -235,6 +245,7 @@ class Capture:
                 self.mode.set_map_shape(tensor, call.map_shapes[0])
         call.tensors = []
         self.mode.suspended = False
+        self.mode.watched = self._addresses()
         return tree_unflatten(flat, spec)
 
     def _write(self, call: _Call, outputs: list[Tensor]) -> None:

@@ -259,3 +259,35 @@ def test_what_only_the_whole_shows_names_the_parameter() -> None:
     assert row.name == "only"
     assert "gradient" in row.stage or row.stage.startswith("backward")
     assert row.cause_keys == ["gradient_scaled"]
+
+
+class TorchTied(nn.Module):
+    """An embedding whose weights are the last layer's too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words = nn.Embedding(7, 4)
+
+    def forward(self, words: Tensor) -> Tensor:
+        return torch.tanh(self.words(words)) @ self.words.weight.T
+
+
+class FlaxTied(flax_nn.Module):
+    @flax_nn.compact
+    def __call__(self, words: Any) -> Any:
+        table = flax_nn.Embed(7, 4, param_dtype=jnp.float64, name="words")
+        return table.attend(jnp.tanh(table(words)))
+
+
+def test_a_parameter_that_code_between_the_layers_uses_is_no_alarm() -> None:
+    torch.manual_seed(0)
+    model, words = TorchTied().double(), np.array([[1, 5, 2], [0, 3, 3]])
+    table = jnp.asarray(model.words.weight.detach().numpy())
+    variables = {"params": {"words": {"embedding": table}}}
+    report = parity.compare(FlaxTied(), model, words, flax_inputs=(words,), variables=variables)
+    assert report.equal, str(report)
+    model.words.weight.register_hook(lambda g: 2 * g)
+    report = parity.compare(FlaxTied(), model, words, flax_inputs=(words,), variables=variables)
+    row = first(report)
+    assert (row.name, row.stage) == ("words", "gradient of embedding, end to end")
+    assert row.cause_keys == ["gradient_scaled"]

@@ -20,8 +20,8 @@ from parity.report import Report
 from torch_ref import augment as torch_augment
 from torch_ref import schedules as torch_schedules
 
-# Id, number, title, side, rows where it may be seen first, causes (None where none is named), and what runs it.
-Entry = tuple[str, int, str, str, tuple[str, ...], tuple[str | None, ...], Callable[[], Report]]
+# Id, number, title, side, rows where it may be seen first, causes, and what runs it.
+Entry = tuple[str, int, str, str, tuple[str, ...], tuple[str, ...], Callable[[], Report]]
 
 
 def data_mutants() -> Iterator[Entry]:
@@ -42,7 +42,7 @@ def data_mutants() -> Iterator[Entry]:
     yield from _crop_mutants()
 
 
-def entry(name: str, title: str, seen: str, causes: str | tuple[str | None, ...], run: Callable[[], Report]) -> Entry:
+def entry(name: str, title: str, seen: str, causes: str | tuple[str, ...], run: Callable[[], Report]) -> Entry:
     """An entry whose number and side are the first and the last word of its id."""
     number, *_, side = name.split("-")
     return name, int(number), title, side, (seen,), (causes,) if isinstance(causes, str) else causes, run

@@ -126,7 +126,7 @@ def _one(mutant: Mutant, pair: pairs.Pair) -> Outcome:
     return _named(outcome, report, mutant.layers, mutant.causes)
 
 
-def _named(outcome: Outcome, report: Report, right: tuple[str, ...], causes: tuple[str | None, ...]) -> Outcome:
+def _named(outcome: Outcome, report: Report, right: tuple[str, ...], causes: tuple[str, ...]) -> Outcome:
     first = report.first_divergence
     if first is None:
         return outcome
