@@ -5,6 +5,7 @@ Where PyTorch makes no gradient (something is detached, say), Flax's must be zer
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -190,14 +191,17 @@ def _glue(candidate: Candidate, inputs: tuple[NDArray, ...]) -> None:
     floating = [jnp.issubdtype(x.dtype, jnp.floating) for x in arrays]
 
     def glue(outputs: dict[str, jax.Array], floats: list[jax.Array | None]) -> Any:
-        given = iter(order)
+        calls: dict[str, int] = defaultdict(int)
         seen: dict[str, list] = {}
 
         def force(next_function: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
             path = "/".join(context.module.path)
             if context.method_name != "__call__" or path not in candidate.pairs:
                 return next_function(*args, **kwargs)
-            key = next(given)
+            key = candidate.records.get((candidate.pairs[path], calls[path]))
+            calls[path] += 1
+            if key not in outputs:
+                return next_function(*args, **kwargs)  # PyTorch doesn't run it, which is told already
             flat = jax.tree.leaves((args, kwargs))
             seen[key] = [x for x in flat if hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)]
             return outputs[key]

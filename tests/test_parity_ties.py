@@ -168,6 +168,23 @@ def test_what_is_infinite_at_zero_is_told_not_judged() -> None:
     assert any("infinite or undefined values in first cotangent at ties" in text for text in report.not_exercised)
 
 
+class Unused(TorchNet):
+    """Has the layer, but computes by a function of the same name."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.relu(self.first(x)).flatten(1))
+
+
+def test_a_layer_that_pytorch_has_and_does_not_run_is_told() -> None:
+    torch.manual_seed(0)
+    x = np.random.default_rng(0).normal(size=(2, 3, 8, 8))
+    report = parity.compare(FlaxNet(flax_nn.relu, leaf=True), Unused(nn.ReLU(), 6), x)
+    missing = report.first_divergence
+    assert missing is not None
+    assert (missing.name, missing.verdict) == ("middle", "missing")
+    assert [row.name for row in report.divergences] == ["middle"]
+
+
 def test_forward_alone_has_no_ties_to_compare() -> None:
     torch.manual_seed(0)
     x = np.random.default_rng(0).normal(size=(2, 3, 8, 8))
