@@ -251,10 +251,7 @@ def test_a_plateau_that_is_not_restored_is_found(plateau, tmp_path, monkeypatch,
     settings = plateau.case.at(tmp_path / side, resume=True)
     rest = run_jax(settings, plateau.programs) if side == "jax" else run_torch(settings, plateau.jax.first_parameters)
     straight = plateau.jax if side == "jax" else plateau.torch
-    found = [str(difference) for difference in differences.from_straight(rest, straight, 5)]
-    # PyTorch keeps the rate itself in the optimizer: there the next decision is late.
-    assert any("learning rate" in text or "metrics" in text for text in found) or side == "torch"
-    assert found or side == "torch"
+    assert "plateau" in {found.quantity for found in differences.from_straight(rest, straight, 5)}
 
 
 def test_the_ledger_knows_the_rules():

@@ -136,6 +136,9 @@ def from_straight(record: Record, straight: Record, before: int) -> Iterator[Dif
             if not same:
                 yield Difference(ours.number, quantity, f"{record.side} {_UNLIKE}")
     last = straight.steps[-1].number
+    for step, counted in record.plateaus.items():
+        if counted != straight.plateaus.get(step):
+            yield Difference(step, "plateau", f"{record.side} {_UNLIKE}")
     yield from _rows(f"metrics of {record.side}", record.rows, straight.rows)
     yield from _scalars(last, "exit code", record.code, straight.code)
     for which in ("newest", "best"):
