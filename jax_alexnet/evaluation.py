@@ -49,11 +49,11 @@ def evaluate_split(network: Evaluable, split: Split, batch_size: int | None = No
     Args:
         network: weights and compiled step.
         split: the images.
-        batch_size: images a step, rounded up to a multiple of the devices; 128 by default.
+        batch_size: images a step, rounded up to a multiple of the devices; 128 by default, or all where they are fewer.
     """
     counts = Evaluation(network.class_names)
     devices = network.mesh.devices.size
-    size = -(-(batch_size or 128) // devices) * devices
+    size = -(-(batch_size or min(128, len(split))) // devices) * devices
     step, pending = network.eval_step, None
     index, count = mesh_share(network.mesh)
     for batch in batches(split, batch_size=size, process_index=index, process_count=count):

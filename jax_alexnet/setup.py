@@ -1,6 +1,7 @@
 """Everything a run needs before its first step, built from completed settings: data, network, steps, devices."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -106,8 +107,12 @@ class Weighted:
 
 def init_params(model: AlexNet, image_size: int, seed: int) -> Any:
     """Fresh weights {layer: {"kernel", "bias"}} for square images of `image_size` pixels."""
-    image = jnp.zeros((1, image_size, image_size, 3), model.dtype)
-    return jax.jit(model.init)(jax.random.key(seed), image)["params"]
+    return _init(model, image_size, jax.random.key(seed))
+
+
+@partial(jax.jit, static_argnums=(0, 1))  # of equal networks compiled once
+def _init(model: AlexNet, image_size: int, key: jax.Array) -> Any:
+    return model.init(key, jnp.zeros((1, image_size, image_size, 3), model.dtype))["params"]
 
 
 def make_model(settings: TrainSettings, classes: int, dtype: jnp.dtype) -> AlexNet:
