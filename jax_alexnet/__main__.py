@@ -1,7 +1,7 @@
 """`python -m jax_alexnet`: the commands of this package."""
 
-from alexnet_io import command_list
-from alexnet_io.settings import run_command
+from alexnet_io.command_line import command_list
+from alexnet_io.command_line.settings import run_command
 
 COMMANDS = {
     "train": "train a network; a run's directory is left",

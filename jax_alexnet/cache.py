@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from alexnet_io.command_line.settings import parse, run_command, setting
 from alexnet_io.errors import UserError
-from alexnet_io.settings import parse, run_command, setting
 
 PROGRAM = "python -m jax_alexnet.cache"
 
@@ -35,8 +35,8 @@ def main() -> int:
         raise UserError("--list and --clear exclude each other: choose one")
     if settings.older_than is not None and not settings.clear:
         raise UserError("--older-than goes with --clear: add that, or leave it out to list everything")
-    from alexnet_io.cache import default_cache_dir
-    from alexnet_io.printing import printable
+    from alexnet_io.command_line.printing import printable
+    from alexnet_io.data.cache import default_cache_dir
 
     directory = (settings.cache_dir or default_cache_dir()).expanduser().resolve()
     try:
@@ -52,8 +52,8 @@ def main() -> int:
 
 
 def _list(directory: Path) -> None:
-    from alexnet_io.cache_folders import entries
-    from alexnet_io.printing import amount, printable
+    from alexnet_io.command_line.printing import amount, printable
+    from alexnet_io.data.cache_folders import entries
 
     found = entries(directory)
     if not found:
@@ -74,8 +74,8 @@ def _list(directory: Path) -> None:
 
 
 def _clear(directory: Path, days: float) -> None:
-    from alexnet_io.cache_folders import entries, remove
-    from alexnet_io.printing import amount, printable
+    from alexnet_io.command_line.printing import amount, printable
+    from alexnet_io.data.cache_folders import entries, remove
 
     found = [entry for entry in entries(directory) if entry.days_since_use() >= days]
     if found and not os.access(directory, os.W_OK):

@@ -1,4 +1,4 @@
-"""The JAX part of a training run; what is counted and decided around it is `alexnet_io.training_loop`'s."""
+"""The JAX part of a training run; what is counted and decided around it is `alexnet_io.run.loop`'s."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,21 +8,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from alexnet_io.batches import Batch, batches
+from alexnet_io.data.batches import Batch, batches
 from alexnet_io.errors import FailedRun
-from alexnet_io.evaluation import EvaluationReport
-from alexnet_io.pictures import FirstKernel
-from alexnet_io.run_directory import CHECKPOINTS, RunDirectory
-from alexnet_io.training_loop import Sums
-from jax_alexnet import checkpoint, steps
-from jax_alexnet.agreement import Agreement
+from alexnet_io.run.directory import CHECKPOINTS, RunDirectory
+from alexnet_io.run.evaluation import EvaluationReport
+from alexnet_io.run.loop import Sums
+from alexnet_io.run.pictures import FirstKernel
+from jax_alexnet import steps
 from jax_alexnet.evaluation import evaluate_split
+from jax_alexnet.files import checkpoint
+from jax_alexnet.parallel.agreement import Agreement
 from jax_alexnet.schedules import learning_rate, plateau_for
 from jax_alexnet.setup import BEST, Setup
 
 
 class JaxEngine:
-    """See `alexnet_io.training_loop.Engine`.
+    """See `alexnet_io.run.loop.Engine`.
 
     Args:
         setup: the run's.

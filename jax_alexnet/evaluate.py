@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from alexnet_io import output_file
+from alexnet_io.command_line import output_file
+from alexnet_io.command_line.printing import printable
+from alexnet_io.command_line.settings import parse_given, run_command, setting
+from alexnet_io.command_line.train_settings import MODELS, PRECISIONS, DataSettings, TrainSettings
+from alexnet_io.data.sources.class_names import only_in_one
 from alexnet_io.errors import UserError
-from alexnet_io.printing import printable
-from alexnet_io.settings import parse_given, run_command, setting
-from alexnet_io.sources.class_names import only_in_one
-from alexnet_io.train_settings import MODELS, PRECISIONS, DataSettings, TrainSettings
-from jax_alexnet.network_source import check_source
+from jax_alexnet.files.network_source import check_source
 
 PROGRAM = "python -m jax_alexnet.evaluate"
 _NETWORK, _ARITHMETIC = "the trained network", "arithmetic and devices"
@@ -87,10 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(settings: EvaluateSettings, given: dict[str, Any]) -> None:
-    from alexnet_io.memory import refuse_what_cannot_fit
-    from alexnet_io.sources import open_for
+    from alexnet_io.data.memory import refuse_what_cannot_fit
+    from alexnet_io.data.sources import open_for
     from jax_alexnet.evaluation import evaluate_split
-    from jax_alexnet.exported import open_network, with_names
+    from jax_alexnet.files.exported import open_network, with_names
     from jax_alexnet.recipes import choose_variant
     from jax_alexnet.step_memory import step_memory
 

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from alexnet_io.batches import batches
-from alexnet_io.evaluation import Evaluation, EvaluationReport
-from alexnet_io.sources import Split
+from alexnet_io.data.batches import batches
+from alexnet_io.data.sources import Split
+from alexnet_io.run.evaluation import Evaluation, EvaluationReport
 from jax_alexnet import steps
-from jax_alexnet.distributed import Processes
+from jax_alexnet.parallel.distributed import Processes
 from jax_alexnet.parallel.layout import mesh_share
 
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from alexnet_io import packages
+from alexnet_io.command_line import packages
+from alexnet_io.command_line.printing import printable
+from alexnet_io.command_line.settings import parse, run_command, setting
 from alexnet_io.errors import UserError, on_the_way
-from alexnet_io.printing import printable
-from alexnet_io.settings import parse, run_command, setting
 
 PROGRAM = "python -m jax_alexnet.export"
 
@@ -49,9 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = parse(ExportSettings, PROGRAM, arguments)
     if settings.run is None or settings.to is None:
         raise UserError("pass --run DIR, the directory that training wrote, and --to FILE, such as --to weights.pth")
-    from jax_alexnet import weight_files, weights
-    from jax_alexnet.exported import say_fallback
-    from jax_alexnet.runs import load_run, saved_settings
+    from jax_alexnet.files import weight_files, weights
+    from jax_alexnet.files.exported import say_fallback
+    from jax_alexnet.files.finished_run import load_run, saved_settings
 
     model = saved_settings(settings.run).model
     if weight_files.check_ending(settings.to, settings.home) == "torch":
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import jax
     import numpy as np
 
-    from alexnet_io.network_facts import NetworkFacts
+    from alexnet_io.run.network_facts import NetworkFacts
 
     network = load_run(settings.run, which=settings.checkpoint, devices=jax.devices()[:1])
     say_fallback(network, settings.checkpoint)

@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from alexnet_io import output_file
-from alexnet_io.settings import parse, run_command, setting
-from alexnet_io.train_settings import MODELS, TrainSettings
-from jax_alexnet import gpu_compiler, hlo
-from jax_alexnet.collectives import Collective, message_of
+from alexnet_io.command_line import output_file
+from alexnet_io.command_line.settings import parse, run_command, setting
+from alexnet_io.command_line.train_settings import MODELS, TrainSettings
+from jax_alexnet.compiled import gpu_compiler, hlo
+from jax_alexnet.compiled.collectives import Collective, message_of
 
 PROGRAM = "python -m jax_alexnet.gpu_program"
 PASSES = ("forward", "backward", "update", "")

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import ClassVar
 
-from alexnet_io import help_text
+from alexnet_io.command_line import help_text
+from alexnet_io.command_line.flags import flags_of
+from alexnet_io.command_line.settings import REFUSED, parse, run_command, setting
 from alexnet_io.errors import UserError
-from alexnet_io.flags import flags_of
-from alexnet_io.settings import REFUSED, parse, run_command, setting
 from jax_alexnet.devices import visible_gpus
-from jax_alexnet.launchers import spare_proxies
+from jax_alexnet.parallel.launchers import spare_proxies
 
 PROGRAM = "python -m jax_alexnet.launch"
 HOST = "127.0.0.1"

@@ -13,7 +13,7 @@ from jax_alexnet import variants as v
 from jax_alexnet.initialization import initializers
 from jax_alexnet.ops import convolution, dense, lrn, pooling
 from jax_alexnet.ops.bias import add_bias
-from jax_alexnet.ops.onednn import CpuForm
+from jax_alexnet.ops.cpu.onednn import CpuForm
 from jax_alexnet.shapes import window_count
 
 

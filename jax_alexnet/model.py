@@ -9,7 +9,7 @@ from jax import Array
 from alexnet_io.errors import UserError
 from jax_alexnet import layers
 from jax_alexnet import variants as v
-from jax_alexnet.ops.onednn import CpuForm
+from jax_alexnet.ops.cpu.onednn import CpuForm
 from jax_alexnet.shapes import smallest_image_size, trace
 
 

@@ -10,7 +10,7 @@ import jax
 import optax
 from jax import Array
 
-from alexnet_io.train_settings import TrainSettings
+from alexnet_io.command_line.train_settings import TrainSettings
 from jax_alexnet.variants import Variant
 
 Tree = Any

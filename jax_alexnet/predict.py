@@ -7,17 +7,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from alexnet_io import output_file
+from alexnet_io.command_line import output_file
+from alexnet_io.command_line.printing import printable
+from alexnet_io.command_line.settings import parse_given, positional, run_command, setting
+from alexnet_io.command_line.train_settings import MODELS, PRECISIONS
 from alexnet_io.errors import UserError
-from alexnet_io.printing import printable
-from alexnet_io.settings import parse_given, positional, run_command, setting
-from alexnet_io.train_settings import MODELS, PRECISIONS
-from jax_alexnet.network_source import check_source
+from jax_alexnet.files.network_source import check_source
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from jax_alexnet.runs import TrainedNetwork
+    from jax_alexnet.files.finished_run import TrainedNetwork
 
 PROGRAM = "python -m jax_alexnet.predict"
 _BATCH = 32
@@ -75,8 +75,8 @@ def pictures(paths: Sequence[Path]) -> list[Path]:
     Raises:
         UserError: a folder without pictures, or one that can't be read.
     """
-    from alexnet_io.image_types import EXTENSIONS
-    from alexnet_io.sources.files import image_names, is_empty
+    from alexnet_io.data.image_types import EXTENSIONS
+    from alexnet_io.data.sources.files import image_names, is_empty
 
     found: list[Path] = []
     for path in paths:
@@ -97,7 +97,7 @@ def pictures(paths: Sequence[Path]) -> list[Path]:
 
 
 def _network_of(settings: PredictSettings) -> "TrainedNetwork":
-    from jax_alexnet.exported import open_network, with_names
+    from jax_alexnet.files.exported import open_network, with_names
 
     network = open_network(
         settings.run,
@@ -157,7 +157,7 @@ def predictions(
 
 def _stored(network: "TrainedNetwork", path: Path) -> "np.ndarray":
     """The file decoded and resized as the training images were."""
-    from alexnet_io.decoding import Resizing, read_rgb, resize
+    from alexnet_io.data.decoding import Resizing, read_rgb, resize
 
     side = network.settings.stored_size or 0
     return resize(read_rgb(path), Resizing(side, side, side), printable(path))

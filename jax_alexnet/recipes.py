@@ -5,9 +5,9 @@ Source keys as in `variants.py`.
 
 from dataclasses import asdict, dataclass
 
+from alexnet_io.command_line.train_settings import TrainSettings, data_defaults, fill, stored_size
+from alexnet_io.data.sources import parse_spec
 from alexnet_io.errors import UserError
-from alexnet_io.sources import parse_spec
-from alexnet_io.train_settings import TrainSettings, data_defaults, fill, stored_size
 from jax_alexnet.variants import VARIANTS, Conv, Variant, spanning_columns
 
 

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from alexnet_io.train_settings import TrainSettings
+from alexnet_io.command_line.train_settings import TrainSettings
 
 
 @dataclass

@@ -9,20 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from alexnet_io import statistics_file
-from alexnet_io.batches import Batch as HostBatch
-from alexnet_io.batches import steps_in_epoch
+from alexnet_io.command_line.train_settings import TrainSettings
+from alexnet_io.data.batches import Batch as HostBatch
+from alexnet_io.data.batches import steps_in_epoch
+from alexnet_io.data.sources import DataSet, open_for
 from alexnet_io.errors import UserError
-from alexnet_io.progress import now_and_then
-from alexnet_io.sources import DataSet, open_for
-from alexnet_io.train_settings import TrainSettings
+from alexnet_io.run import statistics_file
+from alexnet_io.run.progress import now_and_then
 from jax_alexnet import augment, steps
 from jax_alexnet.devices import check_batch, choose_devices, set_precision
-from jax_alexnet.distributed import Processes
 from jax_alexnet.model import AlexNet
-from jax_alexnet.ops import onednn
+from jax_alexnet.ops.cpu import onednn
 from jax_alexnet.optim import make_optimizer
 from jax_alexnet.parallel import Layout, choose_layout
+from jax_alexnet.parallel.distributed import Processes
 from jax_alexnet.parallel.layout import mesh_share
 from jax_alexnet.recipes import choose_variant
 from jax_alexnet.shapes import trace
@@ -190,6 +190,6 @@ def _statistics(settings: TrainSettings, augmentation: augment.Augmentation, dat
         return {}
     if settings.resume and settings.output is not None:
         return statistics_file.read(settings.output)
-    from alexnet_io.image_statistics import training_statistics
+    from alexnet_io.data.image_statistics import training_statistics
 
     return augment.statistics_for(augmentation, training_statistics(data.train, now_and_then()))

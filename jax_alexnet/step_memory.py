@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 
-from alexnet_io.memory import StepMemory
+from alexnet_io.data.memory import StepMemory
 from jax_alexnet.shapes import trace
 from jax_alexnet.variants import Conv, Dense, LocalConv, Variant
 

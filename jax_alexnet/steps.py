@@ -18,7 +18,7 @@ from jax_alexnet import augment
 from jax_alexnet.devices import compiler_options
 from jax_alexnet.model import AlexNet
 from jax_alexnet.ops.cross_entropy import cross_entropy, rank
-from jax_alexnet.parallel import data
+from jax_alexnet.parallel import data_parallel as data
 from jax_alexnet.parallel.layout import Layout, batch_axes, batch_spec
 from jax_alexnet.variants import VARIANTS
 

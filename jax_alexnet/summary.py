@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import ClassVar
 
-from alexnet_io.settings import parse, run_command, setting
-from alexnet_io.train_settings import MODELS
+from alexnet_io.command_line.settings import parse, run_command, setting
+from alexnet_io.command_line.train_settings import MODELS
 from jax_alexnet import variants as v
 from jax_alexnet.shapes import LayerShape, trace
 

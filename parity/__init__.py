@@ -8,12 +8,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from parity.comparison import compare
-    from parity.report import Report
+    from parity.comparison.compare import compare
+    from parity.reports.report import Report
 
 __all__ = ["Report", "compare"]
 
-_HOME = {"compare": "parity.comparison", "Report": "parity.report"}
+_HOME = {"compare": "parity.comparison.compare", "Report": "parity.reports.report"}
 
 
 def __getattr__(name: str) -> Any:

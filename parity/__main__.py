@@ -5,9 +5,10 @@ Exit codes: 0 equal, 1 mismatch, 2 could not run, 3 equal as far as it was exerc
 
 import sys
 
-from alexnet_io import command_list
+from alexnet_io.command_line import command_list
+from alexnet_io.command_line.settings import run_command
 from alexnet_io.errors import FailedRun, UserError
-from alexnet_io.settings import run_command
+from parity.errors import CannotCompare
 from parity.settings import COMMANDS
 
 
@@ -24,8 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         return commands.run(words[0], words[1:])
-    except FailedRun as error:
-        raise UserError(str(error)) from None  # 1 is a mismatch here
+    except (CannotCompare, FailedRun) as error:
+        raise UserError(str(error)) from None  # exit code 2: 1 is a mismatch here
 
 
 if __name__ == "__main__":

@@ -9,14 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alexnet_io import output_file, packages
-from alexnet_io.settings import parse
+from alexnet_io.command_line import output_file, packages
+from alexnet_io.command_line.settings import parse
 from parity import settings
 from parity.speed import commands as speed_commands
 from parity.speed import settings as speed_settings
 
 if TYPE_CHECKING:
-    from parity.report import Report
+    from parity.reports.report import Report
 
 
 def run(command: str, arguments: list[str]) -> int:
@@ -60,7 +60,7 @@ def start_frameworks() -> None:
 
 
 def _layers(chosen: settings.Layers) -> int:
-    from parity import layers
+    from parity.alexnet import layerwise as layers
 
     began = time.monotonic()
     report = layers.run(
@@ -84,7 +84,7 @@ def finish(report: Report, chosen: Any) -> int:
     if chosen.json:
         output_file.write_by("--json", chosen.json, report.write_json)
     if chosen.html:
-        from parity import html
+        from parity.reports import html
 
         output_file.write_by("--html", chosen.html, lambda file: html.write(report, file))
     if getattr(chosen, "arrays", None) and report.arrays:
@@ -97,7 +97,7 @@ def finish(report: Report, chosen: Any) -> int:
 
 
 def _train(chosen: settings.Train) -> int:
-    from parity import trajectory
+    from parity.alexnet import trajectory
 
     report = trajectory.run(
         settings.chosen_models(chosen.model),
@@ -129,7 +129,7 @@ def _runs(chosen: settings.Runs) -> int:
 
 
 def _data(chosen: settings.Data) -> int:
-    from parity import data
+    from parity.alexnet import data_comparison as data
 
     images = Path(chosen.images) if chosen.images else None
     report = data.run(images, seed=chosen.seed, pictures=chosen.pictures, dtype=chosen.dtype)
@@ -155,7 +155,7 @@ def _mutants(chosen: settings.Mutants) -> int:
 
 
 def _clean(chosen: settings.Clean) -> int:
-    from parity import clean_runs
+    from parity.alexnet import clean_runs
 
     score = clean_runs.run(chosen.runs, chosen.seed, show=lambda run: print(run.line, flush=True))
     print(score.summary)
@@ -169,8 +169,8 @@ def _compare(chosen: settings.Compare) -> int:
 
     import numpy as np
 
-    from parity import processes
-    from parity.layouts import channels_last
+    from parity.comparison import environments as processes
+    from parity.kinds.layouts import channels_last
 
     if chosen.inputs:
         loaded = np.load(chosen.inputs)

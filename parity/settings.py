@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from alexnet_io.command_line.settings import one_of, setting
+from alexnet_io.command_line.train_settings import SCHEDULES
 from alexnet_io.errors import UserError
-from alexnet_io.settings import one_of, setting
-from alexnet_io.train_settings import SCHEDULES
 
 MODELS = (
     "single_column", "two_column", "cuda_convnet_2012", "caffe_alexnet", "caffenet", "one_weird_trick",

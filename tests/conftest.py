@@ -42,7 +42,7 @@ def rng() -> np.random.Generator:
 def gpu_compiler() -> Path:
     """The library of XLA's GPU compiler; where it isn't installed a test is skipped, but in CI it must be."""
     from alexnet_io.errors import UserError
-    from jax_alexnet import gpu_compiler
+    from jax_alexnet.compiled import gpu_compiler
 
     try:
         return gpu_compiler.find()

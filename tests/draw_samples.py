@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from tiny import QUICKLY, SIDE, TABLE, TorchNetwork
 
-from alexnet_io.train_settings import TrainSettings
+from alexnet_io.command_line.train_settings import TrainSettings
 from jax_alexnet import augment as jax_augment
 from jax_alexnet.model import AlexNet
 from jax_alexnet.recipes import resolve

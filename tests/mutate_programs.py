@@ -25,7 +25,7 @@ from cosmic_ray import plugins
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 
-from alexnet_io.settings import parse, setting
+from alexnet_io.command_line.settings import parse, setting
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("alexnet_io", "jax_alexnet", "torch_ref", "parity")
@@ -33,21 +33,21 @@ LIMIT_SECONDS = 240  # for the tests of one file: a bug that makes them hang is 
 
 # The files, and the tests of each.
 TESTS = {
-    "alexnet_io/training_loop.py": ["tests/test_training_loop.py"],
-    "alexnet_io/data_identity.py": ["tests/test_training_loop.py"],
-    "alexnet_io/batches.py": ["tests/test_data_batches.py", "tests/test_draws.py", "-k", "not jax and not torch"],
-    "alexnet_io/evaluation.py": ["tests/test_io_evaluation.py"],
-    "alexnet_io/metrics.py": ["tests/test_io_metrics.py"],
-    "alexnet_io/flat_loss.py": ["tests/test_io_flat_loss.py"],
+    "alexnet_io/run/loop.py": ["tests/test_training_loop.py"],
+    "alexnet_io/run/data_identity.py": ["tests/test_training_loop.py"],
+    "alexnet_io/data/batches.py": ["tests/test_data_batches.py", "tests/test_draws.py", "-k", "not jax and not torch"],
+    "alexnet_io/run/evaluation.py": ["tests/test_io_evaluation.py"],
+    "alexnet_io/run/metrics.py": ["tests/test_io_metrics.py"],
+    "alexnet_io/run/flat_loss.py": ["tests/test_io_flat_loss.py"],
     "jax_alexnet/engine.py": ["tests/test_schedules.py", "tests/test_cli_train.py", "-k", "not torch"],
     "jax_alexnet/steps.py": ["tests/test_jax_steps.py", "tests/test_draws_in_steps.py", "-k", "not torch"],
     "jax_alexnet/schedules.py": ["tests/test_schedules.py", "tests/test_jax_schedules.py"],
     "jax_alexnet/optim.py": ["tests/test_jax_optim.py"],
     "jax_alexnet/augment.py": ["tests/test_augment.py", "tests/test_draws.py", "-k", "jax or not torch"],
     "jax_alexnet/evaluation.py": ["tests/test_jax_evaluation.py"],
-    "jax_alexnet/checkpoint.py": ["tests/test_checkpoint.py", "tests/test_checkpoint_faults.py"],
-    "jax_alexnet/checkpoint_arrays.py": ["tests/test_checkpoint.py", "tests/test_checkpoint_faults.py"],
-    "jax_alexnet/checkpoint_files.py": ["tests/test_checkpoint.py", "tests/test_checkpoint_faults.py"],
+    "jax_alexnet/files/checkpoint.py": ["tests/test_checkpoint.py", "tests/test_checkpoint_faults.py"],
+    "jax_alexnet/files/checkpoint_arrays.py": ["tests/test_checkpoint.py", "tests/test_checkpoint_faults.py"],
+    "jax_alexnet/files/checkpoint_files.py": ["tests/test_checkpoint.py", "tests/test_checkpoint_faults.py"],
     "torch_ref/engine.py": ["tests/test_schedules.py", "tests/test_torch_train.py", "-k", "not jax"],
     "torch_ref/steps.py": ["tests/test_torch_steps.py", "tests/test_draws_in_steps.py", "-k", "not jax"],
     "torch_ref/schedules.py": ["tests/test_schedules.py", "tests/test_torch_optim.py", "tests/test_torch_recipes.py"],

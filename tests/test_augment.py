@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from tiny import QUICKLY
 
-from alexnet_io.train_settings import NORMALIZATIONS, TrainSettings
+from alexnet_io.command_line.train_settings import NORMALIZATIONS, TrainSettings
 from jax_alexnet import augment as jax_augment
 from torch_ref import augment as torch_augment
 

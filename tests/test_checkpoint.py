@@ -17,7 +17,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from alexnet_io.errors import UserError
-from jax_alexnet import checkpoint, checkpoint_arrays
+from jax_alexnet.files import checkpoint, checkpoint_arrays
 
 
 @flax.struct.dataclass

@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from alexnet_io.errors import UserError
-from jax_alexnet import checkpoint, checkpoint_arrays, checkpoint_files, manifest
+from jax_alexnet.files import checkpoint, checkpoint_arrays, checkpoint_files, manifest
 
 TEMPLATE = {"params": {"kernel": np.zeros((6, 4), np.float32), "bias": np.zeros(4, np.float32)}, "step": np.int32(0)}
 FACTS = {"model": "single_column", "classes": 10, "optimizer": "adam"}

@@ -11,7 +11,7 @@ import pytest
 
 import jax_alexnet.__main__ as jax_commands
 import torch_ref.__main__ as torch_commands
-from alexnet_io import packages
+from alexnet_io.command_line import packages
 from alexnet_io.errors import UserError
 from jax_alexnet import launch
 from parity import commands as parity_commands
@@ -104,7 +104,7 @@ def test_parity_with_a_minus_leaves_standard_output_to_the_file(monkeypatch, cap
         show(type("Run", (), {"line": "a run"}))
         return Score()
 
-    monkeypatch.setattr("parity.clean_runs.run", run)
+    monkeypatch.setattr("parity.alexnet.clean_runs.run", run)
     assert parity(["clean", "--runs", "1", "--json", "-"]) == 0
     assert capsys.readouterr() == ('{"runs": 1}', "a run\nno alarm\n")
     assert parity(["clean", "--runs", "1", "--json", str(tmp_path / "r.json")]) == 0

@@ -8,12 +8,12 @@ import sys
 import pytest
 import yaml
 
-from alexnet_io import settings as command_lines
+from alexnet_io.command_line import settings as command_lines
+from alexnet_io.command_line.flags import flags_of, positional, setting
+from alexnet_io.command_line.help_text import render
+from alexnet_io.command_line.settings import parse, parse_given, run_command
+from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import FailedRun, UserError
-from alexnet_io.flags import flags_of, positional, setting
-from alexnet_io.help_text import render
-from alexnet_io.settings import parse, parse_given, run_command
-from alexnet_io.train_settings import TrainSettings
 from jax_alexnet.cache import CacheSettings
 from jax_alexnet.evaluate import EvaluateSettings
 from jax_alexnet.export import ExportSettings
@@ -332,7 +332,7 @@ def test_a_file_that_cannot_be_written_is_refused_before_any_work(words, said, c
 
 
 def test_a_minus_is_standard_output_and_all_else_goes_elsewhere(capsys):
-    from alexnet_io import output_file
+    from alexnet_io.command_line import output_file
 
     with output_file.others_on_standard_error(None, "-"):
         print("progress")

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 from stops import StoppedOnce
 
-from alexnet_io.metrics import read_metrics
-from alexnet_io.settings import run_command
+from alexnet_io.command_line.settings import run_command
+from alexnet_io.run.metrics import read_metrics
 from jax_alexnet import training
 
 # 96 images in batches of 32: three steps an epoch.
@@ -58,9 +58,9 @@ def stopped_after(monkeypatch):
 def _state(run):
     import jax
 
-    from alexnet_io.run_directory import read_description
-    from alexnet_io.train_settings import resumed
-    from jax_alexnet import checkpoint
+    from alexnet_io.command_line.train_settings import resumed
+    from alexnet_io.run.directory import read_description
+    from jax_alexnet.files import checkpoint
     from jax_alexnet.setup import prepare
 
     settings = resumed(read_description(run)["settings"], {"devices": "1"})

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import alexnet_io.batches
-from alexnet_io.batches import LOADERS, Batch, LoadingError, batches, epoch_order, steps_in_epoch
+import alexnet_io.data.batches
+from alexnet_io.data.batches import LOADERS, Batch, LoadingError, batches, epoch_order, steps_in_epoch
+from alexnet_io.data.sources.dataset import Split
 from alexnet_io.errors import UserError
-from alexnet_io.sources.dataset import Split
 
 FIELDS = ("images", "labels", "weights", "ids")
 
@@ -220,7 +220,7 @@ def test_a_read_that_hangs_is_an_error_in_time(loader):
 def test_a_process_whose_read_hangs_ends(loader):
     code = (
         "import time, sys; sys.path[:0] = ['tests', '.']\n"
-        "from test_data_batches import numbered; from alexnet_io.batches import batches\n"
+        "from test_data_batches import numbered; from alexnet_io.data.batches import batches\n"
         "split = numbered(9, lambda places: time.sleep(1000))\n"
         f"list(batches(split, batch_size=4, loader={loader!r}, time_limit_s=0.2))"
     )
@@ -260,7 +260,7 @@ def test_reading_ahead_is_bounded():
 def test_without_grain_the_batches_are_the_same_and_it_is_said_once(monkeypatch, caplog):
     expected = list(batches(numbered(30), batch_size=4, seed=1, shuffle=True))
     monkeypatch.setitem(sys.modules, "grain", None)  # importing it now fails
-    alexnet_io.batches._say_without_grain.cache_clear()
+    alexnet_io.data.batches._say_without_grain.cache_clear()
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
             assert same(list(batches(numbered(30), batch_size=4, seed=1, shuffle=True)), expected)

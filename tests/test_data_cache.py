@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from image_files import encoded, solid, write_folder
 from PIL import Image
 
-import alexnet_io.cache_filling
-import alexnet_io.cache_lock
-from alexnet_io.cache import PreparedImages, default_cache_dir, prepare_images
-from alexnet_io.cache_filling import Filling
-from alexnet_io.decoding import Resizing, prepare, prepare_first
+import alexnet_io.data.cache_filling
+import alexnet_io.data.cache_lock
+from alexnet_io.data.cache import PreparedImages, default_cache_dir, prepare_images
+from alexnet_io.data.cache_filling import Filling
+from alexnet_io.data.decoding import Resizing, prepare, prepare_first
+from alexnet_io.data.sources.files import EncodedImages, files_on_disk, image_names
 from alexnet_io.errors import UserError
-from alexnet_io.sources.files import EncodedImages, files_on_disk, image_names
 
 SIZE = Resizing(6, 6, 8)
 
@@ -52,7 +52,7 @@ def decoded(monkeypatch) -> list[str]:
         names.append(name)
         return prepare_first(data, name, resizing)
 
-    monkeypatch.setattr("alexnet_io.sources.files.prepare_first", watched)
+    monkeypatch.setattr("alexnet_io.data.sources.files.prepare_first", watched)
     return names
 
 
@@ -217,7 +217,7 @@ def test_a_damaged_image_in_a_cache_that_cannot_be_written(root, monkeypatch, ca
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("alexnet_io.cache.write_row", refuse)
+    monkeypatch.setattr("alexnet_io.data.cache.write_row", refuse)
     for _ in range(2):
         expected = prepare((root / "b" / "004.png").read_bytes(), "", SIZE)
         np.testing.assert_array_equal(cache.read(np.array([11]))[0], expected)
@@ -227,7 +227,7 @@ def test_a_damaged_image_in_a_cache_that_cannot_be_written(root, monkeypatch, ca
 def test_images_are_checked_when_they_are_first_read(root, monkeypatch):
     cache, sums = filled(root), []
     watched = SimpleNamespace(crc32=lambda data: sums.append(1) or zlib.crc32(data))
-    monkeypatch.setattr("alexnet_io.cache.zlib", watched)
+    monkeypatch.setattr("alexnet_io.data.cache.zlib", watched)
     for _ in range(3):
         cache.read(np.array([0, 3, 5]))
     assert len(sums) == 3 and cache.read(np.array([], int)).shape == (0, 6, 6, 3)
@@ -324,8 +324,8 @@ FILL = """
 import sys, time
 from pathlib import Path
 from alexnet_io import cache, cache_filling
-from alexnet_io.decoding import Resizing
-from alexnet_io.sources.files import EncodedImages, files_on_disk, image_names
+from alexnet_io.data.decoding import Resizing
+from alexnet_io.data.sources.files import EncodedImages, files_on_disk, image_names
 
 decode = EncodedImages.pixels
 EncodedImages.pixels = lambda *what: (time.sleep(0.002), decode(*what))[1]
@@ -378,11 +378,11 @@ def test_runs_that_start_together_share_one_filling(root):
 
 
 def test_a_run_waits_for_the_one_that_fills(root, monkeypatch):
-    monkeypatch.setattr(alexnet_io.cache_lock, "_POLL_S", 0.01)
+    monkeypatch.setattr(alexnet_io.data.cache_lock, "_POLL_S", 0.01)
     cache = filled(root)
     shutil.move(cache.folder, root.parent / "kept")
     heard, opened = [], []
-    with alexnet_io.cache_lock.cache_lock(cache.folder, lambda: None):
+    with alexnet_io.data.cache_lock.cache_lock(cache.folder, lambda: None):
         waiting = threading.Thread(
             target=lambda: opened.append(filled(root, progress=lambda done, total, what: heard.append(what)))
         )
@@ -396,12 +396,12 @@ def test_a_run_waits_for_the_one_that_fills(root, monkeypatch):
 
 
 def test_waiting_for_a_run_that_hangs_has_an_end(root, monkeypatch):
-    monkeypatch.setattr(alexnet_io.cache_lock, "_POLL_S", 0.01)
-    monkeypatch.setattr(alexnet_io.cache_lock, "STALL_LIMIT_S", 0.1)
+    monkeypatch.setattr(alexnet_io.data.cache_lock, "_POLL_S", 0.01)
+    monkeypatch.setattr(alexnet_io.data.cache_lock, "STALL_LIMIT_S", 0.1)
     cache = filled(root)
     shutil.rmtree(cache.folder)
     with (
-        alexnet_io.cache_lock.cache_lock(cache.folder, lambda: None),
+        alexnet_io.data.cache_lock.cache_lock(cache.folder, lambda: None),
         pytest.raises(UserError, match=r"another process holds .*\.lock"),
     ):
         filled(root)
@@ -426,7 +426,7 @@ def test_unreadable_files_are_left_out_by_name(root, decoded):
 
 
 def test_too_many_unreadable_files_end_it_early(root, decoded, monkeypatch):
-    monkeypatch.setattr(alexnet_io.cache_filling, "_REPORT_EVERY_S", 0.001)
+    monkeypatch.setattr(alexnet_io.data.cache_filling, "_REPORT_EVERY_S", 0.001)
     for path in root.rglob("*.png"):
         path.write_bytes(b"no image")
     with pytest.raises(UserError, match=r"can't be read, more than the 2 that --max-bad-images leaves out"):
@@ -444,7 +444,7 @@ def test_a_file_that_vanishes_is_one_that_cannot_be_read(root):
 
 def test_a_file_that_hangs_is_an_error_in_time(root, monkeypatch):
     """A pipe that nobody writes to: opening it hangs in the system."""
-    monkeypatch.setattr(alexnet_io.cache_filling, "STALL_LIMIT_S", 0.3)
+    monkeypatch.setattr(alexnet_io.data.cache_filling, "STALL_LIMIT_S", 0.3)
     (root / "a" / "002.png").unlink()
     os.mkfifo(root / "a" / "002.png")
     with pytest.raises(UserError, match=r"a/002\.png could not be read within 0\.3 s"):
@@ -477,7 +477,7 @@ def test_a_disk_that_fills_up_on_the_way(root):
         return real("/dev/full" if rows else path, flags, *more, **named)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(alexnet_io.cache_filling.os, "open", full)
+        patch.setattr(alexnet_io.data.cache_filling.os, "open", full)
         with pytest.raises(UserError, match="No space left on device"):
             filled(root)
     assert filled(root).good.tolist() == list(range(12))

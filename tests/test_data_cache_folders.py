@@ -12,13 +12,13 @@ import pytest
 from image_files import encoded, solid, write_folder
 
 import jax_alexnet.cache
-from alexnet_io.cache import PreparedImages, prepare_images
-from alexnet_io.cache_filling import Filling
-from alexnet_io.cache_folders import entries, remove
-from alexnet_io.cache_lock import cache_lock, unused
-from alexnet_io.decoding import Resizing
+from alexnet_io.data.cache import PreparedImages, prepare_images
+from alexnet_io.data.cache_filling import Filling
+from alexnet_io.data.cache_folders import entries, remove
+from alexnet_io.data.cache_lock import cache_lock, unused
+from alexnet_io.data.decoding import Resizing
+from alexnet_io.data.sources.files import files_on_disk, image_names
 from alexnet_io.errors import UserError
-from alexnet_io.sources.files import files_on_disk, image_names
 
 SIZE = Resizing(6, 6, 8)
 
@@ -108,8 +108,8 @@ HOLD = """
 import sys
 from pathlib import Path
 from alexnet_io import cache
-from alexnet_io.decoding import Resizing
-from alexnet_io.sources.files import files_on_disk, image_names
+from alexnet_io.data.decoding import Resizing
+from alexnet_io.data.sources.files import files_on_disk, image_names
 
 root = Path(sys.argv[1])
 held = cache.prepare_images(files_on_disk(root, list(image_names(root))), Resizing(6, 6, 8), root.parent / "cache")

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alexnet_io.data.sources import open_source
+from alexnet_io.data.sources.cifar import ORIGINS
+from alexnet_io.data.sources.cifar_files import CIFAR10, CIFAR100, Form, load_pickle
 from alexnet_io.errors import UserError
-from alexnet_io.sources import open_source
-from alexnet_io.sources.cifar import ORIGINS
-from alexnet_io.sources.cifar_files import CIFAR10, CIFAR100, Form, load_pickle
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 FINE = [f"thing_{number:02d}" for number in range(100)]
@@ -125,7 +125,7 @@ def test_enlarged_in_memory_or_through_the_cache(tmp_path, monkeypatch):
     write_binary(tmp_path, CIFAR10[1], CLASSES)
     options = {"data_dir": tmp_path, "image_size": 40, "cache_dir": tmp_path / "cache"}
     inside = open_source("cifar10", **options)
-    monkeypatch.setattr("alexnet_io.sources.prepared.IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr("alexnet_io.data.sources.prepared.IN_MEMORY_BYTES", 1000)
     outside = open_source("cifar10", **options)
     assert len(list((tmp_path / "cache").glob("images-*/images.npy"))) == 2
     for split in ("train", "test"):

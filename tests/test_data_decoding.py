@@ -11,7 +11,7 @@ import pytest
 from image_files import chunk, encoded, png, solid
 from PIL import AvifImagePlugin, Image, WebPImagePlugin, features
 
-from alexnet_io.decoding import (
+from alexnet_io.data.decoding import (
     ImageError,
     Resizing,
     decode_rgb,
@@ -20,8 +20,8 @@ from alexnet_io.decoding import (
     resize_and_center_crop,
     resize_exact,
 )
+from alexnet_io.data.image_types import EXTENSIONS, FORMATS, sniff_format
 from alexnet_io.errors import UserError
-from alexnet_io.image_types import EXTENSIONS, FORMATS, sniff_format
 
 
 def only_color(data: bytes) -> tuple[int, ...]:
@@ -282,7 +282,7 @@ def test_nothing_is_printed_about_damaged_files(capfd):
     jp2 = encoded(np.arange(3072, dtype=np.uint8).reshape(32, 32, 3), "JPEG2000")
     broken = [lied, bytes(lzw), jpeg[:-100], jp2[:-200], *(data[:-3] for data in NOISY.values())]
     code = (
-        "import sys, pickle\nfrom alexnet_io.decoding import ImageError, decode_rgb\n"
+        "import sys, pickle\nfrom alexnet_io.data.decoding import ImageError, decode_rgb\n"
         "for data in pickle.load(sys.stdin.buffer):\n"
         "    try:\n        decode_rgb(data, 'image')\n    except ImageError as error:\n        print('refused')\n"
     )

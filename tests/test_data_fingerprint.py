@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from image_files import encoded, solid, write_folder
 
-from alexnet_io.sources import open_source
-from alexnet_io.sources.dataset import DataSet, Split
-from alexnet_io.sources.files import DecodedImages
-from alexnet_io.sources.fingerprint import fingerprint
-from alexnet_io.sources.prepared import Preparing, array_split
+from alexnet_io.data.sources import open_source
+from alexnet_io.data.sources.dataset import DataSet, Split
+from alexnet_io.data.sources.files import DecodedImages
+from alexnet_io.data.sources.fingerprint import fingerprint
+from alexnet_io.data.sources.prepared import Preparing, array_split
 
 
 def opened(root: Path, **options) -> DataSet:
@@ -115,7 +115,7 @@ def test_decoded_images_in_memory_and_through_the_cache(tmp_path, monkeypatch, r
     pixels, labels = rng.integers(0, 256, (20, 4, 4, 3), np.uint8), np.arange(20) % 2
 
     def facts(images: np.ndarray, size: int | None = None) -> dict:
-        from alexnet_io.decoding import Resizing
+        from alexnet_io.data.decoding import Resizing
 
         preparing = Preparing(Resizing(size, size) if size else None, tmp_path)
         names = [f"train-{place}" for place in range(20)]
@@ -124,7 +124,7 @@ def test_decoded_images_in_memory_and_through_the_cache(tmp_path, monkeypatch, r
 
     before = facts(pixels)
     assert facts(pixels, 8) == before
-    monkeypatch.setattr("alexnet_io.sources.prepared.IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("alexnet_io.data.sources.prepared.IN_MEMORY_BYTES", 0)
     assert facts(pixels, 8) == before
     changed = pixels.copy()
     changed[7, 1, 2, 0] ^= 1

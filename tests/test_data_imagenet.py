@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from image_files import encoded, solid, write_folder
 
-from alexnet_io.decoding import ImageError, Resizing
+from alexnet_io.data.decoding import ImageError, Resizing
+from alexnet_io.data.sources import open_source
+from alexnet_io.data.sources.dataset import DataSet
+from alexnet_io.data.sources.ground_truth import validation_labels
+from alexnet_io.data.sources.tar_files import images_in_tars
 from alexnet_io.errors import UserError
-from alexnet_io.sources import open_source
-from alexnet_io.sources.dataset import DataSet
-from alexnet_io.sources.ground_truth import validation_labels
-from alexnet_io.sources.tar_files import images_in_tars
 
 SYNSETS = ("n01440764", "n01443537", "n02105855")
 # The images of val/ in order, and their synsets.

@@ -5,13 +5,13 @@ import sys
 import pytest
 import torch
 
-import alexnet_io.memory
+import alexnet_io.data.memory
 import jax_alexnet.train
 import torch_ref.train
+from alexnet_io.command_line.train_settings import MODELS, TrainSettings
+from alexnet_io.data.memory import StepMemory, available_memory, refuse_what_cannot_fit
+from alexnet_io.data.sources import open_for
 from alexnet_io.errors import UserError
-from alexnet_io.memory import StepMemory, available_memory, refuse_what_cannot_fit
-from alexnet_io.sources import open_for
-from alexnet_io.train_settings import MODELS, TrainSettings
 from jax_alexnet.shapes import smallest_image_size
 from jax_alexnet.step_memory import step_memory as of_jax
 from jax_alexnet.variants import VARIANTS
@@ -62,7 +62,7 @@ def test_devices_with_memory_of_their_own_divide_the_values():
 
 
 def test_main_memory_and_devices_are_each_held_to_what_they_have(monkeypatch):
-    monkeypatch.setattr(alexnet_io.memory, "available_memory", lambda: 10**6)
+    monkeypatch.setattr(alexnet_io.data.memory, "available_memory", lambda: 10**6)
     one_image = StepMemory([(100, 150)])  # 2 * 4 * 250 bytes, and 3 * 10**2 of pixels
     refuse_what_cannot_fit(434, 10, one_image)
     message = (
@@ -84,7 +84,7 @@ def test_main_memory_and_devices_are_each_held_to_what_they_have(monkeypatch):
 def test_available_memory_is_within_what_the_machine_has(monkeypatch, tmp_path):
     assert available_memory() > 0
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(alexnet_io.memory, "_CGROUP_LIMITS", (str(limit),))
+    monkeypatch.setattr(alexnet_io.data.memory, "_CGROUP_LIMITS", (str(limit),))
     without = available_memory()
     limit.write_text("12345678\n")
     assert available_memory() == 12345678
@@ -95,9 +95,11 @@ def test_available_memory_is_within_what_the_machine_has(monkeypatch, tmp_path):
 @pytest.mark.parametrize("command", [jax_alexnet.train, torch_ref.train])
 @pytest.mark.parametrize("words", ["--model cifar_18pct", "--image-size 67 --stored-size 67"])
 def test_a_batch_that_cannot_fit_is_refused_before_the_data_are_opened(command, words, monkeypatch, capsys):
-    monkeypatch.setattr("alexnet_io.sources.opening.open_source", lambda *_, **__: pytest.fail("the data were opened"))
+    monkeypatch.setattr(
+        "alexnet_io.data.sources.opening.open_source", lambda *_, **__: pytest.fail("the data were opened")
+    )
     # As on a machine with 24 GiB, whatever this one has.
-    monkeypatch.setattr(alexnet_io.memory, "available_memory", lambda: 24 * 2**30)
+    monkeypatch.setattr(alexnet_io.data.memory, "available_memory", lambda: 24 * 2**30)
     arguments = ["train", "--data", "folder:nowhere", *words.split(), "--batch-size", "1000000", "--dry-run"]
     monkeypatch.setattr(sys, "argv", [*arguments, "--devices", "1"])
     with pytest.raises((UserError, SystemExit)) as refused:

@@ -10,11 +10,11 @@ import pytest
 from image_files import encoded, solid, write_folder
 from PIL import Image
 
+from alexnet_io.command_line.train_settings import TrainSettings
+from alexnet_io.data.sources import check_labels, open_for, open_source, parse_spec
+from alexnet_io.data.sources.dataset import DataSet, Split
+from alexnet_io.data.sources.prepared import check_same_classes
 from alexnet_io.errors import UserError
-from alexnet_io.sources import check_labels, open_for, open_source, parse_spec
-from alexnet_io.sources.dataset import DataSet, Split
-from alexnet_io.sources.prepared import check_same_classes
-from alexnet_io.train_settings import TrainSettings
 from jax_alexnet.evaluate import check_classes
 
 
@@ -47,7 +47,7 @@ def test_misspelt_sources_are_refused_with_the_nearest_name(text, hint):
 
 
 def test_parsing_a_source_imports_no_numpy():
-    code = "import sys; from alexnet_io.sources import parse_spec; parse_spec('digits'); print('numpy' in sys.modules)"
+    code = "import sys; from alexnet_io.data import sources; sources.parse_spec('digits'); print('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
 
 
@@ -55,7 +55,7 @@ def test_opening_images_imports_no_framework(tmp_path):
     write_folder(tmp_path, {"train/a": 2, "train/b": 2})
     write_folder(tmp_path, {"test/a": 1, "test/b": 1}, start=50)
     code = (
-        "import sys; from alexnet_io.sources import open_source; from alexnet_io.batches import batches\n"
+        "import sys; from alexnet_io.data.sources import open_source; from alexnet_io.data.batches import batches\n"
         f"d = open_source('folder:{tmp_path}', cache_dir='{tmp_path}/cache', image_size=8)\n"
         "list(batches(d.train, batch_size=2, loader='threads')); open_source('digits')\n"
         "print([m for m in ('jax', 'torch', 'tensorflow', 'grain') if m in sys.modules])"

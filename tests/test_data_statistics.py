@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from image_files import write_folder
 
-import alexnet_io.image_statistics
-from alexnet_io.image_statistics import TrainingStatistics, training_statistics
-from alexnet_io.sources import open_source
-from alexnet_io.sources.dataset import Split
+import alexnet_io.data.image_statistics
+from alexnet_io.data.image_statistics import TrainingStatistics, training_statistics
+from alexnet_io.data.sources import open_source
+from alexnet_io.data.sources.dataset import Split
 
 
 def in_memory(images: np.ndarray, store=None) -> Split:
@@ -16,8 +16,8 @@ def in_memory(images: np.ndarray, store=None) -> Split:
 
 @pytest.mark.parametrize("at_once", [1, 1000, 2**24])
 def test_statistics_are_numpys_in_float64(rng, monkeypatch, at_once):
-    monkeypatch.setattr(alexnet_io.image_statistics, "_BYTES_AT_ONCE", at_once)
-    monkeypatch.setattr(alexnet_io.image_statistics, "_PIXELS_AT_ONCE", 17)
+    monkeypatch.setattr(alexnet_io.data.image_statistics, "_BYTES_AT_ONCE", at_once)
+    monkeypatch.setattr(alexnet_io.data.image_statistics, "_PIXELS_AT_ONCE", 17)
     base = rng.integers(0, 200, (30, 5, 7, 1))
     images = np.clip(base + rng.integers(0, [20, 40, 56], (30, 5, 7, 3)), 0, 255).astype(np.uint8)
     got = training_statistics(in_memory(images))
@@ -55,7 +55,7 @@ def test_measured_once_and_kept_beside_the_cache(tmp_path, monkeypatch):
     assert training_statistics(data.train.subset([0, 1])).mean.tolist() != first.mean.tolist()
     kept = list((tmp_path / "cache").glob("images-*/statistics-*.npz"))
     assert len(kept) == 2
-    monkeypatch.setattr(alexnet_io.image_statistics, "_measure", lambda *_: pytest.fail("measured again"))
+    monkeypatch.setattr(alexnet_io.data.image_statistics, "_measure", lambda *_: pytest.fail("measured again"))
     again = training_statistics(data.train)
     for name in TrainingStatistics.__dataclass_fields__:
         np.testing.assert_array_equal(getattr(again, name), getattr(first, name))

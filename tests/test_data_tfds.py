@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from image_files import encoded, solid
 
+from alexnet_io.data.sources import open_source
+from alexnet_io.data.sources.dataset import DataSet
+from alexnet_io.data.sources.tfds_prepared import find_prepared
 from alexnet_io.errors import UserError
-from alexnet_io.sources import open_source
-from alexnet_io.sources.dataset import DataSet
-from alexnet_io.sources.tfds_prepared import find_prepared
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
@@ -108,7 +108,7 @@ def test_damaged_labels_in_the_cache_are_read_again(root, capsys):
 def test_no_framework_is_imported(root):
     make(root, {"train": 6, "test": 3})
     code = (
-        "import sys; from alexnet_io.sources import open_source\n"
+        "import sys; from alexnet_io.data.sources import open_source\n"
         f"open_source('tfds:tiny', data_dir={str(root)!r}, cache_dir={str(root / 'cache')!r}, image_size=8)\n"
         "print([m for m in ('jax', 'torch', 'tensorflow') if m in sys.modules])"
     )

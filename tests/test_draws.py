@@ -22,7 +22,7 @@ from draw_statistics import (
 )
 from tiny import RATES
 
-from alexnet_io.batches import epoch_order
+from alexnet_io.data.batches import epoch_order
 
 FRAMEWORKS: dict[str, Framework] = {"jax": Jax(), "torch": Torch()}
 SEEDS, STEPS, EXAMPLES = range(4), range(8), 512

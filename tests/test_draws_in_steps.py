@@ -22,8 +22,8 @@ from draw_samples import Jax, Torch
 from numpy.testing import assert_allclose
 from tiny import CLASSES, QUICKLY, RATES, SIDE, TABLE, UNITS, WEIGHT, TorchNetwork, torch_setup
 
-from alexnet_io.batches import Batch, epoch_order
-from alexnet_io.train_settings import TrainSettings
+from alexnet_io.command_line.train_settings import TrainSettings
+from alexnet_io.data.batches import Batch, epoch_order
 from jax_alexnet import augment as jax_augment
 from jax_alexnet import steps
 from jax_alexnet.devices import data_mesh

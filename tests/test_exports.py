@@ -13,14 +13,16 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
-from alexnet_io import network_facts, statistics_file, tensor_file
+from alexnet_io.command_line.settings import as_yaml
+from alexnet_io.command_line.train_settings import TrainSettings, plain
 from alexnet_io.errors import FailedRun, UserError
-from alexnet_io.network_facts import NetworkFacts
-from alexnet_io.run_directory import RunDirectory
-from alexnet_io.settings import as_yaml
-from alexnet_io.train_settings import TrainSettings, plain
-from jax_alexnet import evaluate, export, predict, weight_files, weights
-from jax_alexnet import exported as exported_files
+from alexnet_io.files import tensor_file
+from alexnet_io.run import network_facts, statistics_file
+from alexnet_io.run.directory import RunDirectory
+from alexnet_io.run.network_facts import NetworkFacts
+from jax_alexnet import evaluate, export, predict
+from jax_alexnet.files import exported as exported_files
+from jax_alexnet.files import weight_files, weights
 from jax_alexnet.recipes import resolve
 from jax_alexnet.variants import VARIANTS
 from torch_ref.alexnet import build

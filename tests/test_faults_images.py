@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from image_files import chunk, encoded, png, solid
 from PIL import Image, ImageFile
 
-from alexnet_io.decoding import FORMATS, ImageError, Resizing, decode_rgb, prepare, read_rgb
+from alexnet_io.data.decoding import FORMATS, ImageError, Resizing, decode_rgb, prepare, read_rgb
 
 PHOTO = encoded(np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8), "JPEG")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from alexnet_io.metrics import read_metrics
+from alexnet_io.run.metrics import read_metrics
 
 ROOT = Path(__file__).parent.parent
 STEPS = 20

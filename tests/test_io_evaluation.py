@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alexnet_io.errors import UserError
-from alexnet_io.evaluation import Evaluation
+from alexnet_io.run.evaluation import Evaluation
 
 NAMES = ["cat", "dog", "emu"]
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from alexnet_io.flat_loss import watched
+from alexnet_io.run.flat_loss import watched
 
 CHANCE = math.log(10)
 

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from alexnet_io import metrics
 from alexnet_io.errors import UserError
-from alexnet_io.metrics import MetricsRow, MetricsWriter, read_metrics
+from alexnet_io.run import metrics
+from alexnet_io.run.metrics import MetricsRow, MetricsWriter, read_metrics
 
 
 def row(step: int, split: str = "train", **more) -> MetricsRow:
@@ -162,7 +162,7 @@ def test_a_missing_table_is_rebuilt(tmp_path):
 def test_sigkill_between_or_within_rows_is_repaired(tmp_path):
     code = (
         "import sys, itertools\n"
-        "from alexnet_io.metrics import MetricsRow, MetricsWriter\n"
+        "from alexnet_io.run.metrics import MetricsRow, MetricsWriter\n"
         "writer = MetricsWriter(sys.argv[1])\n"
         "for step in itertools.count(1):\n"
         "    writer.write(MetricsRow(step, step / 10, 'train', 1 / (step + 3)))\n"

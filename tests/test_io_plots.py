@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from alexnet_io import plots
 from alexnet_io.errors import UserError
-from alexnet_io.metrics import MetricsRow
+from alexnet_io.run import plots
+from alexnet_io.run.metrics import MetricsRow
 
 
 def pixels(path) -> np.ndarray:
@@ -123,7 +123,7 @@ def test_no_display_no_pyplot_and_no_setting_of_matplotlib_is_touched(tmp_path):
         "import sys\n"
         "from alexnet_io import plots\n"
         "assert 'matplotlib' not in sys.modules and 'numpy' not in sys.modules\n"
-        "from alexnet_io.metrics import MetricsRow\n"
+        "from alexnet_io.run.metrics import MetricsRow\n"
         "plots.draw_curves([MetricsRow(1, 1, 'train', 1.0)], sys.argv[1])\n"
         "assert 'matplotlib.pyplot' not in sys.modules\n"
     )

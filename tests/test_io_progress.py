@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from alexnet_io import printing
-from alexnet_io.progress import Progress, ThroughputMeter, duration
+from alexnet_io.command_line import printing
+from alexnet_io.run.progress import Progress, ThroughputMeter, duration
 
 TRAINING = """
 import sys, time
-from alexnet_io.progress import Progress
+from alexnet_io.run.progress import Progress
 with Progress(3000) as progress:
     for step in range(1, 3001):
         progress.update(step, epoch=step / 1000, loss=2.3, top1=0.5, images_per_second=812.4)
@@ -154,7 +154,7 @@ def test_training_goes_on_without_any_standard_output():
 
 def test_a_command_ends_quietly_when_its_reader_leaves():
     code = (
-        "from alexnet_io.printing import tolerant_output\n"
+        "from alexnet_io.command_line.printing import tolerant_output\n"
         "with tolerant_output():\n"
         "    for line in range(100_000):\n"
         "        print('prediction', line)\n"
@@ -174,7 +174,7 @@ def test_file_names_that_are_not_utf8_can_be_printed(encoding):
     code = (
         "import sys\n"
         "from alexnet_io import printing\n"
-        "from alexnet_io.progress import Progress\n"
+        "from alexnet_io.run.progress import Progress\n"
         "name = sys.argv[1]\n"
         "printing.say(printing.printable(name))\n"
         "printing.say(name)\n"

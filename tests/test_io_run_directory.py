@@ -18,9 +18,9 @@ import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from alexnet_io import run_directory
 from alexnet_io.errors import UserError
-from alexnet_io.run_directory import RunDirectory
+from alexnet_io.run import directory as run_directory
+from alexnet_io.run.directory import RunDirectory
 
 FACTS = {
     "model": "single_column",
@@ -31,7 +31,7 @@ FACTS = {
 
 HOLDER = """
 import sys, time
-from alexnet_io.run_directory import RunDirectory
+from alexnet_io.run.directory import RunDirectory
 run = RunDirectory(sys.argv[1])
 run.describe(model="m", class_names=["a"], normalisation={}, settings={})
 print("held", flush=True)
@@ -114,7 +114,7 @@ def test_a_second_run_of_the_same_process_is_refused_and_the_first_keeps_its_loc
         for _ in range(2):
             with pytest.raises(UserError, match="in use by this very process"):
                 RunDirectory(run.path, resume=True)
-        code = "import sys; from alexnet_io.run_directory import RunDirectory as R; R(sys.argv[1], resume=True)"
+        code = "import sys; from alexnet_io.run.directory import RunDirectory as R; R(sys.argv[1], resume=True)"
         child = subprocess.run([sys.executable, "-c", code, run.path], capture_output=True, text=True)
         assert f"in use by pid {os.getpid()}" in child.stderr
     RunDirectory(run.path, resume=True).close()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from alexnet_io import atomic_file, tensor_file
 from alexnet_io.errors import UserError
+from alexnet_io.files import atomic_file, tensor_file
 
 TYPES = [
     *(np.dtype(f"{kind}{bits}") for kind in ("uint", "int") for bits in (8, 16, 32, 64)),

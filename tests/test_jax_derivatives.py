@@ -15,8 +15,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from jax_alexnet import variants as v
 from jax_alexnet.model import AlexNet
-from jax_alexnet.ops import convolution, dense, lrn, onednn, pooling
+from jax_alexnet.ops import convolution, dense, lrn, pooling
 from jax_alexnet.ops.bias import add_bias
+from jax_alexnet.ops.cpu import onednn
 
 # Compiled in less time, for what runs once.
 quickly = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from alexnet_io.evaluation import Evaluation
-from alexnet_io.sources.dataset import Split
+from alexnet_io.data.sources.dataset import Split
+from alexnet_io.run.evaluation import Evaluation
 from jax_alexnet import evaluation, steps
 from jax_alexnet.devices import data_mesh
 from jax_alexnet.evaluation import evaluate_split, own_rows

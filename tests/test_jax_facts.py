@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from alexnet_io.train_settings import MODELS, TrainSettings
+from alexnet_io.command_line.train_settings import MODELS, TrainSettings
 from jax_alexnet.initialization import initializers
 from jax_alexnet.model import AlexNet
 from jax_alexnet.optim import make_optimizer

@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from jax_alexnet.model import AlexNet
-from jax_alexnet.ops import convolution, dense, kernel_gradient, onednn
+from jax_alexnet.ops import convolution, dense
+from jax_alexnet.ops.cpu import kernel_gradient, onednn
 
 PRECISIONS = ["float32", "bfloat16"]
 

@@ -10,7 +10,7 @@ import optax
 import pytest
 from numpy.testing import assert_allclose
 
-from alexnet_io.train_settings import TrainSettings
+from alexnet_io.command_line.train_settings import TrainSettings
 from jax_alexnet import variants as v
 from jax_alexnet.optim import make_optimizer
 from jax_alexnet.recipes import choose_variant, resolve

@@ -11,7 +11,7 @@ import oracles
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from alexnet_io.train_settings import TrainSettings
+from alexnet_io.command_line.train_settings import TrainSettings
 from jax_alexnet.layers import Dense, Dropout
 from jax_alexnet.model import AlexNet
 from jax_alexnet.ops.convolution import conv, local_conv

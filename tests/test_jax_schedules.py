@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet_io.train_settings import TrainSettings
+from alexnet_io.command_line.train_settings import TrainSettings
 from jax_alexnet.recipes import resolve
 from jax_alexnet.schedules import Plateau, learning_rate
 

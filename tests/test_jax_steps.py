@@ -11,7 +11,7 @@ import optax
 import pytest
 from tiny import QUICKLY
 
-from alexnet_io.train_settings import TrainSettings
+from alexnet_io.command_line.train_settings import TrainSettings
 from jax_alexnet import augment, steps
 from jax_alexnet import variants as v
 from jax_alexnet.devices import data_mesh

@@ -9,7 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_io.train_settings import MODELS, NORMALIZATIONS, OPTIMIZERS, PRECISIONS, RECIPES, TrainSettings
+from alexnet_io.command_line.train_settings import (
+    MODELS,
+    NORMALIZATIONS,
+    OPTIMIZERS,
+    PRECISIONS,
+    RECIPES,
+    TrainSettings,
+)
 from jax_alexnet import augment, steps
 from jax_alexnet.devices import set_precision
 from jax_alexnet.model import AlexNet

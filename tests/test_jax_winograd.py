@@ -8,7 +8,8 @@ import numpy as np
 import oracles
 import pytest
 
-from jax_alexnet.ops import convolution, minimal_filters, winograd
+from jax_alexnet.ops import convolution
+from jax_alexnet.ops.cpu import minimal_filters, winograd
 
 
 def of_platform(x, kernel, padding, cpu: convolution.CpuForm = "winograd", groups=1):

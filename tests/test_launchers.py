@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import pytest
 
+from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import UserError
-from alexnet_io.train_settings import TrainSettings
-from jax_alexnet import distributed, launch, launchers
+from jax_alexnet import launch
+from jax_alexnet.parallel import distributed, launchers
 
 NAMES = (
     "CUDA_VISIBLE_DEVICES",

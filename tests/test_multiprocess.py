@@ -16,12 +16,13 @@ import numpy as np
 import psutil
 import pytest
 
-from alexnet_io.batches import batches
+from alexnet_io.command_line.train_settings import TrainSettings
+from alexnet_io.data.batches import batches
+from alexnet_io.data.sources import open_source
 from alexnet_io.errors import UserError
-from alexnet_io.metrics import read_metrics
-from alexnet_io.sources import open_source
-from alexnet_io.train_settings import TrainSettings
-from jax_alexnet import checkpoint, distributed
+from alexnet_io.run.metrics import read_metrics
+from jax_alexnet.files import checkpoint
+from jax_alexnet.parallel import distributed
 from jax_alexnet.parallel.layout import mesh_share
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -64,8 +65,8 @@ def state(directory: Path) -> dict[str, np.ndarray]:
     assert path is not None
     manifest = json.loads((path.path / "manifest.json").read_text())
     names = list(manifest["leaves"])
-    from jax_alexnet import checkpoint_arrays
-    from jax_alexnet import manifest as manifests
+    from jax_alexnet.files import checkpoint_arrays
+    from jax_alexnet.files import manifest as manifests
 
     return checkpoint_arrays.read_arrays(path.path, manifests.read(path.path), names)
 

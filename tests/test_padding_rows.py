@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from alexnet_io.evaluation import Evaluation
+from alexnet_io.run.evaluation import Evaluation
 from jax_alexnet.steps import Batch, measure
 from torch_ref import steps as torch_steps
 

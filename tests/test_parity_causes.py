@@ -6,8 +6,11 @@ import time
 import numpy as np
 import pytest
 
-from parity import causes, chain_causes, gradient_causes, hypotheses
-from parity.causes import Case
+from parity.causes import between_layers as chain_causes
+from parity.causes import gradients as gradient_causes
+from parity.causes import hypotheses
+from parity.causes import parameters as causes
+from parity.causes.parameters import Case
 
 CONV = ("Conv2d", {"stride": [2, 2], "padding": [1, 1], "groups": 2, "dilation": [1, 1]})
 PLAIN_CONV = ("Conv2d", {"stride": [1, 1], "padding": [1, 1], "groups": 1, "dilation": [1, 1]})

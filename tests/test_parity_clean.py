@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from parity import clean_runs
+from parity.alexnet import clean_runs
 from parity.settings import DTYPES, MODELS
 
 

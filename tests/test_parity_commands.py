@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import parity
-from alexnet_io.errors import UserError
+from parity.errors import CannotCompare
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -131,11 +131,11 @@ def test_workers_import_one_framework_each(models: Path, monkeypatch: pytest.Mon
 def test_what_a_worker_says_is_passed_on(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(models)
     x = np.zeros((1, 3, 5, 6))
-    with pytest.raises(UserError, match="'port:Nett' can't be loaded"):
+    with pytest.raises(CannotCompare, match="'port:Nett' can't be loaded"):
         parity.compare("port:Nett", "original:net", x)
-    with pytest.raises(UserError, match="can't be run"):
+    with pytest.raises(CannotCompare, match="can't be run"):
         parity.compare("port:Net", "original:net", x, torch_python="/no/such/python")
-    with pytest.raises(UserError, match="both as objects"):
+    with pytest.raises(CannotCompare, match="both as objects"):
         parity.compare("port:Net", object(), x)
 
 

@@ -11,8 +11,9 @@ import torch
 import torchvision
 
 from alexnet_io.errors import UserError
-from jax_alexnet import weights
-from parity import layers, pairs, torch_weights
+from jax_alexnet.files import weights
+from parity.alexnet import layerwise as layers
+from parity.alexnet import pairs, torch_weights
 
 MODEL = "cifar_18pct"
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import parity
-from parity.report import Report
-from parity.rows import Row
+from parity.reports.report import Report
+from parity.reports.rows import Row
 
 
 class FlaxNet(flax_nn.Module):

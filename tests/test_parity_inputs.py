@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from alexnet_io import decoding
+from alexnet_io.data import decoding
 from jax_alexnet import augment as jax_augment
-from parity import data, inputs
-from parity.rows import Row
+from parity.alexnet import data_comparison as data
+from parity.alexnet import inputs
+from parity.reports.rows import Row
 from torch_ref import augment as torch_augment
 
 OWNERS = {"JAX": jax_augment, "PyTorch": torch_augment}

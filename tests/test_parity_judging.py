@@ -12,19 +12,33 @@ import pytest
 from ml_dtypes import bfloat16
 from numpy.typing import NDArray
 
-from alexnet_io.train_settings import TrainSettings
-from parity import causes, chain_causes, clean_runs, data_causes, envelope, gradient_causes, layouts, trajectory
-from parity import optimizer_causes as rules
-from parity.causes import Case
-from parity.comparison import _normwise
-from parity.judging import difference, distance, farthest, judge, judge_together, judge_worst, normwise, over, within
-from parity.report import Report
-from parity.rows import Row
+from alexnet_io.command_line.train_settings import TrainSettings
+from parity.alexnet import clean_runs, data_causes, envelope, trajectory
+from parity.alexnet import optimizer_causes as rules
+from parity.alexnet.trainers import Material
+from parity.bounds.judging import (
+    difference,
+    distance,
+    farthest,
+    judge,
+    judge_together,
+    judge_worst,
+    normwise,
+    over,
+    within,
+)
+from parity.causes import between_layers as chain_causes
+from parity.causes import gradients as gradient_causes
+from parity.causes import parameters as causes
+from parity.causes.parameters import Case
+from parity.comparison.compare import _normwise
+from parity.kinds import layouts
+from parity.reports.report import Report
+from parity.reports.rows import Row
 from parity.speed import checks, commands, statistics
 from parity.speed.result import Result, Timing
 from parity.speed.statistics import Interval
 from parity.speed.workload import Workload
-from parity.trainers import Material
 
 NAN, INF = math.nan, math.inf
 

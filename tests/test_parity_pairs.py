@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from jax_alexnet import weights
+from jax_alexnet.files import weights
 from jax_alexnet.variants import VARIANTS
-from parity import html, layers, pairs
+from parity.alexnet import layerwise as layers
+from parity.alexnet import pairs
+from parity.reports import html
 from parity.settings import MODELS
 
 SMALL = {"cifar_18pct": None, "cifar_13pct": None, "cifar_11pct": None}

@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import parity
-from parity import jax_precision, precision_causes
-from parity.report import Report
-from parity.rounding import RunningError
+from parity.bounds.torch_rounding import RunningError
+from parity.causes import precision as precision_causes
+from parity.comparison import jax_precision
+from parity.reports.report import Report
 
 
 class FlaxNet(flax_nn.Module):

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet_io.train_settings import TrainSettings
+from alexnet_io.command_line.train_settings import TrainSettings
 from jax_alexnet import recipes as jax_recipes
 from jax_alexnet import schedules as jax_schedules
-from parity import rate_causes, rates
-from parity.rates import Place
+from parity.alexnet import rate_causes, rates
+from parity.alexnet.rates import Place
 from torch_ref import recipes as torch_recipes
 from torch_ref import schedules as torch_schedules
 

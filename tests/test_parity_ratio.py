@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from parity.bounds import linear_bound
-from parity.ratio import Ratio, error_ratio, limit, spread_of_orders
-from parity.rows import Row, compare_arrays
+from parity.bounds.magnitudes import linear_bound
+from parity.bounds.ratio import Ratio, error_ratio, limit, spread_of_orders
+from parity.reports.rows import Row, compare_arrays
 
 VALUES = 512
 

@@ -6,11 +6,11 @@ import re
 import numpy as np
 import pytest
 
-from parity import error_chart, html
-from parity.bounds import Bound
-from parity.judging import missing
-from parity.report import Report
-from parity.rows import Row, compare_arrays, fill
+from parity.bounds.judging import missing
+from parity.bounds.magnitudes import Bound
+from parity.reports import error_chart, html
+from parity.reports.report import Report
+from parity.reports.rows import Row, compare_arrays, fill
 
 
 def row(name: str, stage: str, error: float, bound: float = 1e-14, model: str = "net") -> Row:

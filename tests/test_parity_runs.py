@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import alexnet_io.training_loop as loop_module
-from alexnet_io.evaluation import Evaluation
-from alexnet_io.training_loop import TrainingLoop
+import alexnet_io.run.loop as loop_module
+from alexnet_io.run.evaluation import Evaluation
+from alexnet_io.run.loop import TrainingLoop
 from jax_alexnet import engine as jax_engine
 from jax_alexnet.engine import JaxEngine
 from jax_alexnet.schedules import Plateau

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 import parity
-from parity import layers, pairs, shape_causes
+from parity.alexnet import layerwise as layers
+from parity.alexnet import pairs
+from parity.causes import shapes as shape_causes
 from parity.mutants import planting
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")

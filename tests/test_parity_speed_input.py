@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alexnet_io.decoding import Resizing, prepare
+from alexnet_io.data.decoding import Resizing, prepare
 from alexnet_io.errors import UserError
 from parity.__main__ import main
 from parity.speed import input_data, input_page, input_result, input_worker
@@ -53,7 +53,7 @@ def test_files_again_and_again(made: input_data.Source) -> None:
 
 
 def test_every_image_is_decoded_and_filled(made: input_data.Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    from alexnet_io.sources import files as listing
+    from alexnet_io.data.sources import files as listing
 
     seen: list[str] = []
     monkeypatch.setattr(input_worker.processes, "pin", lambda *_: None)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from alexnet_io.errors import UserError
-from jax_alexnet import gpu_compiler, gpu_program
+from jax_alexnet import gpu_program
+from jax_alexnet.compiled import gpu_compiler
 from jax_alexnet.variants import VARIANTS
 from parity.__main__ import main
 from parity.speed import charts, profile_page, settings

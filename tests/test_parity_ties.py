@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import parity
-from parity import torch_ties
-from parity.report import Report
+from parity.comparison import torch_ties
+from parity.reports.report import Report
 
 FlaxFunction = Callable[[Any], Any]
 

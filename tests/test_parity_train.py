@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from parity import data, envelope, inputs, pairs, rates, trajectory
+from parity.alexnet import data_comparison as data
+from parity.alexnet import envelope, inputs, pairs, rates, trajectory
+from parity.alexnet.trainers import JaxTrainer, TorchTrainer
 from parity.settings import RECIPES
-from parity.trainers import JaxTrainer, TorchTrainer
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

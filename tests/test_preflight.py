@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet_io import preflight, statistics_file
+from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import UserError
-from alexnet_io.run_directory import RunDirectory
-from alexnet_io.train_settings import TrainSettings
+from alexnet_io.run import preflight, statistics_file
+from alexnet_io.run.directory import RunDirectory
 from jax_alexnet import recipes, setup
 from torch_ref import completion
 from torch_ref import setup as torch_setup

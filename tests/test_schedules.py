@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet_io.train_settings import TrainSettings
+from alexnet_io.command_line.train_settings import TrainSettings
 from jax_alexnet import recipes as jax_recipes
 from jax_alexnet import schedules as jax_schedules
 from jax_alexnet import setup as jax_setup

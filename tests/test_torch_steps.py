@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from tiny import CLASSES, SIDE, OneOfSeveral, TorchNetwork, torch_setup
 from torch import nn
 
-from alexnet_io.batches import Batch
-from alexnet_io.sources.dataset import Split
-from alexnet_io.train_settings import TrainSettings
-from alexnet_io.training_loop import Sums
+from alexnet_io.command_line.train_settings import TrainSettings
+from alexnet_io.data.batches import Batch
+from alexnet_io.data.sources.dataset import Split
+from alexnet_io.run.loop import Sums
 from torch_ref import steps
 from torch_ref.optim import MomentumInside
 from torch_ref.schedules import Plateau, Schedule

@@ -11,9 +11,9 @@ import pytest
 import torch
 from stops import StoppedOnce
 
+from alexnet_io.command_line.settings import run_command
 from alexnet_io.errors import UserError
-from alexnet_io.metrics import read_metrics
-from alexnet_io.settings import run_command
+from alexnet_io.run.metrics import read_metrics
 from torch_ref import augment, checkpoint, training
 from torch_ref import train as command
 from torch_ref.completion import resolve
@@ -153,7 +153,7 @@ def test_the_jax_side_evaluates_and_predicts_from_a_run_of_the_reference(train, 
 def _jax_reads(path):
     from safetensors import safe_open
 
-    from jax_alexnet import weights
+    from jax_alexnet.files import weights
 
     params, classes = weights.load(path, "cifar_18pct")
     assert classes == 4
@@ -164,7 +164,7 @@ def _jax_reads(path):
 
 
 def test_draws_depend_on_the_place_in_the_global_batch_alone():
-    from alexnet_io.train_settings import TrainSettings
+    from alexnet_io.command_line.train_settings import TrainSettings
 
     settings = resolve(TrainSettings(model="cifar_11pct", data=DATA[1], color_noise=True, seed=3))
     whole = augment.draw(settings, 7, 0, 64, (32, 32))

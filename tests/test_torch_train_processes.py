@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from alexnet_io.metrics import read_metrics
-from alexnet_io.train_settings import TrainSettings
+from alexnet_io.command_line.train_settings import TrainSettings
+from alexnet_io.run.metrics import read_metrics
 from torch_ref import checkpoint, launch, processes, setup
 from torch_ref import train as command
 from torch_ref.completion import resolve
@@ -33,7 +33,7 @@ STEPS = 5  # an epoch and two thirds
 # The command with dropout put into a network that is small enough, and with what may go wrong in process 1.
 DRIVER = """
 import os, signal, sys, time
-from alexnet_io.settings import run_command
+from alexnet_io.command_line.settings import run_command
 from tests.test_torch_train_processes import with_dropout
 from torch_ref import engine, setup, train
 

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alexnet_io import training_loop
-from alexnet_io.batches import Batch
+from alexnet_io.command_line.train_settings import TrainSettings
+from alexnet_io.data.batches import Batch
 from alexnet_io.errors import FailedRun, UserError
-from alexnet_io.evaluation_report import ClassCount, EvaluationReport
-from alexnet_io.metrics import read_metrics
-from alexnet_io.run_directory import RunDirectory
-from alexnet_io.train_settings import TrainSettings
-from alexnet_io.training_loop import Sums, TrainingLoop
+from alexnet_io.run import loop as training_loop
+from alexnet_io.run.directory import RunDirectory
+from alexnet_io.run.evaluation_report import ClassCount, EvaluationReport
+from alexnet_io.run.loop import Sums, TrainingLoop
+from alexnet_io.run.metrics import read_metrics
 
 DATA = {"train": {"examples": 10, "digest": "a"}, "test": {"examples": 8, "digest": "b"}, "classes": 4}
 PER_EPOCH = 3
@@ -337,7 +337,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
 
 
 def test_a_picture_that_fails_spoils_nothing(tmp_path, monkeypatch, pictures):
-    from alexnet_io import plots
+    from alexnet_io.run import plots
 
     def fails(*_):
         raise RuntimeError("no fonts")

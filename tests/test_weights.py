@@ -14,7 +14,7 @@ import torchvision
 from safetensors.numpy import save_file
 
 from alexnet_io.errors import UserError
-from jax_alexnet import weight_layouts, weights
+from jax_alexnet.files import weight_layouts, weights
 from jax_alexnet.layers import Conv, Dense
 from jax_alexnet.model import AlexNet
 from jax_alexnet.variants import VARIANTS

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from alexnet_io.errors import UserError
-from jax_alexnet import weights
+from jax_alexnet.files import weights
 from jax_alexnet.variants import VARIANTS
 
 MODEL = "cifar_18pct"

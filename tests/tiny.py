@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from alexnet_io.train_settings import TrainSettings
+from alexnet_io.command_line.train_settings import TrainSettings
 from jax_alexnet import variants as v
 from torch_ref import augment
 from torch_ref.dropout_masks import DropoutMasks

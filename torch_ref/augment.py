@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet_io.train_settings import TrainSettings
+from alexnet_io.command_line.train_settings import TrainSettings
 
 PCA_NOISE = 0.1  # paper, section 4.1: standard deviation of alpha
 # torchvision's documentation of its ImageNet weights, on the 0..1 scale.
@@ -142,7 +142,7 @@ def statistics_for(settings: TrainSettings, measured: Any) -> dict[str, np.ndarr
 
     Args:
         settings: completed.
-        measured: `alexnet_io.image_statistics.TrainingStatistics`, or None where nothing is needed.
+        measured: `alexnet_io.data.image_statistics.TrainingStatistics`, or None where nothing is needed.
     """
     needed: dict[str, np.ndarray] = {}
     if settings.normalize == "mean_image":

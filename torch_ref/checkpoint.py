@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from alexnet_io import tensor_file
-from alexnet_io.atomic_file import naming_the_path, write_bytes
+from alexnet_io.command_line.printing import printable
 from alexnet_io.errors import UserError
-from alexnet_io.printing import printable
+from alexnet_io.files import tensor_file
+from alexnet_io.files.atomic_file import naming_the_path, write_bytes
 
 FORMAT = 1
 KEPT = 2  # the newest, and the one before should the newest be damaged

@@ -4,9 +4,9 @@ import math
 from dataclasses import replace
 from typing import Any
 
+from alexnet_io.command_line.train_settings import TrainSettings, data_defaults, fill, stored_size
+from alexnet_io.data.sources import parse_spec
 from alexnet_io.errors import UserError
-from alexnet_io.sources import parse_spec
-from alexnet_io.train_settings import TrainSettings, data_defaults, fill, stored_size
 from torch_ref.alexnet import HAVE_DROPOUT, VARIANTS
 from torch_ref.recipes import BLOG, MeanImage, Recipe, recipe_for
 from torch_ref.schedules import Constant, EveryEpochs, EverySteps, Milestones, Plateau, Schedule

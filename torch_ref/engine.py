@@ -1,4 +1,4 @@
-"""The reference's part of a training run; what is counted and decided around it is `alexnet_io.training_loop`'s."""
+"""The reference's part of a training run; what is counted and decided around it is `alexnet_io.run.loop`'s."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,13 +6,13 @@ from typing import Any, NoReturn
 
 import torch
 
-from alexnet_io import network_facts
-from alexnet_io.batches import Batch
+from alexnet_io.data.batches import Batch
 from alexnet_io.errors import UserError
-from alexnet_io.evaluation import EvaluationReport
-from alexnet_io.pictures import FirstKernel
-from alexnet_io.run_directory import RunDirectory
-from alexnet_io.training_loop import Sums
+from alexnet_io.run import network_facts
+from alexnet_io.run.directory import RunDirectory
+from alexnet_io.run.evaluation import EvaluationReport
+from alexnet_io.run.loop import Sums
+from alexnet_io.run.pictures import FirstKernel
 from torch_ref import checkpoint
 from torch_ref.schedules import learning_rate
 from torch_ref.setup import Setup
@@ -22,7 +22,7 @@ WEIGHTS = "best/weights.safetensors"
 
 
 class TorchEngine:
-    """See `alexnet_io.training_loop.Engine`.
+    """See `alexnet_io.run.loop.Engine`.
 
     Args:
         setup: the run's.

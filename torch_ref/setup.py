@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from alexnet_io import statistics_file
-from alexnet_io.batches import Batch, batches, steps_in_epoch
-from alexnet_io.image_statistics import training_statistics
-from alexnet_io.progress import now_and_then
-from alexnet_io.sources import DataSet, open_for
-from alexnet_io.train_settings import TrainSettings
+from alexnet_io.command_line.train_settings import TrainSettings
+from alexnet_io.data.batches import Batch, batches, steps_in_epoch
+from alexnet_io.data.image_statistics import training_statistics
+from alexnet_io.data.sources import DataSet, open_for
+from alexnet_io.run import statistics_file
+from alexnet_io.run.progress import now_and_then
 from torch_ref import augment
 from torch_ref.alexnet import build
 from torch_ref.completion import recipe_of, schedule_of

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alexnet_io.memory import StepMemory
-from alexnet_io.train_settings import TrainSettings
+from alexnet_io.command_line.train_settings import TrainSettings
+from alexnet_io.data.memory import StepMemory
 from torch_ref import launch
 from torch_ref.network import CHANNELS
 from torch_ref.processes import Processes

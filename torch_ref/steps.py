@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet_io.batches import Batch, batches
-from alexnet_io.evaluation import Evaluation, EvaluationReport
-from alexnet_io.sources import Split
-from alexnet_io.training_loop import Sums
+from alexnet_io.data.batches import Batch, batches
+from alexnet_io.data.sources import Split
+from alexnet_io.run.evaluation import Evaluation, EvaluationReport
+from alexnet_io.run.loop import Sums
 from torch_ref import augment
 from torch_ref.optim import set_learning_rate
 from torch_ref.setup import Setup

@@ -4,14 +4,14 @@ import contextlib
 import time
 from typing import Any
 
-from alexnet_io import preflight, statistics_file
+from alexnet_io.command_line.settings import as_yaml
+from alexnet_io.command_line.train_settings import TrainSettings, plain
+from alexnet_io.data.sources.fingerprint import fingerprint
 from alexnet_io.errors import on_the_way
-from alexnet_io.run_directory import RunDirectory, new_default_directory
-from alexnet_io.settings import as_yaml
-from alexnet_io.signals import Signals
-from alexnet_io.sources.fingerprint import fingerprint
-from alexnet_io.train_settings import TrainSettings, plain
-from alexnet_io.training_loop import TrainingLoop
+from alexnet_io.run import preflight, statistics_file
+from alexnet_io.run.directory import RunDirectory, new_default_directory
+from alexnet_io.run.loop import TrainingLoop
+from alexnet_io.run.signals import Signals
 from torch_ref.engine import TorchEngine
 from torch_ref.launch import said_once
 from torch_ref.processes import processes

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jax_alexnet.ops import onednn, varying
+from jax_alexnet.ops import varying
+from jax_alexnet.ops.cpu import onednn
+from jax_alexnet.ops.cpu.onednn import CpuForm
 from jax_alexnet.ops.multilinear import Form, everywhere, leave_open
-from jax_alexnet.ops.onednn import CpuForm
 
 
 def add_bias(x: Array, bias: Array, cpu: CpuForm = "auto") -> Array:

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jax_alexnet.ops import kernel_gradient, minimal_filters, onednn, winograd
+from jax_alexnet.ops.cpu import kernel_gradient, minimal_filters, onednn, winograd
+from jax_alexnet.ops.cpu.onednn import CpuForm
 from jax_alexnet.ops.multilinear import Form, leave_open
-from jax_alexnet.ops.onednn import CpuForm
 from jax_alexnet.shapes import window_count
 
 # Columns of the products for kernels' gradients: with fewer, such as the 3 of images, XLA's convolution is faster.

@@ -5,9 +5,9 @@ from functools import partial
 import jax.numpy as jnp
 from jax import Array, lax
 
-from jax_alexnet.ops import onednn
+from jax_alexnet.ops.cpu import onednn
+from jax_alexnet.ops.cpu.onednn import CpuForm
 from jax_alexnet.ops.multilinear import Form, leave_open
-from jax_alexnet.ops.onednn import CpuForm
 
 
 def multiply(x: Array, kernel: Array, cpu: CpuForm = "auto") -> Array:

@@ -12,9 +12,9 @@ marked: the same program, the rings longer.
 from collections.abc import Sequence
 from typing import Any
 
-from alexnet_io import output_file
-from alexnet_io.settings import parse, run_command
-from jax_alexnet import gpu_compiler
+from alexnet_io.command_line import output_file
+from alexnet_io.command_line.settings import parse, run_command
+from jax_alexnet.compiled import gpu_compiler
 from jax_alexnet.plan.settings import PROGRAM, PlanSettings
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import gcd
 
-from jax_alexnet.collectives import Collective, Links, on_more_devices
+from jax_alexnet.compiled.collectives import Collective, Links, on_more_devices
 from jax_alexnet.gpu_program import GpuProgram
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from jax_alexnet.collectives import Links
+from jax_alexnet.compiled.collectives import Links
 from jax_alexnet.gpu_program import GpuProgram
 from jax_alexnet.plan.costs import cost_of
 from jax_alexnet.plan.schemes import Programs

@@ -6,8 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from alexnet_io.errors import UserError
-from jax_alexnet import gpu_compiler
-from jax_alexnet.collectives import Links
+from jax_alexnet.compiled import gpu_compiler
+from jax_alexnet.compiled.collectives import Links
 from jax_alexnet.gpu_program import GpuProgram, GpuSettings, compile_lowered, lower
 from jax_alexnet.parallel import fitting_schemes
 from jax_alexnet.plan.costs import Cost, basis, cost_of, crossover, extrapolated, group_of

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from alexnet_io.command_line.settings import setting
+from alexnet_io.command_line.train_settings import MODELS
 from alexnet_io.errors import UserError
-from alexnet_io.settings import setting
-from alexnet_io.train_settings import MODELS
-from jax_alexnet import gpu_compiler
+from jax_alexnet.compiled import gpu_compiler
 
 PROGRAM = "python -m jax_alexnet.plan"
 MOST_DEVICES = 1024

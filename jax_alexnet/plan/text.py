@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from jax_alexnet import gpu_compiler
-from jax_alexnet.hlo import COLLECTIVES
+from jax_alexnet.compiled import gpu_compiler
+from jax_alexnet.compiled.hlo import COLLECTIVES
 from jax_alexnet.plan.costs import Cost, group_of
 from jax_alexnet.plan.schemes import Plan
 from jax_alexnet.plan.settings import PlanSettings

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from jax_alexnet.ops import pooling
+from parity.alexnet.pairs import Pair
 from parity.mutants import planting
 from parity.mutants.mutant import Mutant, on_both_sides, patch, turned_into
-from parity.pairs import Pair
 
 
 def convention_mutants() -> Iterator[Mutant]:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from jax_alexnet import augment as jax_augment
 from jax_alexnet import schedules as jax_schedules
-from parity import data, inputs, rates
+from parity.alexnet import data_comparison as data
+from parity.alexnet import inputs, rates
 from parity.mutants.planting import patched
-from parity.report import Report
+from parity.reports.report import Report
 from torch_ref import augment as torch_augment
 from torch_ref import schedules as torch_schedules
 
@@ -200,7 +201,7 @@ def _undivided(owner: Any) -> Callable[[], Report]:
 
 def _no_antialias() -> Report:
     def resize(path: Path, short_side: int, crop: int) -> NDArray:
-        from alexnet_io.decoding import read_rgb, resized_size
+        from alexnet_io.data.decoding import read_rgb, resized_size
 
         image = read_rgb(path)
         size = resized_size(image.shape[0], image.shape[1], short_side)

@@ -10,7 +10,7 @@ from typing import Any
 from parity.mutants import runs
 from parity.mutants.mutant import Mutant
 from parity.mutants.score import PairOutcome
-from parity.report import Report
+from parity.reports.report import Report
 
 # Ids of mutants that share a network. Different layers, both orders, one side or both; the last three share a layer.
 PAIRS = (

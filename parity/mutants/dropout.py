@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from parity.alexnet.pairs import Pair
 from parity.mutants import planting
 from parity.mutants.mutant import (
     SMALL,
@@ -18,7 +19,6 @@ from parity.mutants.mutant import (
     patch,
     turned_into,
 )
-from parity.pairs import Pair
 from torch_ref.layers import Dropout
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from jax_alexnet import weights
-from parity import layers, pairs
+from jax_alexnet.files import weights
+from parity.alexnet import layerwise as layers
+from parity.alexnet import pairs
 from parity.mutants.data import Entry, entry
 from parity.mutants.planting import patched
-from parity.report import Report
+from parity.reports.report import Report
 
 MODEL = "cifar_18pct"
 

@@ -9,11 +9,11 @@ from unittest import mock
 
 from torch import Tensor, nn
 
+from parity.alexnet.pairs import Pair
 from parity.mutants import planting
 from parity.mutants.mutant import (
     Mutant,
 )
-from parity.pairs import Pair
 
 
 def gradient_mutants() -> Iterator[Mutant]:

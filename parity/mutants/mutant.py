@@ -14,8 +14,8 @@ from typing import Any
 from numpy.typing import NDArray
 from torch import nn
 
+from parity.alexnet.pairs import Pair
 from parity.mutants import planting
-from parity.pairs import Pair
 
 Plant = Callable[[Pair], AbstractContextManager[Pair]]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import html
 from pathlib import Path
 
-from parity.html import STYLE
 from parity.mutants.score import Score
+from parity.reports.html import STYLE
 
 _COLUMNS = ("bug", "side", "verdict", "layer", "stage", "cause")
 _HEAD = "<tr>" + "".join(f"<th class=l>{name}</th>" for name in _COLUMNS) + "</tr>"

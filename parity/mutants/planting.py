@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from jax_alexnet.variants import VARIANTS
-from parity import layouts, pairs, torch_leaves
-from parity.pairs import Pair
+from parity.alexnet import pairs
+from parity.alexnet.pairs import Pair
+from parity.kinds import layouts, torch_leaves
 
 
 @contextmanager

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from parity.alexnet.pairs import Pair
 from parity.mutants import planting
 from parity.mutants.mutant import (
     SMALL,
@@ -21,7 +22,6 @@ from parity.mutants.mutant import (
     patch,
     turned_into,
 )
-from parity.pairs import Pair
 from torch_ref.layers import ClippedAvgPool2d
 from torch_ref.lrn import SpatialResponseNorm
 

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from jax_alexnet import steps as jax_steps
 from parity.mutants.data import Entry, entry
 from parity.mutants.planting import patched
-from parity.report import Report
-from parity.rows import Row
+from parity.reports.report import Report
+from parity.reports.rows import Row
 from parity.twins import program
 from torch_ref import steps as torch_steps
 

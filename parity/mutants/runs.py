@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from alexnet_io.errors import UserError
-from parity import layers, pairs, trajectory
+from parity.alexnet import layerwise as layers
+from parity.alexnet import pairs, trajectory
 from parity.mutants import (
     conventions,
     data,
@@ -25,7 +26,7 @@ from parity.mutants import (
 )
 from parity.mutants.mutant import Mutant
 from parity.mutants.score import EQUIVALENT, KILLED, NOT_EXERCISED, SURVIVED, Outcome, Score
-from parity.report import Report
+from parity.reports.report import Report
 
 STEP_MODEL = "cifar_18pct"  # on which losses and optimizers are compared
 

@@ -10,7 +10,7 @@ import optax
 import torch
 import torch.nn.functional as F
 
-from parity.trainers import JaxTrainer, TorchTrainer
+from parity.alexnet.trainers import JaxTrainer, TorchTrainer
 
 Change = Callable[[TorchTrainer, JaxTrainer], None]
 

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from parity.bounds import UNIT_ROUNDOFF
-from parity.judging import judge_worst
-from parity.processes import environment
+from parity.bounds.judging import judge_worst
+from parity.bounds.magnitudes import UNIT_ROUNDOFF
+from parity.comparison.environments import environment
 from parity.speed.workload import Workload
 
 # Logits of one precision may differ by as many roundings, normwise. Some twenty layers of sums leave about a dozen in
@@ -85,8 +85,8 @@ def layers(base: Workload, folder: Path, pythons: dict[str, str | None], seconds
 
 def write_weights(path: Path, model: str, image_size: int) -> None:
     """The same weights for all processes: uniform, of He's deviation, .npz in `torch_ref`'s names and layouts."""
+    from jax_alexnet.files.weights import torch_shapes
     from jax_alexnet.variants import VARIANTS
-    from jax_alexnet.weights import torch_shapes
 
     rng = np.random.default_rng(0)
     state: dict[str, Any] = {}

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alexnet_io import output_file
+from alexnet_io.command_line import output_file
 from alexnet_io.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def throughput(chosen: Throughput) -> int:
 
 def _input(chosen: Throughput, plan: Plan) -> int:
     """`--mode input`."""
-    from alexnet_io.train_settings import TrainSettings, stored_size
+    from alexnet_io.command_line.train_settings import TrainSettings, stored_size
     from parity.speed import input_data, input_page, input_rates
 
     base = _workload(chosen, "train")

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from alexnet_io import output_file
-from alexnet_io.settings import parse, run_command, setting
+from alexnet_io.command_line import output_file
+from alexnet_io.command_line.settings import parse, run_command, setting
 from jax_alexnet.gpu_program import GpuProgram, GpuSettings, as_json, compile_step
 
 if TYPE_CHECKING:

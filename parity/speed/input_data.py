@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_io.cache import PreparedImages
+from alexnet_io.command_line.printing import printable
+from alexnet_io.data.cache import PreparedImages
+from alexnet_io.data.sources.dataset import DataSet
+from alexnet_io.data.sources.files import EncodedImages, files_on_disk, image_names
+from alexnet_io.data.sources.prepared import prepared_split
 from alexnet_io.errors import UserError
-from alexnet_io.printing import printable
-from alexnet_io.sources.dataset import DataSet
-from alexnet_io.sources.files import EncodedImages, files_on_disk, image_names
-from alexnet_io.sources.prepared import prepared_split
 
 # Of the made-up photographs: about what ImageNet's have in the mean, with about as many bytes (110,000).
 HEIGHT, WIDTH, QUALITY = 375, 500, 90
@@ -64,8 +64,8 @@ def given(
             f"--data {printable(spec)} can't be opened without Pillow: install it, or leave --data out to read made-up "
             "images"
         )
-    from alexnet_io.progress import now_and_then
-    from alexnet_io.sources.opening import open_source
+    from alexnet_io.data.sources.opening import open_source
+    from alexnet_io.run.progress import now_and_then
 
     data = open_source(
         spec, image_size=stored_size, data_dir=data_dir, cache_dir=cache_dir, holdout=holdout, measuring=True,

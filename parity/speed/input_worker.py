@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from alexnet_io.batches import Batch, batches
-from alexnet_io.sources.dataset import DataSet
-from alexnet_io.train_settings import TrainSettings
+from alexnet_io.command_line.train_settings import TrainSettings
+from alexnet_io.data.batches import Batch, batches
+from alexnet_io.data.sources.dataset import DataSet
 from parity.speed import input_data, processes
 from parity.speed.workload import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Workload
 
@@ -53,7 +53,7 @@ class Files:
     """Encoded files: decoded from memory, or into a cache."""
 
     def __init__(self, source: input_data.Source, stored: int) -> None:
-        from alexnet_io.decoding import Resizing
+        from alexnet_io.data.decoding import Resizing
 
         self.files = input_data.encoded(source)
         self.blobs = [self.files.read(i) for i in range(len(self.files))]
@@ -71,12 +71,12 @@ class Files:
         return {"seconds": time.perf_counter() - began}
 
     def _prepare(self, data: bytes) -> None:
-        from alexnet_io.decoding import prepare
+        from alexnet_io.data.decoding import prepare
 
         prepare(data, "image", self.resizing)
 
     def _fill(self, images: int, cores: int) -> dict[str, float]:
-        from alexnet_io.cache import prepare_images
+        from alexnet_io.data.cache import prepare_images
 
         files = input_data.repeated(self.files, images)
         with tempfile.TemporaryDirectory(prefix="filling-") as folder:

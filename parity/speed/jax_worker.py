@@ -44,9 +44,9 @@ class Job:
         import jax
         import numpy as np
 
-        from alexnet_io.train_settings import TrainSettings
+        from alexnet_io.command_line.train_settings import TrainSettings
         from jax_alexnet import augment, devices, optim, recipes, steps
-        from jax_alexnet import weights as stored
+        from jax_alexnet.files import weights as stored
         from jax_alexnet.variants import VARIANTS
 
         self.workload = workload
@@ -132,7 +132,7 @@ class Job:
         import numpy as np
         import optax
 
-        from jax_alexnet import weights as stored
+        from jax_alexnet.files import weights as stored
 
         logits = self.evaluate(self.params, self.batch, self.statistics)[0][: checks.IMAGES]
         found: dict[str, Any] = {checks.LOGITS: np.asarray(logits, np.float32)}

@@ -6,7 +6,7 @@ import html
 from pathlib import Path
 from typing import Any
 
-from parity.html import STYLE
+from parity.reports.html import STYLE
 from parity.speed import charts
 from parity.speed.result import percent, said, told
 

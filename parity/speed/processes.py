@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_io.errors import UserError
-from parity.processes import environment
+from parity.comparison.environments import environment
 from parity.speed.workload import Workload
 
 Patience = Callable[[], float]

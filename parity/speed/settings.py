@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from alexnet_io.command_line.settings import one_of, setting
 from alexnet_io.errors import UserError
-from alexnet_io.settings import one_of, setting
 from parity.settings import MODELS
 
 
@@ -187,7 +187,7 @@ class Profile:
         if self.precision is not None:
             one_of("--precision", self.precision, ("float32", "tf32", "bfloat16"))
         if self.gpu is not None:
-            from jax_alexnet.gpu_compiler import GPUS
+            from jax_alexnet.compiled.gpu_compiler import GPUS
 
             one_of("--gpu", self.gpu, tuple(GPUS))
         for name in self.frameworks.split(","):

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from alexnet_io.train_settings import SCHEDULES, TrainSettings
+from alexnet_io.command_line.train_settings import SCHEDULES, TrainSettings
+from parity.alexnet.trajectory import RATES, SMALL_SIZES
 from parity.settings import RECIPES
-from parity.trajectory import RATES, SMALL_SIZES
 
 # Eight images a step, 22 in all: a short last batch. 133 test images: a short last batch of 128. Ten classes: five
 # guesses are not all. Two epochs and two steps of the third: an end in the middle.

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_io.evaluation import EvaluationReport
-from alexnet_io.metrics import MetricsRow
-from parity import judging
+from alexnet_io.run.evaluation import EvaluationReport
+from alexnet_io.run.metrics import MetricsRow
+from parity.bounds import judging
 from parity.twins import ledger
 from parity.twins.records import Record, StepRecord
 

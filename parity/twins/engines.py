@@ -13,16 +13,16 @@ import torch
 from flax import linen
 from numpy.typing import NDArray
 
-from alexnet_io.batches import Batch
-from alexnet_io.evaluation import EvaluationReport
-from alexnet_io.run_directory import RunDirectory
-from alexnet_io.training_loop import Sums
+from alexnet_io.data.batches import Batch
+from alexnet_io.run.directory import RunDirectory
+from alexnet_io.run.evaluation import EvaluationReport
+from alexnet_io.run.loop import Sums
 from jax_alexnet.engine import JaxEngine
 from jax_alexnet.model import AlexNet
 from jax_alexnet.setup import Setup as JaxSetup
 from jax_alexnet.steps import Metrics
-from parity.parameter_names import ParameterNames, slots
-from parity.torch_side import to_numpy
+from parity.alexnet.parameter_names import ParameterNames, slots
+from parity.comparison.torch_side import to_numpy
 from parity.twins.jax_draws import JaxDraws
 from parity.twins.records import Arrays, Record, StepRecord, part_of
 from torch_ref import alexnet

@@ -15,9 +15,9 @@ from flax import linen
 from jax import Array
 from torch import Tensor, nn
 
-from alexnet_io.train_settings import TrainSettings
+from alexnet_io.command_line.train_settings import TrainSettings
 from jax_alexnet import layers
-from parity import pairs
+from parity.alexnet import pairs
 from torch_ref.augment import Draws
 from torch_ref.layers import Dropout
 

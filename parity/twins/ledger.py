@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from alexnet_io.metrics import MetricsRow
-from alexnet_io.training_loop import Sums
+from alexnet_io.run.loop import Sums
+from alexnet_io.run.metrics import MetricsRow
 from parity.twins.records import Record
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_io.evaluation import EvaluationReport
-from alexnet_io.metrics import MetricsRow
-from alexnet_io.training_loop import Sums
+from alexnet_io.run.evaluation import EvaluationReport
+from alexnet_io.run.loop import Sums
+from alexnet_io.run.metrics import MetricsRow
 
 Arrays = dict[str, NDArray[Any]]
 WHOLE = 2**16  # values of an array that are kept; of larger ones as many are kept, spread evenly, and two sums

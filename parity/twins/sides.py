@@ -12,15 +12,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from alexnet_io import tensor_file
-from alexnet_io.metrics import read_metrics
-from alexnet_io.run_directory import read_description
-from alexnet_io.train_settings import TrainSettings, plain, resumed
-from jax_alexnet import checkpoint as jax_checkpoint
+from alexnet_io.command_line.train_settings import TrainSettings, plain, resumed
+from alexnet_io.files import tensor_file
+from alexnet_io.run.directory import read_description
+from alexnet_io.run.metrics import read_metrics
 from jax_alexnet import recipes as jax_recipes
 from jax_alexnet import training as jax_training
-from parity.parameter_names import ParameterNames
-from parity.torch_side import to_numpy
+from jax_alexnet.files import checkpoint as jax_checkpoint
+from parity.alexnet.parameter_names import ParameterNames
+from parity.comparison.torch_side import to_numpy
 from parity.twins.engines import Fate, JaxPrograms, Killed, watched_jax, watched_torch
 from parity.twins.records import Arrays, Record, part_of
 from torch_ref import alexnet

@@ -1,0 +1,1 @@
+"""Command lines from dataclasses, what they say, and a run's settings."""

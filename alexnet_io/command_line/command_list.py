@@ -1,0 +1,52 @@
+"""A package's commands: listed by `python -m PACKAGE`, and run by `python -m PACKAGE COMMAND`."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+
+from alexnet_io.command_line.settings import REFUSED
+from alexnet_io.command_line.suggestions import nearest
+
+
+def run(package: str, what: str, commands: Mapping[str, str], arguments: Sequence[str] | None = None) -> int:
+    """List the commands, or run the one that the first word names as `python -m PACKAGE.COMMAND` does.
+
+    Args:
+        package: whose modules the commands are.
+        what: it is for, in a line.
+        commands: names, and what each does in a line.
+        arguments: the words after the package's name; `sys.argv` if None.
+
+    Returns:
+        The exit code: 2 without a command, or with one that there isn't.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(listing(f"python -m {package}.COMMAND", what, commands))
+        return 0 if words else REFUSED
+    if words[0] not in commands:
+        return unknown(f"python -m {package}", words[0], commands)
+    sys.argv = [f"{package}.{words[0]}", *words[1:]]
+    name = f"{package}.{words[0]}"
+    try:
+        module = import_module(f"{name}.__main__")
+    except ModuleNotFoundError as error:
+        if error.name != f"{name}.__main__":
+            raise
+        module = import_module(name)
+    return module.main() or 0
+
+
+def listing(usage: str, what: str, commands: Mapping[str, str], after: str = "") -> str:
+    """What `--help` says: how a command is called, and all of them with what they do."""
+    width = max(map(len, commands))
+    lines = [f"usage: {usage} [--help] [settings]", "", what, ""]
+    lines += [f"  {name.ljust(width)}  {does}" for name, does in commands.items()]
+    return "\n".join([*lines, *(["", after] if after else [])])
+
+
+def unknown(program: str, word: str, commands: Mapping[str, str]) -> int:
+    """Say that there is no such command, and which is near; returns the exit code."""
+    print(f"error: there is no command {word!r}{nearest(word, list(commands))}", file=sys.stderr)
+    print(f"Try: {program} --help", file=sys.stderr)
+    return REFUSED

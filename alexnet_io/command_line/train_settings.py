@@ -1,0 +1,301 @@
+"""The settings of a training run, the same for both frameworks. What a recipe decides is None until it does."""
+
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+from alexnet_io.command_line.settings import setting
+from alexnet_io.errors import UserError
+
+MODELS = (
+    "single_column", "two_column", "cuda_convnet_2012", "caffe_alexnet", "caffenet",
+    "one_weird_trick", "one_weird_trick_lrn", "cifar_18pct", "cifar_13pct", "cifar_11pct",
+)  # fmt: skip
+RECIPES = ("blog", "paper", "caffe", "torchvision", "cifar")
+OPTIMIZERS = ("adam", "sgd", "paper")
+SCHEDULES = ("constant", "every_epochs", "every_steps", "at_epochs", "plateau")
+WEIGHT_INITS = ("variant", "pytorch", "paper", "caffe")
+NORMALIZATIONS = ("half", "imagenet", "mean_image", "channel_mean", "channel", "unit")
+PRECISIONS = ("float32", "tf32", "bfloat16", "float64")
+CPU_CONVOLUTIONS = ("auto", "onednn", "winograd", "xla")
+SCHEMES = ("data", "columns", "hybrid", "zero")
+
+
+# Settings by the part of --help that they stand in; those that a recipe decides are None until it does.
+_data = partial(setting, group="data")
+_network = partial(setting, group="network")
+_recipe = partial(setting, None, group="recipe and optimizer", unset="from the recipe")
+_schedule = partial(setting, None, group="learning rate schedule", unset="from the recipe")
+_input = partial(setting, None, group="input and augmentation", unset="from the recipe")
+_devices = partial(setting, group="arithmetic and devices")
+_processes = partial(setting, None, group="several processes", unset="as SLURM or Open MPI say", only="jax_alexnet")
+_directory = partial(setting, group="the run's directory")
+_reporting = partial(setting, group="reporting")
+_OR_DATA = "from the recipe or the data set"
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Where images come from; shared by training, evaluation and prediction."""
+
+    data: str = _data(
+        "digits", "digits, folder:PATH, cifar10, cifar100, imagenet:PATH, tfds:NAME or synthetic", metavar="SOURCE"
+    )
+    data_dir: Path = _data(Path("data"), "where data sets lie that were fetched or prepared earlier", metavar="DIR")
+    cache_dir: Path | None = _data(
+        None,
+        "where decoded images are kept; python -m jax_alexnet.cache lists and clears it",
+        metavar="DIR",
+        unset="~/.cache/jax_alexnet",
+    )
+    holdout: float | None = _data(
+        None, "share of a folder without test/ or val/ that is kept for testing", metavar="SHARE", above=0, below=1
+    )
+    download: bool = _data(False, "fetch cifar10 or cifar100 into the data directory if it isn't there")
+
+
+@dataclass(frozen=True)
+class TrainSettings(DataSettings):
+    """Train AlexNet or a relative; without any flag, the blog's network on scikit-learn's handwritten digits."""
+
+    EXAMPLES: ClassVar = (
+        (
+            "--data folder:pictures --holdout 0.2 --epochs 20",
+            "on pictures/CLASS/*.jpg, a fifth of them kept for testing",
+        ),
+        ("--data cifar10 --download --model cifar_18pct --output runs/cifar", "on CIFAR-10, fetched once"),
+        ("--resume --output runs/cifar --epochs 160", "go on with that run, to a later end"),
+    )
+
+    model: str = _network("single_column", ", ".join(MODELS), choices=MODELS)
+    recipe: str | None = _recipe("how to train: " + ", ".join(RECIPES), unset="the network's own", choices=RECIPES)
+    image_size: int | None = _network(
+        None,
+        "side of the images the network sees, in pixels",
+        unset="the network's own; 67 for the digits",
+        minimum=1,
+        maximum=4096,
+    )
+    stored_size: int | None = _input(
+        "side of the images in the cache, from which crops are taken, in pixels",
+        unset="what suits --image-size and --crop",
+        minimum=1,
+        maximum=4096,
+    )
+    epochs: int | None = _recipe("passes over the training set", unset=_OR_DATA, minimum=1)
+    steps: int | None = _recipe("stop after this many steps, if the epochs don't end sooner", unset="", minimum=1)
+    batch_size: int | None = _recipe("images a step, over all devices", unset=_OR_DATA, minimum=1)
+    optimizer: str | None = _recipe(
+        "adam; sgd (learning rate outside the velocity, as PyTorch); paper (inside the velocity)", choices=OPTIMIZERS
+    )
+    learning_rate: float | None = _recipe(
+        "initial learning rate of the weights", metavar="RATE", unset=_OR_DATA, above=0
+    )
+    bias_learning_rate_factor: float | None = _recipe("the biases' learning rate over the weights'", minimum=0)
+    momentum: float | None = _recipe(
+        "share of the velocity kept from step to step", metavar="SHARE", minimum=0, below=1
+    )
+    weight_decay: float | None = _recipe("L2 penalty on weights, coupled with the gradient", minimum=0)
+    decay_biases: bool | None = _recipe("whether weight decay touches biases")
+    schedule: str | None = _schedule(
+        "how the learning rate falls: " + ", ".join(SCHEDULES), unset=_OR_DATA, choices=SCHEDULES
+    )
+    drop_every: int | None = _schedule("epochs or steps between drops (every_epochs, every_steps)", minimum=1)
+    drop_epochs: list[int] | None = _schedule("epochs at which it drops (at_epochs)", unset=_OR_DATA, minimum=0)
+    drop_factor: float | None = _schedule("what a drop multiplies the learning rate by", above=0, below=1)
+    plateau_patience: int | None = _schedule("epochs without progress that are tolerated (plateau)", minimum=0)
+    plateau_cooldown: int | None = _schedule("epochs after a drop in which none are counted (plateau)", minimum=0)
+    weight_init: str | None = _network(
+        None, "initial weights: " + ", ".join(WEIGHT_INITS), unset="from the recipe", choices=WEIGHT_INITS
+    )
+    normalize: str | None = _input(
+        "half ((x/255-0.5)/0.5), imagenet (torchvision's mean and std), mean_image or channel_mean (subtracted on "
+        "the 0..255 scale), channel (mean and std of the training set), unit (x/255)",
+        choices=NORMALIZATIONS,
+    )
+    crop: bool | None = _input("random crops from the stored images in training", unset=_OR_DATA)
+    flip: bool | None = _input("random horizontal flips in training")
+    color_noise: bool | None = _input("the paper's PCA colour noise in training")
+    dropout: float | None = _network(
+        None, "share of units dropped after fc6 and fc7", metavar="SHARE", unset="the network's own", minimum=0, below=1
+    )
+    span_columns: bool = _network(False, "let the LRN windows of two_column span both columns")
+    precision: str = _devices("float32", ", ".join(PRECISIONS), choices=PRECISIONS)
+    cpu_convolution: str = _devices(
+        "auto",
+        "who computes convolutions on CPUs in float32 and bfloat16: auto (the fastest that fits), onednn, winograd "
+        "(fewer products), xla; the last two leave oneDNN out of everything",
+        only="jax_alexnet",
+        choices=CPU_CONVOLUTIONS,
+    )
+    devices: str = _devices(
+        "all", "all, a count, or ids such as 0,2; of each process, if there are several", metavar="WHICH"
+    )
+    parallel: str = _devices(
+        "data",
+        "how devices share the work: data; columns (the paper's two GPUs); hybrid (convolutions by images, fully "
+        "connected layers by units); zero (data, with the optimizer's state divided)",
+        only="jax_alexnet",
+        choices=SCHEMES,
+    )
+    group_size: int | None = _devices(
+        None,
+        "devices that share the fully connected layers (hybrid) or the optimizer's state (zero)",
+        unset="all",
+        only="jax_alexnet",
+        minimum=1,
+    )
+    coordinator: str | None = _processes("where the first of several processes is met", metavar="HOST:PORT")
+    num_processes: int | None = _processes("how many processes train together", minimum=1)
+    process_id: int | None = _processes("which of them this is, from 0", minimum=0)
+    seed: int = setting(
+        0, "of weights, order, dropout and augmentation", minimum=0, maximum=2**31 - 1, group="recipe and optimizer"
+    )
+    output: Path | None = _directory(None, "the run's directory", metavar="DIR", unset="runs/TIME-MODEL-DATA")
+    resume: bool = _directory(False, "go on with the run in --output", action=True)
+    strict_resume: bool = _directory(False, "refuse a damaged checkpoint instead of using the one before", action=True)
+    changed_data: bool = _directory(
+        False, "with --resume, go on although the data are not those that the run was trained on", action=True
+    )
+    checkpoint_seconds: float = _directory(
+        300.0, "save at least this often; the best epoch and the end are always saved", metavar="SECONDS", minimum=0
+    )
+    log_every: int = _reporting(20, "steps between rows of training metrics", minimum=1)
+    evaluate_every: int = _reporting(1, "epochs between evaluations on the test set", minimum=1)
+    max_bad_images: int = _data(100, "undecodable images that are skipped before the run is refused", minimum=0)
+    tensorboard: bool = _reporting(False, "write TensorBoard event files too")
+    dry_run: bool = _reporting(False, "check everything, build one step, and stop", action=True)
+    print_config: bool = _reporting(False, "print the settings that would run, as YAML, and stop", action=True)
+
+
+def fill(settings: TrainSettings, **values: Any) -> TrainSettings:
+    """The settings with `values` in place of what is still None."""
+    return replace(settings, **{name: value for name, value in values.items() if getattr(settings, name) is None})
+
+
+# What a resumed run may change; everything else decides its numbers and stays as it was. The data may lie elsewhere:
+# whether they are the same is seen by their fingerprint.
+CHANGEABLE_ON_RESUME = frozenset(
+    [
+        "epochs",
+        "steps",
+        "devices",
+        "parallel",
+        "group_size",
+        "coordinator",
+        "num_processes",
+        "process_id",
+        "output",
+        "resume",
+        "strict_resume",
+        "changed_data",
+        "checkpoint_seconds",
+        "evaluate_every",
+        "tensorboard",
+        "data",
+        "data_dir",
+        "cache_dir",
+        "download",
+        "dry_run",
+        "print_config",
+    ]
+)
+
+
+def resumed(saved: dict[str, Any], given: dict[str, Any]) -> TrainSettings:
+    """The settings of a saved run with those from the command line that may change.
+
+    Args:
+        saved: the run's completed settings, as `plain` wrote them.
+        given: what the command line says, with parsed values.
+
+    Raises:
+        UserError: the command line contradicts the run; all differing settings are listed.
+    """
+    kept = {item.name: item for item in fields(TrainSettings)}
+    values = {name: value for name, value in saved.items() if name in kept}
+    # Where the run went on before says nothing about where it goes on now.
+    values.update(dict.fromkeys(("coordinator", "num_processes", "process_id")))
+    for name in ("data_dir", "cache_dir", "output"):
+        values[name] = Path(values[name]) if values.get(name) else None
+    differing = [
+        f"--{name.replace('_', '-')} {value} (the run has {values.get(name)})"
+        for name, value in given.items()
+        if name not in CHANGEABLE_ON_RESUME and value != values.get(name)
+    ]
+    if differing:
+        raise UserError(
+            f"--resume can't change {'; '.join(differing)}. Leave these flags out, or start a new run with another "
+            "--output."
+        )
+    values.update({name: value for name, value in given.items() if name in CHANGEABLE_ON_RESUME})
+    return TrainSettings(**values)
+
+
+def of_resumed_run(settings: TrainSettings, given: dict[str, Any], framework: str) -> TrainSettings:
+    """The settings with which the run in `--output` goes on.
+
+    Args:
+        settings: from the command line, with `--resume`.
+        given: see `resumed`.
+        framework: the package that resumes; only runs that it trained itself are its own.
+
+    Raises:
+        UserError: no `--output`, no run there, another framework's, or flags that contradict it.
+    """
+    from alexnet_io.run.directory import read_description
+
+    if settings.output is None:
+        raise UserError("--resume needs --output DIR, the directory of the run to go on with")
+    description = read_description(settings.output)
+    trained_by = description.get("framework", "jax_alexnet")
+    if trained_by != framework:
+        trainer = f"python -m {trained_by}.train"
+        raise UserError(f"the run in {settings.output} was trained by {trainer}: go on with that command")
+    return resumed(description["settings"], given)
+
+
+def plain(settings: TrainSettings) -> dict[str, Any]:
+    """The settings as JSON can hold them."""
+    values = {item.name: getattr(settings, item.name) for item in fields(settings)}
+    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+# What the default data set runs with, where neither the command line nor a file says otherwise: the blog's recipe
+# at a size that two CPU cores train in two minutes. 67 pixels is the smallest image that single_column takes;
+# crops from 73 shift a digit by a pixel of the 8x8 original at most; 24 images can be shared by 2, 3, 4, 6 or 8
+# devices.
+DIGITS: dict[str, Any] = {
+    "image_size": 67,
+    "stored_size": 73,
+    "crop": True,
+    "batch_size": 24,
+    "epochs": 6,
+    "learning_rate": 2e-4,
+    "schedule": "at_epochs",
+    "drop_epochs": [5],
+}
+
+
+def data_defaults(settings: TrainSettings) -> TrainSettings:
+    """The settings with what suits the data set in place of None, before the recipe has its say."""
+    if settings.data == "digits" and settings.model == "single_column" and settings.recipe in (None, "blog"):
+        return fill(settings, **DIGITS)
+    return settings
+
+
+def stored_size(settings: TrainSettings, image_size: int) -> int:
+    """Side of the stored images: 256 for crops of 224 or 227, 32 for crops of 24, 8/7 of other crops.
+
+    Raises:
+        UserError: the stored images are smaller than what is cut from them.
+    """
+    usual = {224: 256, 227: 256, 24: 32}
+    side = settings.stored_size or (usual.get(image_size, round(image_size * 8 / 7)) if settings.crop else image_size)
+    if side < image_size:
+        raise UserError(
+            f"--stored-size {side} is smaller than --image-size {image_size}, which is cut from it: "
+            f"make it at least {image_size}"
+        )
+    return side

@@ -1,0 +1,1 @@
+"""A training run: its loop, what it leaves and shows."""

@@ -1,0 +1,1 @@
+"""The step compiled for GPUs that needn't be there, and read."""

@@ -1,0 +1,1 @@
+"""What is read and written: checkpoints, weights of several layouts, exports, finished runs."""

@@ -1,0 +1,127 @@
+"""The trained network that a command means: of a run, or of a file alone, an export or any program's state dict."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from alexnet_io.command_line.printing import printable
+from alexnet_io.command_line.train_settings import TrainSettings
+from alexnet_io.errors import UserError
+from jax_alexnet import augment, steps
+from jax_alexnet.devices import choose_devices, data_mesh, set_precision
+from jax_alexnet.files import weights
+from jax_alexnet.files.finished_run import TrainedNetwork, load_run, saved_settings
+from jax_alexnet.recipes import resolve
+from jax_alexnet.setup import make_model
+
+
+def open_network(
+    run: Path | None, file: Path | None, *, model: str | None, checkpoint: str, devices: str, precision: str | None
+) -> TrainedNetwork:
+    """What `--run`, or else `--weights`, names; where a run's best weights are meant and there are none, it is said.
+
+    Args:
+        run: the directory that training wrote; None for a file.
+        file: see `load_weights`; likewise `model`.
+        model: see `file`.
+        checkpoint: of a run, `best` or `newest`.
+        devices: what to compute on, see `choose_devices`.
+        precision: of the arithmetic, instead of the one that it was trained in.
+
+    Raises:
+        UserError: no network there that can be used.
+    """
+    if run is None:
+        return load_weights(file or Path(), model=model, devices=devices, precision=precision)
+    set_precision(precision or saved_settings(run).precision)
+    network = load_run(run, which=checkpoint, devices=choose_devices(devices), precision=precision)
+    say_fallback(network, checkpoint)
+    return network
+
+
+def say_fallback(network: TrainedNetwork, asked: str) -> None:
+    """Say on standard error that a run has no best weights yet, where these were asked for."""
+    if network.which != asked:
+        print(f"note: the run has no {asked} weights yet: these are its {network.which}", file=sys.stderr)
+
+
+def load_weights(path: Path, *, model: str | None = None, devices: str, precision: str | None = None) -> TrainedNetwork:
+    """The network that a file describes; one that describes none is fed as its recipe says, which is said aloud.
+
+    It has no class names where the file has none.
+
+    Args:
+        path: .safetensors or .pth, see `weights.read`.
+        model: the network that the weights are for, where the file doesn't say.
+        devices: what to compute on, see `choose_devices`.
+        precision: of the arithmetic, instead of the file's own; float32 where it has none.
+
+    Raises:
+        UserError: unusable weights, or a file without the normalisation that its network needs.
+    """
+    loaded = weights.read(path, model)
+    facts, shown = loaded.facts, printable(path)
+    if facts is not None:
+        settings = resolve(facts.settings(precision or facts.precision))
+    else:
+        settings = fed_as_usual(shown, loaded, precision or "float32")
+    dtype = set_precision(settings.precision)
+    mesh = data_mesh(choose_devices(devices))
+    stored = jnp.float64 if settings.precision == "float64" else jnp.float32
+    return TrainedNetwork(
+        settings=settings,
+        class_names=list(facts.class_names) if facts else [],
+        model=make_model(settings, loaded.classes, dtype),
+        params=steps.replicate(jax.tree.map(lambda leaf: jnp.asarray(leaf, stored), loaded.params), mesh),
+        augmentation=augment.Augmentation.of(settings),
+        statistics=steps.replicate({name: jnp.asarray(x) for name, x in (facts.arrays if facts else {}).items()}, mesh),
+        mesh=mesh,
+        step=facts.step if facts else 0,
+        which="file",
+    )
+
+
+def fed_as_usual(shown: str, loaded: weights.Loaded, precision: str) -> TrainSettings:
+    """The settings of a network of which only the weights are known; what is assumed goes to standard error."""
+    # Of a data set of which nothing is known: digits would have sizes of their own.
+    known = TrainSettings(data="synthetic", model=loaded.model, image_size=loaded.image_size, precision=precision)
+    settings = resolve(known)
+    if augment.needs_statistics(augment.Augmentation.of(settings)):
+        raise UserError(
+            f"{shown} doesn't hold the mean of its training set, which {loaded.model} removes from pictures: predict "
+            "from the run with --run DIR, or from an export of it, which has all that is needed"
+        )
+    print(
+        f"note: {shown} says nothing of its input: fed as --recipe {settings.recipe} does, --normalize "
+        f"{settings.normalize}, {settings.image_size} pixels from {settings.stored_size}",
+        file=sys.stderr,
+    )
+    return settings
+
+
+def with_names(network: TrainedNetwork, path: Path | None) -> TrainedNetwork:
+    """The network with names for its classes, where its file has none.
+
+    Args:
+        network: from `load_weights`.
+        path: text file with a name a line; `class 0`, `class 1`, ... if None.
+
+    Raises:
+        UserError: names that the file has already; a file that can't be read or has too few or many lines.
+    """
+    classes = network.model.classes or len(network.class_names)
+    if path is None:
+        return network if network.class_names else replace(network, class_names=[f"class {i}" for i in range(classes)])
+    shown = f"--class-names {printable(path)}"
+    if network.class_names:
+        raise UserError(f"{shown}: --weights has names for its classes itself; leave --class-names out")
+    try:
+        names = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{shown} can't be read ({error}): pass a UTF-8 text file") from None
+    if len(names) != classes:
+        raise UserError(f"{shown} has {len(names)} lines; the weights have {classes} classes")
+    return replace(network, class_names=names)

@@ -1,0 +1,131 @@
+"""A finished or unfinished run read back: its settings, network, weights and normalisation."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from alexnet_io.command_line.printing import printable
+from alexnet_io.command_line.train_settings import TrainSettings, resumed
+from alexnet_io.errors import UserError
+from alexnet_io.run import statistics_file
+from alexnet_io.run.directory import read_description
+from jax_alexnet import augment, steps
+from jax_alexnet.devices import data_mesh, set_precision
+from jax_alexnet.files import checkpoint, weights
+from jax_alexnet.model import AlexNet
+from jax_alexnet.setup import BEST, init_params, make_model
+
+WHICH = ("best", "newest")
+
+
+@dataclass
+class TrainedNetwork:
+    """What a run learnt, on the devices of `mesh`."""
+
+    settings: TrainSettings
+    class_names: list[str]
+    model: AlexNet
+    params: Any
+    augmentation: augment.Augmentation
+    statistics: dict[str, jax.Array]
+    mesh: Mesh
+    step: int
+    which: str  # "best" or "newest", as found; "file" for weights that no run holds
+
+    @property
+    def eval_step(self) -> Any:
+        """Compiled (params, batch, statistics) -> (logits, losses)."""
+        return steps.make_eval_step(self.model, self.augmentation, self.mesh)
+
+    def for_inference(self) -> "TrainedNetwork":
+        """The same with weights in the dtype of the activations."""
+        return replace(self, params=steps.in_compute_dtype(self.params, self.model))
+
+
+def saved_settings(run: Path) -> TrainSettings:
+    """The completed settings of the run in directory `run`; imports no JAX work.
+
+    Raises:
+        UserError: there is no run, or its description is damaged.
+    """
+    return resumed(read_description(run)["settings"], {})
+
+
+def load_run(run: Path, *, which: str, devices: list[Any], precision: str | None = None) -> TrainedNetwork:
+    """The run's network with the weights of its best or newest intact checkpoint.
+
+    Args:
+        run: the directory that training wrote.
+        which: `best` (highest test accuracy) or `newest`.
+        devices: what to compute on.
+        precision: instead of the run's own.
+
+    Raises:
+        UserError: no run, or no intact checkpoint in it.
+    """
+    description = read_description(run)
+    settings = saved_settings(run)
+    dtype = set_precision(precision or settings.precision)
+    model = make_model(settings, len(description["class_names"]), dtype)
+    assert settings.image_size is not None
+    shapes = jax.eval_shape(lambda: init_params(model, settings.image_size or 0, 0))
+    if description.get("framework") == "torch_ref":
+        params, step = _reference_weights(Path(run), which, settings, shapes)
+    else:
+        params, step, which = _restored(Path(run), which, {"params": shapes})
+    augmentation = augment.Augmentation.of(settings)
+    mesh = data_mesh(devices)
+    return TrainedNetwork(
+        settings=settings,
+        class_names=list(description["class_names"]),
+        model=model,
+        params=steps.replicate(params, mesh),
+        augmentation=augmentation,
+        statistics=steps.replicate(_statistics(Path(run), augmentation), mesh),
+        mesh=mesh,
+        step=step,
+        which=which,
+    )
+
+
+def _restored(run: Path, which: str, template: dict[str, Any]) -> tuple[Any, int, str]:
+    """Weights of the best or newest checkpoint, the steps they are after, and which of the two they are."""
+    where, found = run.resolve() / "checkpoints", None
+    if which == "best":
+        found = checkpoint.restore_newest(where.with_name(BEST), template, partial=True, read_only=True)
+    if found is None:  # none is the best before the first evaluation
+        which = "newest"
+        found = checkpoint.restore_newest(where, template, partial=True, read_only=True)
+    if found is None:
+        raise UserError(f"no checkpoint was finished in {where}: let the run go on with --resume --output {run}")
+    return found.state["params"], found.step, which
+
+
+def _reference_weights(run: Path, which: str, settings: TrainSettings, shapes: Any) -> tuple[Any, int]:
+    """The same of a run of the PyTorch reference, whose best weights lie in a file that needs no PyTorch."""
+    path = run.resolve() / BEST / "weights.safetensors"
+    if which != "best":
+        raise UserError(
+            f"{printable(run)} is a run of torch_ref, whose newest checkpoint only PyTorch reads: use --checkpoint best"
+        )
+    if not path.exists():
+        raise UserError(
+            f"{printable(run)} has no best weights before its first evaluation: let it go on with python -m "
+            f"torch_ref.train --resume --output {printable(run)}"
+        )
+    from safetensors import safe_open
+
+    params, _ = weights.load(path, settings.model, settings.image_size)
+    with safe_open(path, framework="numpy") as file:
+        step = int((file.metadata() or {}).get("step", 0))
+    return jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), params, shapes), step
+
+
+def _statistics(run: Path, augmentation: augment.Augmentation) -> dict[str, jax.Array]:
+    if not augment.needs_statistics(augmentation):
+        return {}
+    return {name: jnp.asarray(value) for name, value in statistics_file.read(run).items()}

@@ -1,0 +1,203 @@
+"""Naming what is wrong with a learning rate: one side's is the other's a step or an epoch later, or by another rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alexnet_io.command_line.train_settings import TrainSettings
+from parity.causes.parameters import Cause
+
+Rate = Callable[[TrainSettings, int, int], float]
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A step of a run: epochs and steps that were done before it."""
+
+    epoch: int
+    step: int
+
+
+def rule_of(settings: TrainSettings) -> dict[str, Any]:
+    """What of completed settings decides the learning rate of the weights."""
+    names = ["schedule", "learning_rate", "epochs"]
+    match settings.schedule:
+        case "every_epochs" | "every_steps":
+            names += ["drop_every", "drop_factor"]
+        case "at_epochs":
+            names += ["drop_epochs", "drop_factor"]
+        case "plateau":
+            names += ["plateau_patience", "plateau_cooldown", "drop_factor"]
+    return {name: getattr(settings, name) for name in names}
+
+
+def of_settings(jax: TrainSettings, torch: TrainSettings, before: float) -> list[Cause]:
+    """The cause of a difference that the two recipes make."""
+    ours, theirs = rule_of(jax), rule_of(torch)
+    apart = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
+    told = [f"{name} is {ours.get(name)} in JAX, {theirs.get(name)} in PyTorch" for name in apart]
+    return [Cause("rate_settings", "between", f"the recipes differ: {', '.join(told)}", before, 0.0)] if told else []
+
+
+def of_time(
+    sides: Mapping[str, tuple[Rate, TrainSettings]],
+    places: list[Place],
+    per_epoch: int,
+    rates: Mapping[str, NDArray],
+) -> list[Cause]:
+    """Causes of a difference between rates that follow epochs and steps.
+
+    Args:
+        sides: by name, the rate and the settings that it is computed from.
+        places: where; behind their rates comes the number of epochs.
+        per_epoch: steps.
+        rates: by side.
+    """
+    before = float(np.max(np.abs(rates["jax"] - rates["torch"])))
+    if found := of_settings(sides["jax"][1], sides["torch"][1], before):
+        return found
+    n = len(places)
+    for side, other in (("jax", "torch"), ("torch", "jax")):
+        rate, settings = sides[other]
+        expected = [_expected(settings, p) for p in places]
+        if not np.allclose(expected, rates[other][:n], rtol=1e-12, atol=0):
+            continue  # this one is no witness: it isn't right itself
+        for key, text, changed, moved in _mistakes(settings, places, per_epoch):
+            predicted = [rate(changed, p.epoch, p.step) for p in moved]
+            if np.allclose(predicted, rates[side][:n], rtol=1e-12, atol=0):
+                return [Cause(key, side, text, before, float(np.max(np.abs(predicted - rates[side][:n]))))]
+    factor = float(rates["jax"][0] / rates["torch"][0]) if rates["torch"][0] else 1.0
+    if factor != 1 and np.allclose(rates["jax"][:n], rates["torch"][:n] * factor, rtol=1e-12, atol=0):
+        return [Cause("rate_scaled", "between", f"JAX's learning rate is PyTorch's times {factor:.6g}", before, 0.0)]
+    return []
+
+
+def _expected(settings: TrainSettings, place: Place) -> float:
+    """The rate by the schedules' definitions."""
+    drops = {
+        "every_epochs": lambda: place.epoch // (settings.drop_every or 1),
+        "every_steps": lambda: place.step // (settings.drop_every or 1),
+        "at_epochs": lambda: sum(place.epoch >= drop for drop in settings.drop_epochs or ()),
+    }.get(settings.schedule or "", lambda: 0)()
+    return (settings.learning_rate or 0.0) * (settings.drop_factor or 1.0) ** drops
+
+
+def _mistakes(
+    settings: TrainSettings, places: list[Place], per_epoch: int
+) -> Iterator[tuple[str, str, TrainSettings, list[Place]]]:
+    """What the other side may do: short name, text, its settings, and the places that it takes for these."""
+    for shift, what in ((1, "late"), (-1, "early")):
+        for first in (0, None):  # before the beginning there may be a beginning, or negative numbers
+            steps = [max(p.step - shift, 0) if first == 0 else p.step - shift for p in places]
+            moved = [Place(step // per_epoch, step) for step in steps]
+            yield f"rate_{what}", f"the learning rate comes one step {what}", settings, moved
+            moved = [Place(p.epoch - shift, p.step - shift * per_epoch) for p in places]
+            moved = [Place(max(p.epoch, 0), max(p.step, 0)) for p in moved] if first == 0 else moved
+            yield f"rate_{what}", f"the learning rate comes one epoch {what}", settings, moved
+    if settings.drop_every is not None:
+        for every in (settings.drop_every + 1, settings.drop_every - 1):
+            if every > 0:
+                text = f"the learning rate falls every {every}, not every {settings.drop_every}"
+                yield "rate_period", text, replace(settings, drop_every=every), places
+    for factor in (0.1, 0.5, 0.2):
+        if factor != settings.drop_factor:
+            text = f"a drop multiplies by {factor:g}, not by {settings.drop_factor:g}"
+            yield "rate_factor", text, replace(settings, drop_factor=factor), places
+    for drop in settings.drop_epochs or () if settings.schedule == "at_epochs" else ():
+        others = [epoch for epoch in settings.drop_epochs or () if epoch != drop]
+        text = f"the drop at epoch {drop} is left out"
+        yield "rate_drop_missing", text, replace(settings, drop_epochs=others), places
+    yield "rate_constant", "the learning rate never falls", replace(settings, schedule="constant"), places
+
+
+@dataclass(frozen=True)
+class Counter:
+    """The rule of PyTorch's ReduceLROnPlateau (mode min, relative threshold), written out from its documentation.
+
+    Attributes:
+        rate: the first.
+        factor: what a drop multiplies it by.
+        patience: epochs without progress that are tolerated.
+        cooldown: epochs after a drop in which none are counted.
+        threshold: progress means a value below (1 - threshold) times the best.
+        eps: drops by less are left out.
+        inclusive: whether the threshold itself is progress.
+    """
+
+    rate: float
+    factor: float
+    patience: int
+    cooldown: int
+    threshold: float = 1e-4
+    eps: float = 1e-8
+    inclusive: bool = False
+
+    def rates(self, errors: NDArray) -> NDArray:
+        """The rate of each epoch, before its error is known."""
+        rate, best, bad, rest = self.rate, np.inf, 0, 0
+        found = []
+        for error in errors:
+            found.append(rate)
+            goal = best * (1 - self.threshold)
+            progress = error <= goal if self.inclusive else error < goal
+            best, bad = (error, 0) if progress else (best, bad + 1)
+            if rest > 0:
+                rest, bad = rest - 1, 0
+            if bad > self.patience:
+                rest, bad = self.cooldown, 0
+                rate = rate * self.factor if rate - rate * self.factor > self.eps else rate
+        return np.array(found)
+
+
+def of_plateaus(
+    settings: list[tuple[TrainSettings, TrainSettings]], histories: list[NDArray], rates: Mapping[str, list[NDArray]]
+) -> list[Cause]:
+    """Causes of a difference between two counters; they must explain every history.
+
+    Args:
+        settings: JAX's and PyTorch's for each history.
+        histories: of the test error.
+        rates: by side, for each history.
+    """
+    before = max(float(np.max(np.abs(a - b))) for a, b in zip(rates["jax"], rates["torch"], strict=True))
+    for pair in settings:
+        if found := of_settings(*pair, before):
+            return found
+    right = [
+        Counter(s.learning_rate or 0, s.drop_factor or 0, s.plateau_patience or 0, s.plateau_cooldown or 0)
+        for s, _ in settings
+    ]
+    for side, other in (("jax", "torch"), ("torch", "jax")):
+        if not _counts(right, histories, rates[other]):
+            continue  # this one is no witness: it isn't right itself
+        for key, text, change in _MISCOUNTS:
+            if _counts([change(counter) for counter in right], histories, rates[side]):
+                return [Cause(key, side, text, before, 0.0)]
+    return []
+
+
+def _counts(counters: list[Counter], histories: list[NDArray], rates: list[NDArray]) -> bool:
+    return all(
+        np.allclose(counter.rates(errors), found, rtol=1e-12, atol=0)
+        for counter, errors, found in zip(counters, histories, rates, strict=True)
+    )
+
+
+_MISCOUNTS: tuple[tuple[str, str, Callable[[Counter], Counter]], ...] = (
+    ("rate_patience", "one epoch less without progress is tolerated", lambda c: replace(c, patience=c.patience - 1)),
+    ("rate_patience", "one epoch more without progress is tolerated", lambda c: replace(c, patience=c.patience + 1)),
+    ("rate_cooldown", "there is no cooldown after a drop", lambda c: replace(c, cooldown=0)),
+    ("rate_cooldown", "the cooldown is an epoch shorter", lambda c: replace(c, cooldown=max(c.cooldown - 1, 0))),
+    ("rate_cooldown", "the cooldown is an epoch longer", lambda c: replace(c, cooldown=c.cooldown + 1)),
+    ("rate_eps", "drops by less than 1e-8 are made too", lambda c: replace(c, eps=-1.0)),
+    ("rate_threshold", "the threshold itself counts as progress", lambda c: replace(c, inclusive=True)),
+    ("rate_threshold", "any value below the best counts as progress", lambda c: replace(c, threshold=0.0)),
+    ("rate_threshold", "progress means a thousandth less than the best", lambda c: replace(c, threshold=1e-3)),
+    ("rate_factor", "a drop multiplies by the square of the factor", lambda c: replace(c, factor=c.factor**2)),
+    ("rate_constant", "the learning rate never falls", lambda c: replace(c, factor=1.0)),
+)

@@ -1,0 +1,216 @@
+"""Learning rates of both frameworks: every recipe, network and schedule, over a run's whole length and one drop beyond.
+
+A rate follows the epoch or the step, so it may change where an epoch begins and at every multiple of steps between
+drops; each of those places is compared, with its neighbours. A plateau's rate follows the test error: both counters see
+the same histories, made up of everything that they tell apart.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from alexnet_io.command_line.train_settings import MODELS, RECIPES, SCHEDULES, TrainSettings
+from jax_alexnet import recipes as jax_recipes
+from jax_alexnet import schedules as jax_schedules
+from parity.alexnet import data_causes, rate_causes
+from parity.alexnet.rate_causes import Place, Rate
+from parity.causes.parameters import Cause
+from parity.reports.rows import Row, compare_arrays
+from torch_ref import completion, optim
+from torch_ref import schedules as torch_schedules
+
+# Images of the training sets that the networks were made for: they say how many steps an epoch has.
+IMAGENET, CIFAR = 1_281_167, 50_000
+
+# What the command line may say of each schedule, beside the recipes' own: periods that divide nothing, a drop at the
+# first step and one after the end.
+OWN = "own schedule"
+_FLAGS: dict[str, dict[str, Any]] = {
+    "constant": {},
+    "every_epochs": {"drop_every": 7, "drop_factor": 0.5},
+    "every_steps": {"drop_every": 49_999, "drop_factor": 0.3},
+    "at_epochs": {"drop_epochs": [0, 3, 4, 29, 90, 1_000_000], "drop_factor": 0.25},
+    "plateau": {},
+}
+
+# Patience, cooldown and factor of the plateaus that the command line may ask for, beside the recipes' own.
+_PLATEAUS = tuple(product((0, 1, 3), (0, 1, 4), (0.1, 0.5)))
+_EPOCHS = 160
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """Learning rates of one side or the other, and how to speak of them.
+
+    Attributes:
+        jax: one rate a place; likewise torch.
+        torch: see `jax`.
+        name: of the i-th place, in words.
+        causes: looks for what makes them differ.
+    """
+
+    jax: NDArray
+    torch: NDArray
+    name: Callable[[int], str]
+    causes: Callable[[], list[Cause]]
+
+
+def jax_rate(settings: TrainSettings, epoch: int, step: int) -> float:
+    """The rate that `jax_alexnet` trains the weights with."""
+    return jax_schedules.learning_rate(settings, epoch, step)
+
+
+def torch_rate(settings: TrainSettings, epoch: int, step: int) -> float:
+    """The rate that `torch_ref` trains the weights with."""
+    base = settings.learning_rate or 0.0
+    return torch_schedules.learning_rate(completion.schedule_of(settings), base, epoch=epoch, step=step)
+
+
+def rows(jax: Rate = jax_rate, torch: Rate = torch_rate) -> list[Row]:
+    """One row for each recipe and schedule, over all networks; exactly the same numbers.
+
+    Args:
+        jax: JAX's rate at a step; mutants replace it. Likewise torch, PyTorch's.
+        torch: see `jax`.
+    """
+    counted: dict[Any, NDArray] = {}
+    return [_row(recipe, schedule, jax, torch, counted) for recipe in RECIPES for schedule in (OWN, *SCHEDULES)]
+
+
+def steps_per_epoch(settings: TrainSettings) -> int:
+    """Of the training set that the network was made for, the short last batch included."""
+    images = CIFAR if settings.model.startswith(("cifar", "single")) else IMAGENET
+    return -(-images // (settings.batch_size or 1))
+
+
+def places(settings: TrainSettings) -> list[Place]:
+    """The steps at which the rate may change, their neighbours, the run's ends, and what comes one drop later."""
+    per_epoch = steps_per_epoch(settings)
+    epochs, every = settings.epochs or 1, settings.drop_every or 1
+    last = epochs + (every if settings.schedule == "every_epochs" else 1)
+    changes = [epoch * per_epoch for epoch in range(last + 1)]
+    if settings.schedule == "every_steps":
+        changes += range(0, epochs * per_epoch + every + 1, every)
+    steps = sorted({step for change in changes for step in (change - 1, change, change + 1) if step >= 0})
+    return [Place(step // per_epoch, step) for step in steps]
+
+
+def _row(recipe: str, schedule: str, jax: Rate, torch: Rate, counted: dict[Any, NDArray]) -> Row:
+    row = Row("data", "learning rate", f"{recipe}, {schedule}", "learning rate", "float64", order=3, kind="schedule")
+    found = {model: _sequence(model, recipe, schedule, jax, torch, counted) for model in MODELS}
+    ours, theirs = (np.concatenate([getattr(each, side) for each in found.values()]) for side in ("jax", "torch"))
+    compare_arrays(row, ours, theirs, None)
+    if not row.equal:
+        model, first = next((m, s) for m, s in found.items() if not np.array_equal(s.jax, s.torch))
+        i = int(np.flatnonzero(first.jax != first.torch)[0])
+        row.index, row.jax, row.torch = (i,), float(first.jax[i]), float(first.torch[i])
+        row.detail = f"first for {model}, {first.name(i)}"
+        data_causes.attach(row, first.causes())
+    return row
+
+
+def _sequence(model: str, recipe: str, schedule: str, jax: Rate, torch: Rate, counted: dict[Any, NDArray]) -> Sequence:
+    flags = {} if schedule == OWN else {"schedule": schedule, **_FLAGS[schedule]}
+    ours, theirs = _resolved(model, recipe, flags)
+    if "plateau" in (ours.schedule, theirs.schedule):
+        return _plateaus(model, recipe, flags, counted)
+    where = sorted({*places(ours), *places(theirs)})
+    # The last number is the length of the run.
+    sides = {"jax": (jax, ours), "torch": (torch, theirs)}
+    rates = {
+        side: np.array([*(rate(settings, p.epoch, p.step) for p in where), float(settings.epochs or 0)])
+        for side, (rate, settings) in sides.items()
+    }
+
+    def name(i: int) -> str:
+        return f"epoch {where[i].epoch}, step {where[i].step}, from 0" if i < len(where) else "the number of epochs"
+
+    causes = partial(rate_causes.of_time, sides, where, steps_per_epoch(ours), rates)
+    return Sequence(rates["jax"], rates["torch"], name, causes)
+
+
+def _resolved(model: str, recipe: str, flags: dict[str, Any]) -> tuple[TrainSettings, TrainSettings]:
+    """The settings as each framework completes them."""
+    asked = TrainSettings(model=model, recipe=recipe, data="synthetic", **flags)
+    return jax_recipes.resolve(asked), completion.resolve(asked)
+
+
+def _plateaus(model: str, recipe: str, flags: dict[str, Any], counted: dict[Any, NDArray]) -> Sequence:
+    """Both counters on one history for each setting of the plateau; what was `counted` before isn't counted again."""
+    asked: list[dict[str, Any]] = [flags]
+    for patience, cooldown, factor in _PLATEAUS:
+        chosen = {"plateau_patience": patience, "plateau_cooldown": cooldown, "drop_factor": factor}
+        asked.append({"schedule": "plateau", **chosen})
+    settings = [_resolved(model, recipe, each) for each in asked]
+    rates: dict[str, list[NDArray]] = {"jax": [], "torch": []}
+    for i, pair in enumerate(settings):
+        for (side, found), count, each in zip(rates.items(), (_jax_counts, _torch_counts), pair, strict=True):
+            # All that a plateau's rate depends on; the networks of a recipe share it.
+            key = side, i, recipe, *rate_causes.rule_of(each).items()
+            if key not in counted:
+                counted[key] = count(each, history(i))
+            found.append(counted[key])
+
+    def name(i: int) -> str:
+        s = settings[i // _EPOCHS][0]
+        kind = f"patience {s.plateau_patience}, cooldown {s.plateau_cooldown}, factor {s.drop_factor:g}"
+        return f"{kind}, epoch {i % _EPOCHS} of its history, from 0"
+
+    def causes() -> list[Cause]:
+        return rate_causes.of_plateaus(settings, [history(i) for i in range(len(settings))], rates)
+
+    return Sequence(np.concatenate(rates["jax"]), np.concatenate(rates["torch"]), name, causes)
+
+
+def history(number: int) -> NDArray:
+    """A test error over epochs: standstill, progress at, below and above the threshold of 1e-4, setbacks, NaN."""
+    rng = np.random.default_rng([6, number])
+    best, errors = 1.0, []
+    for _ in range(_EPOCHS):
+        # Against the best so far: most are none, or too little; the counters must agree which.
+        change = rng.choice([1.0, 1 + 1e-3, 3.0, 1 - 0.5e-4, 1 - 1e-4, 1 - 2e-4, 0.8, np.nan], p=_SHARES)
+        errors.append(best * change)
+        if errors[-1] < best * (1 - 1e-4):
+            best = errors[-1]
+    return np.array(errors)
+
+
+_SHARES = (0.3, 0.25, 0.1, 0.1, 0.1, 0.07, 0.05, 0.03)
+
+
+def _jax_counts(settings: TrainSettings, errors: NDArray) -> NDArray:
+    counter = jax_schedules.plateau_for(settings)
+    rates = []
+    for epoch, error in enumerate(errors):
+        rates.append(jax_schedules.learning_rate(settings, epoch, epoch, counter))
+        if counter is not None:
+            counter.update(float(error))
+    return np.array(rates)
+
+
+def _torch_counts(settings: TrainSettings, errors: NDArray) -> NDArray:
+    # The first layer's parameters, by which `torch_ref` tells the rate.
+    network = torch.nn.Sequential()
+    network.add_module("conv1", torch.nn.Linear(1, 1))
+    optimizer = optim.build_optimizer(network, completion.recipe_of(settings))
+    schedule = completion.schedule_of(settings)
+    if not isinstance(schedule, torch_schedules.Plateau):
+        return np.array([torch_rate(settings, epoch, epoch) for epoch in range(len(errors))])
+    scheduler = torch_schedules.plateau(schedule, optimizer)
+    rates = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that no step was taken before the scheduler's
+        for error in errors:
+            rates.append(float(optimizer.param_groups[0]["lr"]))
+            scheduler.step(float(error))
+            optim.set_learning_rate(optimizer, float(optimizer.param_groups[0]["lr"]))
+    return np.array(rates)

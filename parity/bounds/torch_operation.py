@@ -1,0 +1,70 @@
+"""What a rule of the running error analysis sees of an operation, and gives: see `parity.bounds.torch_rounding`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+UNIT = {
+    torch.float64: 2.0**-53,
+    torch.float32: 2.0**-24,
+    torch.bfloat16: 2.0**-8,
+    torch.float16: 2.0**-11,
+}
+
+
+@dataclass
+class Operation:
+    """One ATen call as a rule sees it.
+
+    Attributes:
+        func: the operation itself, to apply to errors what it did to values.
+        name: its name, without `aten::` and without the underscore of the in-place form.
+        errors: the error bounds of its tensor arguments by position; of a list of tensors, a list.
+        most: the largest unit roundoff that a rounding may have, the lane's own: what is computed with fewer bits than
+            the lane promises must not widen the bound by which it is judged.
+    """
+
+    func: Any
+    name: str
+    args: tuple
+    kwargs: dict
+    result: Any
+    errors: dict[int, Any] = field(default_factory=dict)
+    most: float = 1.0
+
+    def error(self, position: int) -> Any:
+        """Error bound of the argument at `position`, 0 if it is exact."""
+        return self.errors.get(position, 0.0)
+
+    def value(self, position: int, default: Any = None) -> Any:
+        """The argument at `position`, in float64 if it is a floating-point tensor."""
+        arg = self.args[position] if position < len(self.args) else default
+        return arg.double() if isinstance(arg, Tensor) and arg.is_floating_point() else arg
+
+    @property
+    def output(self) -> Tensor:
+        """The first result."""
+        results = self.result if isinstance(self.result, (tuple, list)) else [self.result]
+        return next(r for r in results if isinstance(r, Tensor))
+
+    @property
+    def rounded(self) -> Tensor:
+        """What storing the first result in its own dtype may change, u |result|."""
+        return self.unit * self.output.double().abs()
+
+    @property
+    def unit(self) -> float:
+        """Unit roundoff that the result may have: its dtype's, or the lane's where that is smaller."""
+        return self.unit_of(self.output)
+
+    def unit_of(self, tensor: Tensor) -> float:
+        """Likewise of another tensor; 0 for integers."""
+        return min(UNIT.get(tensor.dtype, 0.0), self.most)
+
+
+Rule = Callable[[Operation], tuple[Any, int]]

@@ -1,0 +1,208 @@
+"""Running error analysis of PyTorch code: what the roundings that really happened may add up to.
+
+`RunningError` watches every ATen operation and carries, beside each tensor, a bound on its absolute error to
+first order in the unit roundoff u: the error that its inputs bring, plus u |result| for each rounding of its own.
+It gives a derived tolerance for layers and for code between layers that no table knows, forward and backward.
+Copies, selections, maxima and ReLU bring no error: there, only bit-for-bit equality passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from parity.bounds.torch_operation import UNIT, Operation, Rule
+from parity.bounds.torch_rounding_norms import RULES
+from parity.errors import CannotCompare
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """What is known of one tensor.
+
+    Attributes:
+        error: bound on its absolute error, float64, of its shape; None if it is exact.
+        depth: roundings on the longest way from the start to it.
+    """
+
+    error: Tensor | None = None
+    depth: int = 0
+
+
+class RunningError(TorchDispatchMode):
+    """While active, bounds the error of every floating-point tensor that is computed.
+
+    Args:
+        lane: dtype that everything is meant to be computed in. Roundings to a coarser one count as if they were to
+            this; None to take every operation as it is.
+
+    Attributes:
+        suspended: while True, results are taken as exact and nothing is computed beside them.
+        log: names and plain arguments of the operations seen, oldest first; cleared by whoever reads it.
+        coarse: operations on tensors of fewer bits than the lane's, (dtype, name); kept while suspended too, and
+            cleared by whoever reads it.
+        muted: while True, `coarse` and `touched` are left alone.
+        watched: names of tensors by the address of their memory; `touched` holds those that an operation has used.
+    """
+
+    def __init__(self, lane: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.most = UNIT[lane] if lane is not None else 1.0
+        self.coarse: list[tuple[str, str]] = []
+        self.muted = False
+        self.watched: dict[int, str] = {}
+        self.touched: set[str] = set()
+        # A weak reference keeps an address from being used again while its entry is here.
+        self._known: dict[tuple, tuple[Tracked, StorageWeakRef]] = {}
+        self._maps: dict[tuple, tuple[tuple[int, ...], StorageWeakRef]] = {}
+        self.suspended = False
+        self.log: list[tuple[str, list]] = []
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Within, results are taken as exact."""
+        before, self.suspended = self.suspended, True
+        try:
+            yield
+        finally:
+            self.suspended = before
+
+    def map_shape(self, tensor: Tensor) -> tuple[int, ...] | None:
+        """(C, H, W) of the map that was flattened into the rows of `tensor`; None if none was."""
+        entry = self._maps.get(_key(tensor))
+        return entry[0] if entry else None
+
+    def set_map_shape(self, tensor: Tensor, shape: tuple[int, ...] | None) -> None:
+        """Say which map's flattening `tensor` holds."""
+        if shape is None:
+            self._maps.pop(_key(tensor), None)
+        else:
+            self._maps[_key(tensor)] = shape, StorageWeakRef(tensor.untyped_storage())
+
+    def get(self, tensor: Tensor) -> Tracked:
+        """What is known of `tensor`; exact if nothing."""
+        entry = self._known.get(_key(tensor))
+        return entry[0] if entry else _EXACT
+
+    def put(self, tensor: Tensor, tracked: Tracked) -> None:
+        """Set what is known of `tensor`."""
+        if tracked.error is None:
+            self.forget(tensor)
+        else:
+            self._known[_key(tensor)] = tracked, StorageWeakRef(tensor.untyped_storage())
+
+    def purge(self) -> None:
+        """Drop the bounds of tensors that no longer exist."""
+        self._known = {key: entry for key, entry in self._known.items() if not entry[1].expired()}
+        self._maps = {key: entry for key, entry in self._maps.items() if not entry[1].expired()}
+
+    def forget(self, *tensors: Tensor) -> None:
+        """Take `tensors` as exact from now on."""
+        for tensor in tensors:
+            self._known.pop(_key(tensor), None)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        # Before the call: an in-place operation overwrites what its arguments were.
+        known = [] if self.suspended else [self._gather(arg) for arg in args]
+        mutated = not self.suspended and func._schema.is_mutable
+        values = tuple(a.clone() if mutated and isinstance(a, Tensor) else a for a in args)
+        result = func(*args, **kwargs)
+        outputs = list(result) if isinstance(result, (tuple, list)) else [result]
+        tensors = [out for out in outputs if isinstance(out, Tensor)]
+        self._notice(func, args, tensors)
+        if self.suspended:
+            # A view says nothing new of the values it shares; memory used again must not keep an old bound.
+            if not any(r.alias_info for r in func._schema.returns):
+                self.forget(*tensors)
+            return result
+        self.log.append((_name(func), [a for a in args if not isinstance(a, (Tensor, list, tuple)) or _plain(a)]))
+        if any(out.is_floating_point() for out in tensors):
+            self._follow_map(args, tensors[0])
+            operation = Operation(func, _name(func), values, kwargs, result, most=self.most)
+            operation.errors = {i: k.error for i, k in enumerate(known) if k.error is not None}
+            self._record(operation, outputs, max((k.depth for k in known), default=0))
+        return result
+
+    def _notice(self, func: Any, args: tuple, outputs: list[Tensor]) -> None:
+        if self.muted:
+            return
+        given = [t for arg in args for t in (arg if isinstance(arg, (list, tuple)) else (arg,))]
+        if self.watched:
+            used = (t.untyped_storage().data_ptr() for t in given if isinstance(t, Tensor))
+            self.touched |= {self.watched[address] for address in used if address in self.watched}
+        for tensor in (*given, *outputs):
+            if isinstance(tensor, Tensor) and tensor.is_floating_point() and UNIT.get(tensor.dtype, 1.0) > self.most:
+                self.coarse.append((str(tensor.dtype).removeprefix("torch."), _name(func)))
+                return
+
+    def _gather(self, arg: Any) -> Tracked:
+        if isinstance(arg, Tensor):
+            return self.get(arg)
+        if isinstance(arg, (list, tuple)) and arg and all(isinstance(a, Tensor) for a in arg):
+            known = [self.get(a) for a in arg]
+            if any(k.error is not None for k in known):
+                errors = [
+                    torch.zeros(a.shape, dtype=torch.float64, device=a.device) if k.error is None else k.error
+                    for a, k in zip(arg, known, strict=True)
+                ]
+                return Tracked(errors, max(k.depth for k in known))  # type: ignore[arg-type]
+        return _EXACT
+
+    def _follow_map(self, args: tuple, out: Tensor) -> None:
+        source = next((a for a in args if isinstance(a, Tensor)), None)
+        if source is None:
+            return
+        shape = self.map_shape(source) if source.shape == out.shape else None
+        if out.ndim == 2 and source.ndim > 3 and source.shape[0] == out.shape[0] and source.numel() == out.numel():
+            shape = tuple(source.shape[1:])
+        self.set_map_shape(out, shape)
+
+    def _record(self, operation: Operation, outputs: list[Any], depth: int) -> None:
+        rule = RULES.get(operation.name)
+        if rule is None:
+            raise CannotCompare(
+                f"no error bound is known for PyTorch's aten::{operation.name}: put it into a module of its own, named "
+                f"alike on both sides, or register a rule with parity.bounds.torch_rounding.register"
+            )
+        error, added = rule(operation)
+        # A rule gives the first result's error, or a list with one for each.
+        errors = list(error) if isinstance(error, (list, tuple)) else [error]
+        errors += [None] * (len(outputs) - len(errors))
+        for out, bound in zip(outputs, errors, strict=True):
+            if isinstance(out, Tensor) and out.is_floating_point():
+                self.put(out, Tracked(bound.expand(out.shape), depth + added) if isinstance(bound, Tensor) else _EXACT)
+
+
+_EXACT = Tracked()
+
+
+def register(name: str, rule: Rule) -> None:
+    """Add the rule of an ATen operation, named without `aten::`.
+
+    A rule takes an `Operation` and returns the absolute error bound of its result (float64, or None if it is
+    exact; a list for several results), and how many roundings in a row the operation itself performs.
+    """
+    RULES[name] = rule
+
+
+def _name(func: Any) -> str:
+    name = func.overloadpacket.__name__
+    return name[:-1] if name.endswith("_") and not name.endswith("__") else name
+
+
+def _plain(arg: Any) -> bool:
+    return isinstance(arg, (list, tuple)) and all(isinstance(a, (int, float, bool)) for a in arg)
+
+
+def _key(tensor: Tensor) -> tuple:
+    """Identity of a tensor's values: Python objects of one tensor differ above and below autograd."""
+    storage = tensor.untyped_storage()._cdata
+    return storage, tensor.storage_offset(), tuple(tensor.shape), tuple(tensor.stride())

@@ -1,0 +1,242 @@
+"""From a diverging row to its causes: gathers what both sides saw and gave, and asks `parity.causes.parameters`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parity.bounds.judging import farthest
+from parity.bounds.magnitudes import UNIT_ROUNDOFF
+from parity.causes import between_layers as chain_causes
+from parity.causes import between_layers_backward as chain_gradients
+from parity.causes import gradients as gradient_causes
+from parity.causes import hypotheses
+from parity.causes import parameter_gradients as parameter_causes
+from parity.causes import parameters as causes
+from parity.causes import precision as precision_causes
+from parity.causes.parameters import Case, Cause
+from parity.kinds import layouts
+from parity.reports.rows import Row
+
+if TYPE_CHECKING:
+    from parity.comparison.jax_side import Candidate, _Visit
+
+
+def name_forward(visit: _Visit, rows: list[Row], variables: dict[str, Any], flax_y: NDArray) -> None:
+    """Attach causes to the rows of one leaf call whose output or weights diverge.
+
+    Args:
+        visit: the call.
+        rows: its diverging rows.
+        variables: that the Flax leaf ran with.
+        flax_y: what it gave, in Flax's layout.
+    """
+    candidate, store = visit.candidate, visit.candidate.store
+    reference = store.array(visit.key, "output.0")
+    case = Case(
+        class_name=hypotheses.known_class(visit.facts["bases"]),
+        settings=visit.facts["settings"],
+        x=np.asarray(store.array(visit.key, "input.0"), np.float64),
+        torch_weights=_double(candidate.weights(visit.torch_path)) if visit.kind != "plain" else {},
+        flax_weights=_double(flax_weights(visit, variables)),
+        torch_y=np.asarray(reference, np.float64),
+        flax_y=_as_reference(visit, flax_y, reference.ndim),
+        allowed=visit.allowed,
+        dtype=candidate.dtype,
+        map_shape=_map_shape(visit),
+        mask=candidate.dropout_mask(visit.torch_path),
+    )
+    coarse = (("torch", visit.facts["coarse"]), ("jax", visit.coarse(variables)))
+    found: list[Cause] = []
+    if candidate.dtype == "float64":  # there a rounding to fewer bits is found to the bit, and fast
+        found = precision_causes.explain(case)
+    found = found or precision_causes.seen(coarse, case.torch_y, case.flax_y, visit.allowed, candidate.dtype)
+    found = found or causes.explain(case) or precision_causes.explain(case)
+    for row in rows:
+        attach(row, found)
+
+
+def attach(row: Row, found: list[Cause]) -> None:
+    """Write causes into a row."""
+    row.causes, row.cause_keys = [str(cause) for cause in found], [cause.key for cause in found]
+
+
+def name_dtype(row: Row, dtype: str) -> None:
+    """Attach a cause to a Flax layer that gives or gets another dtype than the lane's."""
+    text = f"computes in {dtype}, the lane is {row.dtype}"
+    attach(row, [Cause(dtype, "jax", text)])
+
+
+def name_input(candidate: Candidate, visit: _Visit, row: Row, x: NDArray, reference: NDArray) -> None:
+    """Attach a cause to a leaf call whose input diverges: what lies between the layers, or their order."""
+    ours = _as_reference(visit, np.asarray(x, np.float64), reference.ndim, visit.input_layouts[:1])
+    exact = np.asarray(reference, np.float64)
+    got, expected = _sources(candidate, ours, reference)
+    found = _order(visit, got, expected, ours, reference) if expected else []
+    found = found or precision_causes.of_values(exact, ours, candidate.dtype)
+    if not found:
+        tolerance = 64 * UNIT_ROUNDOFF[candidate.dtype] * float(np.max(np.abs(exact), initial=0.0))
+        found = chain_causes.explain(visit.facts["ops"], _starts(candidate, visit), exact, ours, tolerance)
+    if not found:
+        found = between(exact, ours, candidate.dtype)
+    if not found:
+        found = _order(visit, got, "something else", ours, reference)
+    if not found:
+        coarse = (("torch", visit.facts["glue_coarse"]),)
+        found = precision_causes.seen(coarse, exact, ours, None, candidate.dtype)
+    attach(row, found)
+
+
+def name_gradient(visit: _Visit, row: Row, gradient: NDArray, reference: NDArray, cotangent: NDArray) -> None:
+    """Attach a cause to a leaf whose gradient with respect to its input diverges while its output doesn't.
+
+    Args:
+        visit: the call.
+        row: of the gradient.
+        gradient: Flax's, in PyTorch's layout; likewise reference, PyTorch's, and cotangent, of the output.
+        reference: see `gradient`.
+        cotangent: see `gradient`.
+    """
+    dtype = visit.candidate.dtype
+    scale = float(max(np.max(np.abs(reference), initial=0.0), np.max(np.abs(gradient), initial=0.0)))
+    tolerance = max(row.bound, 64 * UNIT_ROUNDOFF[dtype] * scale)
+    g, torch, flax = (np.asarray(array, np.float64) for array in (cotangent, reference, gradient))
+    parts = _parts(visit)
+    if parts is None:
+        x = np.asarray(visit.candidate.store.array(visit.key, "input.0"), np.float64)
+        attach(row, gradient_causes.at_zero(x, torch, flax, tolerance))
+        return
+    found = precision_causes.of_gradient(parts, g, torch, flax, tolerance) if dtype == "float64" else []
+    attach(row, found or gradient_causes.explain(parts, g, torch, flax, tolerance))
+
+
+def name_parameter(
+    visit: _Visit, row: Row, name: str, cotangent: NDArray, arrays: tuple[NDArray, NDArray, NDArray | None]
+) -> None:
+    """Attach a cause to a parameter whose gradient diverges.
+
+    Args:
+        visit: the call of its layer.
+        row: of the gradient.
+        name: PyTorch's, of the parameter.
+        cotangent: of the layer's output, in PyTorch's layout.
+        arrays: in PyTorch's layout: PyTorch's gradient, Flax's, and the one that PyTorch's layer makes by itself.
+    """
+    parts = _parts(visit)
+    torch, flax = (np.asarray(array, np.float64) for array in arrays[:2])
+    alone = None if arrays[2] is None else np.asarray(arrays[2], np.float64)
+    right = None if parts is None else parameter_causes.gradient(parts, np.asarray(cotangent, np.float64), name)
+    scale = float(np.max(np.abs(flax if alone is None else alone), initial=0.0))
+    tolerance = max(row.bound, 64 * UNIT_ROUNDOFF[visit.candidate.dtype] * scale)
+    attach(row, parameter_causes.explain(torch, flax, alone, right, tolerance, visit.candidate.dtype))
+
+
+def name_cotangent(candidate: Candidate, key: str, row: Row, torch: NDArray, flax: NDArray) -> None:
+    """Attach a cause to a gradient that the code after a layer, or after the input, hands back wrongly.
+
+    Args:
+        candidate: with both sides' records.
+        key: of the layer's forward record; `given` for the input.
+        row: of the gradient.
+        torch: PyTorch's, in PyTorch's layout; likewise flax.
+        flax: see `torch`.
+    """
+    store = candidate.store
+    name = "input.0" if key == "given" else "passed.0" if store.has(key, "passed.0") else "output.0"  # at ties
+    start = store.array(key, name)
+    followers = [later for later in candidate.visited if key == "given" or later > key]
+    ops, coming = None, None
+    if followers:
+        # The next layer is the only one behind this one, or the search finds no witness and gives up.
+        after = min(followers)
+        backward = after.replace("forward", "backward")
+        ops = store.facts(after)["ops"]
+        root = "root.input.0" if store.has(backward, "root.input.0") else "gradient.input.0"
+        coming = store.array(backward, root) if store.has(backward, root) else None
+    else:
+        ops, coming = store.facts("output")["ops"], store.array("output_cotangent", "cotangent.0")
+    scale = float(max(np.max(np.abs(torch), initial=0.0), np.max(np.abs(flax), initial=0.0)))
+    tolerance = max(row.bound, 64 * UNIT_ROUNDOFF[candidate.dtype] * scale)
+    attach(row, chain_gradients.explain(ops, start, coming, torch, flax, tolerance, candidate.dtype))
+
+
+def _parts(visit: _Visit) -> hypotheses.Parts | None:
+    """The layer as its reference's record says; None if it is of an unknown kind."""
+    candidate = visit.candidate
+    x = np.asarray(candidate.store.array(visit.key, "input.0"), np.float64)
+    weights = _double(candidate.weights(visit.torch_path)) if visit.kind != "plain" else {}
+    parts = hypotheses.parts_of(hypotheses.known_class(visit.facts["bases"]), visit.facts["settings"], x, weights)
+    mask = candidate.dropout_mask(visit.torch_path)
+    return parts if parts is None or mask is None else parts | {"mask": mask}
+
+
+def _starts(candidate: Candidate, visit: _Visit) -> list[NDArray]:
+    """What a chain of functions before a leaf may have started from: outputs of earlier leaves, newest first."""
+    store = candidate.store
+    keys = [key for key in store.keys("forward-") if key < visit.key]
+    given = candidate.store if candidate.natural is None else candidate.natural.store
+    handed = [store.array(k, "passed.0" if store.has(k, "passed.0") else "output.0") for k in reversed(keys[-4:])]
+    return [*handed, given.array("given", "input.0")]
+
+
+def between(reference: NDArray, ours: NDArray, dtype: str) -> list[Cause]:
+    """How two arrays that should be the same are related, no layer being known."""
+    if found := precision_causes.of_values(reference, ours, dtype):
+        return found
+    empty: dict[str, NDArray] = {}
+    unknown = np.full((1,), np.nan)
+    return causes.explain(Case("", {}, unknown, empty, empty, reference, ours, None, dtype))
+
+
+def _sources(candidate: Candidate, ours: NDArray, reference: NDArray) -> tuple[str | None, str | None]:
+    """The layers whose outputs the two inputs are, bit for bit, as far as they are any layer's: Flax's, PyTorch's."""
+    store = candidate.store
+    expected = got = None
+    for key in store.keys("forward-"):
+        output = store.array(key, "passed.0" if store.has(key, "passed.0") else "output.0")
+        if output.shape == reference.shape and np.array_equal(output, reference):
+            expected = expected or store.facts(key)["path"]
+        if output.shape == ours.shape and np.array_equal(output, ours):
+            got = got or store.facts(key)["path"]
+    return got, expected
+
+
+def _order(visit: _Visit, got: str | None, expected: str, ours: NDArray, reference: NDArray) -> list[Cause]:
+    """The input is another layer's output than the reference's: then the layers are in another order."""
+    if got is None or got == expected:
+        return []
+    before = farthest(ours, reference)
+    text = f"{visit.path} works on the output of {got}, in PyTorch on that of {expected}"
+    return [Cause("order", "between", f"the layers are in another order: {text}", before, 0.0)]
+
+
+def flax_weights(visit: _Visit, variables: dict[str, Any]) -> dict[str, NDArray]:
+    """A Flax leaf's parameters and statistics under PyTorch's names and in its layout."""
+    layout = visit.input_layouts[0] if visit.input_layouts else None
+    names = {layouts.flax_name(visit.kind, name): name for name in visit.candidate.weights(visit.torch_path)}
+    found = {}
+    for arrays in variables.values():
+        for flax_name, array in arrays.items():
+            name = names.get(flax_name)
+            if name is not None:
+                value = np.asarray(array, np.float64)
+                found[name] = layouts.kernel_to_torch(visit.kind, value, layout) if name == "weight" else value
+    return found
+
+
+def _as_reference(visit: _Visit, ours: NDArray, ndim: int, known: list[Any] | None = None) -> NDArray:
+    layout = known[0] if known else visit.output_layout
+    if layout is not None:
+        return np.asarray(layout.to_torch(ours), np.float64)
+    return layouts.channels_first(ours) if ndim > 2 and ours.ndim > 2 else ours
+
+
+def _map_shape(visit: _Visit) -> tuple[int, ...] | None:
+    shapes = visit.facts["map_shapes"]
+    return tuple(shapes[0]) if shapes and shapes[0] else None
+
+
+def _double(arrays: dict[str, NDArray]) -> dict[str, NDArray]:
+    return {name: np.asarray(array, np.float64) for name, array in arrays.items()}

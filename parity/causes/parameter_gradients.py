@@ -1,0 +1,98 @@
+"""Naming a wrong gradient of a parameter: the layer's own is right, or the layer makes it wrong.
+
+PyTorch's gradient is the one that a whole backward pass left in the parameter. The same layer run again by itself, on
+the same input and the same cotangent, makes it without whatever hangs on the parameter; the derivative written out in
+NumPy is the third witness.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parity.bounds.judging import farthest, within
+from parity.causes.hypotheses import Parts
+from parity.causes.parameters import Cause, explains
+from parity.causes.precision import coarser, of_values
+from parity.kinds import numpy_ops as ops
+
+
+def explain(
+    torch: NDArray, flax: NDArray, alone: NDArray | None, right: NDArray | None, tolerance: float, dtype: str
+) -> list[Cause]:
+    """Causes of a difference between two gradients with respect to one parameter, in one layout and float64.
+
+    Args:
+        torch: what PyTorch's whole backward pass left in the parameter; likewise flax.
+        flax: see `torch`.
+        alone: what PyTorch's layer makes when it runs by itself; None if it makes none.
+        right: the derivative in NumPy, see `gradient`; None if it isn't known.
+        tolerance: largest difference that counts as none.
+        dtype: of the lane.
+    """
+    if torch.shape != flax.shape:
+        return []
+    before = farthest(torch, flax)
+    if alone is not None and within(farthest(alone, flax), tolerance) and farthest(alone, torch) > tolerance:
+        text = f"the layer's gradient is changed before it reaches the parameter (a hook): {_changed(torch, alone)}"
+        return [Cause("gradient_hook", "torch", text, before, farthest(alone, flax))]
+    for side, wrong, other in (("jax", flax, torch), ("torch", torch, flax)):
+        if right is not None and not within(farthest(right, other), tolerance):
+            continue  # this one is no witness: it isn't right itself
+        known = side if right is not None else "between"
+        if not wrong.any():
+            return [Cause("gradient_missing", side, "the parameter gets no gradient", before, 0.0)]
+        if (factor := _factor(other, wrong)) is not None:
+            after = farthest(other * factor, wrong)
+            if explains(before, after, tolerance * max(abs(factor), 1)):
+                return [Cause("gradient_scaled", known, f"wrong gradient: scaled by {factor:.6g}", before, after)]
+    if found := of_values(torch, flax, dtype, "the gradient is"):
+        return found
+    for side, wrong, other in (("jax", flax, torch), ("torch", torch, flax)):
+        if right is not None and within(farthest(right, other), tolerance) and farthest(right, wrong) > tolerance:
+            text = "wrong gradient of the parameter: the derivative written out in NumPy is the other side's"
+            return [Cause("gradient", side, text, before, farthest(right, other))]
+    return []
+
+
+def gradient(parts: Parts, g: NDArray, name: str) -> NDArray | None:
+    """Gradient with respect to `weight` or `bias` in closed form; None for layers without one here."""
+    match parts["op"], name:
+        case "dense", "weight":
+            return g.T @ parts["x"].reshape(len(g), -1)
+        case "dense", "bias":
+            return g.sum(0)
+        case "conv", "bias":
+            return g.sum((0, 2, 3))
+        case "local_conv", "bias":
+            return g.sum(0).transpose(1, 2, 0)
+        case "conv", "weight":
+            window = parts["weight"].shape[2:]
+            seen = ops.patches(parts["x"], window, parts["stride"], parts["pads"], parts["ceil"], 0.0)
+            groups = zip(np.split(g, parts["groups"], 1), np.split(seen, parts["groups"], 1), strict=True)
+            return np.concatenate([np.tensordot(out, x, axes=((0, 2, 3), (0, 2, 3))) for out, x in groups])
+        case "local_conv", "weight":
+            seen = ops.patches(parts["x"], parts["weight"].shape[4:], parts["stride"], parts["pads"], False, 0.0)
+            return np.einsum("nohw,nchwij->hwocij", g, seen, optimize=True)
+    return None
+
+
+def _changed(whole: NDArray, alone: NDArray) -> str:
+    if not whole.any():
+        return "it is lost"
+    for form in coarser("float64").values():
+        if np.array_equal(form.rounded(alone), whole):
+            return f"rounded to {form.name}"
+    if (factor := _factor(alone, whole)) is not None and np.allclose(whole, factor * alone, rtol=1e-6, atol=0):
+        return f"scaled by {factor:.6g}"
+    clipped = float(np.max(np.abs(whole)))
+    if np.array_equal(np.clip(alone, -clipped, clipped), whole):
+        return f"clipped at {clipped:.6g}"
+    different = int(np.sum(whole != alone))
+    return f"{different} of {whole.size} values differ"
+
+
+def _factor(base: NDArray, observed: NDArray) -> float | None:
+    norm = float(np.vdot(base, base))
+    factor = float(np.vdot(base, observed)) / norm if norm and np.isfinite(norm) else 1.0
+    return factor if np.isfinite(factor) and abs(factor - 1) > 1e-12 else None

@@ -1,0 +1,1 @@
+"""Any two models captured and compared, layer by layer."""

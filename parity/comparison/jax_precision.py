@@ -1,0 +1,44 @@
+"""Which operations of a JAX function work on fewer bits than its lane: read from its traced program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from parity.bounds.magnitudes import UNIT_ROUNDOFF
+
+# Bits of exponent and significand.
+_FORMATS = {(8, 23): "float32", (8, 10): "tf32", (8, 7): "bfloat16", (5, 10): "float16"}
+
+
+def coarse(function: Callable, arguments: tuple[Any, ...], dtype: str) -> list[tuple[str, str]]:
+    """(dtype, operation) of every operation that reads or makes fewer bits than `dtype` has, each once.
+
+    Args:
+        function: what is traced, never run.
+        arguments: arrays, or their shapes and dtypes.
+        dtype: of the lane.
+    """
+    unit = UNIT_ROUNDOFF[dtype]
+    found: dict[tuple[str, str], None] = {}
+    for equation in _equations(jax.make_jaxpr(function)(*arguments).jaxpr):
+        for variable in (*equation.invars, *equation.outvars):
+            name = np.dtype(variable.aval.dtype).name if hasattr(variable.aval, "dtype") else ""
+            if UNIT_ROUNDOFF.get(name, 0.0) > unit:
+                found[name, equation.primitive.name] = None
+        if equation.primitive.name == "reduce_precision":  # keeps its dtype
+            bits = equation.params["exponent_bits"], equation.params["mantissa_bits"]
+            found[_FORMATS.get(bits, f"{bits[1]} bits"), "reduce_precision"] = None
+    return list(found)
+
+
+def _equations(jaxpr: Any) -> Iterator[Any]:
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            for inner in value if isinstance(value, (list, tuple)) else (value,):
+                if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+                    yield from _equations(getattr(inner, "jaxpr", inner))

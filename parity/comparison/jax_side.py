@@ -1,0 +1,457 @@
+"""The candidate's half: runs a Flax module leaf by leaf on the reference's inputs, and compares.
+
+Imports JAX and NumPy only; the reference is a directory of captures, whoever wrote it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+from flax.errors import FlaxError
+from numpy.typing import NDArray
+
+from parity.bounds.judging import difference
+from parity.bounds.magnitudes import Bound, linear_bound, running_bound
+from parity.causes import diagnosis
+from parity.causes import shapes as shape_causes
+from parity.comparison import jax_precision
+from parity.comparison.store import Store
+from parity.comparison.totals import Total
+from parity.errors import CannotCompare
+from parity.kinds import jax_leaves, layouts
+from parity.reports.rows import Row, compare_arrays
+
+# Larger arrays (gradients of fully connected layers) aren't kept for the report.
+_KEPT_ELEMENTS = 4_000_000
+
+DTYPES = {"float64": jnp.float64, "float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def check_dtype(dtype: str) -> None:
+    """Refuse float64 where JAX would quietly compute in float32.
+
+    Raises:
+        CannotCompare: float64 isn't enabled, or the name is unknown.
+    """
+    if dtype not in DTYPES:
+        raise CannotCompare(f"dtype {dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
+    if dtype == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        raise CannotCompare(
+            "float64 is off in JAX: set JAX_ENABLE_X64=1, or call jax.config.update('jax_enable_x64', True) first"
+        )
+
+
+class Candidate:
+    """A Flax module beside a capture of its reference.
+
+    Args:
+        module: the Linen module.
+        kwargs: of its call.
+        pairs: Flax leaf path to PyTorch leaf path.
+        kinds: kind of each Flax leaf, by path.
+        store: the reference's records.
+        dtype: of the lane.
+        variables: the module's own; None to convert the reference's weights leaf by leaf.
+        weights: gives a PyTorch leaf's parameters and statistics by path; arrays in float32 or float64.
+        model: name for the report.
+        abstract: shapes of the module's variables, where `variables` is None.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        kwargs: dict[str, Any],
+        pairs: dict[str, str],
+        kinds: dict[str, str],
+        store: Store,
+        dtype: str,
+        weights: Callable[[str], dict[str, NDArray]],
+        variables: dict[str, Any] | None = None,
+        model: str = "model",
+        abstract: dict[str, Any] | None = None,
+    ) -> None:
+        check_dtype(dtype)
+        # Modules with a `setup` look at their parameters as soon as they are bound: zeros without memory will do.
+        self.placeholders = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), abstract or {})
+        self.module, self.kwargs, self.pairs, self.kinds = module, kwargs, pairs, kinds
+        self.store, self.dtype, self.weights, self.model = store, dtype, weights, model
+        self.given = variables
+        self.variables: dict[str, Any] = {}
+        self.layouts: dict[str, list[layouts.Layout]] = {}
+        self.rows: list[Row] = []
+        self.records: dict[tuple[str, int], str] = {}
+        # Where the reference broke down, if it did: nothing behind that place can be compared.
+        self.failed: dict[str, Any] | None = store.facts("failed") if any(store.keys("failed")) else None
+        counts: dict[str, int] = defaultdict(int)
+        for key in store.keys("forward-"):
+            path = store.facts(key)["path"]
+            self.records[path, counts[path]] = key
+            counts[path] += 1
+        self._calls: dict[str, int] = defaultdict(int)
+        self._compiled: dict[str, Callable] = {}
+        self.visited: dict[str, _Visit] = {}
+        self.judged: set[str] = set()  # leaves whose weights have been compared
+        self.natural: Candidate | None = None  # beside the reference's run at ties: the one beside its natural run
+        self.worst: Row | None = None
+        self.arrays: dict[str, NDArray] = {}  # of the worst row
+        self.totals: dict[tuple[str, str], Total] = {}  # gradients of parameters that several calls add to
+        self.masks: dict[str, NDArray] = {}  # of dropout, by PyTorch path, where they were injected
+
+    def forward(self, inputs: tuple[NDArray, ...]) -> list[Row]:
+        """Run the module, every leaf on the reference's input; returns the rows in the reference's order."""
+        arrays = tuple(self._array(x) for x in inputs)
+        variables = self.given if self.given is not None else self.placeholders
+        with nn.intercept_methods(self._intercept):
+            try:
+                result = self.module.apply(variables, *arrays, **self.kwargs)
+            except (TypeError, ValueError, FlaxError) as error:
+                # Behind the place where PyTorch broke down, maps of the wrong size break Flax as well.
+                if self.failed is None and isinstance(error, CannotCompare):
+                    raise
+                if self.failed is None:
+                    raise CannotCompare(f"the Flax module can't run: {str(error).splitlines()[0]}") from error
+                result = None
+        if self.failed is None:
+            self._compare_outputs(jax.tree.leaves(result))
+        for (path, call), key in self.records.items():
+            if key not in self.visited:
+                facts = self.store.facts(key)
+                flax_path = next((f for f, t in self.pairs.items() if t == path), path)
+                row = Row(self.model, flax_path, path, "forward", self.dtype, order=_order(key), kind=facts["kind"])
+                row.verdict, row.fraction = "missing", float("inf")
+                row.detail = f"PyTorch runs it (call {call + 1}), Flax doesn't"
+                self.rows.append(row)
+        self.rows.sort(key=lambda row: row.order)
+        return self.rows
+
+    def _array(self, x: NDArray) -> jax.Array:
+        x = np.asarray(x)
+        return jnp.asarray(x, DTYPES[self.dtype]) if np.issubdtype(x.dtype, np.floating) else jnp.asarray(x)
+
+    def _intercept(self, next_function: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
+        path = "/".join(context.module.path)
+        if context.method_name != "__call__" or path not in self.pairs:
+            return next_function(*args, **kwargs)
+        flat, tree = jax.tree.flatten((args, kwargs))
+        xs = [x for x in flat if _is_input(x)]
+        if any(isinstance(x, jax.core.Tracer) for x in xs):
+            raise CannotCompare(
+                f"{path} (Flax) runs inside scan, vmap, jit or remat, where its values can't be replaced: use the "
+                f"plain module for the comparison"
+            )
+        call = self._calls[path]
+        self._calls[path] += 1
+        torch_path = self.pairs[path]
+        key = self.records.get((torch_path, call))
+        if key is None and self.failed is not None:
+            if torch_path == self.failed["path"] and not any(row.torch_name == torch_path for row in self.rows):
+                row = Row(self.model, path, torch_path, "forward", self.dtype, order=len(self.records))
+                row.verdict, row.fraction = "shape", float("inf")
+                row.detail = f"PyTorch can't run it: {self.failed['message']}"
+                self.rows.append(row)
+            return next_function(*args, **kwargs)
+        if key is None:
+            row = Row(self.model, path, torch_path, "forward", self.dtype, order=len(self.records) + 1)
+            row.verdict, row.fraction = "missing", float("inf")
+            row.detail = f"Flax runs it {call + 1} times, PyTorch {call}"
+            self.rows.append(row)
+            return next_function(*args, **kwargs)
+        visit = _Visit(self, context.module, path, torch_path, key, flat, tree)
+        self.visited[key] = visit
+        return visit.run(xs)
+
+    def _compare_outputs(self, results: list[jax.Array]) -> None:
+        facts = self.store.facts("output")
+        references = self.store.arrays("output", "input.")
+        if len(results) != len(references):
+            raise CannotCompare(f"Flax returns {len(results)} arrays, PyTorch {len(references)}")
+        for i, result in enumerate(results):
+            row = Row(self.model, "output", "output", self.stage("input"), self.dtype, order=len(self.records))
+            reference = references[str(i)]
+            layout = layouts.align(reference, np.asarray(result, np.float64), None)
+            value = layout.to_flax(reference) if layout else reference
+            bound = self.glue_bound("output", i, facts["depth"], layout)
+            self.judge(row, np.asarray(result), value, bound)
+            if row.verdict == "mismatch" and layout is not None:
+                found = diagnosis.between(
+                    np.asarray(reference, np.float64), layout.to_torch(np.asarray(result, np.float64)), self.dtype
+                )
+                row.causes, row.cause_keys = [str(cause) for cause in found], [cause.key for cause in found]
+
+    def judge(
+        self,
+        row: Row,
+        ours: NDArray,
+        reference: NDArray,
+        bound: Bound | None,
+        truth: NDArray | None = None,
+    ) -> Row:
+        """`compare_arrays`, and add the row; the arrays of the worst row so far are kept for the report."""
+        compare_arrays(row, ours, reference, bound, truth)
+        self.rows.append(row)
+        self.keep(row, ours, reference)
+        return row
+
+    def keep(self, row: Row, ours: NDArray, reference: NDArray) -> None:
+        """Keep the arrays of a row for the report, if it is the worst so far."""
+        if ours.size <= _KEPT_ELEMENTS and self._rank(row) > self._rank(self.worst):
+            self.worst = row
+            self.arrays = {"jax": np.asarray(ours, np.float64), "torch": np.asarray(reference, np.float64)}
+            if ours.shape == reference.shape:
+                self.arrays["difference"] = difference(self.arrays["jax"], self.arrays["torch"])
+
+    @staticmethod
+    def _rank(row: Row | None) -> tuple[int, float]:
+        """A first divergence outranks all, however large; else what uses most of its bound does."""
+        if row is None:
+            return (-1, 0.0)
+        if row.equal:
+            return 0, row.fraction
+        # Backward passes come after all forward ones, from the last layer to the first.
+        backward = row.stage == "cotangent" or row.stage.startswith("backward")
+        return 1, row.order - 1e9 if backward else -float(row.order)
+
+    def stage(self, name: str) -> str:
+        """A stage as rows call it."""
+        return name if self.natural is None else f"{name} at ties"
+
+    def dropout_mask(self, torch_path: str) -> NDArray | None:
+        """The mask that was injected into a dropout layer of both sides, True where kept."""
+        return self.masks.get(torch_path)
+
+    def input_layouts(self, path: str) -> layouts.Layout | None:
+        """Layout of the first input of a leaf, which orders the rows of a dense kernel."""
+        visit = next((v for v in self.visited.values() if v.path == path), None)
+        return visit.input_layouts[0] if visit and visit.input_layouts else None
+
+    def glue_bound(self, key: str, position: int, depth: int, layout: layouts.Layout | None) -> Bound | None:
+        """What the reference's code since the last leaf may err by, in the candidate's layout."""
+        if not self.store.has(key, f"glue.{position}"):
+            return None
+        error = self.store.array(key, f"glue.{position}")
+        return running_bound(depth, layout.to_flax(error) if layout else error)
+
+    def leaf_weights(self, path: str, torch_path: str, module: nn.Module, layout: layouts.Layout | None) -> Any:
+        """Variables that a leaf runs with: its own, or converted from the reference's."""
+        if self.given is not None:
+            return {k: dict(v) for k, v in module.variables.items()}
+        known = jax_leaves.leaf_variables(self.variables, path)
+        if not known and self.kinds[path] != "plain":
+            known = layouts.weights_to_flax(self.kinds[path], self.weights(torch_path), layout)
+            known = jax.tree.map(lambda x: jnp.asarray(x, DTYPES[self.dtype]), known)
+            jax_leaves.insert_leaf(self.variables, path, known)
+        return known
+
+
+class _Visit:
+    """One call of one Flax leaf, beside the record of the reference's."""
+
+    def __init__(
+        self, candidate: Candidate, module: nn.Module, path: str, torch_path: str, key: str, flat: list, tree: Any
+    ) -> None:
+        self.candidate, self.path, self.torch_path, self.key = candidate, path, torch_path, key
+        self.module = module.clone(parent=None)  # under its own name, by which it may know itself
+        self.bound_module = module
+        self.template, self.tree = flat, tree
+        self.facts = candidate.store.facts(key)
+        self.weight_rows = 0
+        self.kind = self.facts["kind"]
+        self.input_layouts: list[layouts.Layout | None] = []
+        self.output_layout: layouts.Layout | None = None
+        self.allowed: NDArray | None = None  # the bound on the output, in PyTorch's layout
+        self.comparable = True  # whether the shapes allow a comparison of gradients
+        self.forced: tuple[jax.ShapeDtypeStruct, ...] = ()  # of the inputs that it runs on
+
+    def row(self, stage: str) -> Row:
+        """An empty row of this call."""
+        c = self.candidate
+        stage, order = c.stage(stage), _order(self.key)
+        return Row(c.model, self.path, self.torch_path, stage, c.dtype, order=order, kind=self.kind)
+
+    def run(self, xs: list[Any]) -> Any:
+        """Compare inputs, run on the reference's, compare outputs; returns the reference's output."""
+        c = self.candidate
+        store = c.store
+        references = store.arrays(self.key, "input.")
+        if len(xs) != len(references):
+            raise CannotCompare(
+                f"{self.path} (Flax) takes {len(xs)} arrays, {self.torch_path} (PyTorch) {len(references)}"
+            )
+        forced = [self._input(i, x, references[str(i)]) for i, x in enumerate(xs)]
+        if c.natural is not None and self.facts["linear"]:
+            self.output_layout = c.natural.visited[self.key].output_layout
+            return self._passed()
+        layout = self.input_layouts[0] if self.input_layouts else None
+        variables = c.leaf_weights(self.path, self.torch_path, self.bound_module, layout)
+        if c.given is not None and self.kind != "plain" and self.path not in c.judged:
+            c.judged.add(self.path)
+            self._compare_weights(variables, layouts.weights_to_flax(self.kind, c.weights(self.torch_path), layout))
+        self.check_dtypes(variables)
+        self.forced = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in forced)
+        try:
+            results = jax.tree.leaves(self.function()(variables, *forced))
+        except (ValueError, TypeError, FlaxError) as error:
+            return self._refused(error, variables, forced)
+        first = len(c.rows)
+        outputs = [self._output(i, y) for i, y in enumerate(results)]
+        wrong = [row for row in c.rows[first - self.weight_rows :] if not row.equal]
+        if wrong and any(row.verdict != "dtype" for row in wrong):
+            diagnosis.name_forward(self, wrong, variables, np.asarray(results[0], np.float64))
+        if len(outputs) != 1:
+            raise CannotCompare(
+                f"{self.path} (Flax) returns {len(outputs)} arrays; only layers with one output are compared"
+            )
+        return outputs[0] if c.natural is None else self._passed()
+
+    def _passed(self) -> jax.Array:
+        """What the reference handed on at ties."""
+        array = self.candidate.store.array(self.key, "passed.0")
+        return self.candidate._array((self.output_layout or layouts.Layout()).to_flax(array))
+
+    def _refused(self, error: Exception, variables: Any, forced: list[jax.Array]) -> jax.Array:
+        """The layer can't run on the reference's input with the reference's weights: that is a divergence."""
+        c = self.candidate
+        self.comparable = False
+        row = self.row("forward")
+        row.verdict, row.fraction = "shape", float("inf")
+        row.detail = f"Flax can't run it with PyTorch's weights: {str(error).splitlines()[0]}"
+        found = shape_causes.explain(self.kind, self._wanted(forced), _shapes(variables))
+        row.causes, row.cause_keys = [str(cause) for cause in found], [cause.key for cause in found]
+        c.rows.append(row)
+        reference = c.store.array(self.key, "output.0")
+        return c._array(layouts.Layout(moved=reference.ndim > 2).to_flax(reference))
+
+    def _wanted(self, forced: list[jax.Array]) -> dict[str, tuple[int, ...]]:
+        """Shapes of the variables that the Flax leaf would make for these inputs."""
+
+        def init(*inputs: jax.Array) -> Any:
+            args, kwargs = self._arguments(inputs)
+            return self.module.init({"params": jax.random.key(0), "dropout": jax.random.key(1)}, *args, **kwargs)
+
+        return _shapes(jax.eval_shape(init, *forced))
+
+    def _arguments(self, inputs: tuple[jax.Array, ...]) -> Any:
+        """Positional and named arguments of the leaf's call, with other inputs."""
+        tensors = iter(inputs)
+        return jax.tree.unflatten(self.tree, [next(tensors) if _is_input(t) else t for t in self.template])
+
+    def function(self) -> Callable:
+        """The leaf alone, compiled: f(variables, *inputs)."""
+        compiled = self.candidate._compiled
+        static = [None if hasattr(t, "dtype") else t for t in self.template]
+        name = f"{self.path}/{static}"
+        if name not in compiled:
+
+            def call(variables: Any, *inputs: jax.Array) -> Any:
+                args, kwargs = self._arguments(inputs)
+                return self.module.apply(variables, *args, **kwargs)
+
+            compiled[name] = jax.jit(call)
+        return compiled[name]
+
+    def _input(self, i: int, x: jax.Array, reference: NDArray) -> jax.Array:
+        c = self.candidate
+        map_shape = self.facts["map_shapes"][i]
+        layout = layouts.align(reference, np.asarray(x, np.float64), tuple(map_shape) if map_shape else None)
+        row = self.row("input")
+        value = layout.to_flax(reference) if layout else reference
+        c.judge(row, np.asarray(x), value, c.glue_bound(self.key, i, self.facts["glue_depth"], layout))
+        if layout is None:
+            # The shapes differ: the leaf is still judged on what it should have been given.
+            layout = layouts.Layout(moved=reference.ndim > 2, map_shape=None)
+            value = layout.to_flax(reference)
+        if jax_leaves.dtype_name(x) != c.dtype and jnp.issubdtype(x.dtype, jnp.floating):
+            row.verdict, row.detail = "dtype", f"Flax computes in {x.dtype} here"
+            diagnosis.name_dtype(row, jax_leaves.dtype_name(x))
+        self.input_layouts.append(layout)
+        if row.verdict in ("mismatch", "shape"):
+            row.detail = row.detail or "the code before this layer differs"
+            diagnosis.name_input(c, self, row, np.asarray(x), reference)
+        return c._array(value)
+
+    def _output(self, i: int, y: jax.Array) -> jax.Array:
+        c = self.candidate
+        reference = c.store.array(self.key, f"output.{i}")
+        ours = np.asarray(y, np.float64)
+        map_shape = self.facts["map_shapes"][0] if self.kind == "plain" and self.facts["map_shapes"] else None
+        layout = layouts.align(reference, ours, tuple(map_shape) if map_shape else None)
+        row = self.row("forward")
+        if layout is None:
+            self.comparable = False
+            guess = layouts.Layout(moved=reference.ndim > 2)
+            self.output_layout = guess
+            bound = self._bound(i, guess)
+            self.allowed = None if bound is None else guess.to_torch(bound.allowed)
+            c.judge(row, ours, guess.to_flax(reference), None)
+            return c._array(guess.to_flax(reference))
+        self.output_layout = layout
+        value = layout.to_flax(reference)
+        truth = layout.to_flax(c.store.array(self.key, f"truth.{i}")) if c.store.has(self.key, f"truth.{i}") else None
+        bound = self._bound(i, layout)
+        self.allowed = None if bound is None else layout.to_torch(bound.allowed)
+        c.judge(row, ours, value, bound, truth)
+        if np.issubdtype(reference.dtype, np.floating):
+            row.flips = int(np.sum((ours > 0) != (value > 0)))
+            if jax_leaves.dtype_name(y) != c.dtype:
+                row.verdict, row.detail = "dtype", f"Flax returns {y.dtype}"
+                diagnosis.name_dtype(row, jax_leaves.dtype_name(y))
+        return c._array(value)
+
+    def coarse(self, variables: Any) -> list[tuple[str, str]]:
+        """The leaf's operations on fewer bits than the lane's, see `jax_precision.coarse`."""
+        return jax_precision.coarse(self.function(), (variables, *self.forced), self.candidate.dtype)
+
+    def _bound(self, i: int, layout: layouts.Layout) -> Bound | None:
+        store, dtype = self.candidate.store, self.candidate.dtype
+        if self.facts["linear"]:
+            return linear_bound(self.facts["n"], layout.to_flax(store.array(self.key, f"magnitude.{i}")), dtype)
+        if not store.has(self.key, f"error.{i}"):
+            return None
+        return running_bound(self.facts["n"], layout.to_flax(store.array(self.key, f"error.{i}")))
+
+    def _compare_weights(self, variables: Any, converted: Any) -> None:
+        """Converted weights must be the reference's bit for bit; rows are added for those that aren't."""
+        for collection, arrays in converted.items():
+            own = variables.get(collection, {})
+            for name in dict.fromkeys([*arrays, *own]):
+                ours, reference = own.get(name), arrays.get(name)
+                row = self.row(f"weights:{name}")
+                compare_arrays(row, None if ours is None else np.asarray(ours), reference, None)
+                if row.verdict == "missing" and (ours is None or reference is None):
+                    has, lacks = ("PyTorch", "Flax") if ours is None else ("Flax", "PyTorch")
+                    row.detail = f"{has} has {name}, {lacks} doesn't"
+                if not row.equal:
+                    self.candidate.rows.append(row)
+                    self.weight_rows += 1
+                    if ours is not None and reference is not None:
+                        self.candidate.keep(row, np.asarray(ours), reference)
+
+    def check_dtypes(self, variables: Any) -> None:
+        """Every parameter in the lane's precision, or the lane proves nothing."""
+        for path, array in jax.tree_util.tree_flatten_with_path(variables)[0]:
+            if jnp.issubdtype(array.dtype, jnp.floating) and jax_leaves.dtype_name(array) != self.candidate.dtype:
+                raise CannotCompare(
+                    f"{self.path}{jax.tree_util.keystr(path)} is {array.dtype}, the lane is {self.candidate.dtype}: "
+                    f"convert the variables first"
+                )
+
+
+def _shapes(variables: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of a leaf's variables by name, whatever their collection."""
+    return {name: tuple(array.shape) for arrays in variables.values() for name, array in arrays.items()}
+
+
+def _is_input(x: Any) -> bool:
+    """Whether an argument of a leaf is one that the reference has too; masks (bool) are handed on as they are."""
+    return isinstance(x, (jax.Array, np.ndarray)) and x.dtype != bool
+
+
+def _order(key: str) -> int:
+    return int(key.rsplit("-", 1)[1])

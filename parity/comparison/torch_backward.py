@@ -1,0 +1,185 @@
+"""The reference's gradients: one backward pass through the whole model, then every leaf again by itself."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils._pytree import tree_flatten
+
+from parity.bounds.torch_rounding import RunningError, Tracked
+from parity.comparison import torch_ties
+from parity.comparison.store import Store
+from parity.comparison.torch_side import DTYPES, Capture, _Call, to_numpy
+from parity.kinds import torch_leaves
+
+# Smaller tensors stay in memory between forward and backward: a file each would cost more than it saves.
+_SPILL_ELEMENTS = 1 << 16
+
+
+def run(capture: Capture, inputs: tuple[Tensor, ...], cotangents: list[NDArray] | None = None, seed: int = 0) -> None:
+    """Forward and backward through the model, then through each leaf, written to the capture's store.
+
+    Writes, beside the records of `Capture.forward`: `cotangent-NNNN` (the gradient that reaches each leaf call's
+    output), `backward-NNNN` (what that leaf makes of it) and `parameters-PATH` (whole gradients of the leaf's
+    parameters, summed over its calls).
+
+    Args:
+        capture: prepared, not yet run.
+        inputs: the model's inputs, in the run's dtype.
+        cotangents: gradient of the loss with respect to each output; drawn from N(0, 1) if None.
+        seed: of that draw.
+    """
+    inputs = tuple(x.requires_grad_() if x.is_floating_point() else x for x in inputs)
+    for module in capture.leaves.values():
+        module.zero_grad(set_to_none=True)
+    with _spilled(capture):
+        outputs = capture.forward(inputs, gradients=True)
+        if not outputs:
+            return
+        drawn = [torch.from_numpy(c).to(y) for c, y in zip(cotangents or draw(outputs, seed), outputs, strict=True)]
+        capture.store.put("output_cotangent", {f"cotangent.{i}": to_numpy(g) for i, g in enumerate(drawn)})
+        # An output that nothing can flow back from leaves all that leads to it without a gradient.
+        ways = [(y, g) for y, g in zip(outputs, drawn, strict=True) if y.requires_grad]
+        with capture.mode:
+            torch.autograd.backward([y for y, _ in ways], [g for _, g in ways]) if ways else None
+    _put_parameters(capture)
+    arrays = {f"gradient.{i}": to_numpy(x.grad) for i, x in enumerate(inputs) if x.grad is not None}
+    capture.store.put("input_gradient", arrays)
+    del outputs, drawn
+    del ways
+    for call in capture.calls:
+        if capture.store.has(call.key("cotangent"), "cotangent.0"):  # else nothing flows back through this call
+            replay(capture, capture.store, call, "cotangent.0")
+    torch_ties.run(capture, inputs, seed)
+
+
+def _put_parameters(capture: Capture) -> None:
+    """Write what the whole backward pass left in each leaf's parameters, and free it.
+
+    Beside the gradients: the shapes of all parameters, `apart`, those whose gradient isn't this leaf's alone (other
+    leaves have them too, or code between the leaves uses them) or isn't asked for, and `frozen`, the latter.
+    """
+    owners = Counter(id(p) for module in capture.leaves.values() for p in module.parameters())
+    for path, module in capture.leaves.items():
+        named = dict(module.named_parameters())
+        frozen = [n for n, p in named.items() if not p.requires_grad]
+        elsewhere = {n for n, p in named.items() if owners[id(p)] > 1 or f"{path}.{n}" in capture.mode.touched}
+        apart = [*frozen, *sorted(elsewhere)]
+        if named:
+            gradients = {n: to_numpy(p.grad) for n, p in named.items() if p.grad is not None}
+            shapes = {n: list(p.shape) for n, p in named.items()}
+            capture.store.put(f"parameters-{path}", gradients, shapes=shapes, apart=apart, frozen=frozen)
+    for module in capture.leaves.values():
+        module.zero_grad(set_to_none=True)
+
+
+def draw(outputs: list[Tensor], seed: int) -> list[NDArray]:
+    """Cotangents from N(0, 1), exactly representable in bfloat16 so that every lane uses the same numbers."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(tuple(y.shape), generator=generator).to(torch.bfloat16).double().numpy() for y in outputs]
+
+
+def replay(
+    capture: Capture, store: Store, call: _Call, cotangent_name: str, more: dict[str, NDArray] | None = None
+) -> None:
+    """Differentiate one leaf call by itself and write `backward-NNNN`.
+
+    Args:
+        capture: that the call is of.
+        store: with the call's input and cotangent, for the result.
+        call: to run again.
+        cotangent_name: in the call's `cotangent-NNNN`.
+        more: arrays to write beside.
+    """
+    key, dtype = call.key("cotangent"), DTYPES[capture.dtype]
+    inputs = _stored(store, call.key("forward"), "input.", dtype)
+    cotangent = torch.from_numpy(store.array(key, cotangent_name)).to(dtype)
+    module, linear = call.module, torch_leaves.is_linear(call.module)
+    mode = RunningError(dtype)
+    mode.suspended = linear
+    state = torch_leaves.state_of(module)
+    with mode:
+        names, gradients = _gradients(call, inputs, state, cotangent)
+    arrays = {f"gradient.{n}": to_numpy(g) for n, g in zip(names, gradients, strict=True)}
+    if linear:
+        terms = torch_leaves.gradient_terms(module, inputs, cotangent)
+        n = {name: terms.get("input" if name.startswith("input") else name, 1) for name in names}
+        absolute = _gradients(call, [x.double().abs() for x in inputs], _absolute(state), cotangent.double().abs())
+        for name, magnitude in zip(*absolute, strict=True):
+            arrays[f"magnitude.{name}"] = to_numpy(magnitude)
+    else:
+        n = {}
+        for name, gradient in zip(names, gradients, strict=True):
+            tracked = mode.get(gradient)
+            n[name] = tracked.depth
+            if tracked.error is not None:
+                arrays[f"error.{name}"] = to_numpy(tracked.error)
+    del gradients
+    if capture.dtype != "float64" and store is capture.store:
+        exact = [x.double() if x.is_floating_point() else x for x in inputs]
+        truth = _gradients(call, exact, {k: v.double() for k, v in state.items()}, cotangent.double())
+        arrays |= {f"truth.{name}": to_numpy(t) for name, t in zip(*truth, strict=True)}
+    facts = {"path": call.path, "kind": torch_leaves.kind_of(module), "linear": linear, "n": n, "dtype": capture.dtype}
+    coarse = [list(each) for each in dict.fromkeys(mode.coarse)]
+    store.put(call.key("backward"), arrays | (more or {}), **facts, coarse=coarse)
+
+
+def _gradients(
+    call: _Call, inputs: list[Tensor], state: dict[str, Tensor], cotangent: Tensor
+) -> tuple[list[str], list[Tensor]]:
+    """Gradients of one leaf call with respect to its floating-point inputs and parameters."""
+    parameters = [name for name, _ in call.module.named_parameters()]
+    xs = [x.detach().clone().requires_grad_() if x.is_floating_point() else x for x in inputs]
+    weights = {k: v.detach().requires_grad_(k in parameters) for k, v in state.items()}
+    with torch.enable_grad():
+        result = call.replay(xs, weights)
+        y = next(t for t in tree_flatten(result)[0] if isinstance(t, Tensor))
+    wanted = {f"input.{i}": x for i, x in enumerate(xs) if x.requires_grad}
+    wanted |= {name: weights[name] for name in parameters}
+    gradients = torch.autograd.grad(y, list(wanted.values()), cotangent, allow_unused=True)
+    kept = [(n, g) for n, g in zip(wanted, gradients, strict=True) if g is not None]
+    return [n for n, _ in kept], [g for _, g in kept]
+
+
+def _absolute(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k: v.double().abs() for k, v in state.items()}
+
+
+def _stored(store: Store, key: str, prefix: str, dtype: torch.dtype) -> list[Tensor]:
+    arrays = store.arrays(key, prefix)
+    tensors = [torch.from_numpy(arrays[k]) for k in sorted(arrays, key=int)]
+    return [t.to(dtype) if t.is_floating_point() else t for t in tensors]
+
+
+def _spilled(capture: Capture) -> Any:
+    """Autograd's saved activations go to the disk: in memory they would be the whole model's."""
+    directory = capture.store.directory / "saved"
+    directory.mkdir(exist_ok=True)
+    weights = {p.untyped_storage().data_ptr() for m in capture.leaves.values() for p in m.parameters()}
+    numbers = itertools.count()
+
+    def pack(tensor: Tensor) -> Tensor | tuple[Path, Tracked]:
+        if tensor.numel() < _SPILL_ELEMENTS or tensor.untyped_storage().data_ptr() in weights:
+            return tensor
+        path = directory / f"{next(numbers)}.pt"
+        with capture.mode.pause():
+            torch.save(tensor.detach().contiguous(), path)
+        return path, capture.mode.get(tensor)
+
+    def unpack(saved: Tensor | tuple[Path, Tracked]) -> Tensor:
+        if isinstance(saved, Tensor):
+            return saved
+        path, tracked = saved
+        with capture.mode.pause():
+            tensor = torch.load(path, weights_only=True)
+        path.unlink()
+        capture.mode.put(tensor, tracked)
+        return tensor
+
+    return torch.autograd.graph.saved_tensors_hooks(pack, unpack)

@@ -1,0 +1,395 @@
+"""The reference's half of a comparison: runs a PyTorch model once and writes what every layer saw and gave.
+
+Imports PyTorch and NumPy only, so that it also runs in a process or a virtual environment without JAX.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from parity.bounds.torch_rounding import RunningError
+from parity.comparison.store import Store
+from parity.errors import CannotCompare
+from parity.kinds import torch_leaves
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def pin_precision() -> None:
+    """Full float32 everywhere: TF32 is PyTorch's default for convolutions on GPUs, and JAX's for both."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+
+
+def structure(model: nn.Module) -> list[dict[str, Any]]:
+    """What the matching of layers needs to know of every leaf, in order of registration."""
+    return [
+        {
+            "path": path,
+            "class": type(module).__name__,
+            "kind": torch_leaves.kind_of(module),
+            "shapes": {name: list(t.shape) for name, t in torch_leaves.state_of(module).items()},
+        }
+        for path, module in torch_leaves.leaves(model).items()
+    ]
+
+
+def prepared(model: nn.Module, dtype: str) -> nn.Module:
+    """A copy in evaluation mode and in the run's dtype, with the hooks that hang on the model's parameters."""
+    copied = copy.deepcopy(model).to(DTYPES[dtype]).eval()
+    parameters = dict(copied.named_parameters(remove_duplicate=False))
+    done: set[int] = set()
+    for name, original in model.named_parameters(remove_duplicate=False):
+        if id(original) in done:
+            continue
+        done.add(id(original))
+        # Copies of modules keep theirs, copies of tensors don't.
+        for hook in (original._backward_hooks or {}).values():
+            parameters[name].register_hook(hook)
+        for hook in (getattr(original, "_post_accumulate_grad_hooks", None) or {}).values():
+            parameters[name].register_post_accumulate_grad_hook(hook)
+    return copied
+
+
+def weights_reader(model: nn.Module) -> Callable[[str], dict[str, NDArray]]:
+    """Gives a leaf's parameters and statistics by its path, as arrays."""
+    leaves = torch_leaves.leaves(model)
+    return lambda path: {name: to_numpy(t) for name, t in torch_leaves.state_of(leaves[path]).items()}
+
+
+def to_numpy(tensor: Tensor) -> NDArray:
+    """A detached copy-free array; bfloat16 and float16 become float32, which holds them exactly."""
+    tensor = tensor.detach()
+    if tensor.dtype in (torch.bfloat16, torch.float16):
+        tensor = tensor.float()
+    return tensor.cpu().numpy()
+
+
+class Capture:
+    """One run of a model, cut at its leaves.
+
+    Every cut leaf gets what it would get anyway, and its output goes on as an exact number: errors before a
+    leaf are the business of whoever feeds it. So each record stands alone: inputs, outputs, the error that the
+    code since the last leaf may have made (`glue`), and the error that the leaf itself may make.
+
+    Args:
+        model: in evaluation mode, in the dtype of the run; not changed.
+        store: where records go, `forward-0000` and so on in order of execution.
+        dtype: `float64`, `float32` or `bfloat16`.
+        cut: paths of the leaves without parameters to cut at too; others count as glue.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        store: Store,
+        dtype: str,
+        cut: Iterable[str] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        self.model = model
+        self.kwargs = kwargs or {}
+        self.store = store
+        self.dtype = dtype
+        leaves = torch_leaves.leaves(model)
+        self.leaves = {p: m for p, m in leaves.items() if torch_leaves.state_of(m) or p in set(cut)}
+        self.calls: list[_Call] = []
+        self.mode = RunningError(DTYPES[dtype])
+        self._open: _Call | None = None
+        self._busy = False
+        self._with_gradients = False
+        for path, module in leaves.items():
+            if getattr(module, "inplace", False):
+                # An in-place layer would overwrite the output recorded before it.
+                module.inplace = False  # pyright: ignore[reportArgumentType]
+            for name, tensor in torch_leaves.state_of(module).items():
+                if tensor.dtype != DTYPES[dtype]:
+                    raise CannotCompare(
+                        f"{path}.{name} is {tensor.dtype}, the run is in {dtype}: convert the model first"
+                    )
+
+    def forward(self, inputs: tuple[Tensor, ...], *, gradients: bool = False) -> list[Tensor]:
+        """Run the model, writing a record for each call of a cut leaf and one named `output`.
+
+        Returns:
+            The outputs; none if the model broke down on the way: then what was recorded until there stays, and a
+            record named `failed` says where and why.
+
+        Raises:
+            CannotCompare: not even the first leaf ran.
+        """
+        self._with_gradients = gradients
+        (self.store.directory / "failed.json").unlink(missing_ok=True)  # of an earlier run in a kept workspace
+        self.store.put("given", {f"input.{i}": to_numpy(x) for i, x in enumerate(inputs)})
+        self.mode.watched, handles = self._addresses(), []
+        for path, module in self.leaves.items():
+            handles.append(module.register_forward_pre_hook(self._before(path), with_kwargs=True))
+            handles.append(module.register_forward_hook(self._after, with_kwargs=True))
+        try:
+            with torch.set_grad_enabled(gradients), self.mode:
+                result = self.model(*inputs, **self.kwargs)
+        except (RuntimeError, IndexError) as error:
+            self._failed(error)
+            return []
+        finally:
+            self.mode.watched = {}
+            for handle in handles:
+                handle.remove()
+        outputs = [t for t in tree_flatten(result)[0] if isinstance(t, Tensor)]
+        facts = {"ops": self._ops(), "depth": self._depth(outputs), "coarse": self._coarse()}
+        self.store.put("output", self._named("input", outputs), **facts)
+        return outputs
+
+    def _addresses(self) -> dict[int, str]:
+        """Parameters by the address of their memory."""
+        return {
+            parameter.untyped_storage().data_ptr(): f"{path}.{name}"
+            for path, module in self.leaves.items()
+            for name, parameter in module.named_parameters()
+        }
+
+    def _failed(self, error: Exception) -> None:
+        """Maps of a wrong size, say, break a model far behind the mistake: what ran before can still be compared."""
+        message = str(error).splitlines()[0]
+        if self._open is not None:
+            self.calls.remove(self._open)
+        if not self.calls:
+            raise CannotCompare(f"the PyTorch model can't run: {message}") from error
+        path = self._open.path if self._open is not None else None
+        self.store.put("failed", {}, path=path, after=self.calls[-1].path, message=message)
+
+    def _named(self, prefix: str, tensors: list[Tensor]) -> dict[str, NDArray]:
+        """Tensors and their error bounds, `prefix.0`, `glue.0` and so on."""
+        arrays = {f"{prefix}.{i}": to_numpy(t) for i, t in enumerate(tensors)}
+        for i, tensor in enumerate(tensors):
+            if (error := self.mode.get(tensor).error) is not None:
+                arrays[f"glue.{i}"] = to_numpy(error)
+        return arrays
+
+    def _depth(self, tensors: list[Tensor]) -> int:
+        return max((self.mode.get(t).depth for t in tensors), default=0)
+
+    def _ops(self) -> list:
+        found = operations(self.mode)
+        self.mode.log.clear()
+        return found
+
+    def _coarse(self) -> list:
+        """Operations with fewer bits than the lane's since the last call, each once."""
+        seen, self.mode.coarse = self.mode.coarse, []
+        return [list(each) for each in dict.fromkeys(seen)]
+
+    def _before(self, path: str) -> Any:
+        def hook(module: nn.Module, args: tuple, kwargs: dict) -> Any:
+            if self._busy:
+                return None
+            if self._open is not None:
+                raise CannotCompare(f"{path} runs inside {self._open.path}: leaves must not call each other")
+            self.mode.suspended = True
+            flat, spec = tree_flatten((args, kwargs))
+            inputs = [t for t in flat if isinstance(t, Tensor)]
+            call = _Call(path, module, len(self.calls), flat, spec)
+            call.arrays = self._named("input", inputs)
+            call.glue_depth = self._depth(inputs)
+            call.map_shapes = [self.mode.map_shape(t) for t in inputs]
+            call.ops, call.glue_coarse = self._ops(), self._coarse()
+            tapped = [self._tap_input(call, t) if isinstance(t, Tensor) else t for t in flat]
+            call.template = [_PLACE if isinstance(t, Tensor) else t for t in flat]
+            call.tensors = [t for t in tapped if isinstance(t, Tensor)]
+            self.calls.append(call)
+            self._open = call
+            self.mode.watched = {}  # within its layer a parameter is at home
+            self.mode.suspended = torch_leaves.is_linear(module)
+            return tree_unflatten(tapped, spec)
+
+        return hook
+
+    def _tap_input(self, call: _Call, tensor: Tensor) -> Tensor:
+        tapped = tensor.clone()
+        if self._with_gradients and tapped.requires_grad:
+            tapped = _Tap.apply(tapped, lambda g: self._left(call, g))  # type: ignore[assignment]
+            call.open_inputs += 1
+        elif self._with_gradients and tapped.is_floating_point() and any(True for _ in call.module.parameters()):
+            # Something detached it: the leaf's own backward must be told from what follows all the same.
+            tapped.requires_grad_().register_hook(lambda g: self._left(call, g))
+            call.open_inputs += 1
+        self.mode.forget(tapped)
+        return tapped
+
+    def _after(self, module: nn.Module, args: tuple, kwargs: dict, result: Any) -> Any:
+        if self._busy:
+            return None
+        call, self._open = self._open, None
+        assert call is not None
+        flat, spec = tree_flatten(result)
+        call.result = [_PLACE if isinstance(t, Tensor) else t for t in flat], spec
+        outputs = [t for t in flat if isinstance(t, Tensor)]
+        call.coarse = self._coarse()
+        self.mode.suspended = self.mode.muted = self._busy = True
+        # With gradients the replays have them too: hooks of the model's own may ask for them.
+        with torch.set_grad_enabled(self._with_gradients):
+            self._write(call, outputs)
+        self.mode.muted = self._busy = False
+        self.mode.log.clear()
+        self.mode.purge()
+        flat = [self._tap_output(call, i, t) if isinstance(t, Tensor) else t for i, t in enumerate(flat)]
+        if call.map_shapes and torch_leaves.kind_of(module) == "plain":
+            for tensor in (t for t in flat if isinstance(t, Tensor) and t.shape == call.tensors[0].shape):
+                self.mode.set_map_shape(tensor, call.map_shapes[0])
+        call.tensors = []
+        self.mode.suspended = False
+        self.mode.watched = self._addresses()
+        return tree_unflatten(flat, spec)
+
+    def _write(self, call: _Call, outputs: list[Tensor]) -> None:
+        module, inputs = call.module, [t.detach() for t in call.tensors]
+        arrays = {**call.arrays, **{f"output.{i}": to_numpy(y) for i, y in enumerate(outputs)}}
+        call.linear = torch_leaves.is_linear(module)
+        if call.linear:
+            call.n = torch_leaves.terms_of(module, inputs)
+            absolute = [differentiable(x.double().abs()) for x in inputs]
+            arrays["magnitude.0"] = to_numpy(call.replay(absolute, _double(module, absolute=True)))
+        else:
+            call.n = self._depth(outputs)
+            for i, y in enumerate(outputs):
+                if (error := self.mode.get(y).error) is not None:
+                    arrays[f"error.{i}"] = to_numpy(error)
+        if self.dtype != "float64":
+            exact = [differentiable(x.double()) if x.is_floating_point() else x for x in inputs]
+            truth = tree_flatten(call.replay(exact, _double(module)))[0]
+            arrays |= {f"truth.{i}": to_numpy(t) for i, t in enumerate(truth) if isinstance(t, Tensor)}
+        self.mode.forget(*outputs)
+        self.store.put(call.key("forward"), arrays, **call.facts(self.dtype, outputs))
+        call.arrays = {}
+
+    def _tap_output(self, call: _Call, index: int, tensor: Tensor) -> Tensor:
+        if not (self._with_gradients and tensor.requires_grad):
+            return tensor
+        tapped = _Tap.apply(tensor, lambda g: self._entered(call, index, g))
+        self.mode.forget(tapped)  # type: ignore[arg-type]
+        return tapped  # type: ignore[return-value]
+
+    def _entered(self, call: _Call, index: int, cotangent: Tensor) -> None:
+        """Backward reaches a leaf's output: what came from behind is glue, what follows is the leaf's own."""
+        call.backward_arrays |= {f"cotangent.{index}": to_numpy(cotangent)}
+        if (error := self.mode.get(cotangent).error) is not None:
+            call.backward_arrays |= {f"cotangent_glue.{index}": to_numpy(error)}
+        call.cotangent_depth = self.mode.get(cotangent).depth
+        self.mode.suspended = call.open_inputs > 0
+        facts = {"depth": call.cotangent_depth, "coarse": self._coarse()}
+        self.store.put(call.key("cotangent"), call.backward_arrays, **facts)
+        call.backward_arrays = {}
+
+    def _left(self, call: _Call, gradient: Tensor) -> None:
+        call.open_inputs -= 1
+        self._coarse()  # the leaf's own; its replay will say them
+        self.mode.forget(gradient)
+        self.mode.suspended = call.open_inputs > 0
+
+
+class _Tap(torch.autograd.Function):
+    """Identity that shows the gradient passing back through it."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, callback: Any) -> Tensor:  # type: ignore[override]
+        ctx.callback = callback
+        return tensor.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+        gradient = gradient.clone()
+        ctx.callback(gradient)
+        return gradient, None
+
+
+_PLACE = object()
+
+
+class _Call:
+    """One call of one leaf, while it is being recorded and for its later replay."""
+
+    def __init__(self, path: str, module: nn.Module, index: int, flat: list, spec: Any) -> None:
+        self.path, self.module, self.index, self.spec = path, module, index, spec
+        self.template = flat
+        self.result: tuple[list, Any] = [], None
+        self.arrays: dict[str, NDArray] = {}
+        self.backward_arrays: dict[str, NDArray] = {}
+        self.tensors: list[Tensor] = []
+        self.ops: list = []
+        self.coarse: list = []
+        self.glue_coarse: list = []
+        self.map_shapes: list[tuple[int, ...] | None] = []
+        self.glue_depth = self.cotangent_depth = self.n = self.open_inputs = 0
+        self.linear = False
+
+    def key(self, stage: str) -> str:
+        """Name of this call's record."""
+        return f"{stage}-{self.index:04d}"
+
+    def replay(self, inputs: list[Tensor], state: dict[str, Tensor]) -> Any:
+        """The leaf alone on other inputs and other weights."""
+        tensors = iter(inputs)
+        flat = [next(tensors) if t is _PLACE else t for t in self.template]
+        args, kwargs = tree_unflatten(flat, self.spec)
+        return torch_leaves.call(self.module, list(args), state, kwargs)
+
+    def with_outputs(self, outputs: list[Tensor]) -> Any:
+        """What the leaf returned, with other tensors in the places of its own."""
+        tensors = iter(outputs)
+        return tree_unflatten([next(tensors) if t is _PLACE else t for t in self.result[0]], self.result[1])
+
+    def facts(self, dtype: str, outputs: list[Tensor]) -> dict[str, Any]:
+        """What the record says beside its arrays."""
+        return {
+            "path": self.path,
+            "class": type(self.module).__name__,
+            "bases": [base.__name__ for base in type(self.module).__mro__],
+            "kind": torch_leaves.kind_of(self.module),
+            "linear": self.linear,
+            "n": self.n,
+            "glue_depth": self.glue_depth,
+            "ops": self.ops,
+            "coarse": self.coarse,
+            "glue_coarse": self.glue_coarse,
+            "map_shapes": self.map_shapes,
+            "dtype": dtype,
+            "settings": torch_leaves.settings_of(self.module),
+            "shapes": [list(y.shape) for y in outputs],
+        }
+
+
+def _double(module: nn.Module, absolute: bool = False) -> dict[str, Tensor]:
+    state = {k: v.double() for k, v in torch_leaves.state_of(module).items()}
+    return {k: v.abs() for k, v in state.items()} if absolute else state
+
+
+def differentiable(x: Tensor) -> Tensor:
+    """A tensor of its own, from which gradients may flow back where they are on."""
+    return x.detach().clone().requires_grad_(torch.is_grad_enabled() and x.is_floating_point())
+
+
+def operations(mode: RunningError) -> list:
+    """The operations that a mode has seen, as JSON can hold them: [name, plain arguments]."""
+    plain = (bool, int, float, str, type(None))
+
+    def kept(arg: Any) -> Any:
+        if isinstance(arg, (list, tuple)) and all(isinstance(a, plain) for a in arg):
+            return list(arg)
+        return arg if isinstance(arg, plain) else str(arg)
+
+    return [[name, [kept(arg) for arg in args]] for name, args in mode.log]
+
+
+def as_tensors(inputs: tuple[NDArray, ...], dtype: str) -> tuple[Tensor, ...]:
+    """NumPy inputs as tensors: floating point in the run's dtype, integers as they are."""
+    tensors = (torch.from_numpy(np.ascontiguousarray(x)) for x in inputs)
+    return tuple(t.to(DTYPES[dtype]) if t.is_floating_point() else t for t in tensors)

@@ -1,0 +1,5 @@
+"""What stops a comparison: the one exception of the harness that stands alone."""
+
+
+class CannotCompare(ValueError):
+    """Two models can't be compared as given: the message names what is in the way, and the next step."""
