@@ -9,6 +9,7 @@ import ast
 import dataclasses
 import importlib
 import json
+import math
 import os
 import random
 import shutil
@@ -29,7 +30,7 @@ from alexnet_io.command_line.settings import parse, setting
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("alexnet_io", "jax_alexnet", "torch_ref", "parity")
-LIMIT_SECONDS = 240  # for the tests of one file: a bug that makes them hang is found, too
+SLOWER, LEAST_SECONDS = 8, 60  # a bug after which tests take so many times as long as without it hangs: it is found
 
 # The files, and the tests of each.
 TESTS = {
@@ -58,7 +59,7 @@ TESTS = {
 }
 # Two want to be told of a variable; `is` for `==` is the same for small numbers and for names.
 NOT_USED = ("core/VariableReplacer", "core/VariableInserter")
-TWINS = ["tests/test_parity_runs.py"]
+TWINS = ["the twin runs"]  # in the place of tests: `parity runs --recipe all`
 
 FRAMEWORKS = ("numpy", "jax", "flax.linen", "optax", "orbax.checkpoint", "torch", "torchvision", "grain")
 FRAMEWORKS += ("matplotlib.pyplot", "PIL.Image", "safetensors.numpy", "sklearn.datasets", "jsonargparse", "yaml")
@@ -155,8 +156,8 @@ def load_frameworks() -> None:
         importlib.import_module(name)
 
 
-def run_tests(words: list[str], tree: Path) -> bool:
-    """Whether tests pass on the project in `tree`, in a process of its own."""
+def run_tests(words: list[str], tree: Path, limit: float) -> bool:
+    """Whether tests, or `TWINS`, pass on the project in `tree`, in a process of its own and within so many seconds."""
     process = os.fork()
     if process == 0:
         try:
@@ -170,12 +171,16 @@ def run_tests(words: list[str], tree: Path) -> bool:
             for name in list(sys.modules):  # whatever of this project is there is the original
                 if name.partition(".")[0] in (*PACKAGES, "conftest"):
                     del sys.modules[name]
+            if words == TWINS:
+                from parity.twins import program
+
+                os._exit(0 if program.run().equal else 1)
             import pytest
 
             os._exit(int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *words])))
         finally:
             os._exit(99)
-    deadline = time.monotonic() + LIMIT_SECONDS
+    deadline = time.monotonic() + limit
     while time.monotonic() < deadline:
         done, status = os.waitpid(process, os.WNOHANG)
         if done:
@@ -186,15 +191,16 @@ def run_tests(words: list[str], tree: Path) -> bool:
     return False
 
 
-def attempt(mutant: Mutant, source: Path, twins: bool) -> Mutant:
-    """Plant a bug into a copy of the tree at `source` and run what should notice."""
+def attempt(mutant: Mutant, source: Path, limits: dict[str, float]) -> Mutant:
+    """Plant a bug into a copy of the tree at `source` and run what should notice, each within its limit."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as place:
         tree = copy_of_the_tree(Path(place), source)
         (tree / mutant.file).write_text(mutant.code, encoding="utf-8")
-        if not run_tests(TESTS[mutant.file], tree):
+        words, twins = TESTS[mutant.file], str(TWINS)
+        if not run_tests(words, tree, limits[str(words)]):
             mutant.outcome = "killed"
-        elif twins and not run_tests(TWINS, tree):
+        elif twins in limits and not run_tests(TWINS, tree, limits[twins]):
             mutant.outcome = "killed by the twin runs"
         else:
             mutant.outcome = "survived"
@@ -202,13 +208,21 @@ def attempt(mutant: Mutant, source: Path, twins: bool) -> Mutant:
     return mutant
 
 
-def refuse_red_tests(mutants: list[Mutant], tree: Path, pool: Executor) -> None:
-    """Without a bug every test passes here: what fails anyway would count any bug as noticed."""
-    tried = [list(words) for words in {tuple(TESTS[mutant.file]) for mutant in mutants}]
-    passed = pool.map(lambda words: run_tests(words, tree), tried)
-    red = ["pytest " + " ".join(words) for words, green in zip(tried, passed, strict=True) if not green]
+def limits_of(tried: list[list[str]], tree: Path, pool: Executor) -> dict[str, float]:
+    """In how many seconds each of these must be done: they are run without a bug, and all must pass.
+
+    What fails anyway would count any bug as noticed.
+    """
+
+    def timed(words: list[str]) -> tuple[bool, float]:
+        began = time.monotonic()
+        return run_tests(words, tree, math.inf), time.monotonic() - began
+
+    found = dict(zip(map(str, tried), pool.map(timed, tried), strict=True))
+    red = [words for words, (green, _) in found.items() if not green]
     if red:
-        sys.exit(f"these fail or find no test without a bug: {'; '.join(red)}")
+        sys.exit(f"without a bug these fail, or find no test: {'; '.join(red)}")
+    return {words: max(LEAST_SECONDS, SLOWER * seconds) for words, (_, seconds) in found.items()}
 
 
 def copy_of_the_tree(place: Path, source: Path = ROOT) -> Path:
@@ -228,8 +242,10 @@ def main() -> int:
     done = []
     with tempfile.TemporaryDirectory() as place, ThreadPoolExecutor(settings.workers) as pool:
         as_it_was = copy_of_the_tree(Path(place))  # the project may be worked on meanwhile
-        refuse_red_tests(drawn, as_it_was, pool)
-        for mutant in pool.map(lambda one: attempt(one, as_it_was, settings.twins), drawn):
+        tried = [list(words) for words in dict.fromkeys(tuple(TESTS[mutant.file]) for mutant in drawn)]
+        limits = limits_of([*tried, TWINS] if settings.twins else tried, as_it_was, pool)
+        print(f"without a bug all is green; limits of {min(limits.values()):.0f} to {max(limits.values()):.0f} s")
+        for mutant in pool.map(lambda one: attempt(one, as_it_was, limits), drawn):
             done.append(mutant)
             print(mutant, flush=True)
     harmless = [m for m in done if m.outcome == "survived" and (m.file, m.before) in HARMLESS]
