@@ -164,7 +164,7 @@ def test_arrays_on_four_devices_are_restored_whole_and_without_any_device(tmp_pa
     assert not list(path.rglob("*sharding*"))
     code = (
         "import jax, numpy as np, sys\n"
-        "from jax_alexnet import checkpoint\n"
+        "from jax_alexnet.files import checkpoint\n"
         "assert jax.device_count() == 1\n"
         "like = np.zeros((8, 3), np.float32)\n"
         "state = checkpoint.restore(sys.argv[1], {'replicated': like, 'split': like}).state\n"
@@ -184,7 +184,7 @@ def test_two_processes_restore_what_one_saved(tmp_path):
         "import sys, jax, numpy as np\n"
         "index, port, directory = int(sys.argv[1]), sys.argv[2], sys.argv[3]\n"
         "jax.distributed.initialize(f'localhost:{port}', 2, index)\n"
-        "from jax_alexnet import checkpoint\n"
+        "from jax_alexnet.files import checkpoint\n"
         "from jax._src.distributed import global_state\n"
         "assert jax.process_count() == 2\n"
         "if index == 0:\n"

@@ -283,7 +283,7 @@ def test_a_save_ended_between_any_two_changes_of_the_disk_loses_nothing(saved, t
 
 KILLED_PROGRAM = """
 import sys, numpy as np
-from jax_alexnet import checkpoint
+from jax_alexnet.files import checkpoint
 
 first = int(sys.argv[2])
 with checkpoint.BackgroundSaver(sys.argv[1]) as saver:

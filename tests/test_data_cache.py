@@ -323,7 +323,7 @@ def test_a_torn_filling_goes_on_or_starts_anew(root, decoded, monkeypatch, name,
 FILL = """
 import sys, time
 from pathlib import Path
-from alexnet_io import cache, cache_filling
+from alexnet_io.data import cache, cache_filling
 from alexnet_io.data.decoding import Resizing
 from alexnet_io.data.sources.files import EncodedImages, files_on_disk, image_names
 

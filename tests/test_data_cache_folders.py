@@ -107,7 +107,7 @@ def test_nothing_is_removed_before_the_new_one_is_whole(root, monkeypatch):
 HOLD = """
 import sys
 from pathlib import Path
-from alexnet_io import cache
+from alexnet_io.data import cache
 from alexnet_io.data.decoding import Resizing
 from alexnet_io.data.sources.files import files_on_disk, image_names
 

@@ -173,7 +173,7 @@ def test_a_command_ends_quietly_when_its_reader_leaves():
 def test_file_names_that_are_not_utf8_can_be_printed(encoding):
     code = (
         "import sys\n"
-        "from alexnet_io import printing\n"
+        "from alexnet_io.command_line import printing\n"
         "from alexnet_io.run.progress import Progress\n"
         "name = sys.argv[1]\n"
         "printing.say(printing.printable(name))\n"

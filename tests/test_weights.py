@@ -193,7 +193,7 @@ def test_importing_and_reading_safetensors_loads_no_torch(rng, tmp_path):
     file = tmp_path / "w.safetensors"
     weights.save(file, _params("cifar_18pct", rng), "cifar_18pct", 32, "torch_ref")
     code = (
-        "import sys; from pathlib import Path; from jax_alexnet import weights;"
+        "import sys; from pathlib import Path; from jax_alexnet.files import weights;"
         f"weights.load(Path({str(file)!r}), 'cifar_18pct');"
         "print({'torch', 'torchvision', 'torch_ref', 'parity'} & set(sys.modules))"
     )
