@@ -15,7 +15,7 @@ from parity.alexnet import pairs
 from parity.causes import diagnosis
 from parity.causes import parameters as causes
 from parity.comparison import compare as comparison
-from parity.comparison import matching, torch_backward, torch_side
+from parity.comparison import jax_models, matching, torch_backward, torch_side
 from parity.comparison.jax_side import Candidate
 from parity.comparison.store import Store
 from parity.kinds import jax_leaves
@@ -47,9 +47,9 @@ def compare_pair(
         whole: run both models from end to end as well.
         workspace: where captures go and stay; a temporary directory if None.
     """
-    ours = comparison.to_flax(images)
+    ours, model = comparison.to_flax(images), jax_models.of(pair.flax_module)
     kwargs = pairs.training_arguments(pair, masks) if masks is not None else {}
-    leaves, _ = jax_leaves.structure(pair.flax_module, (comparison.cast(ours, pair.dtype),), kwargs)
+    leaves, _ = jax_leaves.structure(model, (comparison.cast(ours, pair.dtype),), kwargs)
     reference = torch_side.structure(pair.torch_module)
     chosen = matching.match(leaves, reference)
     directory = workspace or Path(tempfile.mkdtemp(prefix="parity-"))
@@ -64,7 +64,7 @@ def compare_pair(
         else:
             capture.forward(tensors)
         candidate = Candidate(
-            pair.flax_module, kwargs, chosen, {x["path"]: x["kind"] for x in leaves}, store, pair.dtype,
+            model, kwargs, chosen, {x["path"]: x["kind"] for x in leaves}, store, pair.dtype,
             torch_side.weights_reader(pair.torch_module), pair.variables, pair.name,
         )  # fmt: skip
         candidate.masks = masks or {}

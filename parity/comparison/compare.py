@@ -16,7 +16,7 @@ from parity.bounds.judging import judge_together
 from parity.bounds.magnitudes import UNIT_ROUNDOFF, normwise_limit
 from parity.causes import diagnosis
 from parity.causes import parameter_gradients as parameter_causes
-from parity.comparison import jax_backward, jax_ties, matching
+from parity.comparison import functions, jax_backward, jax_models, jax_ties, matching
 from parity.comparison.jax_side import DTYPES, Candidate, check_dtype
 from parity.comparison.store import Store
 from parity.errors import CannotCompare
@@ -43,18 +43,20 @@ def compare(
     jax_python: str | None = None,
     torch_python: str | None = None,
 ) -> Report:
-    """Compare a Flax Linen module with the PyTorch module it was ported from, layer by layer.
+    """Compare a JAX model with the PyTorch module it was ported from, layer by layer.
 
     Every layer gets the reference's (PyTorch's) input, and backward the reference's cotangent, so each row of the
     report judges one layer alone; the code between layers is judged by what it hands to the next one. Then both
     models run freely from end to end.
 
     Args:
-        flax_module: the candidate.
+        flax_module: the candidate, a module of flax.linen or flax.nnx; or a function of (parameters, *inputs), which
+            is compared from end to end only.
         torch_module: the reference, with its weights; neither changed nor moved: a copy runs in evaluation mode.
             Both may be names, `package.module:attribute`, and then run in processes of their own.
         inputs: array or arrays in PyTorch's layout; arrays of rank 4 (NCHW) are turned to NHWC for Flax.
-        variables: Flax's own, to check the conversion of the weights as well; None to convert PyTorch's here.
+        variables: Flax's own, to check the conversion of the weights as well, for nnx `nnx.state(module)`; None to
+            convert PyTorch's here. Of a function the tree of its parameters, which holds PyTorch's values.
         dtype: `float64` decides correctness; `float32` and `bfloat16` compare the precisions.
         gradients: compare backward passes too.
         mapping: Flax path to PyTorch path of leaves that names, kinds and shapes don't pair.
@@ -90,7 +92,17 @@ def compare(
 
     check_dtype(dtype)
     typed = tuple(cast(x, dtype) for x in ours)
-    leaves, abstract = jax_leaves.structure(flax_module, typed, kwargs)
+    if jax_models.is_function(flax_module):
+        if variables is None:
+            raise CannotCompare("a function has no parameters of its own: give its tree of them as `variables`")
+        return functions.compare(
+            flax_module, variables, torch_side.prepared(torch_module, dtype), arrays, ours, dtype=dtype,
+            gradients=gradients, mapping=mapping, kwargs=kwargs, torch_kwargs=torch_kwargs or {}, name=name, seed=seed,
+        )  # fmt: skip
+    model = jax_models.of(flax_module)
+    if variables is not None:
+        variables = jax_models.as_variables(variables)
+    leaves, abstract = jax_leaves.structure(model, typed, kwargs)
     torch_model = torch_side.prepared(torch_module, dtype)
     torch_leaves = torch_side.structure(torch_model)
     pairs = matching.match(leaves, torch_leaves, mapping)
@@ -105,7 +117,7 @@ def compare(
         else:
             capture.forward(tensors)
         candidate = Candidate(
-            flax_module, kwargs, pairs, {x["path"]: x["kind"] for x in leaves}, store, dtype,
+            model, kwargs, pairs, {x["path"]: x["kind"] for x in leaves}, store, dtype,
             torch_side.weights_reader(torch_model), variables, name, abstract,
         )  # fmt: skip
         return finish(candidate, ours, gradients, torch_leaves)
@@ -159,14 +171,14 @@ def finish(
 
 def end_to_end(candidate: Candidate, inputs: tuple[NDArray, ...], gradients: bool) -> list[Row]:
     """Both models run freely: outputs, and gradients of all parameters together, compared normwise."""
-    store, module, kwargs = candidate.store, candidate.module, candidate.kwargs
+    store, model, kwargs = candidate.store, candidate.model, candidate.kwargs
     variables = candidate.given if candidate.given is not None else candidate.variables
     parameters = variables.get("params", {})
     others = {k: v for k, v in variables.items() if k != "params"}
     arrays = [candidate._array(x) for x in inputs]
 
     def run(parameters: Any, *arrays: jax.Array) -> Any:
-        return jax.tree.leaves(module.apply({"params": parameters, **others}, *arrays, **kwargs))
+        return jax.tree.leaves(model.apply({"params": parameters, **others}, arrays, kwargs, None))
 
     with jax.default_matmul_precision("highest"):
         if gradients:
@@ -239,7 +251,7 @@ def _gradient_pairs(candidate: Candidate, found: dict[str, Any]) -> Any:
 
 
 def _normwise(candidate: Candidate, stage: str, pairs: list[tuple[str, NDArray, NDArray]]) -> Row:
-    row = Row(candidate.model, "end to end", "end to end", stage, candidate.dtype, order=len(candidate.records) + 1)
+    row = Row(candidate.name, "end to end", "end to end", stage, candidate.dtype, order=len(candidate.records) + 1)
     ours, theirs = {name: a for name, a, _ in pairs}, {name: b for name, _, b in pairs}
     fill(row, judge_together(ours, theirs, normwise_limit(candidate.dtype)))
     row.n = round(row.bound / UNIT_ROUNDOFF[candidate.dtype])

@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from parity.bounds.magnitudes import Bound, linear_bound, running_bound, unit_roundoff
 from parity.causes import diagnosis
 from parity.causes import parameter_gradients as parameter_causes
+from parity.comparison.jax_models import JaxLayer
 from parity.comparison.jax_side import Candidate, _Visit
 from parity.comparison.store import Store
 from parity.comparison.totals import Total
@@ -59,7 +59,7 @@ def _leaf(candidate: Candidate, visit: _Visit, key: str) -> None:
     coming = _cotangent(candidate, visit)
     cotangent = candidate._array((visit.output_layout or layouts.Layout()).to_flax(coming))
     layout = visit.input_layouts[0]
-    variables = candidate.leaf_weights(visit.path, visit.torch_path, visit.bound_module, layout)
+    variables = candidate.leaf_weights(visit.torch_path, visit.layer, layout)
     parameters = variables.get("params", {})
     others = {k: v for k, v in variables.items() if k != "params"}
     gradients, x_gradients = _vjp(visit, others)(parameters, xs, cotangent)
@@ -196,9 +196,9 @@ def _glue(candidate: Candidate, inputs: tuple[NDArray, ...]) -> None:
         calls: dict[str, int] = defaultdict(int)
         seen: dict[str, list] = {}
 
-        def force(next_function: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
-            path = "/".join(context.module.path)
-            if context.method_name != "__call__" or path not in candidate.pairs:
+        def force(layer: JaxLayer, next_function: Callable, args: tuple, kwargs: dict) -> Any:
+            path = layer.path
+            if path not in candidate.pairs:
                 return next_function(*args, **kwargs)
             key = candidate.records.get((candidate.pairs[path], calls[path]))
             calls[path] += 1
@@ -210,8 +210,7 @@ def _glue(candidate: Candidate, inputs: tuple[NDArray, ...]) -> None:
 
         variables = candidate.given if candidate.given is not None else candidate.placeholders
         merged = [f if whole else x for x, f, whole in zip(arrays, floats, floating, strict=True)]
-        with nn.intercept_methods(force):
-            result = candidate.module.apply(variables, *merged, **candidate.kwargs)
+        result = candidate.model.apply(variables, tuple(merged), candidate.kwargs, force)
         return seen, jax.tree.leaves(result)
 
     floats = [x if whole else None for x, whole in zip(arrays, floating, strict=True)]
@@ -241,7 +240,7 @@ def _glue(candidate: Candidate, inputs: tuple[NDArray, ...]) -> None:
     if candidate.natural is not None:
         return  # the inputs are as in the natural run
     for i, gradient in enumerate(g for g in input_gradients if g is not None):
-        row = Row(candidate.model, "input", "input", "cotangent", candidate.dtype, order=0)
+        row = Row(candidate.name, "input", "input", "cotangent", candidate.dtype, order=0)
         layout = layouts.Layout(moved=gradient.ndim == 4)
         _compare_glue(candidate, row, gradient, "given", layout, i)
 

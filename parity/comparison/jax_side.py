@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.core
 import jax.numpy as jnp
@@ -22,6 +21,7 @@ from parity.bounds.magnitudes import Bound, linear_bound, running_bound
 from parity.causes import diagnosis
 from parity.causes import shapes as shape_causes
 from parity.comparison import jax_precision
+from parity.comparison.jax_models import JaxLayer, JaxModel
 from parity.comparison.store import Store
 from parity.comparison.totals import Total
 from parity.errors import CannotCompare
@@ -52,7 +52,7 @@ class Candidate:
     """A Flax module beside a capture of its reference.
 
     Args:
-        module: the Linen module.
+        model: to be run.
         kwargs: of its call.
         pairs: Flax leaf path to PyTorch leaf path.
         kinds: kind of each Flax leaf, by path.
@@ -60,13 +60,13 @@ class Candidate:
         dtype: of the lane.
         variables: the module's own; None to convert the reference's weights leaf by leaf.
         weights: gives a PyTorch leaf's parameters and statistics by path; arrays in float32 or float64.
-        model: name for the report.
+        name: of the model, for the report.
         abstract: shapes of the module's variables, where `variables` is None.
     """
 
     def __init__(
         self,
-        module: nn.Module,
+        model: JaxModel,
         kwargs: dict[str, Any],
         pairs: dict[str, str],
         kinds: dict[str, str],
@@ -74,14 +74,14 @@ class Candidate:
         dtype: str,
         weights: Callable[[str], dict[str, NDArray]],
         variables: dict[str, Any] | None = None,
-        model: str = "model",
+        name: str = "model",
         abstract: dict[str, Any] | None = None,
     ) -> None:
         check_dtype(dtype)
         # Modules with a `setup` look at their parameters as soon as they are bound: zeros without memory will do.
         self.placeholders = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), abstract or {})
-        self.module, self.kwargs, self.pairs, self.kinds = module, kwargs, pairs, kinds
-        self.store, self.dtype, self.weights, self.model = store, dtype, weights, model
+        self.model, self.kwargs, self.pairs, self.kinds = model, kwargs, pairs, kinds
+        self.store, self.dtype, self.weights, self.name = store, dtype, weights, name
         self.given = variables
         self.variables: dict[str, Any] = {}
         self.layouts: dict[str, list[layouts.Layout]] = {}
@@ -108,23 +108,22 @@ class Candidate:
         """Run the module, every leaf on the reference's input; returns the rows in the reference's order."""
         arrays = tuple(self._array(x) for x in inputs)
         variables = self.given if self.given is not None else self.placeholders
-        with nn.intercept_methods(self._intercept):
-            try:
-                result = self.module.apply(variables, *arrays, **self.kwargs)
-            except (TypeError, ValueError, FlaxError) as error:
-                # Behind the place where PyTorch broke down, maps of the wrong size break Flax as well.
-                if self.failed is None and isinstance(error, CannotCompare):
-                    raise
-                if self.failed is None:
-                    raise CannotCompare(f"the Flax module can't run: {str(error).splitlines()[0]}") from error
-                result = None
+        try:
+            result = self.model.apply(variables, arrays, self.kwargs, self._force)
+        except (TypeError, ValueError, FlaxError) as error:
+            # Behind the place where PyTorch broke down, maps of the wrong size break Flax as well.
+            if self.failed is None and isinstance(error, CannotCompare):
+                raise
+            if self.failed is None:
+                raise CannotCompare(f"the Flax module can't run: {str(error).splitlines()[0]}") from error
+            result = None
         if self.failed is None:
             self._compare_outputs(jax.tree.leaves(result))
         for (path, call), key in self.records.items():
             if key not in self.visited:
                 facts = self.store.facts(key)
                 flax_path = next((f for f, t in self.pairs.items() if t == path), path)
-                row = Row(self.model, flax_path, path, "forward", self.dtype, order=_order(key), kind=facts["kind"])
+                row = Row(self.name, flax_path, path, "forward", self.dtype, order=_order(key), kind=facts["kind"])
                 row.verdict, row.fraction = "missing", float("inf")
                 row.detail = f"PyTorch runs it (call {call + 1}), Flax doesn't"
                 self.rows.append(row)
@@ -135,9 +134,9 @@ class Candidate:
         x = np.asarray(x)
         return jnp.asarray(x, DTYPES[self.dtype]) if np.issubdtype(x.dtype, np.floating) else jnp.asarray(x)
 
-    def _intercept(self, next_function: Callable, args: tuple, kwargs: dict, context: Any) -> Any:
-        path = "/".join(context.module.path)
-        if context.method_name != "__call__" or path not in self.pairs:
+    def _force(self, layer: JaxLayer, next_function: Callable, args: tuple, kwargs: dict) -> Any:
+        path = layer.path
+        if path not in self.pairs:
             return next_function(*args, **kwargs)
         flat, tree = jax.tree.flatten((args, kwargs))
         xs = [x for x in flat if _is_input(x)]
@@ -152,18 +151,18 @@ class Candidate:
         key = self.records.get((torch_path, call))
         if key is None and self.failed is not None:
             if torch_path == self.failed["path"] and not any(row.torch_name == torch_path for row in self.rows):
-                row = Row(self.model, path, torch_path, "forward", self.dtype, order=len(self.records))
+                row = Row(self.name, path, torch_path, "forward", self.dtype, order=len(self.records))
                 row.verdict, row.fraction = "shape", float("inf")
                 row.detail = f"PyTorch can't run it: {self.failed['message']}"
                 self.rows.append(row)
             return next_function(*args, **kwargs)
         if key is None:
-            row = Row(self.model, path, torch_path, "forward", self.dtype, order=len(self.records) + 1)
+            row = Row(self.name, path, torch_path, "forward", self.dtype, order=len(self.records) + 1)
             row.verdict, row.fraction = "missing", float("inf")
             row.detail = f"Flax runs it {call + 1} times, PyTorch {call}"
             self.rows.append(row)
             return next_function(*args, **kwargs)
-        visit = _Visit(self, context.module, path, torch_path, key, flat, tree)
+        visit = _Visit(self, layer, torch_path, key, flat, tree)
         self.visited[key] = visit
         return visit.run(xs)
 
@@ -173,7 +172,7 @@ class Candidate:
         if len(results) != len(references):
             raise CannotCompare(f"Flax returns {len(results)} arrays, PyTorch {len(references)}")
         for i, result in enumerate(results):
-            row = Row(self.model, "output", "output", self.stage("input"), self.dtype, order=len(self.records))
+            row = Row(self.name, "output", "output", self.stage("input"), self.dtype, order=len(self.records))
             reference = references[str(i)]
             layout = layouts.align(reference, np.asarray(result, np.float64), None)
             value = layout.to_flax(reference) if layout else reference
@@ -238,10 +237,11 @@ class Candidate:
         error = self.store.array(key, f"glue.{position}")
         return running_bound(depth, layout.to_flax(error) if layout else error)
 
-    def leaf_weights(self, path: str, torch_path: str, module: nn.Module, layout: layouts.Layout | None) -> Any:
+    def leaf_weights(self, torch_path: str, layer: JaxLayer, layout: layouts.Layout | None) -> Any:
         """Variables that a leaf runs with: its own, or converted from the reference's."""
         if self.given is not None:
-            return {k: dict(v) for k, v in module.variables.items()}
+            return layer.variables()
+        path = layer.path
         known = jax_leaves.leaf_variables(self.variables, path)
         if not known and self.kinds[path] != "plain":
             known = layouts.weights_to_flax(self.kinds[path], self.weights(torch_path), layout)
@@ -253,12 +253,8 @@ class Candidate:
 class _Visit:
     """One call of one Flax leaf, beside the record of the reference's."""
 
-    def __init__(
-        self, candidate: Candidate, module: nn.Module, path: str, torch_path: str, key: str, flat: list, tree: Any
-    ) -> None:
-        self.candidate, self.path, self.torch_path, self.key = candidate, path, torch_path, key
-        self.module = module.clone(parent=None)  # under its own name, by which it may know itself
-        self.bound_module = module
+    def __init__(self, candidate: Candidate, layer: JaxLayer, torch_path: str, key: str, flat: list, tree: Any) -> None:
+        self.candidate, self.layer, self.path, self.torch_path, self.key = candidate, layer, layer.path, torch_path, key
         self.template, self.tree = flat, tree
         self.facts = candidate.store.facts(key)
         self.weight_rows = 0
@@ -273,7 +269,7 @@ class _Visit:
         """An empty row of this call."""
         c = self.candidate
         stage, order = c.stage(stage), _order(self.key)
-        return Row(c.model, self.path, self.torch_path, stage, c.dtype, order=order, kind=self.kind)
+        return Row(c.name, self.path, self.torch_path, stage, c.dtype, order=order, kind=self.kind)
 
     def run(self, xs: list[Any]) -> Any:
         """Compare inputs, run on the reference's, compare outputs; returns the reference's output."""
@@ -289,7 +285,7 @@ class _Visit:
             self.output_layout = c.natural.visited[self.key].output_layout
             return self._passed()
         layout = self.input_layouts[0] if self.input_layouts else None
-        variables = c.leaf_weights(self.path, self.torch_path, self.bound_module, layout)
+        variables = c.leaf_weights(self.torch_path, self.layer, layout)
         if c.given is not None and self.kind != "plain" and self.path not in c.judged:
             c.judged.add(self.path)
             self._compare_weights(variables, layouts.weights_to_flax(self.kind, c.weights(self.torch_path), layout))
@@ -333,7 +329,7 @@ class _Visit:
 
         def init(*inputs: jax.Array) -> Any:
             args, kwargs = self._arguments(inputs)
-            return self.module.init({"params": jax.random.key(0), "dropout": jax.random.key(1)}, *args, **kwargs)
+            return self.layer.wanted(*args, **kwargs)
 
         return _shapes(jax.eval_shape(init, *forced))
 
@@ -351,7 +347,7 @@ class _Visit:
 
             def call(variables: Any, *inputs: jax.Array) -> Any:
                 args, kwargs = self._arguments(inputs)
-                return self.module.apply(variables, *args, **kwargs)
+                return self.layer.apply(variables, *args, **kwargs)
 
             compiled[name] = jax.jit(call)
         return compiled[name]

@@ -24,7 +24,7 @@ def run(natural: Candidate, inputs: tuple[NDArray, ...]) -> tuple[list[Row], lis
         why = store.facts("abandoned")["why"] if store.exists("abandoned") else "the reference wasn't run there"
         return [], [f"gradients at exact zeros and ties: {why}"]
     candidate = Candidate(
-        natural.module,
+        natural.model,
         natural.kwargs,
         natural.pairs,
         natural.kinds,
@@ -32,7 +32,7 @@ def run(natural: Candidate, inputs: tuple[NDArray, ...]) -> tuple[list[Row], lis
         natural.dtype,
         natural.weights,
         natural.given,
-        natural.model,
+        natural.name,
     )
     candidate.placeholders, candidate.variables = natural.placeholders, natural.variables
     candidate.natural, candidate.judged, candidate.masks = natural, set(natural.pairs), natural.masks

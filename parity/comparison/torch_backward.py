@@ -44,19 +44,28 @@ def run(capture: Capture, inputs: tuple[Tensor, ...], cotangents: list[NDArray] 
             return
         drawn = [torch.from_numpy(c).to(y) for c, y in zip(cotangents or draw(outputs, seed), outputs, strict=True)]
         capture.store.put("output_cotangent", {f"cotangent.{i}": to_numpy(g) for i, g in enumerate(drawn)})
-        # An output that nothing can flow back from leaves all that leads to it without a gradient.
-        ways = [(y, g) for y, g in zip(outputs, drawn, strict=True) if y.requires_grad]
         with capture.mode:
-            torch.autograd.backward([y for y, _ in ways], [g for _, g in ways]) if ways else None
+            _pull(outputs, drawn)
     _put_parameters(capture)
     arrays = {f"gradient.{i}": to_numpy(x.grad) for i, x in enumerate(inputs) if x.grad is not None}
     capture.store.put("input_gradient", arrays)
     del outputs, drawn
-    del ways
     for call in capture.calls:
         if capture.store.has(call.key("cotangent"), "cotangent.0"):  # else nothing flows back through this call
             replay(capture, capture.store, call, "cotangent.0")
     torch_ties.run(capture, inputs, seed)
+
+
+def pull(outputs: list[Tensor], cotangents: list[NDArray]) -> None:
+    """A backward pass from the outputs with these cotangents, as arrays."""
+    _pull(outputs, [torch.from_numpy(c).to(y) for c, y in zip(cotangents, outputs, strict=True)])
+
+
+def _pull(outputs: list[Tensor], cotangents: list[Tensor]) -> None:
+    # An output that nothing can flow back from leaves all that leads to it without a gradient.
+    ways = [(y, g) for y, g in zip(outputs, cotangents, strict=True) if y.requires_grad]
+    if ways:
+        torch.autograd.backward([y for y, _ in ways], [g for _, g in ways])
 
 
 def _put_parameters(capture: Capture) -> None:

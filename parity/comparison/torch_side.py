@@ -66,6 +66,11 @@ def weights_reader(model: nn.Module) -> Callable[[str], dict[str, NDArray]]:
     return lambda path: {name: to_numpy(t) for name, t in torch_leaves.state_of(leaves[path]).items()}
 
 
+def tensors_in(result: Any) -> list[Tensor]:
+    """The tensors of a result, however nested, in order."""
+    return [t for t in tree_flatten(result)[0] if isinstance(t, Tensor)]
+
+
 def to_numpy(tensor: Tensor) -> NDArray:
     """A detached copy-free array; bfloat16 and float16 become float32, which holds them exactly."""
     tensor = tensor.detach()
@@ -144,7 +149,7 @@ class Capture:
             self.mode.watched = {}
             for handle in handles:
                 handle.remove()
-        outputs = [t for t in tree_flatten(result)[0] if isinstance(t, Tensor)]
+        outputs = tensors_in(result)
         facts = {"ops": self._ops(), "depth": self._depth(outputs), "coarse": self._coarse()}
         self.store.put("output", self._named("input", outputs), **facts)
         return outputs

@@ -64,10 +64,11 @@ def flax_structure(workspace: Path, request: dict[str, Any]) -> None:
     """Step 1: write `structure.json`."""
     module, _ = _flax(request)
     from parity.comparison import compare as comparison
+    from parity.comparison import jax_models
     from parity.kinds import jax_leaves
 
     inputs = tuple(comparison.cast(x, request["dtype"]) for x in _flax_inputs(workspace))
-    leaves, _ = jax_leaves.structure(module, inputs, request["flax_kwargs"])
+    leaves, _ = jax_leaves.structure(jax_models.of(module), inputs, request["flax_kwargs"])
     (workspace / "structure.json").write_text(json.dumps(leaves), encoding="utf-8")
 
 
@@ -102,16 +103,18 @@ def run_flax(workspace: Path, request: dict[str, Any]) -> None:
     """Step 3: write `report.json` and `arrays.npz`."""
     module, variables = _flax(request)
     from parity.comparison import compare as comparison
+    from parity.comparison import jax_models
     from parity.comparison.jax_side import Candidate
     from parity.kinds import jax_leaves
 
     found = json.loads((workspace / "pairs.json").read_text(encoding="utf-8"))
     arrays = _flax_inputs(workspace)
     shapes = tuple(comparison.cast(x, request["dtype"]) for x in arrays)
-    leaves, abstract = jax_leaves.structure(module, shapes, request["flax_kwargs"])
+    model = jax_models.of(module)
+    leaves, abstract = jax_leaves.structure(model, shapes, request["flax_kwargs"])
     store = Store(workspace / "captures")
     candidate = Candidate(
-        module, request["flax_kwargs"], found["pairs"], {x["path"]: x["kind"] for x in leaves}, store,
+        model, request["flax_kwargs"], found["pairs"], {x["path"]: x["kind"] for x in leaves}, store,
         request["dtype"], lambda path: store.arrays(f"weights-{path}", ""), variables, request["name"], abstract,
     )  # fmt: skip
     report = comparison.finish(candidate, arrays, request["gradients"], found["torch"])

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 
+from parity.comparison.jax_models import JaxLayer, JaxModel
 from parity.errors import CannotCompare
 
 _UNSUPPORTED: dict[str, str] = {
@@ -27,12 +27,12 @@ _UNSUPPORTED: dict[str, str] = {
 
 
 def structure(
-    module: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]
+    model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The leaves of a Flax module and the shapes of its variables, by abstract evaluation.
+    """The leaves of a model and the shapes of its variables, by abstract evaluation.
 
     Args:
-        module: any Linen module.
+        model: of any library.
         inputs: arrays or shapes for its call.
         kwargs: of its call (`train=False` and the like).
 
@@ -43,28 +43,17 @@ def structure(
     calls: list[tuple[str, str, bool]] = []
     stack: list[list[str]] = []
 
-    def spy(next_function: Callable, args: tuple, keywords: dict, context: nn.module.InterceptorContext) -> Any:
-        if context.method_name != "__call__":
-            return next_function(*args, **keywords)
-        path = "/".join(context.module.path)
-        name = type(context.module).__name__
-        _refuse_unsupported(context.module, path)
+    def look(layer: JaxLayer, call: Callable, args: tuple, keywords: dict) -> Any:
+        _refuse_unsupported(layer)
         for children in stack[-1:]:
-            children.append(path)
+            children.append(layer.path)
         stack.append([])
         try:
-            return next_function(*args, **keywords)
+            return call(*args, **keywords)
         finally:
-            calls.append((path, name, bool(stack.pop())))
+            calls.append((layer.path, type(layer.module).__name__, bool(stack.pop())))
 
-    def run(*arrays: Any) -> Any:
-        keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
-        with nn.intercept_methods(spy):
-            return module.init(keys, *arrays, **kwargs)
-
-    # The module makes its weights in the dtype it was written with, which the inputs needn't have.
-    with jax.numpy_dtype_promotion("standard"):
-        variables = jax.eval_shape(run, *inputs)
+    variables = model.shapes(inputs, kwargs, look)
     leaves: list[dict[str, Any]] = []
     for path, name, has_children in calls:
         if has_children or any(leaf["path"] == path for leaf in leaves):
@@ -80,10 +69,11 @@ def structure(
     return leaves, variables
 
 
-def _refuse_unsupported(module: nn.Module, path: str) -> None:
-    for name, why in _UNSUPPORTED.items():
-        if isinstance(module, getattr(nn, name)):
-            raise CannotCompare(f"{name} at {path or 'the top'!r} (Flax) can't be compared: {why}")
+def _refuse_unsupported(layer: JaxLayer) -> None:
+    for kind in type(layer.module).__mro__:
+        if kind.__module__.startswith("flax.") and kind.__name__ in _UNSUPPORTED:
+            why = _UNSUPPORTED[kind.__name__]
+            raise CannotCompare(f"{kind.__name__} at {layer.path or 'the top'!r} (Flax) can't be compared: {why}")
 
 
 def kind_of(class_name: str, shapes: dict[str, tuple[int, ...]]) -> str:

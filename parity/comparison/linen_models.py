@@ -1,0 +1,69 @@
+"""Flax Linen's modules as `parity.comparison.jax_models` runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from parity.comparison.jax_models import JaxLayer, Look, Variables
+
+
+class LinenLayer:
+    """A bound module; see `JaxLayer`."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.path = "/".join(module.path)
+
+    def variables(self) -> Variables:
+        """Its own."""
+        return {k: dict(v) for k, v in self.module.variables.items()}
+
+    def apply(self, variables: Variables, *args: Any, **kwargs: Any) -> Any:
+        """Its result alone."""
+        # Under its own name, by which it may know itself.
+        return self.module.clone(parent=None).apply(variables, *args, **kwargs)
+
+    def wanted(self, *args: Any, **kwargs: Any) -> Variables:
+        """What it would make."""
+        keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+        return self.module.clone(parent=None).init(keys, *args, **kwargs)  # type: ignore[return-value]
+
+
+class LinenModel:
+    """See `JaxModel`."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def shapes(self, inputs: tuple[Any, ...], kwargs: dict[str, Any], look: Look) -> Variables:
+        """By abstract initialisation."""
+
+        def run(*arrays: Any) -> Any:
+            keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+            with nn.intercept_methods(_shown_to(look)):
+                return self.module.init(keys, *arrays, **kwargs)
+
+        # The module makes its weights in the dtype it was written with, which the inputs needn't have.
+        with jax.numpy_dtype_promotion("standard"):
+            return jax.eval_shape(run, *inputs)
+
+    def apply(self, variables: Variables, inputs: tuple[Any, ...], kwargs: dict[str, Any], look: Look | None) -> Any:
+        """The module's result."""
+        if look is None:
+            return self.module.apply(variables, *inputs, **kwargs)
+        with nn.intercept_methods(_shown_to(look)):
+            return self.module.apply(variables, *inputs, **kwargs)
+
+
+def _shown_to(look: Look) -> Callable[..., Any]:
+    def spy(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        if context.method_name != "__call__":
+            return call(*args, **kwargs)
+        layer: JaxLayer = LinenLayer(context.module)
+        return look(layer, call, args, kwargs)
+
+    return spy
