@@ -111,4 +111,4 @@ def _check(settings: TrainSettings) -> None:
     if settings.schedule in ("every_epochs", "every_steps") and settings.drop_every is None:
         raise UserError(f"--schedule {settings.schedule} needs --drop-every N: say after how many it drops")
     if settings.schedule == "at_epochs" and not settings.drop_epochs:
-        raise UserError("--schedule at_epochs needs --drop-epochs, such as --drop-epochs [60,80]")
+        raise UserError("--schedule at_epochs needs --drop-epochs, such as --drop-epochs '[60,80]'")

@@ -138,7 +138,7 @@ def schedule_of(settings: TrainSettings) -> Schedule:
             return kind(settings.drop_every, factor)
         case "at_epochs":
             if not settings.drop_epochs:
-                raise UserError("--schedule at_epochs needs --drop-epochs, such as --drop-epochs [60,80]")
+                raise UserError("--schedule at_epochs needs --drop-epochs, such as --drop-epochs '[60,80]'")
             return Milestones(tuple(settings.drop_epochs), factor)
         case "plateau":
             return Plateau(factor, settings.plateau_patience or 0, settings.plateau_cooldown or 0)
