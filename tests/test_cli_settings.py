@@ -2,6 +2,8 @@
 
 import dataclasses
 import importlib
+import itertools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ from alexnet_io.command_line import settings as command_lines
 from alexnet_io.command_line.flags import flags_of, positional, setting
 from alexnet_io.command_line.parser import CommandParser
 from alexnet_io.command_line.settings import parse, parse_given, run_command
-from alexnet_io.command_line.train_settings import TrainSettings
+from alexnet_io.command_line.train_settings import MODELS, RECIPES, TrainSettings
 from alexnet_io.errors import FailedRun, UserError
 from jax_alexnet.cache import CacheSettings
 from jax_alexnet.evaluate import EvaluateSettings
@@ -22,6 +24,7 @@ from jax_alexnet.gpu_program import GpuSettings
 from jax_alexnet.launch import LaunchSettings
 from jax_alexnet.plan.settings import PlanSettings
 from jax_alexnet.predict import PredictSettings
+from jax_alexnet.recipes import resolve
 from jax_alexnet.summary import SummarySettings
 from parity import settings as parity
 from parity.speed import settings as speed
@@ -343,6 +346,28 @@ def test_help_names_every_setting_once_in_a_group_with_a_default_that_is_true(cl
         assert noise not in text
     narrow = render(cls, "python -m jax_alexnet.x", flags_of(cls), 80)
     assert max(map(len, narrow.splitlines())) <= 80
+
+
+def test_the_help_says_what_decides_a_default():
+    # Each network by each recipe, on the default data set and on another one, completed without any flag.
+    found = {
+        (model, recipe, data): dataclasses.asdict(resolve(TrainSettings(model=model, recipe=recipe, data=data)))
+        for model, recipe, data in itertools.product(MODELS, RECIPES, ("digits", "synthetic"))
+    }
+    for flag in flags_of(TrainSettings):
+        values = {key: row[flag.name] for key, row in found.items()}
+        says = flag.about.get("unset", "")
+        decided_here = any(value is not None for value in values.values()) and flag.default is None
+        if not decided_here or flag.name in ("recipe", "stored_size"):
+            continue
+        for place, words in enumerate(("network", "recipe", "d(ata set|igits)")):
+            others = {}
+            for key, value in values.items():
+                others.setdefault(key[:place] + key[place + 1 :], set()).add(str(value))
+            varies = any(len(seen) > 1 for seen in others.values())
+            assert varies == bool(re.search(words, says)), (flag.name, words, says)
+        if not re.search("recipe|network|data", says):
+            assert {f"{value:g}" for value in values.values()} == {says}, flag.name
 
 
 def test_the_help_of_training_is_grouped_by_what_settings_are_for():

@@ -33,6 +33,7 @@ _processes = partial(setting, None, group="several processes", unset="as SLURM o
 _directory = partial(setting, group="the run's directory")
 _reporting = partial(setting, group="reporting")
 _OR_DATA = "from the recipe or the data set"
+_OR_BOTH = "from the recipe, the network or the data set"
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,11 @@ class TrainSettings(DataSettings):
     )
 
     model: str = _network("single_column", ", ".join(MODELS), choices=MODELS)
-    recipe: str | None = _recipe("how to train: " + ", ".join(RECIPES), unset="the network's own", choices=RECIPES)
+    recipe: str | None = _recipe(
+        "how to train: " + ", ".join(RECIPES) + "; --print-config shows what it sets",
+        unset="the network's own",
+        choices=RECIPES,
+    )
     image_size: int | None = _network(
         None,
         "side of the images the network sees, in pixels",
@@ -83,7 +88,7 @@ class TrainSettings(DataSettings):
         minimum=1,
         maximum=4096,
     )
-    epochs: int | None = _recipe("passes over the training set", unset=_OR_DATA, minimum=1)
+    epochs: int | None = _recipe("passes over the training set", unset=_OR_BOTH, minimum=1)
     steps: int | None = _recipe("stop after this many steps, if the epochs don't end sooner", unset="", minimum=1)
     batch_size: int | None = _recipe("images a step, over all devices", unset=_OR_DATA, minimum=1)
     optimizer: str | None = _recipe(
@@ -102,20 +107,27 @@ class TrainSettings(DataSettings):
         "how the learning rate falls: " + ", ".join(SCHEDULES), unset=_OR_DATA, choices=SCHEDULES
     )
     drop_every: int | None = _schedule("epochs or steps between drops (every_epochs, every_steps)", minimum=1)
-    drop_epochs: list[int] | None = _schedule("epochs at which it drops (at_epochs)", unset=_OR_DATA, minimum=0)
-    drop_factor: float | None = _schedule("what a drop multiplies the learning rate by", above=0, below=1)
-    plateau_patience: int | None = _schedule("epochs without progress that are tolerated (plateau)", minimum=0)
-    plateau_cooldown: int | None = _schedule("epochs after a drop in which none are counted (plateau)", minimum=0)
+    drop_epochs: list[int] | None = _schedule("epochs at which it drops (at_epochs)", unset=_OR_BOTH, minimum=0)
+    drop_factor: float | None = _schedule("what a drop multiplies the learning rate by", unset="0.1", above=0, below=1)
+    plateau_patience: int | None = _schedule(
+        "epochs without progress that are tolerated (plateau)", unset="10", minimum=0
+    )
+    plateau_cooldown: int | None = _schedule(
+        "epochs after a drop in which none are counted (plateau)", unset="0", minimum=0
+    )
     weight_init: str | None = _network(
-        None, "initial weights: " + ", ".join(WEIGHT_INITS), unset="from the recipe", choices=WEIGHT_INITS
+        None,
+        "initial weights: " + ", ".join(WEIGHT_INITS),
+        unset="from the recipe or the network",
+        choices=WEIGHT_INITS,
     )
     normalize: str | None = _input(
         "half ((x/255-0.5)/0.5), imagenet (torchvision's mean and std), mean_image or channel_mean (subtracted on "
         "the 0..255 scale), channel (mean and std of the training set), unit (x/255)",
         choices=NORMALIZATIONS,
     )
-    crop: bool | None = _input("random crops from the stored images in training", unset=_OR_DATA)
-    flip: bool | None = _input("random horizontal flips in training")
+    crop: bool | None = _input("random crops from the stored images in training", unset=_OR_BOTH)
+    flip: bool | None = _input("random horizontal flips in training", unset="from the recipe or the network")
     color_noise: bool | None = _input("the paper's PCA colour noise in training")
     dropout: float | None = _network(
         None, "share of units dropped after fc6 and fc7", metavar="SHARE", unset="the network's own", minimum=0, below=1
