@@ -363,6 +363,8 @@ def test_the_help_says_what_decides_a_default():
         for place, words in enumerate(("network", "recipe", "d(ata set|igits)")):
             others = {}
             for key, value in values.items():
+                if place < 2 and key[2] == "digits":
+                    continue  # these have values of their own for one network by one recipe
                 others.setdefault(key[:place] + key[place + 1 :], set()).add(str(value))
             varies = any(len(seen) > 1 for seen in others.values())
             assert varies == bool(re.search(words, says)), (flag.name, words, says)
