@@ -21,7 +21,7 @@ from alexnet_io.command_line.parser import CommandParser
 from alexnet_io.command_line.settings import REFUSED, parse, run_command, setting
 from alexnet_io.errors import UserError
 from jax_alexnet.devices import visible_gpus
-from jax_alexnet.parallel.launchers import spare_proxies
+from jax_alexnet.launchers import spare_proxies
 
 PROGRAM = "python -m jax_alexnet.launch"
 HOST = "127.0.0.1"
