@@ -49,7 +49,7 @@ def traced(settings: TrainSettings, devices: int) -> None:
     optimizer = make_optimizer(settings, variant, params)
     state = steps.state_shapes(model, optimizer, augmentation.image_size)
     pixels = np.zeros((BATCH, STORED, STORED, 3), np.uint8)
-    batch = steps.Batch(pixels, np.zeros(BATCH, np.int32), np.ones(BATCH, np.float32))
+    batch = steps.DeviceBatch(pixels, np.zeros(BATCH, np.int32), np.ones(BATCH, np.float32))
     statistics = augment.statistics_for(augmentation, _Measured)
     train_step = steps.make_train_step(model, optimizer, augmentation, layout)
     jax.eval_shape(train_step, state, batch, jnp.asarray(0.1), jax.random.key(0), statistics)
