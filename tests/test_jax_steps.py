@@ -11,6 +11,7 @@ import optax
 import pytest
 from tiny import QUICKLY
 
+from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.train_settings import TrainSettings
 from jax_alexnet import augment, steps
 from jax_alexnet import variants as v
@@ -66,7 +67,7 @@ def weights() -> Any:
     return jax.tree.map(lambda leaf: 0.2 * rng.normal(size=leaf.shape), shapes)
 
 
-def settings_of(**more: Any) -> TrainSettings:
+def settings_of(**more: Any) -> CompleteSettings:
     return resolve(
         TrainSettings(
             model="cifar_11pct",

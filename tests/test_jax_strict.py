@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.train_settings import (
     MODELS,
     NORMALIZATIONS,
@@ -38,7 +39,7 @@ class _Measured:
     mean, std, eigenvalues, eigenvectors = np.ones(3), np.ones(3), np.ones(3), np.eye(3)
 
 
-def traced(settings: TrainSettings, devices: int) -> None:
+def traced(settings: CompleteSettings, devices: int) -> None:
     dtype = set_precision(settings.precision)
     wide = jnp.dtype(jnp.float64) if settings.precision == "float64" else jnp.dtype(jnp.float32)
     variant, augmentation = choose_variant(settings), augment.Augmentation.of(settings)
