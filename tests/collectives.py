@@ -102,7 +102,7 @@ def compiled_step(
         placed(jax.ShapeDtypeStruct(shape, dtype), rows)
         for shape, dtype in (((batch, side, side, 3), jnp.uint8), ((batch,), jnp.int32), ((batch,), jnp.float32))
     ]
-    images = steps.Batch(*leaves)
+    images = steps.DeviceBatch(*leaves)
     key = jax.eval_shape(lambda: jax.random.key(0))
     rate = jax.ShapeDtypeStruct((), jnp.float32)
     return step.lower(state, images, rate, key, {}).compile()

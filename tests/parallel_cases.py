@@ -65,7 +65,7 @@ class Case:
         self.optimizer = make_optimizer(self.settings, variant, self.params)
         self.augmentation = augment.Augmentation.of(self.settings)
         rng = np.random.default_rng(2012)
-        self.batch = steps.Batch(
+        self.batch = steps.DeviceBatch(
             rng.integers(0, 256, (BATCH, side + 4, side + 4, 3), dtype=np.uint8),
             rng.integers(0, CLASSES, BATCH).astype(np.int32),
             (np.arange(BATCH) < REAL).astype(np.float32),

@@ -220,7 +220,7 @@ def _given(words, cls=TrainSettings):
     return parse_given(cls, "prog", [str(word) for word in words])[1]
 
 
-def _refused(words, capsys, cls=TrainSettings):
+def _refused(words, capsys, cls: type = TrainSettings):
     with pytest.raises(SystemExit, match="2"):
         _given(words, cls)
     return capsys.readouterr().err.splitlines()[0]

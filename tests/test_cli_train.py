@@ -58,12 +58,13 @@ def stopped_after(monkeypatch):
 def _state(run):
     import jax
 
-    from alexnet_io.command_line.train_settings import resumed
+    from alexnet_io.command_line.resumed_settings import resumed
     from alexnet_io.run.directory import read_description
     from jax_alexnet.files import checkpoint
+    from jax_alexnet.recipes import resolve
     from jax_alexnet.setup import prepare
 
-    settings = resumed(read_description(run)["settings"], {"devices": "1"})
+    settings = resolve(resumed(read_description(run)["settings"], {"devices": "1"}))
     x64 = jax.config.read("jax_enable_x64")
     try:
         template = jax.eval_shape(prepare(settings).new_state)._asdict()
