@@ -28,7 +28,6 @@ from torch_ref import setup as torch_setup
 from torch_ref import steps as torch_steps
 from torch_ref.engine import TorchEngine
 
-
 SIDE = 16  # pixels: what is computed takes a quarter of the time, what is kept account of none
 
 
