@@ -4,6 +4,8 @@
 first order in the unit roundoff u: the error that its inputs bring, plus u |result| for each rounding of its own.
 It gives a derived tolerance for layers and for code between layers that no table knows, forward and backward.
 Copies, selections, maxima and ReLU bring no error: there, only bit-for-bit equality passes.
+
+An operation without a rule leaves its results, and all that is computed from them, without a bound; its name goes along.
 """
 
 from __future__ import annotations
@@ -18,9 +20,17 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from parity.bounds.torch_operation import UNIT, Operation, Rule
-from parity.bounds.torch_rounding_norms import RULES
-from parity.errors import CannotCompare
+from parity.bounds import (  # noqa: F401  each adds its rules to RULES
+    torch_rounding_activations,
+    torch_rounding_attention,
+    torch_rounding_functions,
+    torch_rounding_losses,
+    torch_rounding_moves,
+    torch_rounding_norms,
+    torch_rounding_resampling,
+)
+from parity.bounds.torch_operation import UNIT, Formula, Operation, Rule
+from parity.bounds.torch_rounding_rules import RULES, constant
 
 
 @dataclass(frozen=True)
@@ -30,10 +40,12 @@ class Tracked:
     Attributes:
         error: bound on its absolute error, float64, of its shape; None if it is exact.
         depth: roundings on the longest way from the start to it.
+        unknown: operations on that way of which no bound is known, so that it has none either.
     """
 
     error: Tensor | None = None
     depth: int = 0
+    unknown: tuple[str, ...] = ()
 
 
 class RunningError(TorchDispatchMode):
@@ -42,6 +54,7 @@ class RunningError(TorchDispatchMode):
     Args:
         lane: dtype that everything is meant to be computed in. Roundings to a coarser one count as if they were to
             this; None to take every operation as it is.
+        fixed: see `Operation`.
 
     Attributes:
         suspended: while True, results are taken as exact and nothing is computed beside them.
@@ -52,8 +65,9 @@ class RunningError(TorchDispatchMode):
         watched: names of tensors by the address of their memory; `touched` holds those that an operation has used.
     """
 
-    def __init__(self, lane: torch.dtype | None = None) -> None:
+    def __init__(self, lane: torch.dtype | None = None, fixed: float | None = None) -> None:
         super().__init__()
+        self.fixed = fixed
         self.most = UNIT[lane] if lane is not None else 1.0
         self.coarse: list[tuple[str, str]] = []
         self.muted = False
@@ -93,10 +107,14 @@ class RunningError(TorchDispatchMode):
 
     def put(self, tensor: Tensor, tracked: Tracked) -> None:
         """Set what is known of `tensor`."""
-        if tracked.error is None:
+        if tracked.error is None and not tracked.unknown:
             self.forget(tensor)
         else:
             self._known[_key(tensor)] = tracked, StorageWeakRef(tensor.untyped_storage())
+
+    def unbounded(self, named: dict[str, Tensor]) -> dict[str, list[str]]:
+        """Which of the tensors have no bound, by the names given, and for want of which operations' rules."""
+        return {name: list(unknown) for name, t in named.items() if (unknown := self.get(t).unknown)}
 
     def purge(self) -> None:
         """Drop the bounds of tensors that no longer exist."""
@@ -111,7 +129,8 @@ class RunningError(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         # Before the call: an in-place operation overwrites what its arguments were.
-        known = [] if self.suspended else [self._gather(arg) for arg in args]
+        given = {} if self.suspended else {**dict(enumerate(args)), **kwargs}
+        known: dict[int | str, Tracked] = {place: self._gather(arg) for place, arg in given.items()}
         mutated = not self.suspended and func._schema.is_mutable
         values = tuple(a.clone() if mutated and isinstance(a, Tensor) else a for a in args)
         result = func(*args, **kwargs)
@@ -124,11 +143,12 @@ class RunningError(TorchDispatchMode):
                 self.forget(*tensors)
             return result
         self.log.append((_name(func), [a for a in args if not isinstance(a, (Tensor, list, tuple)) or _plain(a)]))
-        if any(out.is_floating_point() for out in tensors):
+        if any(out.is_floating_point() or out.is_complex() for out in tensors):
             self._follow_map(args, tensors[0])
-            operation = Operation(func, _name(func), values, kwargs, result, most=self.most)
-            operation.errors = {i: k.error for i, k in enumerate(known) if k.error is not None}
-            self._record(operation, outputs, max((k.depth for k in known), default=0))
+            operation = Operation(func, _name(func), values, kwargs, result, most=self.most, fixed=self.fixed)
+            operation.nested = _nested
+            operation.errors = {place: k.error for place, k in known.items() if k.error is not None}
+            self._record(operation, outputs, list(known.values()))
         return result
 
     def _notice(self, func: Any, args: tuple, outputs: list[Tensor]) -> None:
@@ -148,6 +168,8 @@ class RunningError(TorchDispatchMode):
             return self.get(arg)
         if isinstance(arg, (list, tuple)) and arg and all(isinstance(a, Tensor) for a in arg):
             known = [self.get(a) for a in arg]
+            if unknown := _united(known):
+                return Tracked(None, max(k.depth for k in known), unknown)
             if any(k.error is not None for k in known):
                 errors = [
                     torch.zeros(a.shape, dtype=torch.float64, device=a.device) if k.error is None else k.error
@@ -165,20 +187,54 @@ class RunningError(TorchDispatchMode):
             shape = tuple(source.shape[1:])
         self.set_map_shape(out, shape)
 
-    def _record(self, operation: Operation, outputs: list[Any], depth: int) -> None:
+    def _record(self, operation: Operation, outputs: list[Any], known: list[Tracked]) -> None:
+        depth, unknown = max((k.depth for k in known), default=0), _united(known)
         rule = RULES.get(operation.name)
-        if rule is None:
-            raise CannotCompare(
-                f"no error bound is known for PyTorch's aten::{operation.name}: put it into a module of its own, named "
-                f"alike on both sides, or register a rule with parity.bounds.torch_rounding.register"
-            )
-        error, added = rule(operation)
+        if unknown and rule is not constant:
+            found = None
+        elif rule is None or any(isinstance(out, Tensor) and out.is_complex() for out in outputs):
+            found = None
+        else:
+            found = _applied(rule, operation)
+        if found is None:
+            without = Tracked(None, depth, unknown or (operation.func._schema.name,))
+            for out in outputs:
+                if isinstance(out, Tensor) and (out.is_floating_point() or out.is_complex()):
+                    self.put(out, without)
+            return
+        error, added = found
         # A rule gives the first result's error, or a list with one for each.
         errors = list(error) if isinstance(error, (list, tuple)) else [error]
         errors += [None] * (len(outputs) - len(errors))
         for out, bound in zip(outputs, errors, strict=True):
             if isinstance(out, Tensor) and out.is_floating_point():
                 self.put(out, Tracked(bound.expand(out.shape), depth + added) if isinstance(bound, Tensor) else _EXACT)
+
+
+def _nested(formula: Formula, values: list[Any], errors: list[Any], unit: float) -> tuple[list[Any], int]:
+    mode = RunningError(fixed=unit)
+    given = [v.clone() if isinstance(v, Tensor) else v for v in values]  # one tensor in two places is two here
+    for value, error in zip(given, errors, strict=True):
+        if isinstance(value, Tensor) and isinstance(error, Tensor):
+            mode.put(value, Tracked(error))
+    with mode:
+        result = formula(*given)
+    tracked = [mode.get(t) for t in (result if isinstance(result, (list, tuple)) else [result])]
+    if unknown := _united(tracked):
+        raise ValueError(f"no bound is known for {', '.join(unknown)}")
+    return [t.error for t in tracked], max(t.depth for t in tracked)
+
+
+def _applied(rule: Rule, operation: Operation) -> tuple[Any, int] | None:
+    """What a rule says; None where it can't: it has not met these arguments."""
+    try:
+        return rule(operation)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError):
+        return None
+
+
+def _united(known: list[Tracked]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for k in known for name in k.unknown))
 
 
 _EXACT = Tracked()
