@@ -5,7 +5,8 @@ first order in the unit roundoff u: the error that its inputs bring, plus u |res
 It gives a derived tolerance for layers and for code between layers that no table knows, forward and backward.
 Copies, selections, maxima and ReLU bring no error: there, only bit-for-bit equality passes.
 
-An operation without a rule leaves its results, and all that is computed from them, without a bound; its name goes along.
+An operation without a rule leaves its results, and all that is computed from them, without a bound; its name goes
+along.
 """
 
 from __future__ import annotations
@@ -128,6 +129,10 @@ class RunningError(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
+        if not self.suspended and _name(func) not in RULES:
+            with self:  # an operation that is only written in others, where autograd hasn't taken it apart
+                if (parts := func.decompose(*args, **kwargs)) is not NotImplemented:
+                    return parts
         # Before the call: an in-place operation overwrites what its arguments were.
         given = {} if self.suspended else {**dict(enumerate(args)), **kwargs}
         known: dict[int | str, Tracked] = {place: self._gather(arg) for place, arg in given.items()}
@@ -190,12 +195,9 @@ class RunningError(TorchDispatchMode):
     def _record(self, operation: Operation, outputs: list[Any], known: list[Tracked]) -> None:
         depth, unknown = max((k.depth for k in known), default=0), _united(known)
         rule = RULES.get(operation.name)
-        if unknown and rule is not constant:
-            found = None
-        elif rule is None or any(isinstance(out, Tensor) and out.is_complex() for out in outputs):
-            found = None
-        else:
-            found = _applied(rule, operation)
+        tainted = bool(unknown) and rule is not constant
+        complex_numbers = any(isinstance(out, Tensor) and out.is_complex() for out in outputs)
+        found = None if rule is None or tainted or complex_numbers else _applied(rule, operation)
         if found is None:
             without = Tracked(None, depth, unknown or (operation.func._schema.name,))
             for out in outputs:

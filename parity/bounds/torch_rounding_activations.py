@@ -1,9 +1,9 @@
 """The error bounds of activation functions, forward and backward, to first order.
 
-Both frameworks must fit, whatever form of a function they compute: x (1 + erf(x / sqrt 2)) / 2 or x erfc(-x / sqrt 2) / 2,
-exp(x) - 1 or expm1(x), z / (1 + z) or exp(x - log(1 + exp x)). So where a form cancels, roundings count relative to what
-cancels, and derivatives cost what their products cost when they are written out; where such a function has long reached
-its limit (|x| above 40 for exp(-|x|), 10 for GELU's tanh) it costs what it costs there.
+Both frameworks must fit, whatever form of a function they compute: x (1 + erf(x / sqrt 2)) / 2 or
+x erfc(-x / sqrt 2) / 2, exp(x) - 1 or expm1(x), z / (1 + z) or exp(x - log(1 + exp x)). So where a form cancels,
+roundings count relative to what cancels, and derivatives cost what their products cost when they are written out; where
+such a function has long reached its limit (|x| above 40 for exp(-|x|), 8 for GELU's tanh) it costs what it costs there.
 
 Functions with a kink carry errors with their largest slope, since an error may cross the kink.
 """
@@ -24,7 +24,7 @@ from parity.bounds.torch_rounding_rules import RULES, rule
 
 _ROOT_HALF, _DENSITY, _ROOT, _CUBIC = math.sqrt(0.5), 1 / math.sqrt(2 * math.pi), math.sqrt(2 / math.pi), 0.044715
 _FLAT = 40.0  # exp(-40) is below float64's roundings beside 1
-_TANH_FLAT = 10.0  # GELU's tanh is 1 there
+_TANH_FLAT = 8.0  # GELU's tanh is 1 there
 
 
 def activation(slope: float | Callable[[Operation], float]) -> Rule:
@@ -73,7 +73,7 @@ def _elu(op: Operation) -> tuple[Any, int]:
 
 @rule("elu_backward")
 def _elu_backward(op: Operation) -> tuple[Any, int]:
-    """scale for x > 0, else input_scale (y + alpha scale), or the same as an exponential of x."""
+    """The factor scale for x > 0, else input_scale (y + alpha scale), or the same as an exponential of x."""
     g, y = op.value(0), op.value(5)
     alpha, scale, inner = (abs(float(a)) for a in op.args[1:4])
     size = scale * alpha * inner
@@ -96,7 +96,7 @@ def _softplus(op: Operation) -> tuple[Any, int]:
 
 @rule("softplus_backward")
 def _softplus_backward(op: Operation) -> tuple[Any, int]:
-    """z / (1 + z) of z = exp(beta x), or exp(beta x - softplus), whose difference is rounded relative to |beta x|."""
+    """Slope z / (1 + z) of z = exp(beta x), or exp(beta x - softplus): a difference rounded relative to |beta x|."""
     g, x, beta, threshold = op.value(0), op.value(1), float(op.args[2]), float(op.args[3])
     z = beta * x
     slope = torch.sigmoid(z)
@@ -205,7 +205,7 @@ def _scaled_gradient(op: Operation) -> tuple[Any, int]:
 
 @rule("hardswish_backward")
 def _hardswish_backward(op: Operation) -> tuple[Any, int]:
-    """x / 3 + 1/2 between -3 and 3."""
+    """Slope x / 3 + 1/2 between -3 and 3."""
     g, x = op.value(0), op.value(1)
     inside = x.abs() <= 3
     own = torch.where(inside, g.abs() * (x.abs() / 3 + 0.5), torch.zeros_like(x))

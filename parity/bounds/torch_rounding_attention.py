@@ -22,8 +22,8 @@ def _finite(tensor: Tensor) -> Tensor:
 def _softmax(op: Operation) -> tuple[Any, int]:
     """exp(x - max) over its sum of m terms.
 
-    The subtraction's rounding is relative to |x| + |max|; that of one term counts in the sum with its probability, so what
-    a mask of -1e9 or of minus infinity puts out has none.
+    The subtraction's rounding is relative to |x| + |max|; that of one term counts in the sum with its probability, so
+    what a mask of -1e9 or of minus infinity puts out has none.
     """
     x, dim = op.value(0), int(op.args[1])
     terms = x.shape[dim]
@@ -41,7 +41,7 @@ def _softmax(op: Operation) -> tuple[Any, int]:
 
 @rule("_softmax_backward_data", "_log_softmax_backward_data")
 def _softmax_backward(op: Operation) -> tuple[Any, int]:
-    """y (g - sum(g y)) of a softmax y; g - exp(y) sum(g) of a logarithm y of one."""
+    """Gives y (g - sum(g y)) of a softmax y; g - exp(y) sum(g) of a logarithm y of one."""
     g, y, dim = op.value(0), op.value(1), int(op.args[2])
     terms = g.shape[dim]
     error, of_y = op.error(0), op.error(1)

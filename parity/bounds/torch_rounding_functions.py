@@ -146,9 +146,19 @@ register_formula("hypot", lambda a, b: torch.sqrt(a * a + b * b), 0, 1)
 register_formula("logit", lambda x: torch.log(x) - torch.log(1 - x), 0)
 
 
+@rule("linspace", "arange")
+def _steps(op: Operation) -> tuple[Any, int]:
+    """First + i step: rounded relative to the larger end, but for whole numbers."""
+    numbers = [a for a in op.args if isinstance(a, (int, float)) and not isinstance(a, bool)]
+    if op.name == "arange" and all(float(n).is_integer() for n in numbers):
+        return None, 0
+    ends = max(abs(float(n)) for n in numbers[:2])
+    return torch.full_like(op.output, 4 * op.unit * ends, dtype=torch.float64), 4
+
+
 @rule("xlogy")
 def _x_log_y(op: Operation) -> tuple[Any, int]:
-    """x log y, and 0 where x is 0."""
+    """The product x log y, and 0 where x is 0."""
     x, y = op.value(0), op.value(1)
     log = torch.where(torch.as_tensor(x) == 0, torch.zeros((), dtype=torch.float64), torch.log(torch.as_tensor(y)))
     carried = times(log, op.error(0)) + times(x / y, op.error(1))
@@ -165,7 +175,7 @@ def _angle(op: Operation) -> tuple[Any, int]:
 
 @rule("logaddexp")
 def _log_of_sum(op: Operation) -> tuple[Any, int]:
-    """m + log1p(exp(-|a - b|)): slopes add up to 1, and the roundings are relative to the arguments."""
+    """Computed as m + log1p(exp(-|a - b|)), m the larger: slopes add up to 1, roundings are relative to both."""
     a, b = op.value(0), op.value(1)
     own = op.unit * ((ELEMENTARY + 3) * (a.abs() + b.abs()).clamp_max(1e300) + 2 * ELEMENTARY)
     carried = largest(op)

@@ -28,7 +28,14 @@ def moved(op: Operation) -> tuple[Any, int]:
     """Moves or selects values: the errors move along, and nothing is rounded."""
     if 0 not in op.errors:
         return None, 0
-    found = op.func(op.errors[0], *op.args[1:], **op.kwargs)
+    error = op.errors[0]
+    if op.name in ("view", "_unsafe_view", "_reshape_alias", "view_copy"):  # errors may lie otherwise in memory
+        return error.reshape(op.output.shape), 0
+    if op.name == "as_strided":
+        if not op.args[0].is_contiguous() or op.args[0].storage_offset():
+            raise ValueError("this view's place in memory isn't that of the errors")
+        error = error.contiguous().clone()
+    found = op.func(error, *op.args[1:], **op.kwargs)
     return (list(found) if isinstance(found, (list, tuple)) else found), 0
 
 
@@ -92,7 +99,7 @@ def _order_statistic(op: Operation) -> tuple[Any, int]:
     """A value of some rank moves by no more than the largest error of all that were ranked."""
     if 0 not in op.errors:
         return None, 0
-    outputs = [r for r in (op.result if isinstance(op.result, (tuple, list)) else [op.result])]
+    outputs = op.result if isinstance(op.result, (tuple, list)) else [op.result]
     error, out = op.errors[0], op.output
     if out.ndim == error.ndim and out.shape != error.shape:
         changed = [d for d in range(out.ndim) if out.shape[d] != error.shape[d]]
@@ -124,12 +131,20 @@ for _name in (
     "replication_pad1d_backward", "replication_pad2d_backward", "replication_pad3d_backward", "trace",
     "reflection_pad1d_backward", "reflection_pad2d_backward", "reflection_pad3d_backward", "embedding_dense_backward",
     "max_pool2d_with_indices_backward", "max_pool3d_with_indices_backward", "constant_pad_nd_backward", "col2im",
-    "adaptive_max_pool2d_backward", "adaptive_max_pool3d_backward", "unfold_backward", "_embedding_bag",
+    "adaptive_max_pool2d_backward", "adaptive_max_pool3d_backward", "unfold_backward",
     "_embedding_bag_backward", "_embedding_bag_dense_backward", "max_unpool2d", "nansum",
     "upsample_nearest1d_backward", "upsample_nearest2d_backward", "upsample_nearest3d_backward",
     "_upsample_nearest_exact1d_backward", "_upsample_nearest_exact2d_backward", "_upsample_nearest_exact3d_backward",
 ):  # fmt: skip
     RULES[_name] = summed
+
+
+@rule("_embedding_bag")
+def _bagged(op: Operation) -> tuple[Any, int]:
+    """Sums or means of as many rows as a bag holds."""
+    terms = op.args[1].numel() + 1
+    carried = op.func(op.errors[0], *op.args[1:], **op.kwargs)[0] if 0 in op.errors else 0.0
+    return carried + terms * op.unit * op.func(op.value(0).abs(), *op.args[1:], **op.kwargs)[0].abs(), terms
 
 
 @rule("avg_pool2d_backward", "_adaptive_avg_pool2d_backward", "avg_pool3d_backward", "_adaptive_avg_pool3d_backward")

@@ -1,8 +1,8 @@
 """The error bounds of resizing with weights (linear, bilinear, trilinear), forward and backward, to first order.
 
-A weight is a distance between places that are rounded relative to the picture's side: for a side of n pixels it errs by
-at most 8 n u, and by that much a neighbour counts that should not. So what is rounded is relative to the neighbourhood's
-largest value.
+A weight is a distance between places that are rounded relative to the picture's side: for a side of n pixels it errs
+by at most 8 n u, and by that much a neighbour counts that should not. So what is rounded is relative to the
+neighbourhood's largest value.
 """
 
 from __future__ import annotations

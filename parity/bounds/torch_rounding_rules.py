@@ -31,9 +31,9 @@ def rule(*names: str) -> Any:
 
 @rule(
     "empty", "empty_like", "zeros", "zeros_like", "ones", "ones_like", "full", "full_like", "new_zeros", "new_ones",
-    "new_empty", "new_empty_strided", "empty_strided", "arange", "scalar_tensor", "fill", "zero", "eye", "lift_fresh",
+    "new_empty", "new_empty_strided", "empty_strided", "scalar_tensor", "fill", "zero", "eye", "lift_fresh",
     "new_full", "bernoulli", "rand", "rand_like", "randn", "sign", "sgn", "floor", "ceil", "round", "one_hot",
-    "_efficientzerotensor", "linspace", "logspace", "randint", "uniform", "normal", "exponential", "trunc", "heaviside",
+    "_efficientzerotensor", "randint", "uniform", "normal", "exponential", "trunc", "heaviside",
     "randperm", "tril_indices", "triu_indices", "bucketize", "searchsorted", "floor_divide",
     "empty_permuted",
 )  # fmt: skip
@@ -42,8 +42,10 @@ def constant(op: Operation) -> tuple[Any, int]:
     return None, 0
 
 
-@rule("relu", "clamp", "clamp_min", "clamp_max", "hardtanh", "abs", "neg", "relu6", "threshold",
-      "hardshrink", "nan_to_num", "positive", "_conj", "resolve_conj", "resolve_neg", "frac", "fmod", "remainder")  # fmt: skip
+@rule(
+    "relu", "clamp", "clamp_min", "clamp_max", "hardtanh", "abs", "neg", "relu6", "threshold", "hardshrink",
+    "nan_to_num", "positive", "resolve_neg", "frac", "fmod", "remainder",
+)  # fmt: skip
 def _lipschitz(op: Operation) -> tuple[Any, int]:
     """Exact, and never widens a difference."""
     return largest(op), 0
@@ -87,7 +89,10 @@ def _divided(op: Operation) -> tuple[Any, int]:
     if op.kwargs.get("rounding_mode") or (not op.errors and _power_of_two(b)):
         return None, 0
     roundings = 1 + _rounded_constant(b)
-    return (op.error(0) + op.output.double().abs() * op.error(1)) / abs(b) + roundings * op.rounded, roundings
+    carried = (op.error(0) + op.output.double().abs() * op.error(1)) / abs(b)
+    if isinstance(b, Tensor) and isinstance(carried, Tensor):
+        carried = torch.where(torch.isinf(b), torch.zeros_like(carried), carried)  # there the quotient is 0
+    return carried + roundings * op.rounded, roundings
 
 
 def _rounded_constant(x: Any) -> int:
@@ -114,7 +119,7 @@ def _summed(op: Operation) -> tuple[Any, int]:
 
 @rule("mm", "bmm", "addmm", "baddbmm", "addmv", "addbmm", "mv", "dot", "matmul", "linear")
 def _matrix_product(op: Operation) -> tuple[Any, int]:
-    """alpha a @ b + beta c, each factor that isn't 1 rounding once more; addbmm sums over the batch as well."""
+    """Gives alpha a @ b + beta c, each factor that isn't 1 rounding once more; addbmm sums over the batch as well."""
     first = 1 if op.name.startswith(("add", "badd")) else 0
     alpha, beta = (abs(float(op.kwargs.get(name, 1))) for name in ("alpha", "beta"))
     a, b = op.value(first), op.value(first + 1)
