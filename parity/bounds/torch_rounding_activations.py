@@ -11,7 +11,6 @@ Functions with a kink carry errors with their largest slope, since an error may 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -27,17 +26,16 @@ _FLAT = 40.0  # exp(-40) is below float64's roundings beside 1
 _TANH_FLAT = 8.0  # GELU's tanh is 1 there
 
 
-def activation(slope: float | Callable[[Operation], float]) -> Rule:
+def activation(slope: float) -> Rule:
     """Products of x and a bounded factor: cancellation is relative to |x|.
 
     Args:
-        slope: the largest that the function has, or gives it.
+        slope: the largest that the function has.
     """
 
     def of(op: Operation) -> tuple[Any, int]:
         own = (ELEMENTARY + 4) * op.unit * (op.value(0).abs() + op.output.double().abs())
-        steepest = slope if isinstance(slope, float) else slope(op)
-        return steepest * op.error(0) + own, ELEMENTARY + 4
+        return slope * op.error(0) + own, ELEMENTARY + 4
 
     return of
 
@@ -48,8 +46,14 @@ RULES["hardswish"], RULES["hardsigmoid"], RULES["log_sigmoid_forward"] = (
     activation(1 / 6),
     activation(1.0),
 )
-RULES["leaky_relu"] = activation(lambda op: max(1.0, abs(float(argument(op, 1, "negative_slope", 0.01)))))
-RULES["rrelu_with_noise"] = activation(lambda op: max(1.0, *(abs(float(argument(op, i, "", 1.0))) for i in (2, 3))))
+
+
+@rule("leaky_relu", "rrelu_with_noise")
+def _leaky(op: Operation) -> tuple[Any, int]:
+    """The input, or the input times a constant, which is rounded itself."""
+    slopes = [argument(op, i, "negative_slope", 0.01) for i in ((1,) if op.name == "leaky_relu" else (2, 3))]
+    own = torch.where(op.value(0) > 0, torch.zeros_like(op.rounded), 2 * op.rounded)
+    return max(1.0, *(abs(float(slope)) for slope in slopes)) * op.error(0) + own, 2
 
 
 def _exponential(op: Operation) -> tuple[float, float, float]:
