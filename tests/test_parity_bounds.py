@@ -128,6 +128,25 @@ def test_an_operation_without_a_rule_leaves_no_bound_by_name(monkeypatch: pytest
     assert mode.get(product).error is not None
 
 
+def test_parts_written_in_place_are_parts_of_the_whole() -> None:
+    x = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+
+    def filled(x: torch.Tensor) -> torch.Tensor:
+        y = torch.zeros_like(x)
+        y[:, ::2] = torch.exp(x[:, ::2])
+        y[1] += x[0] / 3
+        return y
+
+    with RunningError(torch.float32) as mode:
+        y = filled(x)
+        doubled = y * 2
+    for value, exact in ((y, filled(x.double())), (doubled, 2 * filled(x.double()))):
+        error = mode.get(value).error
+        assert error is not None
+        assert ((value.double() - exact).abs() <= 1.02 * error).all()
+    assert float(mode.get(y).error[0, 1]) == 0  # type: ignore[index]
+
+
 def test_a_rule_that_does_not_know_the_arguments_leaves_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     def rule(op: Operation) -> tuple[torch.Tensor, int]:
         raise ValueError(op.name)

@@ -17,6 +17,21 @@ UNIT = {
 }
 
 
+@dataclass(frozen=True)
+class Tracked:
+    """What is known of one tensor.
+
+    Attributes:
+        error: bound on its absolute error, float64, of its shape; None if it is exact.
+        depth: roundings on the longest way from the start to it.
+        unknown: operations on that way of which no bound is known, so that it has none either.
+    """
+
+    error: Tensor | None = None
+    depth: int = 0
+    unknown: tuple[str, ...] = ()
+
+
 @dataclass
 class Operation:
     """One ATen call as a rule sees it.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -30,23 +30,8 @@ from parity.bounds import (  # noqa: F401  each adds its rules to RULES
     torch_rounding_norms,
     torch_rounding_resampling,
 )
-from parity.bounds.torch_operation import UNIT, Formula, Operation, Rule
+from parity.bounds.torch_operation import UNIT, Formula, Operation, Rule, Tracked
 from parity.bounds.torch_rounding_rules import RULES, constant
-
-
-@dataclass(frozen=True)
-class Tracked:
-    """What is known of one tensor.
-
-    Attributes:
-        error: bound on its absolute error, float64, of its shape; None if it is exact.
-        depth: roundings on the longest way from the start to it.
-        unknown: operations on that way of which no bound is known, so that it has none either.
-    """
-
-    error: Tensor | None = None
-    depth: int = 0
-    unknown: tuple[str, ...] = ()
 
 
 class RunningError(TorchDispatchMode):
@@ -76,6 +61,8 @@ class RunningError(TorchDispatchMode):
         self.touched: set[str] = set()
         # A weak reference keeps an address from being used again while its entry is here.
         self._known: dict[tuple, tuple[Tracked, StorageWeakRef]] = {}
+        # Memory that was written to in parts: the errors of all its elements, as they lie there.
+        self._written: dict[int, tuple[Tracked, StorageWeakRef]] = {}
         self._maps: dict[tuple, tuple[tuple[int, ...], StorageWeakRef]] = {}
         self.suspended = False
         self.log: list[tuple[str, list]] = []
@@ -103,12 +90,20 @@ class RunningError(TorchDispatchMode):
 
     def get(self, tensor: Tensor) -> Tracked:
         """What is known of `tensor`; exact if nothing."""
+        if (whole := self._written.get(tensor.untyped_storage()._cdata)) is not None:
+            return replace(whole[0], error=_region(whole[0], tensor).clone())
         entry = self._known.get(_key(tensor))
         return entry[0] if entry else _EXACT
 
     def put(self, tensor: Tensor, tracked: Tracked) -> None:
         """Set what is known of `tensor`."""
-        if tracked.error is None and not tracked.unknown:
+        storage = tensor.untyped_storage()._cdata
+        if (whole := self._written.get(storage)) is not None:
+            _region(whole[0], tensor).copy_(0 if tracked.error is None else tracked.error)
+            unknown = tuple(dict.fromkeys([*whole[0].unknown, *tracked.unknown]))
+            joined = Tracked(whole[0].error, max(whole[0].depth, tracked.depth), unknown)
+            self._written[storage] = joined, whole[1]
+        elif tracked.error is None and not tracked.unknown:
             self.forget(tensor)
         else:
             self._known[_key(tensor)] = tracked, StorageWeakRef(tensor.untyped_storage())
@@ -121,11 +116,33 @@ class RunningError(TorchDispatchMode):
         """Drop the bounds of tensors that no longer exist."""
         self._known = {key: entry for key, entry in self._known.items() if not entry[1].expired()}
         self._maps = {key: entry for key, entry in self._maps.items() if not entry[1].expired()}
+        self._written = {key: entry for key, entry in self._written.items() if not entry[1].expired()}
 
     def forget(self, *tensors: Tensor) -> None:
         """Take `tensors` as exact from now on."""
         for tensor in tensors:
             self._known.pop(_key(tensor), None)
+            if (whole := self._written.get(tensor.untyped_storage()._cdata)) is not None:
+                _region(whole[0], tensor).zero_()
+
+    def _write_in_part(self, tensor: Tensor) -> None:
+        """Follow the memory of `tensor` element by element from now on, if that is only a part of it."""
+        storage = tensor.untyped_storage()
+        elements = storage.nbytes() // tensor.element_size()
+        if elements <= tensor.numel() or 0 in tensor.stride() or not tensor.is_floating_point():
+            return
+        reference = StorageWeakRef(storage)
+        if (known := self._written.get(storage._cdata)) is not None and not known[1].expired():
+            return
+        whole = torch.zeros(elements, dtype=torch.float64, device=tensor.device)
+        depth, unknown = 0, []
+        for (address, offset, shape, stride), (tracked, weak) in list(self._known.items()):
+            if address == storage._cdata and not weak.expired() and 0 not in stride:
+                if tracked.error is not None:
+                    region = whole.as_strided(shape, stride, offset)
+                    region.copy_(torch.maximum(region, tracked.error))
+                depth, unknown = max(depth, tracked.depth), [*unknown, *tracked.unknown]
+        self._written[storage._cdata] = Tracked(whole, depth, tuple(dict.fromkeys(unknown))), reference
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -142,6 +159,8 @@ class RunningError(TorchDispatchMode):
         outputs = list(result) if isinstance(result, (tuple, list)) else [result]
         tensors = [out for out in outputs if isinstance(out, Tensor)]
         self._notice(func, args, tensors)
+        if mutated and args and isinstance(args[0], Tensor):
+            self._write_in_part(args[0])
         if self.suspended:
             # A view says nothing new of the values it shares; memory used again must not keep an old bound.
             if not any(r.alias_info for r in func._schema.returns):
@@ -233,6 +252,12 @@ def _applied(rule: Rule, operation: Operation) -> tuple[Any, int] | None:
         return rule(operation)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError):
         return None
+
+
+def _region(whole: Tracked, tensor: Tensor) -> Tensor:
+    """The errors of a tensor in memory whose errors are all known."""
+    errors = whole.error if whole.error is not None else torch.zeros_like(tensor, dtype=torch.float64)
+    return errors.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
 
 def _united(known: list[Tracked]) -> tuple[str, ...]:
