@@ -14,6 +14,11 @@ from parity.bounds.torch_rounding_functions import argument, formula
 from parity.bounds.torch_rounding_rules import RULES, rule
 
 
+# Roundings of an exponential and of the sum that it is divided by, where PyTorch's attention computes in float32: its
+# exponential there is one of 20 ulp, 40 u.
+_FAST_EXPONENTIAL = 80
+
+
 def _finite(tensor: Tensor) -> Tensor:
     return torch.where(torch.isfinite(tensor), tensor, torch.zeros_like(tensor))
 
@@ -97,7 +102,12 @@ def _attention(op: Operation) -> tuple[Any, int]:
     def written(q: Tensor, k: Tensor, v: Tensor, mask: Any = None) -> Tensor:
         return _scores(op, causal, q, k, mask)[0] @ v
 
-    return op.cost(written, *_places(op, 0, 1, 2))
+    errors, depth = op.cost(written, *_places(op, 0, 1, 2))
+    if op.args[0].dtype == torch.float64:
+        return errors, depth
+    q, k, v = (op.value(i) for i in range(3))
+    chances, _ = _scores(op, causal, q, k, op.kwargs.get("attn_mask"))
+    return [_plus(errors[0], _FAST_EXPONENTIAL * op.unit * (chances @ v.abs()))], depth + _FAST_EXPONENTIAL
 
 
 @rule("_scaled_dot_product_flash_attention_for_cpu_backward")
@@ -113,7 +123,20 @@ def _attention_backward(op: Operation) -> tuple[Any, int]:
         to_scores = chances * (to_chances - along)
         return (to_scores @ k) * scale, (to_scores.transpose(-2, -1) @ q) * scale, to_values
 
-    return op.cost(written, *_places(op, 0, 1, 2, 3))
+    errors, depth = op.cost(written, *_places(op, 0, 1, 2, 3))
+    if op.args[0].dtype == torch.float64:
+        return errors, depth
+    g, q, k, v = (op.value(i) for i in range(4))
+    chances, scale = _scores(op, causal, q, k, op.kwargs.get("attn_mask"))
+    reached = g.abs() @ v.abs().transpose(-2, -1)
+    to_scores = chances * (reached + (chances * reached).sum(-1, keepdim=True)) * abs(scale)
+    more = to_scores @ k.abs(), to_scores.transpose(-2, -1) @ q.abs(), chances.transpose(-2, -1) @ g.abs()
+    own = [_FAST_EXPONENTIAL * op.unit * m for m in more]
+    return [_plus(e, m) for e, m in zip(errors, own, strict=True)], depth + _FAST_EXPONENTIAL
+
+
+def _plus(error: Any, more: Tensor) -> Tensor:
+    return more if error is None else error + more
 
 
 @rule("_native_multi_head_attention")
