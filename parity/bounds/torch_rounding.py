@@ -229,7 +229,13 @@ class RunningError(TorchDispatchMode):
         errors += [None] * (len(outputs) - len(errors))
         for out, bound in zip(outputs, errors, strict=True):
             if isinstance(out, Tensor) and out.is_floating_point():
-                self.put(out, Tracked(bound.expand(out.shape), depth + added) if isinstance(bound, Tensor) else _EXACT)
+                known_now = _EXACT
+                if isinstance(bound, Tensor):
+                    # What is rounded may also underflow, to 0 where subnormal numbers are flushed.
+                    least = torch.finfo(out.dtype).tiny if added else 0.0
+                    bound = torch.where(bound > 0, bound + least, bound).expand(out.shape)
+                    known_now = Tracked(bound, depth + added)
+                self.put(out, known_now)
 
 
 def _nested(formula: Formula, values: list[Any], errors: list[Any], unit: float) -> tuple[list[Any], int]:

@@ -23,6 +23,7 @@ from parity.bounds.torch_rounding_rules import RULES, rule
 
 _ROOT_HALF, _DENSITY, _ROOT, _CUBIC = math.sqrt(0.5), 1 / math.sqrt(2 * math.pi), math.sqrt(2 / math.pi), 0.044715
 _FLAT = 40.0  # exp(-40) is below float64's roundings beside 1
+_FLOAT32 = 2.0**-24
 _TANH_FLAT = 8.0  # GELU's tanh is 1 there
 
 
@@ -199,7 +200,16 @@ def _masked(op: Operation) -> tuple[Any, int]:
     return op.func(op.errors[0], *rest, **op.kwargs), 0
 
 
-@rule("leaky_relu_backward", "hardsigmoid_backward", "rrelu_with_noise_backward")
+@rule("hardsigmoid_backward")
+def _hardsigmoid_backward(op: Operation) -> tuple[Any, int]:
+    """A sixth of the gradient between -3 and 3; PyTorch's kernel holds 1/6 in float32, whatever the tensors' dtype."""
+    inside = op.value(1).abs() < 3
+    zero = torch.zeros_like(op.value(1))
+    own = torch.where(inside, (2 * op.unit + _FLOAT32) * op.value(0).abs() / 6, zero)
+    return own + torch.where(inside, zero + op.error(0) / 6, zero), 2
+
+
+@rule("leaky_relu_backward", "rrelu_with_noise_backward")
 def _scaled_gradient(op: Operation) -> tuple[Any, int]:
     """The gradient times a constant, which is rounded itself, or the gradient."""
     rest = tuple(a.double() if isinstance(a, Tensor) and a.is_floating_point() else a for a in op.args[1:])

@@ -71,6 +71,11 @@ def _cast(op: Operation) -> tuple[Any, int]:
 @rule("add", "sub", "rsub")
 def _added(op: Operation) -> tuple[Any, int]:
     scale = abs(float(op.kwargs.get("alpha", 1)))
+    a, b = op.args[:2]
+    if torch._C._current_graph_task_id() != -1 and isinstance(b, Tensor) and a.shape == b.shape and scale == 1:
+        # Gradients from several uses of a tensor, in whatever order they come: relative to each, as in a long sum.
+        sizes = a.double().abs() + b.double().abs()
+        return op.error(0) + op.error(1) + 2 * op.unit * sizes, 1
     return op.error(0) + scale * op.error(1) + op.rounded * (1 if scale == 1 else 2), 1
 
 
