@@ -183,7 +183,7 @@ def end_to_end(candidate: Candidate, inputs: tuple[NDArray, ...], gradients: boo
     pairs = [] if found is None else list(_gradient_pairs(candidate, found))
     if pairs:  # a model without parameters has none
         rows.append(_normwise(candidate, "gradients", pairs))
-        if not rows[-1].equal and all(row.equal for row in candidate.rows):
+        if not rows[-1].equal and not any(row.diverges for row in candidate.rows):
             rows = _by_parameter(candidate, pairs) + rows
     return rows
 

@@ -146,6 +146,7 @@ class Capture:
                 handle.remove()
         outputs = [t for t in tree_flatten(result)[0] if isinstance(t, Tensor)]
         facts = {"ops": self._ops(), "depth": self._depth(outputs), "coarse": self._coarse()}
+        facts["unbounded"] = self.mode.unbounded({f"glue.{i}": t for i, t in enumerate(outputs)})
         self.store.put("output", self._named("input", outputs), **facts)
         return outputs
 
@@ -200,6 +201,7 @@ class Capture:
             call = _Call(path, module, len(self.calls), flat, spec)
             call.arrays = self._named("input", inputs)
             call.glue_depth = self._depth(inputs)
+            call.unbounded = self.mode.unbounded({f"glue.{i}": t for i, t in enumerate(inputs)})
             call.map_shapes = [self.mode.map_shape(t) for t in inputs]
             call.ops, call.glue_coarse = self._ops(), self._coarse()
             tapped = [self._tap_input(call, t) if isinstance(t, Tensor) else t for t in flat]
@@ -260,6 +262,7 @@ class Capture:
             arrays["magnitude.0"] = to_numpy(call.replay(absolute, _double(module, absolute=True)))
         else:
             call.n = self._depth(outputs)
+            call.unbounded |= self.mode.unbounded({f"error.{i}": t for i, t in enumerate(outputs)})
             for i, y in enumerate(outputs):
                 if (error := self.mode.get(y).error) is not None:
                     arrays[f"error.{i}"] = to_numpy(error)
@@ -286,7 +289,8 @@ class Capture:
         call.cotangent_depth = self.mode.get(cotangent).depth
         self.mode.suspended = call.open_inputs > 0
         facts = {"depth": call.cotangent_depth, "coarse": self._coarse()}
-        self.store.put(call.key("cotangent"), call.backward_arrays, **facts)
+        call.backward_unbounded |= self.mode.unbounded({f"cotangent_glue.{index}": cotangent})
+        self.store.put(call.key("cotangent"), call.backward_arrays, **facts, unbounded=call.backward_unbounded)
         call.backward_arrays = {}
 
     def _left(self, call: _Call, gradient: Tensor) -> None:
@@ -323,6 +327,8 @@ class _Call:
         self.result: tuple[list, Any] = [], None
         self.arrays: dict[str, NDArray] = {}
         self.backward_arrays: dict[str, NDArray] = {}
+        self.unbounded: dict[str, list[str]] = {}
+        self.backward_unbounded: dict[str, list[str]] = {}
         self.tensors: list[Tensor] = []
         self.ops: list = []
         self.coarse: list = []
@@ -359,6 +365,7 @@ class _Call:
             "glue_depth": self.glue_depth,
             "ops": self.ops,
             "coarse": self.coarse,
+            "unbounded": self.unbounded,
             "glue_coarse": self.glue_coarse,
             "map_shapes": self.map_shapes,
             "dtype": dtype,
