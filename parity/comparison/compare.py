@@ -20,7 +20,7 @@ from parity.comparison import jax_backward, jax_ties, matching
 from parity.comparison.jax_side import DTYPES, Candidate, check_dtype
 from parity.comparison.store import Store
 from parity.errors import CannotCompare
-from parity.kinds import jax_leaves, layouts
+from parity.kinds import jax_leaves, layouts, registry, weights
 from parity.reports.report import Report
 from parity.reports.rows import Row, fill
 
@@ -231,9 +231,8 @@ def _gradient_pairs(candidate: Candidate, found: dict[str, Any]) -> Any:
                 continue
             has = candidate.store.has(key, name)
             reference = candidate.store.array(key, name) if has else np.zeros(shape)
-            flax_name = layouts.flax_name(candidate.kinds[path], name)
-            if name == "weight":
-                reference = layouts.kernel_to_flax(candidate.kinds[path], reference, layout)
+            flax_name = weights.flax_name(candidate.kinds[path], name)
+            reference = weights.to_flax(candidate.kinds[path], name, reference, layout)
             if flax_name in ours:
                 yield f"{path}/{flax_name}", np.asarray(ours[flax_name]), reference
 
@@ -253,7 +252,8 @@ def not_exercised(candidate: Candidate, torch_leaves: list[dict[str, Any]]) -> l
         place = candidate.failed["path"] or f"the code after {candidate.failed['after']}"
         found.append(f"everything from {place} on, where PyTorch breaks down: {candidate.failed['message']}")
     paths = {path for path, _ in candidate.records}
-    biased = [x["path"] for x in torch_leaves if "bias" in x["shapes"] and x["kind"] in ("conv", "dense", "local_conv")]
+    linear = [x for x in torch_leaves if registry.named(x["kind"]).linear]
+    biased = [x["path"] for x in linear if "bias" in x["shapes"]]
     zero = [path for path in biased if path in paths and not np.any(candidate.weights(path)["bias"])]
     if zero:
         found.append(f"biases of zeros, where one left out would not show: {', '.join(zero)}")

@@ -21,7 +21,7 @@ from parity.causes import parameter_gradients as parameter_causes
 from parity.comparison.jax_side import Candidate, _Visit
 from parity.comparison.store import Store
 from parity.comparison.totals import Total
-from parity.kinds import layouts
+from parity.kinds import layouts, weights
 from parity.reports.rows import Row
 
 
@@ -94,12 +94,12 @@ def _parameters(
     facts = store.facts(whole)
     single = sum(path == visit.torch_path for path, _ in candidate.records) == 1
     for name, shape in facts["shapes"].items():
-        flax_name = layouts.flax_name(visit.kind, name)
+        flax_name = weights.flax_name(visit.kind, name)
         if flax_name not in gradients:
             continue  # reported among the weights
 
         def move(array: NDArray, name: str = name) -> NDArray:
-            return layouts.kernel_to_flax(visit.kind, array, layout) if name == "weight" else array
+            return weights.to_flax(visit.kind, name, array, layout)
 
         ours, alone = np.asarray(gradients[flax_name]), _gradient(candidate, key, f"gradient.{name}", None)
         judged = _gradient(candidate, whole, name, shape) if single and name not in facts["apart"] else alone
@@ -109,7 +109,7 @@ def _parameters(
         row = visit.row(f"backward:{flax_name}")
         candidate.judge(row, ours, move(reference), bound, None if truth is None else move(truth))
         if row.verdict == "mismatch":
-            back = layouts.kernel_to_torch(visit.kind, ours, layout) if name == "weight" else ours
+            back = weights.to_torch(visit.kind, name, ours, layout)
             diagnosis.name_parameter(visit, row, name, _cotangent(candidate, visit), (reference, back, alone))
         if not single and name not in facts["apart"]:
             total = candidate.totals.setdefault((visit.torch_path, name), Total(visit, flax_name, move))

@@ -26,6 +26,7 @@ from parity.comparison.store import Store
 from parity.comparison.totals import Total
 from parity.errors import CannotCompare
 from parity.kinds import jax_leaves, layouts
+from parity.kinds.weights import weights_to_flax
 from parity.reports.rows import Row, compare_arrays
 
 # Larger arrays (gradients of fully connected layers) aren't kept for the report.
@@ -256,7 +257,7 @@ class Candidate:
             return {k: dict(v) for k, v in module.variables.items()}
         known = jax_leaves.leaf_variables(self.variables, path)
         if not known and self.kinds[path] != "plain":
-            known = layouts.weights_to_flax(self.kinds[path], self.weights(torch_path), layout)
+            known = weights_to_flax(self.kinds[path], self.weights(torch_path), layout)
             known = jax.tree.map(lambda x: jnp.asarray(x, DTYPES[self.dtype]), known)
             jax_leaves.insert_leaf(self.variables, path, known)
         return known
@@ -304,7 +305,7 @@ class _Visit:
         variables = c.leaf_weights(self.path, self.torch_path, self.bound_module, layout)
         if c.given is not None and self.kind != "plain" and self.path not in c.judged:
             c.judged.add(self.path)
-            self._compare_weights(variables, layouts.weights_to_flax(self.kind, c.weights(self.torch_path), layout))
+            self._compare_weights(variables, weights_to_flax(self.kind, c.weights(self.torch_path), layout))
         self.check_dtypes(variables)
         self.forced = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in forced)
         try:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from typing import Any
 
 from parity.errors import CannotCompare
-from parity.kinds import layouts
+from parity.kinds import weights
 
 
 def match(
@@ -92,7 +92,7 @@ def _fits(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
 
 def _parts(leaf: dict[str, Any], torch: bool = False) -> tuple:
     """Kind and names of parameters, in Flax's words."""
-    names = layouts.flax_shapes(leaf["kind"], leaf["shapes"]) if torch else leaf["shapes"]
+    names = weights.flax_shapes(leaf["kind"], leaf["shapes"]) if torch else leaf["shapes"]
     return leaf["kind"], tuple(sorted(names))
 
 
@@ -106,7 +106,7 @@ def _signature_flax(leaf: dict[str, Any]) -> tuple:
 
 
 def _signature_torch(leaf: dict[str, Any]) -> tuple:
-    return leaf["kind"], tuple(sorted(layouts.flax_shapes(leaf["kind"], leaf["shapes"]).items()))
+    return leaf["kind"], tuple(sorted(weights.flax_shapes(leaf["kind"], leaf["shapes"]).items()))
 
 
 def _described(signature: tuple) -> str:

@@ -1,4 +1,4 @@
-"""What the harness knows about Flax modules: their leaves, in order of execution, found without computing."""
+"""Flax modules of any kind: their leaves, in order of execution, found without computing."""
 
 from __future__ import annotations
 
@@ -10,20 +10,7 @@ import jax
 import numpy as np
 
 from parity.errors import CannotCompare
-
-_UNSUPPORTED: dict[str, str] = {
-    "ConvTranspose": "JAX and PyTorch disagree on its padding",
-    "ConvLocal": "use a module of your own with a kernel of (H', W', h, w, in, out)",
-    "MultiHeadDotProductAttention": "it computes with its projections' weights directly",
-    "SelfAttention": "it computes with its projections' weights directly",
-    "SimpleCell": "write the cell out with Dense layers",
-    "LSTMCell": "write the cell out with Dense layers",
-    "OptimizedLSTMCell": "write the cell out with Dense layers",
-    "GRUCell": "write the cell out with Dense layers",
-    "MGUCell": "write the cell out with Dense layers",
-    "ConvLSTMCell": "write the cell out with Dense and Conv layers",
-    "RNN": "write the loop over time out with cells of Dense layers",
-}
+from parity.kinds import registry
 
 
 def structure(
@@ -70,7 +57,7 @@ def structure(
         if has_children or any(leaf["path"] == path for leaf in leaves):
             continue
         shapes = {k: tuple(v.shape) for k, v in _variables_at(variables, path).items()}
-        leaves.append({"path": path, "class": name, "kind": kind_of(name, shapes), "shapes": shapes})
+        leaves.append({"path": path, "class": name, "kind": registry.in_flax(name, shapes).name, "shapes": shapes})
     owned = {"/".join(p[1:-1]) for p in _paths(variables)}
     for path in sorted(owned - {leaf["path"] for leaf in leaves}):
         raise CannotCompare(
@@ -81,23 +68,10 @@ def structure(
 
 
 def _refuse_unsupported(module: nn.Module, path: str) -> None:
-    for name, why in _UNSUPPORTED.items():
-        if isinstance(module, getattr(nn, name)):
-            raise CannotCompare(f"{name} at {path or 'the top'!r} (Flax) can't be compared: {why}")
-
-
-def kind_of(class_name: str, shapes: dict[str, tuple[int, ...]]) -> str:
-    """The kind of a leaf by its parameters, as `parity.kinds.torch_leaves.kind_of` names it."""
-    kernel = shapes.get("kernel")
-    if kernel is not None:
-        return {2: "dense", 3: "conv", 4: "conv", 5: "conv", 6: "local_conv"}.get(len(kernel), "other")
-    if "embedding" in shapes:
-        return "embedding"
-    if "mean" in shapes and "var" in shapes:
-        return "batch_norm"
-    if "scale" in shapes or "bias" in shapes:
-        return {"LayerNorm": "layer_norm", "GroupNorm": "group_norm"}.get(class_name, "other")
-    return "other" if shapes else "plain"
+    classes = registry.classes_of(module, "flax.linen")
+    if (refused := registry.refusal(classes, registry.REFUSED_IN_FLAX)) is not None:
+        name, why = refused
+        raise CannotCompare(f"{name} at {path or 'the top'!r} (Flax) can't be compared: {why}")
 
 
 def leaf_variables(variables: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:
