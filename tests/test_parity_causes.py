@@ -44,10 +44,12 @@ def recorded(*call: Any, **more: Any) -> Layer:
     return found
 
 
-def case(which: tuple, parts: Layer, torch_y: np.ndarray, flax_y: np.ndarray) -> Case:
-    allowed = None if which[0].endswith(("MaxPool2d", "ReLU")) else 1e-13 * (1 + np.abs(torch_y))
+def case(which: tuple[str, dict[str, Any]], parts: Layer, torch_y: np.ndarray, flax_y: np.ndarray) -> Case:
+    name, settings = which
+    weights = dict(parts.weights)
+    allowed = None if name.endswith(("MaxPool2d", "ReLU")) else 1e-13 * (1 + np.abs(torch_y))
     return Case(
-        *which, parts.x, dict(parts.weights), dict(parts.weights), torch_y, flax_y, allowed,
+        name, settings, parts.x, weights, weights, torch_y, flax_y, allowed,
         map_shape=getattr(parts, "map_shape", None),
     )  # fmt: skip
 

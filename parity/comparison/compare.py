@@ -21,6 +21,7 @@ from parity.comparison.jax_side import DTYPES, Candidate, check_dtype
 from parity.comparison.store import Store
 from parity.errors import CannotCompare
 from parity.kinds import jax_leaves, layouts, registry, weights
+from parity.kinds.leaf import Leaf
 from parity.reports.report import Report
 from parity.reports.rows import Row, fill
 
@@ -105,7 +106,7 @@ def compare(
         else:
             capture.forward(tensors)
         candidate = Candidate(
-            flax_module, kwargs, pairs, {x["path"]: x["kind"] for x in leaves}, store, dtype,
+            flax_module, kwargs, pairs, {leaf.path: leaf.kind for leaf in leaves}, store, dtype,
             torch_side.weights_reader(torch_model), variables, name, abstract,
         )  # fmt: skip
         return finish(candidate, ours, gradients, torch_leaves)
@@ -128,7 +129,7 @@ def finish(
     candidate: Candidate,
     inputs: tuple[NDArray, ...],
     gradients: bool,
-    torch_leaves: list[dict[str, Any]],
+    torch_leaves: list[Leaf],
     whole: bool = True,
 ) -> Report:
     """The candidate's half of a comparison, once the reference's captures lie in its store.
@@ -245,22 +246,19 @@ def _normwise(candidate: Candidate, stage: str, pairs: list[tuple[str, NDArray, 
     return row
 
 
-def not_exercised(candidate: Candidate, torch_leaves: list[dict[str, Any]]) -> list[str]:
+def not_exercised(candidate: Candidate, torch_leaves: list[Leaf]) -> list[str]:
     """What this comparison could not have noticed, in words."""
     found = []
     if candidate.failed is not None:
         place = candidate.failed["path"] or f"the code after {candidate.failed['after']}"
         found.append(f"everything from {place} on, where PyTorch breaks down: {candidate.failed['message']}")
     paths = {path for path, _ in candidate.records}
-    linear = [x for x in torch_leaves if registry.named(x["kind"]).linear]
-    biased = [x["path"] for x in linear if "bias" in x["shapes"]]
+    biased = [x.path for x in torch_leaves if registry.named(x.kind).linear and "bias" in x.shapes]
     zero = [path for path in biased if path in paths and not np.any(candidate.weights(path)["bias"])]
     if zero:
         found.append(f"biases of zeros, where one left out would not show: {', '.join(zero)}")
-    found += [
-        f"{x['path']} has parameters but never ran" for x in torch_leaves if x["shapes"] and x["path"] not in paths
-    ]
-    frozen = _frozen(candidate, [x["path"] for x in torch_leaves if x["shapes"]])
+    found += [f"{x.path} has parameters but never ran" for x in torch_leaves if x.shapes and x.path not in paths]
+    frozen = _frozen(candidate, [x.path for x in torch_leaves if x.shapes])
     if frozen:
         found.append(f"gradients of parameters that PyTorch doesn't train (requires_grad is off): {', '.join(frozen)}")
     for (path, _), key in candidate.records.items():

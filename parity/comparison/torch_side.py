@@ -19,6 +19,7 @@ from parity.bounds.torch_rounding import RunningError
 from parity.comparison.store import Store
 from parity.errors import CannotCompare
 from parity.kinds import torch_leaves
+from parity.kinds.leaf import Leaf
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -30,17 +31,13 @@ def pin_precision() -> None:
     torch.set_float32_matmul_precision("highest")
 
 
-def structure(model: nn.Module) -> list[dict[str, Any]]:
+def structure(model: nn.Module) -> list[Leaf]:
     """What the matching of layers needs to know of every leaf, in order of registration."""
-    return [
-        {
-            "path": path,
-            "class": type(module).__name__,
-            "kind": torch_leaves.kind_of(module),
-            "shapes": {name: list(t.shape) for name, t in torch_leaves.state_of(module).items()},
-        }
-        for path, module in torch_leaves.leaves(model).items()
-    ]
+    found = []
+    for path, module in torch_leaves.leaves(model).items():
+        shapes = {name: tuple(t.shape) for name, t in torch_leaves.state_of(module).items()}
+        found.append(Leaf(path, type(module).__name__, torch_leaves.kind_of(module), shapes))
+    return found
 
 
 def prepared(model: nn.Module, dtype: str) -> nn.Module:

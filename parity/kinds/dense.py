@@ -114,6 +114,7 @@ KIND = Kind(
     torch_classes=("linear.Linear",),
     weights=(Weight("weight", "kernel", to_flax=_to_flax, to_torch=_to_torch), BIAS),
     in_flax=_in_flax,
+    inputs_follow_map=True,
     linear=True,
     terms=_terms,
     gradient_terms=_gradient_terms,

@@ -11,11 +11,10 @@ import numpy as np
 
 from parity.errors import CannotCompare
 from parity.kinds import registry
+from parity.kinds.leaf import Leaf
 
 
-def structure(
-    module: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def structure(module: nn.Module, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Leaf], dict[str, Any]]:
     """The leaves of a Flax module and the shapes of its variables, by abstract evaluation.
 
     Args:
@@ -24,8 +23,7 @@ def structure(
         kwargs: of its call (`train=False` and the like).
 
     Returns:
-        Leaves in order of first execution (`path`, `class`, `kind`, `shapes` by parameter name), and the abstract
-        variables.
+        Leaves in order of first execution, and the abstract variables.
     """
     calls: list[tuple[str, str, bool]] = []
     stack: list[list[str]] = []
@@ -52,14 +50,14 @@ def structure(
     # The module makes its weights in the dtype it was written with, which the inputs needn't have.
     with jax.numpy_dtype_promotion("standard"):
         variables = jax.eval_shape(run, *inputs)
-    leaves: list[dict[str, Any]] = []
+    leaves: list[Leaf] = []
     for path, name, has_children in calls:
-        if has_children or any(leaf["path"] == path for leaf in leaves):
+        if has_children or any(leaf.path == path for leaf in leaves):
             continue
         shapes = {k: tuple(v.shape) for k, v in _variables_at(variables, path).items()}
-        leaves.append({"path": path, "class": name, "kind": registry.in_flax(name, shapes).name, "shapes": shapes})
+        leaves.append(Leaf(path, name, registry.in_flax(name, shapes).name, shapes))
     owned = {"/".join(p[1:-1]) for p in _paths(variables)}
-    for path in sorted(owned - {leaf["path"] for leaf in leaves}):
+    for path in sorted(owned - {leaf.path for leaf in leaves}):
         raise CannotCompare(
             f"{path or 'the top module'} (Flax) owns parameters besides its children, or isn't called through "
             f"__call__: move them into a module of their own"

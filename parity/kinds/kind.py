@@ -80,6 +80,8 @@ class Kind:
         weights: parameters and statistics; none for layers without.
         in_torch: whether a PyTorch module of no known class is of this kind, by the shapes of its parameters.
         in_flax: whether a Flax leaf is, by the name of its class and the shapes of its variables.
+        inputs_follow_map: whether its number of inputs is that of a flattened map, so that a mistake before the layer
+            shows in its weights' shapes; the last axis in Flax are its outputs.
         linear: whether it is linear in its input and in its weights: then its bound is that of a sum of products.
         terms: of a linear layer with these settings, products that it sums for one output, without the bias; None to
             count them by running the layer on ones.
@@ -97,6 +99,7 @@ class Kind:
     weights: tuple[Weight, ...] = ()
     in_torch: Callable[[Shapes], bool] = lambda shapes: False
     in_flax: Callable[[str, Shapes], bool] = lambda class_name, shapes: False
+    inputs_follow_map: bool = False
     linear: bool = False
     terms: Callable[[Settings], int] | None = None
     gradient_terms: Callable[[Settings, Shape], dict[str, int]] | None = None
