@@ -121,6 +121,7 @@ def written_out(module: nn.Module, x: torch.Tensor, name: str | None = None) -> 
     return registry.layer(recorded)
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths:UserWarning")
 @pytest.mark.parametrize(
     "module",
     [

@@ -121,21 +121,13 @@ def by_class(classes: Iterable[str]) -> Kind | None:
     return next((kind for kind in KINDS if not known.isdisjoint(kind.torch_classes)), None)
 
 
-def in_torch(classes: Iterable[str], shapes: Shapes) -> Kind:
-    """The kind of a PyTorch module, as far as parameters tell kinds apart: by its class, else by their shapes.
-
-    Args:
-        classes: see `classes_of`.
-        shapes: of its parameters, by name.
-    """
-    kind = by_class(classes)
-    if kind is not None and kind.weights:
-        return kind
+def by_shapes(shapes: Shapes) -> Kind:
+    """The kind of a PyTorch module of no known class, as far as the shapes of its parameters tell kinds apart."""
     return next((kind for kind in KINDS if kind.in_torch(shapes)), OTHER if shapes else PLAIN)
 
 
 def in_flax(class_name: str, shapes: Shapes) -> Kind:
-    """Likewise of a Flax leaf, by the name of its class and the shapes of its variables."""
+    """The kind of a Flax leaf, by the name of its class and the shapes of its variables."""
     return next((kind for kind in KINDS if kind.in_flax(class_name, shapes)), OTHER if shapes else PLAIN)
 
 

@@ -49,7 +49,10 @@ def leaves(model: nn.Module) -> dict[str, nn.Module]:
 
 def kind_of(module: nn.Module) -> str:
     """Name of the module's kind, as far as parameters tell: `other` if none is known, `plain` without parameters."""
-    return registry.in_torch(_classes(module), {name: tuple(p.shape) for name, p in module.named_parameters()}).name
+    kind = registry.by_class(_classes(module))
+    if kind is not None and kind.weights:
+        return kind.name
+    return registry.by_shapes({name: tuple(p.shape) for name, p in module.named_parameters()}).name
 
 
 def _classes(module: nn.Module) -> list[str]:
