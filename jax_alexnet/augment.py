@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from alexnet_io.command_line.train_settings import TrainSettings
+from alexnet_io.command_line.complete_settings import CompleteSettings
 
 # Mean and standard deviation of ImageNet's training set on the 0..1 scale, as torchvision uses them [TV].
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -38,13 +38,9 @@ class Augmentation:
     color_noise: bool = False
 
     @classmethod
-    def of(cls, settings: TrainSettings) -> "Augmentation":
-        """From completed settings."""
-        assert settings.image_size is not None and settings.normalize is not None
-        return cls(
-            settings.image_size, settings.normalize, bool(settings.crop), bool(settings.flip),
-            bool(settings.color_noise),
-        )  # fmt: skip
+    def of(cls, settings: CompleteSettings) -> "Augmentation":
+        """What a run's settings say."""
+        return cls(settings.image_size, settings.normalize, settings.crop, settings.flip, settings.color_noise)
 
     @property
     def for_evaluation(self) -> "Augmentation":

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from alexnet_io.command_line import output_file
+from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.printing import printable
 from alexnet_io.command_line.settings import parse_given, run_command, setting
-from alexnet_io.command_line.train_settings import MODELS, PRECISIONS, DataSettings, TrainSettings
+from alexnet_io.command_line.train_settings import MODELS, PRECISIONS, DataSettings
 from alexnet_io.data.sources.class_names import only_in_one
 from alexnet_io.errors import UserError
 from jax_alexnet.files.network_source import check_source
@@ -103,7 +104,7 @@ def _evaluate(settings: EvaluateSettings, given: dict[str, Any]) -> None:
         precision=settings.precision,
     )
     wanted = _data_of(network.settings, settings, given)
-    if settings.batch_size and wanted.image_size and wanted.stored_size:
+    if settings.batch_size:
         precision, devices = settings.precision or wanted.precision, list(network.mesh.devices.flat)
         step = step_memory(choose_variant(wanted), wanted.image_size, precision, devices, training=False)
         refuse_what_cannot_fit(settings.batch_size, wanted.stored_size, step)
@@ -121,7 +122,7 @@ def _evaluate(settings: EvaluateSettings, given: dict[str, Any]) -> None:
         output_file.write_json("--json", settings.json, report.to_json())
 
 
-def _data_of(saved: TrainSettings, settings: EvaluateSettings, given: dict) -> TrainSettings:
+def _data_of(saved: CompleteSettings, settings: EvaluateSettings, given: dict) -> CompleteSettings:
     """The run's settings with the data that the command line names."""
     names = ("data", "data_dir", "cache_dir", "holdout", "download")
     if "data" in given:

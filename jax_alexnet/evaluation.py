@@ -57,7 +57,7 @@ def evaluate_split(network: Evaluable, split: Split, batch_size: int | None = No
     step, pending = network.eval_step, None
     index, count = mesh_share(network.mesh)
     for batch in batches(split, batch_size=size, process_index=index, process_count=count):
-        on_devices = steps.split(steps.Batch(batch.images, batch.labels, batch.weights), network.mesh)
+        on_devices = steps.split(steps.DeviceBatch(batch.images, batch.labels, batch.weights), network.mesh)
         logits, _ = step(network.params, on_devices, network.statistics)
         if pending:
             counts.add(own_rows(pending[0]), pending[1].labels, pending[1].weights)

@@ -157,16 +157,16 @@ def lower(settings: GpuSettings, network: Callable[[Any], Any] | None = None) ->
     layout = choose_layout(settings.parallel, variant, devices, settings.group_size)
     model = setup.make_model(training, variant.classes, set_precision(settings.precision))
     augmentation = augment.Augmentation.of(training)
-    params = jax.eval_shape(lambda: setup.init_params(model, augmentation.image_size, 0))
+    params = jax.eval_shape(lambda: setup.init_params(model, training.image_size, 0))
     optimizer = make_optimizer(training, variant, params)
-    state = steps.state_shapes(model, optimizer, augmentation.image_size)
-    side = training.stored_size or augmentation.image_size
+    state = steps.state_shapes(model, optimizer, training.image_size)
+    side = training.stored_size
 
     def described(leaf: Any, spec: Any) -> Any:
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(layout.mesh, spec))
 
     rows = batch_spec(layout.mesh)
-    images = steps.Batch(
+    images = steps.DeviceBatch(
         described(jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8), rows),
         described(jax.ShapeDtypeStruct((batch,), jnp.int32), rows),
         described(jax.ShapeDtypeStruct((batch,), jnp.float32), rows),

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import ClassVar
 
-from alexnet_io.command_line import help_text
 from alexnet_io.command_line.flags import flags_of
+from alexnet_io.command_line.parser import CommandParser
 from alexnet_io.command_line.settings import REFUSED, parse, run_command, setting
 from alexnet_io.errors import UserError
 from jax_alexnet.devices import visible_gpus
-from jax_alexnet.parallel.launchers import spare_proxies
+from jax_alexnet.launchers import spare_proxies
 
 PROGRAM = "python -m jax_alexnet.launch"
 HOST = "127.0.0.1"
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     own, theirs = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     settings = parse(LaunchSettings, PROGRAM, own)
     if not theirs:
-        print(help_text.render(LaunchSettings, PROGRAM, flags_of(LaunchSettings)), end="")
+        CommandParser(LaunchSettings, PROGRAM, flags_of(LaunchSettings)).print_help()
         print("error: what to train is missing: its flags follow after `--`", file=sys.stderr)
         return REFUSED
     taken = [word for word in theirs if word.split("=")[0] in ("--coordinator", "--num-processes", "--process-id")]

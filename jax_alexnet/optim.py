@@ -10,7 +10,7 @@ import jax
 import optax
 from jax import Array
 
-from alexnet_io.command_line.train_settings import TrainSettings
+from alexnet_io.command_line.complete_settings import CompleteSettings
 from jax_alexnet.variants import Variant
 
 Tree = Any
@@ -82,26 +82,24 @@ def _mixing(transformation: optax.GradientTransformation) -> optax.GradientTrans
     return optax.GradientTransformation(transformation.init, update)
 
 
-def make_optimizer(settings: TrainSettings, variant: Variant, params: Tree) -> optax.GradientTransformationExtraArgs:
-    """The optimizer of completed settings; `update` takes `learning_rate`, a scalar array.
+def make_optimizer(settings: CompleteSettings, variant: Variant, params: Tree) -> optax.GradientTransformationExtraArgs:
+    """The optimizer of a run; `update` takes `learning_rate`, a scalar array.
 
     Args:
-        settings: completed by a recipe.
+        settings: the run's.
         variant: its per-layer weight decay applies where the recipe is `cifar`.
         params: the tree {layer: {"kernel", "bias"}} or its shapes.
     """
-    assert settings.weight_decay is not None and settings.momentum is not None
-    decay_elsewhere = settings.weight_decay
     by_layer = dict(variant.weight_decay) if settings.recipe == "cifar" else {}
 
     def decay_of(path: tuple[Any, ...], _: Any) -> float:
         layer, kind = (entry.key for entry in path[-2:])
         if kind == "bias" and not settings.decay_biases:
             return 0.0
-        return float(by_layer.get(layer, decay_elsewhere))
+        return by_layer.get(layer, settings.weight_decay)
 
     def factor_of(path: tuple[Any, ...], _: Any) -> float:
-        return float(settings.bias_learning_rate_factor or 0.0) if path[-1].key == "bias" else 1.0
+        return settings.bias_learning_rate_factor if path[-1].key == "bias" else 1.0
 
     decay = jax.tree_util.tree_map_with_path(decay_of, params)
     factors = jax.tree_util.tree_map_with_path(factor_of, params)

@@ -159,7 +159,7 @@ def _stored(network: "TrainedNetwork", path: Path) -> "np.ndarray":
     """The file decoded and resized as the training images were."""
     from alexnet_io.data.decoding import Resizing, read_rgb, resize
 
-    side = network.settings.stored_size or 0
+    side = network.settings.stored_size
     return resize(read_rgb(path), Resizing(side, side, side), printable(path))
 
 
@@ -172,7 +172,7 @@ def _probabilities(network: "TrainedNetwork", step: Any, images: "np.ndarray") -
     # One batch shape, so that one compilation serves any number of files.
     size = -(-_BATCH // network.mesh.devices.size) * network.mesh.devices.size
     padded = np.concatenate([images, np.zeros((size - len(images), *images.shape[1:]), np.uint8)])
-    batch = steps.Batch(padded, np.zeros(size, np.int32), np.ones(size, np.float32))
+    batch = steps.DeviceBatch(padded, np.zeros(size, np.int32), np.ones(size, np.float32))
     logits, _ = step(network.params, steps.split(batch, network.mesh), network.statistics)
     logits = np.asarray(logits, np.float64)[: len(images)]
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))

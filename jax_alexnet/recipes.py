@@ -5,7 +5,8 @@ Source keys as in `variants.py`.
 
 from dataclasses import asdict, dataclass
 
-from alexnet_io.command_line.train_settings import TrainSettings, data_defaults, fill, stored_size
+from alexnet_io.command_line.complete_settings import CompleteSettings, complete, data_defaults
+from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.data.sources import parse_spec
 from alexnet_io.errors import UserError
 from jax_alexnet.variants import VARIANTS, Conv, Variant, spanning_columns
@@ -79,8 +80,8 @@ def choose_variant(settings: TrainSettings) -> Variant:
     return spanning_columns(variant)
 
 
-def resolve(settings: TrainSettings) -> TrainSettings:
-    """The settings with every None that a default can fill, filled.
+def resolve(settings: TrainSettings) -> CompleteSettings:
+    """The settings completed.
 
     The command line and the YAML file win, then what suits the data set, then the recipe, then the network.
 
@@ -100,15 +101,4 @@ def resolve(settings: TrainSettings) -> TrainSettings:
         values.update(crop=True, flip=True, epochs=470, drop_epochs=[450, 460])
     if name == variant.recipe and isinstance(variant.layers[0], Conv) and variant.layers[0].std is not None:
         values["weight_init"] = "variant"  # the network's own source says how its weights start
-    settings = fill(settings, recipe=name, image_size=variant.image_size, **values)
-    assert settings.image_size is not None
-    settings = fill(settings, stored_size=stored_size(settings, settings.image_size))
-    _check(settings)
-    return settings
-
-
-def _check(settings: TrainSettings) -> None:
-    if settings.schedule in ("every_epochs", "every_steps") and settings.drop_every is None:
-        raise UserError(f"--schedule {settings.schedule} needs --drop-every N: say after how many it drops")
-    if settings.schedule == "at_epochs" and not settings.drop_epochs:
-        raise UserError("--schedule at_epochs needs --drop-epochs, such as --drop-epochs [60,80]")
+    return complete(settings, recipe=name, image_size=variant.image_size, **values)

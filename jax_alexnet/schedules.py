@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from alexnet_io.command_line.train_settings import TrainSettings
+from alexnet_io.command_line.complete_settings import CompleteSettings
 
 
 @dataclass
@@ -51,34 +51,36 @@ class Plateau:
             setattr(self, name, value)
 
 
-def learning_rate(settings: TrainSettings, epoch: int, step: int, plateau: Plateau | None = None) -> float:
+def learning_rate(settings: CompleteSettings, epoch: int, step: int, plateau: Plateau | None = None) -> float:
     """Learning rate of the weights.
 
     Args:
-        settings: completed by a recipe.
+        settings: the run's.
         epoch: epochs finished before this step, from 0; drops at epoch 30 are first felt in epoch 30.
         step: steps done before this one, from 0.
         plateau: the counter, if the schedule is `plateau`.
+
+    Raises:
+        ValueError: the schedule is `plateau`, and there is no counter.
     """
-    base, factor = settings.learning_rate, settings.drop_factor
-    assert base is not None and factor is not None
     match settings.schedule:
         case "plateau":
-            assert plateau is not None
+            if plateau is None:
+                raise ValueError("under a plateau schedule the rate is its counter's: pass the one of `plateau_for`")
             return plateau.learning_rate
         case "every_epochs":
-            return base * factor ** (epoch // (settings.drop_every or 1))
+            drops = epoch // settings.drop_period
         case "every_steps":
-            return base * factor ** (step // (settings.drop_every or 1))
+            drops = step // settings.drop_period
         case "at_epochs":
-            return base * factor ** sum(epoch >= drop for drop in settings.drop_epochs or ())
-    return base
+            drops = sum(epoch >= milestone for milestone in settings.milestones)
+        case _:
+            drops = 0
+    return settings.learning_rate * settings.drop_factor**drops
 
 
-def plateau_for(settings: TrainSettings) -> Plateau | None:
+def plateau_for(settings: CompleteSettings) -> Plateau | None:
     """A fresh counter if the schedule asks for one."""
     if settings.schedule != "plateau":
         return None
-    assert settings.learning_rate and settings.drop_factor
-    patience, cooldown = settings.plateau_patience or 0, settings.plateau_cooldown or 0
-    return Plateau(settings.learning_rate, settings.drop_factor, patience, cooldown)
+    return Plateau(settings.learning_rate, settings.drop_factor, settings.plateau_patience, settings.plateau_cooldown)

@@ -1,4 +1,4 @@
-"""Everything a run needs before its first step, built from completed settings: data, network, steps, devices."""
+"""Everything a run needs before its first step, built from complete settings: data, network, steps, devices."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from alexnet_io.command_line.train_settings import TrainSettings
-from alexnet_io.data.batches import Batch as HostBatch
-from alexnet_io.data.batches import steps_in_epoch
+from alexnet_io.command_line.complete_settings import CompleteSettings
+from alexnet_io.data.batches import Batch, steps_in_epoch
 from alexnet_io.data.sources import DataSet, open_for
 from alexnet_io.errors import UserError
 from alexnet_io.run import statistics_file
@@ -35,7 +34,7 @@ BEST = "best"  # inside a run's directory: the weights that did best on the test
 class Setup:
     """What training and its evaluations share."""
 
-    settings: TrainSettings
+    settings: CompleteSettings
     data: DataSet
     model: AlexNet
     layout: Layout
@@ -81,17 +80,17 @@ class Setup:
 
     def new_state(self) -> steps.TrainState:
         """Fresh weights and optimizer state on all devices."""
-        params = init_params(self.model, self.augmentation.image_size, self.settings.seed)
+        params = init_params(self.model, self.settings.image_size, self.settings.seed)
         state = steps.TrainState(jnp.asarray(0, jnp.int32), params, self.optimizer.init(params))
         return self.layout.place(state)
 
     def state_shapes(self) -> steps.TrainState:
         """What `new_state` makes, without making it."""
-        return steps.state_shapes(self.model, self.optimizer, self.augmentation.image_size)
+        return steps.state_shapes(self.model, self.optimizer, self.settings.image_size)
 
-    def on_devices(self, batch: HostBatch) -> steps.Batch:
+    def on_devices(self, batch: Batch) -> steps.DeviceBatch:
         """A host batch split over the devices."""
-        return steps.split(steps.Batch(batch.images, batch.labels, batch.weights), self.mesh)
+        return steps.split(steps.DeviceBatch(batch.images, batch.labels, batch.weights), self.mesh)
 
 
 @dataclass
@@ -115,8 +114,8 @@ def _init(model: AlexNet, image_size: int, key: jax.Array) -> Any:
     return model.init(key, jnp.zeros((1, image_size, image_size, 3), model.dtype))["params"]
 
 
-def make_model(settings: TrainSettings, classes: int, dtype: jnp.dtype) -> AlexNet:
-    """The network of completed settings.
+def make_model(settings: CompleteSettings, classes: int, dtype: jnp.dtype) -> AlexNet:
+    """The network that settings describe.
 
     Raises:
         UserError: oneDNN is asked for where it can't be used.
@@ -126,19 +125,18 @@ def make_model(settings: TrainSettings, classes: int, dtype: jnp.dtype) -> AlexN
         raise UserError(f"--cpu-convolution onednn can't be had: {reason}; take auto, winograd or xla")
     wide = jnp.dtype(jnp.float64) if settings.precision == "float64" else jnp.dtype(jnp.float32)
     return AlexNet(
-        choose_variant(settings), classes, settings.weight_init or "variant", settings.dropout, dtype, wide,
+        choose_variant(settings), classes, settings.weight_init, settings.dropout, dtype, wide,
         cpu_convolution,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
-def prepare(settings: TrainSettings, processes: Processes | None = None) -> Setup:
+def prepare(settings: CompleteSettings, processes: Processes | None = None) -> Setup:
     """Check everything, open the data, and build the compiled steps (compiled at their first call).
 
     Raises:
         UserError: an image size the network can't take, devices that aren't there, a scheme that doesn't fit, a
             batch they can't share or that can't fit into memory, data that can't be used.
     """
-    assert settings.image_size is not None and settings.batch_size is not None
     variant = choose_variant(settings)
     trace(variant, settings.image_size)
     dtype = set_precision(settings.precision)
@@ -152,7 +150,7 @@ def prepare(settings: TrainSettings, processes: Processes | None = None) -> Setu
     )
     model = make_model(settings, len(data.class_names), dtype)
     augmentation = augment.Augmentation.of(settings)
-    shapes = jax.eval_shape(lambda: init_params(model, augmentation.image_size, 0))
+    shapes = jax.eval_shape(lambda: init_params(model, settings.image_size, 0))
     optimizer = make_optimizer(settings, variant, shapes)
     parameters = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
     arrays = _statistics(settings, augmentation, data)
@@ -184,7 +182,7 @@ def _how(layout: Layout, processes: Processes) -> str:
     return words + (f", in {processes.count} processes" if processes.count > 1 else "")
 
 
-def _statistics(settings: TrainSettings, augmentation: augment.Augmentation, data: DataSet) -> dict[str, np.ndarray]:
+def _statistics(settings: CompleteSettings, augmentation: augment.Augmentation, data: DataSet) -> dict[str, np.ndarray]:
     """The normalisation's arrays: measured for a new run, and those of its beginning for one that goes on."""
     if not augment.needs_statistics(augmentation):
         return {}

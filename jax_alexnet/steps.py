@@ -33,8 +33,8 @@ class TrainState(NamedTuple):
     opt_state: Tree
 
 
-class Batch(NamedTuple):
-    """A global batch; rows of weight 0 only fill it up."""
+class DeviceBatch(NamedTuple):
+    """A global batch as a compiled step takes it; rows of weight 0 only fill it up."""
 
     images: Array | np.ndarray  # uint8 (batch, height, width, 3)
     labels: Array | np.ndarray  # int32 (batch,)
@@ -77,7 +77,7 @@ def make_train_step(
     # XLA would carry out a reduction over one device as a copy of every gradient.
     axes = batch_axes(mesh) if mesh.size > 1 else ()
 
-    def local_step(state: TrainState, batch: Batch, learning_rate: Array, key: Array, statistics: Tree):
+    def local_step(state: TrainState, batch: DeviceBatch, learning_rate: Array, key: Array, statistics: Tree):
         here = batch.images.shape[0]
         first = jax.lax.axis_index(axes) * here if axes else 0
         augment_key, dropout_key = step_keys(key, state.step)
@@ -103,12 +103,15 @@ def make_train_step(
         params = layout.joined(optax.apply_updates(own, updates), state.params)
         return TrainState(state.step + 1, params, opt_state), metrics
 
-    specs = layout.specs(state_shapes(model, optimizer, augmentation.image_size))
-    sharded = jax.shard_map(
-        local_step, mesh=mesh, in_specs=(specs, batch_spec(mesh), P(), P(), P()), out_specs=(specs, P())
-    )
+    def train_step(state: TrainState, batch: DeviceBatch, learning_rate: Array, key: Array, statistics: Tree):
+        specs = layout.specs(state)
+        sharded = jax.shard_map(
+            local_step, mesh=mesh, in_specs=(specs, batch_spec(mesh), P(), P(), P()), out_specs=(specs, P())
+        )
+        return sharded(state, batch, learning_rate, key, statistics)
+
     options = compiler_options(mesh.devices.flat[0].platform)
-    return jax.jit(sharded, donate_argnums=0, compiler_options=options)
+    return jax.jit(train_step, donate_argnums=0, compiler_options=options)
 
 
 def state_shapes(model: AlexNet, optimizer: optax.GradientTransformationExtraArgs, image_size: int) -> TrainState:
@@ -130,22 +133,24 @@ def _layout(where: Mesh | Layout, model: AlexNet) -> Layout:
 
 def make_eval_step(
     model: AlexNet, augmentation: augment.Augmentation, where: Mesh | Layout
-) -> Callable[[Tree, Batch, Tree], tuple[Array, Array]]:
+) -> Callable[[Tree, DeviceBatch, Tree], tuple[Array, Array]]:
     """Compiled (params, batch, statistics) -> (logits (batch, classes) float32, loss of each example (batch,))."""
     layout = _layout(where, model)
     mesh, own_model = layout.mesh, model.clone(variant=layout.table)
 
-    def local_step(params: Tree, batch: Batch, statistics: Tree) -> tuple[Array, Array]:
+    def local_step(params: Tree, batch: DeviceBatch, statistics: Tree) -> tuple[Array, Array]:
         images = augment.apply(batch.images, None, augmentation.for_evaluation, statistics)
         logits = own_model.apply({"params": params}, images, train=False)
         wide = _wide(logits)
         return wide, cross_entropy(wide, batch.labels)
 
-    image = jax.ShapeDtypeStruct((1, augmentation.image_size, augmentation.image_size, 3), model.dtype)
-    specs = layout.specs(jax.eval_shape(model.init, jax.random.key(0), image)["params"])
-    rows = batch_spec(mesh)
-    sharded = jax.shard_map(local_step, mesh=mesh, in_specs=(specs, rows, P()), out_specs=(rows, rows))
-    return jax.jit(sharded, compiler_options=compiler_options(mesh.devices.flat[0].platform))
+    def eval_step(params: Tree, batch: DeviceBatch, statistics: Tree) -> tuple[Array, Array]:
+        rows = batch_spec(mesh)
+        specs = (layout.specs(params), rows, P())
+        sharded = jax.shard_map(local_step, mesh=mesh, in_specs=specs, out_specs=(rows, rows))
+        return sharded(params, batch, statistics)
+
+    return jax.jit(eval_step, compiler_options=compiler_options(mesh.devices.flat[0].platform))
 
 
 def in_compute_dtype(params: Tree, model: AlexNet) -> Tree:
@@ -156,7 +161,7 @@ def in_compute_dtype(params: Tree, model: AlexNet) -> Tree:
     return jax.tree.map(lambda leaf: leaf.astype(model.dtype), params)
 
 
-def measure(logits: Any, batch: Batch) -> Metrics:
+def measure(logits: Any, batch: DeviceBatch) -> Metrics:
     """Sums of cross-entropy, top-1 and top-5 hits over the real examples of `batch`.
 
     Rows of weight 0 leave no trace, in the gradient neither, whatever their labels are and whether or not their logits
@@ -185,7 +190,7 @@ def replicate(tree: Tree, mesh: Mesh) -> Tree:
     return jax.device_put(tree, NamedSharding(mesh, P()))
 
 
-def split(batch: Batch, mesh: Mesh) -> Batch:
+def split(batch: DeviceBatch, mesh: Mesh) -> DeviceBatch:
     """`batch`, NumPy arrays of this process's rows, spread over the devices that have different images."""
     sharding = NamedSharding(mesh, batch_spec(mesh))
-    return Batch(*(jax.make_array_from_process_local_data(sharding, leaf) for leaf in batch))
+    return DeviceBatch(*(jax.make_array_from_process_local_data(sharding, leaf) for leaf in batch))

@@ -1,7 +1,8 @@
 """`python -m jax_alexnet.train`: settings in, a run's directory out. The work is in `training.py`."""
 
+from alexnet_io.command_line.resumed_settings import of_resumed_run
 from alexnet_io.command_line.settings import as_yaml, parse_given, run_command
-from alexnet_io.command_line.train_settings import TrainSettings, of_resumed_run
+from alexnet_io.command_line.train_settings import TrainSettings
 
 PROGRAM = "python -m jax_alexnet.train"
 

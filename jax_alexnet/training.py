@@ -1,9 +1,9 @@
-"""What `python -m jax_alexnet.train` does with completed settings: set up, then run or only try one step."""
+"""What `python -m jax_alexnet.train` does with complete settings: set up, then run or only try one step."""
 
 import time
 
+from alexnet_io.command_line.complete_settings import CompleteSettings, plain
 from alexnet_io.command_line.settings import as_yaml
-from alexnet_io.command_line.train_settings import TrainSettings, plain
 from alexnet_io.data.sources.fingerprint import fingerprint
 from alexnet_io.errors import on_the_way
 from alexnet_io.run import preflight, statistics_file
@@ -16,11 +16,11 @@ from jax_alexnet.parallel.distributed import Processes, joined
 from jax_alexnet.setup import Setup, prepare
 
 
-def train(settings: TrainSettings, engine: type[JaxEngine] = JaxEngine) -> int:
-    """Run completed settings; returns the exit code (0, or 128 + the signal that stopped it).
+def train(settings: CompleteSettings, engine: type[JaxEngine] = JaxEngine) -> int:
+    """Train as the settings say; returns the exit code (0, or 128 + the signal that stopped it).
 
     Args:
-        settings: completed.
+        settings: of the run.
         engine: what computes; a kind of `JaxEngine` that also records, say.
 
     Raises:
@@ -30,7 +30,7 @@ def train(settings: TrainSettings, engine: type[JaxEngine] = JaxEngine) -> int:
         return _train(settings, processes, engine)
 
 
-def _train(settings: TrainSettings, processes: Processes, engine: type[JaxEngine]) -> int:
+def _train(settings: CompleteSettings, processes: Processes, engine: type[JaxEngine]) -> int:
     for warning in preflight.check(settings, packages=("orbax.checkpoint",)) if processes.first else ():
         processes.say(f"warning: {warning}")
     complaint = unusable_gpu()

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from tiny import QUICKLY
 
 from alexnet_io.command_line.train_settings import TrainSettings
 from jax_alexnet import augment, steps
@@ -80,7 +81,10 @@ def _group(rest: str) -> int:
 def compiled_step(
     name: str, scheme: str, devices: int, batch: int, group: int | None = None, side: int | None = None
 ) -> Any:
-    """The float32 training step of a network at its full size, compiled from shapes alone."""
+    """The float32 training step of a network at its full size, compiled from shapes alone.
+
+    Its instructions are not optimized: what is sent has been decided before they are written.
+    """
     variant = v.VARIANTS[name]
     side = side or variant.image_size
     layout = choose_layout(scheme, variant, jax.devices()[:devices], group)
@@ -102,7 +106,7 @@ def compiled_step(
         placed(jax.ShapeDtypeStruct(shape, dtype), rows)
         for shape, dtype in (((batch, side, side, 3), jnp.uint8), ((batch,), jnp.int32), ((batch,), jnp.float32))
     ]
-    images = steps.Batch(*leaves)
+    images = steps.DeviceBatch(*leaves)
     key = jax.eval_shape(lambda: jax.random.key(0))
     rate = jax.ShapeDtypeStruct((), jnp.float32)
-    return step.lower(state, images, rate, key, {}).compile()
+    return step.lower(state, images, rate, key, {}).compile(compiler_options=QUICKLY)

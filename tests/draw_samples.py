@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tiny import QUICKLY, SIDE, TABLE, TorchNetwork
+from tiny import QUICKLY, SIDE, TABLE, TorchNetwork, complete_settings
 
 from alexnet_io.command_line.train_settings import TrainSettings
 from jax_alexnet import augment as jax_augment
@@ -24,7 +24,7 @@ from torch_ref.layers import Dropout
 
 SIZE, STORED = 24, (32, 32)  # squares: one number taken for top and left differs modulo two sizes
 PLACES = 32 - 24 + 1  # where a crop may begin, in each direction
-SETTINGS = TrainSettings(image_size=SIZE, normalize="half", crop=True, flip=True, color_noise=True)
+SETTINGS = complete_settings(image_size=SIZE, normalize="half", crop=True, flip=True, color_noise=True)
 AT_ONCE = 2048  # examples for which JAX draws in one call
 
 

@@ -62,7 +62,7 @@ NOT_USED = ("core/VariableReplacer", "core/VariableInserter")
 TWINS = ["the twin runs"]  # in the place of tests: `parity runs --recipe all`
 
 FRAMEWORKS = ("numpy", "jax", "flax.linen", "optax", "orbax.checkpoint", "torch", "torchvision", "grain")
-FRAMEWORKS += ("matplotlib.pyplot", "PIL.Image", "safetensors.numpy", "sklearn.datasets", "jsonargparse", "yaml")
+FRAMEWORKS += ("matplotlib.pyplot", "PIL.Image", "safetensors.numpy", "sklearn.datasets", "yaml")
 
 # Bugs that no test could notice, by file and mutated line: each with its reason.
 HARMLESS: dict[tuple[str, str], str] = {}

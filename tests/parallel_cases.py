@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tiny import QUICKLY
 
 from alexnet_io.command_line.train_settings import TrainSettings
 from jax_alexnet import augment, steps
@@ -61,11 +62,12 @@ class Case:
         )  # fmt: skip
         assert choose_variant(self.settings).name == variant.name
         self.model = AlexNet(variant, CLASSES, "pytorch", None if cifar else 0.5, jnp.float64, jnp.float64)
-        self.params = jax.jit(self.model.init)(jax.random.key(0), jnp.zeros((1, side, side, 3)))["params"]
+        init = jax.jit(self.model.init, compiler_options=QUICKLY)
+        self.params = init(jax.random.key(0), jnp.zeros((1, side, side, 3)))["params"]
         self.optimizer = make_optimizer(self.settings, variant, self.params)
         self.augmentation = augment.Augmentation.of(self.settings)
         rng = np.random.default_rng(2012)
-        self.batch = steps.Batch(
+        self.batch = steps.DeviceBatch(
             rng.integers(0, 256, (BATCH, side + 4, side + 4, 3), dtype=np.uint8),
             rng.integers(0, CLASSES, BATCH).astype(np.int32),
             (np.arange(BATCH) < REAL).astype(np.float32),

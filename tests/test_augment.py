@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tiny import QUICKLY
+from tiny import QUICKLY, complete_settings
 
-from alexnet_io.command_line.train_settings import NORMALIZATIONS, TrainSettings
+from alexnet_io.command_line.complete_settings import CompleteSettings
+from alexnet_io.command_line.train_settings import NORMALIZATIONS
 from jax_alexnet import augment as jax_augment
 from torch_ref import augment as torch_augment
 
@@ -40,14 +41,14 @@ class Drawn(NamedTuple):
     noise: NDArray
 
 
-def jax_input(images: NDArray, draws: Drawn | None, settings: TrainSettings) -> NDArray:
+def jax_input(images: NDArray, draws: Drawn | None, settings: CompleteSettings) -> NDArray:
     augmentation = jax_augment.Augmentation.of(settings)
     statistics = {k: jnp.asarray(x) for k, x in jax_augment.statistics_for(augmentation, MEASURED).items()}
     given = None if draws is None else jax_augment.Draws(*map(jnp.asarray, draws))
     return np.asarray(jax_augment.apply(images, given, augmentation, statistics))
 
 
-def torch_input(images: NDArray, draws: Drawn | None, settings: TrainSettings) -> NDArray:
+def torch_input(images: NDArray, draws: Drawn | None, settings: CompleteSettings) -> NDArray:
     arrays = {"zero": np.zeros(()), **torch_augment.statistics_for(settings, MEASURED)}
     statistics = {name: torch.tensor(value).double() for name, value in arrays.items()}
     given = None if draws is None else torch_augment.Draws(*draws)
@@ -59,9 +60,9 @@ def torch_input(images: NDArray, draws: Drawn | None, settings: TrainSettings) -
 INPUTS = {"jax": jax_input, "torch": torch_input}
 
 
-def settings_of(normalize: str = "half", *without: str) -> TrainSettings:
+def settings_of(normalize: str = "half", *without: str) -> CompleteSettings:
     crop, flip, color_noise = (choice not in without for choice in CHOICES)
-    return TrainSettings(image_size=SIZE, normalize=normalize, crop=crop, flip=flip, color_noise=color_noise)
+    return complete_settings(image_size=SIZE, normalize=normalize, crop=crop, flip=flip, color_noise=color_noise)
 
 
 def expected(images: NDArray, draws: Drawn, normalize: str) -> NDArray:
@@ -124,13 +125,13 @@ def _jax_draws(augmentation: jax_augment.Augmentation, stored: tuple[int, int]) 
     return jax_augment.draw(jax.random.key(5), jnp.arange(64), augmentation, stored)
 
 
-def jax_draws(settings: TrainSettings, stored: tuple[int, int]) -> Drawn:
+def jax_draws(settings: CompleteSettings, stored: tuple[int, int]) -> Drawn:
     drawn = _jax_draws(jax_augment.Augmentation.of(settings), stored)
     assert drawn.noise.dtype == np.float32
     return Drawn(*map(np.asarray, drawn))
 
 
-def torch_draws(settings: TrainSettings, stored: tuple[int, int]) -> Drawn:
+def torch_draws(settings: CompleteSettings, stored: tuple[int, int]) -> Drawn:
     return Drawn(*torch_augment.draw(settings, 5, 0, 64, stored))
 
 
@@ -213,7 +214,7 @@ def test_evaluation_has_no_randomness_but_the_same_normalisation() -> None:
     training = jax_augment.Augmentation(SIZE, "channel", crop=True, flip=True, color_noise=True)
     assert jax_augment.Augmentation.of(settings_of("channel")) == training
     assert training.for_evaluation == jax_augment.Augmentation(SIZE, "channel", False, False, False)
-    bare = TrainSettings(image_size=SIZE, normalize="half")
+    bare = complete_settings(image_size=SIZE, normalize="half")
     assert jax_augment.Augmentation.of(bare) == jax_augment.Augmentation(SIZE, "half", False, False, False)
 
 

@@ -2,17 +2,20 @@
 
 import dataclasses
 import importlib
+import itertools
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
 from alexnet_io.command_line import settings as command_lines
 from alexnet_io.command_line.flags import flags_of, positional, setting
-from alexnet_io.command_line.help_text import render
+from alexnet_io.command_line.parser import CommandParser
 from alexnet_io.command_line.settings import parse, parse_given, run_command
-from alexnet_io.command_line.train_settings import TrainSettings
+from alexnet_io.command_line.train_settings import MODELS, RECIPES, TrainSettings
 from alexnet_io.errors import FailedRun, UserError
 from jax_alexnet.cache import CacheSettings
 from jax_alexnet.evaluate import EvaluateSettings
@@ -21,6 +24,7 @@ from jax_alexnet.gpu_program import GpuSettings
 from jax_alexnet.launch import LaunchSettings
 from jax_alexnet.plan.settings import PlanSettings
 from jax_alexnet.predict import PredictSettings
+from jax_alexnet.recipes import resolve
 from jax_alexnet.summary import SummarySettings
 from parity import settings as parity
 from parity.speed import settings as speed
@@ -40,14 +44,6 @@ for words in (line.split() for line in sys.stdin):
         heavy = {"jax", "flax", "torch", "numpy", "matplotlib", "grain"} & set(sys.modules)
         print("ended:", words[0], end.code, ",".join(sorted(heavy)))
 """
-
-
-@pytest.fixture(params=["jsonargparse", "plain"])
-def parser(request, monkeypatch):
-    """Both parsers, one after the other."""
-    if request.param == "plain":
-        monkeypatch.setitem(sys.modules, "jsonargparse", None)
-    return request.param
 
 
 @pytest.fixture
@@ -103,7 +99,7 @@ def test_help_and_mistakes_load_no_framework():
         (("predict", "--run", "x"), "images are missing: name at least one"),
     ],
 )
-def test_bad_usage_exits_with_2_and_one_line(words, said, run, parser):
+def test_bad_usage_exits_with_2_and_one_line(words, said, run):
     code, _, error = run(f"jax_alexnet.{words[0]}", *words[1:])
     assert code == 2
     assert said in error.splitlines()[0]
@@ -220,29 +216,96 @@ def test_a_bad_file_of_settings_is_refused_in_a_line(content, said, tmp_path, ru
     assert said in error.splitlines()[0]
 
 
-LINES = [
-    "",
-    "--model two_column --batch_size=8 --learning-rate 0.1 --crop --no-flip",
-    "--drop-epochs [3,5] --output runs/x --steps 7 --weight-decay=5e-4 --resume",
-]
+def _given(words, cls=TrainSettings):
+    return parse_given(cls, "prog", [str(word) for word in words])[1]
 
 
-@pytest.mark.parametrize("line", LINES)
-def test_without_jsonargparse_the_same_flags_mean_the_same(line, monkeypatch):
-    expected = parse_given(TrainSettings, "prog", line.split())
-    monkeypatch.setitem(sys.modules, "jsonargparse", None)
-    assert parse_given(TrainSettings, "prog", line.split()) == expected
-
-
-def test_without_jsonargparse_there_are_no_files_of_settings(monkeypatch, capsys, tmp_path):
-    monkeypatch.setitem(sys.modules, "jsonargparse", None)
-    (tmp_path / "x.yaml").write_text("epochs: 3")
+def _refused(words, capsys, cls: type = TrainSettings):
     with pytest.raises(SystemExit, match="2"):
-        parse_given(TrainSettings, "prog", ["--config", str(tmp_path / "x.yaml")])
-    assert "--config needs jsonargparse" in capsys.readouterr().err
+        _given(words, cls)
+    return capsys.readouterr().err.splitlines()[0]
 
 
-def test_words_after_two_dashes_are_taken_as_they_are(parser):
+@pytest.mark.parametrize(
+    ("line", "given"),
+    [
+        ("", {}),
+        ("--batch_size=8 --crop --no_flip", {"batch_size": 8, "crop": True, "flip": False}),
+        ("--drop-epochs [3,5] --output - --resume", {"drop_epochs": [3, 5], "output": Path("-"), "resume": True}),
+        ("--weight-decay=5e-4 --steps null --epochs 1_000", {"weight_decay": 5e-4, "steps": None, "epochs": 1000}),
+        ("--epochs 3 --epochs 4 --devices 0,2", {"epochs": 4, "devices": "0,2"}),
+    ],
+)
+def test_values_are_read_by_the_types_of_their_settings(line, given):
+    assert _given(line.split()) == given
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--learning-rate", "-1e-3"), "--learning-rate -0.001 is out of range: it must be above 0"),
+        (("--learning-rate", "-inf"), "--learning-rate -inf must be a finite number"),
+        (("--epochs", "-3"), "--epochs -3 is out of range: it must be at least 1"),
+        (("--drop-epochs", "[-3]"), "--drop-epochs -3 is out of range"),
+        (("--drop-epochs", "[3.0]"), "--drop-epochs '[3.0]' is not whole numbers such as [3,5], in quotes"),
+        (("--output", ""), "--output needs a value: a path"),
+        (("--config", ""), "--config needs a value: a YAML file"),
+        (("--model", "null"), "--model 'null' is not known"),
+        (("--", "x"), "'x' belongs to no setting"),
+    ],
+)
+def test_a_value_that_a_setting_does_not_take_is_refused(words, said, capsys):
+    assert said in _refused(words, capsys)
+
+
+def test_flags_win_over_files_wherever_they_stand_and_later_files_over_earlier(tmp_path):
+    (tmp_path / "a.yaml").write_text("epochs: 3\nlearning_rate: 1e-3\nsteps:\n")
+    (tmp_path / "b.yaml").write_text("epochs: 4\nbatch-size: 010\nflip: yes\ndevices: 2\n")
+    first, second = ("--config", tmp_path / "a.yaml"), ("--config", tmp_path / "b.yaml")
+    assert _given(["--epochs", 7, *first]) == {"epochs": 7, "learning_rate": 1e-3, "steps": None}
+    later = {"epochs": 4, "learning_rate": 1e-3, "steps": None, "batch_size": 10, "flip": True, "devices": "2"}
+    assert _given([*first, *second]) == later
+    (tmp_path / "c.yaml").write_text("images: [a.png]")
+    assert _given(["--config", tmp_path / "c.yaml"], PredictSettings) == {"images": [Path("a.png")]}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"epochs: 3\nepochs: 4", "epochs is there twice"),
+        (b"model: null", "--model null is not text"),
+        (b"data: [a]", "is not text"),
+        (b"data: \xff", "can't be read as YAML"),
+        (b"", "must hold settings, one a line as NAME: VALUE, not nothing"),
+        (b"config: a.yaml", "a file can't name another"),
+        (b"flip: 1", "--flip '1' is not true or false"),
+        (b"drop_epochs: [3.0]", "is not whole numbers"),
+        (b"data: !!python/object:os.system {}", "is not text"),
+    ],
+)
+def test_a_mistake_in_a_file_of_settings_names_the_file(content, said, tmp_path, capsys):
+    (tmp_path / "c.yaml").write_bytes(content)
+    error = _refused(["--config", tmp_path / "c.yaml"], capsys)
+    assert said in error
+    assert "c.yaml" in error
+
+
+def test_files_of_settings_need_pyyaml_and_nothing_else_does(monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    (tmp_path / "x.yaml").write_text("epochs: 3")
+    assert _given(["--epochs", 3]) == {"epochs": 3}
+    assert "--config needs PyYAML, not installed here: pip install" in _refused(
+        ["--config", tmp_path / "x.yaml"], capsys
+    )
+
+
+def test_words_without_flags_may_stand_on_both_sides_of_flags(capsys):
+    found = _given(["a.png", "--run", "r", "-5", "--", "-x"], PredictSettings)
+    assert found["images"] == [Path("a.png"), Path("-5"), Path("-x")]
+    assert "there is no -x" in _refused(["a.png", "--run", "r", "-x"], capsys, PredictSettings)
+
+
+def test_words_after_two_dashes_are_taken_as_they_are():
     chosen = parse(PredictSettings, "prog", ["--run", "r", "--", "--an_odd_name.png", "-x"])
     assert [str(path) for path in chosen.images] == ["--an_odd_name.png", "-x"]
 
@@ -250,12 +313,16 @@ def test_words_after_two_dashes_are_taken_as_they_are(parser):
 # --- the help ----------------------------------------------------------------------------------------------
 
 
+def render(cls, program, flags, width):
+    return CommandParser(cls, program, flags, width).format_help()
+
+
 def _help(cls, program, parser_words=("--help",)):
     with pytest.raises(SystemExit, match="0"):
         parse(cls, program, list(parser_words))
 
 
-def test_help_is_the_same_whichever_parser_is_there(parser, capsys, monkeypatch):
+def test_help_is_as_wide_as_the_terminal(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     _help(TrainSettings, "python -m jax_alexnet.train")
     expected = render(TrainSettings, "python -m jax_alexnet.train", flags_of(TrainSettings), 98)
@@ -277,8 +344,32 @@ def test_help_names_every_setting_once_in_a_group_with_a_default_that_is_true(cl
             assert f"(default: {flag.default:g})" in text[text.index(entries[0]) :].split("\n  --")[0], flag
     for noise in ("null", "None", "<class", "type:", "MISSING", "__", "if not given)", "by default)"):
         assert noise not in text
-    narrow = render(cls, "python -m jax_alexnet.x", flags_of(cls), 80).partition("examples:")[0]
+    narrow = render(cls, "python -m jax_alexnet.x", flags_of(cls), 80)
     assert max(map(len, narrow.splitlines())) <= 80
+
+
+def test_the_help_says_what_decides_a_default():
+    # Each network by each recipe, on the default data set and on another one, completed without any flag.
+    found = {
+        (model, recipe, data): dataclasses.asdict(resolve(TrainSettings(model=model, recipe=recipe, data=data)))
+        for model, recipe, data in itertools.product(MODELS, RECIPES, ("digits", "synthetic"))
+    }
+    for flag in flags_of(TrainSettings):
+        values = {key: row[flag.name] for key, row in found.items()}
+        says = flag.about.get("unset", "")
+        decided_here = any(value is not None for value in values.values()) and flag.default is None
+        if not decided_here or flag.name in ("recipe", "stored_size"):
+            continue
+        for place, words in enumerate(("network", "recipe", "d(ata set|igits)")):
+            others = {}
+            for key, value in values.items():
+                if place < 2 and key[2] == "digits":
+                    continue  # these have values of their own for one network by one recipe
+                others.setdefault(key[:place] + key[place + 1 :], set()).add(str(value))
+            varies = any(len(seen) > 1 for seen in others.values())
+            assert varies == bool(re.search(words, says)), (flag.name, words, says)
+        if not re.search("recipe|network|data", says):
+            assert {f"{value:g}" for value in values.values()} == {says}, flag.name
 
 
 def test_the_help_of_training_is_grouped_by_what_settings_are_for():
@@ -324,7 +415,7 @@ class Writing:
         (("--json", "x", "--html", "./x"), "--json and --html would both write to ./x"),
     ],
 )
-def test_a_file_that_cannot_be_written_is_refused_before_any_work(words, said, capsys, monkeypatch, tmp_path, parser):
+def test_a_file_that_cannot_be_written_is_refused_before_any_work(words, said, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="2"):
         parse(Writing, "prog", ["word", *words])

@@ -22,7 +22,10 @@ from jax_alexnet import training
 
 # 96 images in batches of 32: three steps an epoch.
 DATA = ("--data", "synthetic:classes=4,train=96,test=40")
-SMALL = ("--model", "cifar_18pct", "--recipe", "blog", *DATA, "--batch-size", "32", "--learning-rate", "0.001")
+SMALL = (
+    "--model", "cifar_18pct", "--recipe", "blog", *DATA, "--image-size", "16", "--batch-size", "32",
+    "--learning-rate", "0.001",
+)  # fmt: skip
 COLUMNS = {"step", "epoch", "split", "loss", "top1", "top5", "learning_rate", "images_per_second"}
 
 
@@ -31,7 +34,7 @@ def _command(name, *words):
 
 
 def _environment(devices=2):
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"--xla_force_host_platform_device_count={devices} --xla_llvm_disable_expensive_passes=true"
     return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
 
 
@@ -58,12 +61,13 @@ def stopped_after(monkeypatch):
 def _state(run):
     import jax
 
-    from alexnet_io.command_line.train_settings import resumed
+    from alexnet_io.command_line.resumed_settings import resumed
     from alexnet_io.run.directory import read_description
     from jax_alexnet.files import checkpoint
+    from jax_alexnet.recipes import resolve
     from jax_alexnet.setup import prepare
 
-    settings = resumed(read_description(run)["settings"], {"devices": "1"})
+    settings = resolve(resumed(read_description(run)["settings"], {"devices": "1"}))
     x64 = jax.config.read("jax_enable_x64")
     try:
         template = jax.eval_shape(prepare(settings).new_state)._asdict()
@@ -76,6 +80,12 @@ def _state(run):
 
 def _without_speed(run):
     return [{k: v for k, v in vars(row).items() if k != "images_per_second"} for row in read_metrics(run)]
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(monkeypatch):
+    """Drawing takes longer than these runs; the run `finished`, which is made first, draws its own."""
+    monkeypatch.setattr("alexnet_io.run.loop.pictures.draw", lambda *_: None)
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,13 @@ import sys
 
 import pytest
 import torch
+from tiny import complete_settings
 
 import alexnet_io.data.memory
 import jax_alexnet.train
 import torch_ref.train
-from alexnet_io.command_line.train_settings import MODELS, TrainSettings
+from alexnet_io.command_line.complete_settings import CompleteSettings
+from alexnet_io.command_line.train_settings import MODELS
 from alexnet_io.data.memory import StepMemory, available_memory, refuse_what_cannot_fit
 from alexnet_io.data.sources import open_for
 from alexnet_io.errors import UserError
@@ -41,7 +43,7 @@ def test_both_sides_count_the_same(model):
     ours = of_jax(VARIANTS[model], side, "float32", [Cpu()], processes=1)
     with torch.device("meta"):
         network = build(model, VARIANTS[model].classes, side)
-    settings = TrainSettings(model=model, image_size=side)
+    settings = complete_settings(model=model, image_size=side)
     assert of_torch(network, settings, Processes(0, 1, torch.device("cpu"))) == ours
 
 
@@ -108,8 +110,9 @@ def test_a_batch_that_cannot_fit_is_refused_before_the_data_are_opened(command, 
     assert "--batch-size 1000000 can't fit into memory" in said and "25.8 GB of main memory" in said
 
 
-def settings_for(batch_size: int) -> TrainSettings:
-    return TrainSettings(data="synthetic:classes=2,train=30,test=4", batch_size=batch_size, stored_size=8)
+def settings_for(batch_size: int) -> CompleteSettings:
+    data = "synthetic:classes=2,train=30,test=4"
+    return complete_settings(data=data, batch_size=batch_size, image_size=8)
 
 
 @pytest.mark.parametrize(("batch_size", "warned"), [(30, False), (31, True), (512, True)])

@@ -16,6 +16,7 @@ from alexnet_io.data.sources.dataset import DataSet, Split
 from alexnet_io.data.sources.prepared import check_same_classes
 from alexnet_io.errors import UserError
 from jax_alexnet.evaluate import check_classes
+from jax_alexnet.recipes import resolve
 
 
 def opened(spec: str, tmp_path: Path, **options) -> DataSet:
@@ -203,8 +204,8 @@ def test_classes_without_a_test_image_are_named(tmp_path, capsys):
         "images of them, or take another share than --holdout 0.1"
     )
     for measuring in (False, True):  # what training and evaluation call
-        settings = TrainSettings(
-            data=f"folder:{tmp_path}/set", holdout=0.1, stored_size=12, cache_dir=tmp_path / "cache"
+        settings = resolve(
+            TrainSettings(data=f"folder:{tmp_path}/set", holdout=0.1, image_size=12, cache_dir=tmp_path / "cache")
         )
         open_for(settings, measuring)
         assert capsys.readouterr().out == note + "\n"

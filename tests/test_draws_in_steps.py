@@ -20,7 +20,7 @@ import pytest
 import torch
 from draw_samples import Jax, Torch
 from numpy.testing import assert_allclose
-from tiny import CLASSES, QUICKLY, RATES, SIDE, TABLE, UNITS, WEIGHT, TorchNetwork, torch_setup
+from tiny import CLASSES, QUICKLY, RATES, SIDE, TABLE, UNITS, WEIGHT, TorchNetwork, complete_settings, torch_setup
 
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.data.batches import Batch, epoch_order
@@ -42,7 +42,7 @@ from torch_ref.steps import train_step
 
 EXAMPLES, STORED, SEED = 8, (SIDE + 3, SIDE + 2), 2**31 - 1
 DONE = (0, 1, 70_000)  # steps done before
-SETTINGS = TrainSettings(
+SETTINGS = complete_settings(
     seed=SEED,
     image_size=SIDE,
     normalize="unit",
@@ -102,7 +102,7 @@ def jax_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[np.ndarray, int], tup
 
     def run(weights: np.ndarray, done: int) -> tuple[dict[str, np.ndarray], int]:
         state = steps.replicate(steps.TrainState(jnp.int32(done), params, init(params)), mesh)
-        batch = steps.split(steps.Batch(IMAGES, LABELS, weights), mesh)
+        batch = steps.split(steps.DeviceBatch(IMAGES, LABELS, weights), mesh)
         after, _ = step(state, batch, jnp.float64(0.0), key, statistics)
         found = jax.device_get(after.opt_state)
         return {f"{layer} {kind}": found[layer][kind] for layer in found for kind in found[layer]}, int(after.step)

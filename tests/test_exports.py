@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
+from alexnet_io.command_line.complete_settings import plain
 from alexnet_io.command_line.settings import as_yaml
-from alexnet_io.command_line.train_settings import TrainSettings, plain
+from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import FailedRun, UserError
 from alexnet_io.files import tensor_file
 from alexnet_io.run import network_facts, statistics_file

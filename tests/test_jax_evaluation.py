@@ -38,7 +38,7 @@ class Network(Weighted):
         self.sizes: list[int] = []
         super().__init__(NAMES, data_mesh(jax.devices()[:devices]), self.step, "weights", {"mean": jax.numpy.zeros(3)})
 
-    def step(self, params: Any, batch: steps.Batch, statistics: dict[str, Any]) -> tuple[Any, None]:
+    def step(self, params: Any, batch: steps.DeviceBatch, statistics: dict[str, Any]) -> tuple[Any, None]:
         assert params == "weights"
         assert statistics is self.statistics
         self.sizes.append(batch.images.shape[0])

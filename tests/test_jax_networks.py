@@ -1,5 +1,6 @@
 """Each layer of each JAX network against what the sources say of it, computed by the float64 loops."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import facts
@@ -9,6 +10,7 @@ import numpy as np
 import oracles
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from tiny import QUICKLY
 
 from alexnet_io.errors import UserError
 from jax_alexnet.model import AlexNet
@@ -41,6 +43,8 @@ RULES = {
     "cifar_13pct": Rules(1, 2, False, True, 1, 4),  # [S]
     "cifar_11pct": Rules(1, 2, False, True, 1, 4),  # [C1]
 }
+# Compiled in less time, for what runs once.
+quickly = partial(jax.jit, compiler_options=QUICKLY)
 GROUPED = ("conv2", "conv4", "conv5")  # conv3 sees both columns [P] section 3.5
 AVERAGED = {"cifar_18pct": ("pool2", "pool3")}
 
@@ -123,7 +127,7 @@ def test_every_layer_computes_what_the_sources_say(model: str, rng: np.random.Ge
     masks = {} if model.startswith("cifar") else dropout_masks(model)
     order: list[str] = []
 
-    @jax.jit
+    @quickly
     def run(params: dict, images: jax.Array) -> Any:
         _, activations = network.apply({"params": params}, images, train=True, capture=True, dropout_masks=masks)
         order.extend(activations)
@@ -151,7 +155,7 @@ def column_gradient(network: AlexNet, layer: str, rng: np.random.Generator) -> n
     shape = jax.ShapeDtypeStruct(images.shape, images.dtype)
     weights = jax.tree.map(jnp.float32, weights_for(network, shape, rng))
 
-    @jax.jit
+    @quickly
     @jax.grad
     def gradient(kernel: jax.Array) -> jax.Array:
         params = {**weights, "conv1": {**weights["conv1"], "kernel": kernel}}
@@ -234,7 +238,7 @@ def test_logits_alone_unless_asked(rng: np.random.Generator) -> None:
     images = jnp.asarray(rng.normal(size=(2, 32, 32, 3)), jnp.float32)
     weights = {"params": weights_for(network, jax.ShapeDtypeStruct(images.shape, images.dtype), rng)}
 
-    @jax.jit
+    @quickly
     def run(weights: Any, images: jax.Array) -> Any:
         return network.apply(weights, images), network.apply(weights, images, capture=True)
 

@@ -10,17 +10,18 @@ import optax
 import pytest
 from numpy.testing import assert_allclose
 
+from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.train_settings import TrainSettings
 from jax_alexnet import variants as v
 from jax_alexnet.optim import make_optimizer
 from jax_alexnet.recipes import choose_variant, resolve
 
 
-def settings_of(model: str = "cifar_18pct", **words: Any) -> TrainSettings:
+def settings_of(model: str = "cifar_18pct", **words: Any) -> CompleteSettings:
     return resolve(TrainSettings(model=model, **words))
 
 
-def trajectory(settings: TrainSettings, gradients: list[float], rates: list[float]) -> dict[str, list[float]]:
+def trajectory(settings: CompleteSettings, gradients: list[float], rates: list[float]) -> dict[str, list[float]]:
     """Kernel and bias of a layer `fc1` after each step, both from 1 and with the same gradients."""
     params: Any = {"fc1": {"kernel": np.ones((1, 1)), "bias": np.ones(1)}}
     optimizer = make_optimizer(settings, choose_variant(settings), params)
@@ -34,7 +35,7 @@ def trajectory(settings: TrainSettings, gradients: list[float], rates: list[floa
     return found
 
 
-def plain(optimizer: str, **words: Any) -> TrainSettings:
+def plain(optimizer: str, **words: Any) -> CompleteSettings:
     """Nothing but the optimizer, unless it is asked for."""
     nothing = {"momentum": 0.0, "weight_decay": 0.0, "bias_learning_rate_factor": 1.0, "decay_biases": True}
     return settings_of(recipe="paper", optimizer=optimizer, **{**nothing, **words})
@@ -104,7 +105,7 @@ def test_the_papers_update(rng):
             jax.tree.map(lambda one, other: assert_allclose(one, other, rtol=1e-12, atol=1e-16), found, wanted)
 
 
-def rates_and_decays(settings: TrainSettings, layers: tuple[str, ...]) -> dict[str, tuple[float, float]]:
+def rates_and_decays(settings: CompleteSettings, layers: tuple[str, ...]) -> dict[str, tuple[float, float]]:
     """What multiplies the rate and what decays, of each weight, read from an update at a rate of 1."""
     params: Any = {layer: {"kernel": np.ones(1), "bias": np.ones(1)} for layer in layers}
     optimizer = make_optimizer(settings, choose_variant(settings), params)

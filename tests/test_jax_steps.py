@@ -11,6 +11,7 @@ import optax
 import pytest
 from tiny import QUICKLY
 
+from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.train_settings import TrainSettings
 from jax_alexnet import augment, steps
 from jax_alexnet import variants as v
@@ -66,7 +67,7 @@ def weights() -> Any:
     return jax.tree.map(lambda leaf: 0.2 * rng.normal(size=leaf.shape), shapes)
 
 
-def settings_of(**more: Any) -> TrainSettings:
+def settings_of(**more: Any) -> CompleteSettings:
     return resolve(
         TrainSettings(
             model="cifar_11pct",
@@ -87,10 +88,12 @@ STILL = {"crop": False, "flip": False, "color_noise": False}
 
 
 @pytest.fixture
-def batch(rng: np.random.Generator) -> steps.Batch:
+def batch(rng: np.random.Generator) -> steps.DeviceBatch:
     """Of which the last rows only fill it up."""
     images = rng.integers(0, 256, (BATCH, STORED, STORED, 3), dtype=np.uint8)
-    return steps.Batch(images, rng.integers(0, CLASSES, BATCH).astype(np.int32), (np.arange(BATCH) < REAL).astype("f4"))
+    return steps.DeviceBatch(
+        images, rng.integers(0, CLASSES, BATCH).astype(np.int32), (np.arange(BATCH) < REAL).astype("f4")
+    )
 
 
 @functools.cache
@@ -103,7 +106,7 @@ def compiled(still: bool, devices: int) -> tuple[Any, Any, Any, Any]:
     return mesh, optimizer, statistics, steps.make_train_step(model_of(), optimizer, augmentation, mesh)
 
 
-def run(batch: steps.Batch, devices: int, *, still: bool = False, count: int = 3) -> tuple[Any, Any]:
+def run(batch: steps.DeviceBatch, devices: int, *, still: bool = False, count: int = 3) -> tuple[Any, Any]:
     """(state, metrics of the last step) after `count` steps."""
     (mesh, optimizer, statistics, step), params, metrics = compiled(still, devices), weights(), None
     state = steps.replicate(steps.TrainState(jnp.int32(0), params, optimizer.init(params)), mesh)
@@ -173,7 +176,9 @@ def test_the_gradient_is_that_of_the_mean_over_real_examples(batch):
 def counted(logits: Any, labels: Any, weights: Any = None) -> steps.Metrics:
     """As Python's numbers, since JAX is told to promote nothing."""
     weights = np.ones(len(labels), np.float32) if weights is None else weights
-    found = _measure(jnp.asarray(logits), steps.Batch(np.zeros(len(labels)), np.asarray(labels, np.int32), weights))
+    found = _measure(
+        jnp.asarray(logits), steps.DeviceBatch(np.zeros(len(labels)), np.asarray(labels, np.int32), weights)
+    )
     return jax.tree.map(float, found)
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.train_settings import (
     MODELS,
     NORMALIZATIONS,
@@ -38,7 +39,7 @@ class _Measured:
     mean, std, eigenvalues, eigenvectors = np.ones(3), np.ones(3), np.ones(3), np.eye(3)
 
 
-def traced(settings: TrainSettings, devices: int) -> None:
+def traced(settings: CompleteSettings, devices: int) -> None:
     dtype = set_precision(settings.precision)
     wide = jnp.dtype(jnp.float64) if settings.precision == "float64" else jnp.dtype(jnp.float32)
     variant, augmentation = choose_variant(settings), augment.Augmentation.of(settings)
@@ -49,7 +50,7 @@ def traced(settings: TrainSettings, devices: int) -> None:
     optimizer = make_optimizer(settings, variant, params)
     state = steps.state_shapes(model, optimizer, augmentation.image_size)
     pixels = np.zeros((BATCH, STORED, STORED, 3), np.uint8)
-    batch = steps.Batch(pixels, np.zeros(BATCH, np.int32), np.ones(BATCH, np.float32))
+    batch = steps.DeviceBatch(pixels, np.zeros(BATCH, np.int32), np.ones(BATCH, np.float32))
     statistics = augment.statistics_for(augmentation, _Measured)
     train_step = steps.make_train_step(model, optimizer, augmentation, layout)
     jax.eval_shape(train_step, state, batch, jnp.asarray(0.1), jax.random.key(0), statistics)

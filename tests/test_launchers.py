@@ -11,8 +11,8 @@ import pytest
 
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import UserError
-from jax_alexnet import launch
-from jax_alexnet.parallel import distributed, launchers
+from jax_alexnet import launch, launchers
+from jax_alexnet.parallel import distributed
 
 NAMES = (
     "CUDA_VISIBLE_DEVICES",

@@ -36,7 +36,7 @@ UNEVEN = (
 ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": "1",
-    "XLA_FLAGS": "",
+    "XLA_FLAGS": "--xla_llvm_disable_expensive_passes=true",
     "PYTHONPATH": str(ROOT),
     "JAX_PLATFORMS": "cpu",
     "JAX_ENABLE_X64": "0",
@@ -82,6 +82,14 @@ def same_training(one: Path, other: Path) -> None:
         # Accuracy counts each example once, so that it is the same to the last digit.
         assert (a.top1, a.top5) == (b.top1, b.top5)
         assert a.loss == pytest.approx(b.loss, rel=1e-12)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Programs of float64 alone can be kept: processes that would compile the same ones find them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ENVIRONMENT, "JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from alexnet_io.run.evaluation import Evaluation
-from jax_alexnet.steps import Batch, measure
+from jax_alexnet.steps import DeviceBatch, measure
 from torch_ref import steps as torch_steps
 
 CLASSES = 6
@@ -32,7 +32,7 @@ def of_jax(logits: NDArray, labels: NDArray, weights: NDArray) -> tuple[list[flo
     images = np.zeros((len(labels), 1, 1, 3), np.uint8)
 
     def loss(logits: jax.Array) -> tuple[jax.Array, list[jax.Array]]:
-        metrics = measure(logits, Batch(images, labels, weights))
+        metrics = measure(logits, DeviceBatch(images, labels, weights))
         return metrics.loss, list(metrics)
 
     gradient, sums = jax.grad(loss, has_aux=True)(jnp.asarray(logits))

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from parallel_cases import BATCH, DEVICE_COUNTS, REAL, Case, largest_difference, layout_of, narrow, table
+from tiny import QUICKLY
 
 from alexnet_io.errors import UserError
 from jax_alexnet import augment, steps
@@ -18,6 +19,12 @@ pytestmark = pytest.mark.multi_device
 
 GROUPED = ("two_column", "cuda_convnet_2012")
 WITH_HIDDEN_UNITS = tuple(name for name in v.VARIANTS if not name.startswith("cifar"))
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compile without optimization what runs for a moment."""
+    monkeypatch.setattr(steps, "compiler_options", lambda platform: QUICKLY)
 
 
 @functools.cache
@@ -89,7 +96,7 @@ def test_the_gradient_is_reduced_exactly_once():
         logits = made.model.apply({"params": params}, jnp.asarray(pixels))
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()  # type: ignore[arg-type]
 
-    gradient = jax.jit(jax.grad(loss))(made.params)
+    gradient = jax.jit(jax.grad(loss), compiler_options=QUICKLY)(made.params)
     expected = jax.tree.map(lambda w, g: w - rate * g, made.params, gradient)
     model = made.model.clone(dropout_rate=0.0)
     still = augment.Augmentation(made.augmentation.image_size, "half")

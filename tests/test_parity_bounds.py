@@ -12,7 +12,6 @@ from parity.bounds.magnitudes import ELEMENTARY, Bound, gamma, linear_bound
 from parity.bounds.torch_operation import Operation
 from parity.bounds.torch_rounding import RunningError, register
 from parity.bounds.torch_rounding_rules import RULES
-from parity.errors import CannotCompare
 from parity.reports.rows import Row, compare_arrays
 
 
@@ -111,19 +110,51 @@ def test_a_product_with_a_mask_of_truth_values_is_exact() -> None:
     assert (error <= 2.0**-24 * x.abs().double()).all()
 
 
-def test_an_operation_without_a_rule_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_operation_without_a_rule_leaves_no_bound_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.ones(3, dtype=torch.float64)
-    with pytest.raises(CannotCompare, match="aten::lgamma"), RunningError():
-        torch.lgamma(x)
-    monkeypatch.setattr("parity.bounds.torch_rounding_norms.RULES", dict(RULES))
 
+    def run() -> tuple[RunningError, list[torch.Tensor]]:
+        with RunningError() as mode:
+            y = torch.special.i1(x + 1.5)
+            return mode, [y * 2, torch.cat([x, y])[:2], torch.zeros_like(y), x * 3]
+
+    mode, (product, part, zeros, other) = run()
+    for computed in (product, part):
+        assert (mode.get(computed).error, mode.get(computed).unknown) == (None, ("aten::special_i1",))
+    assert mode.unbounded({"zeros": zeros, "other": other}) == {}
+    monkeypatch.setitem(RULES, "special_i1", RULES["exp"])  # to be taken away again
+    register("special_i1", lambda op: (op.rounded, 1))
+    mode, (product, *_) = run()
+    assert mode.get(product).error is not None
+
+
+def test_parts_written_in_place_are_parts_of_the_whole() -> None:
+    x = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+
+    def filled(x: torch.Tensor) -> torch.Tensor:
+        y = torch.zeros_like(x)
+        y[:, ::2] = torch.exp(x[:, ::2])
+        y[1] += x[0] / 3
+        return y
+
+    with RunningError(torch.float32) as mode:
+        y = filled(x)
+        doubled = y * 2
+    for value, exact in ((y, filled(x.double())), (doubled, 2 * filled(x.double()))):
+        error = mode.get(value).error
+        assert error is not None
+        assert ((value.double() - exact).abs() <= 1.02 * error).all()
+    assert float(mode.get(y).error[0, 1]) == 0  # type: ignore[index]
+
+
+def test_a_rule_that_does_not_know_the_arguments_leaves_no_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     def rule(op: Operation) -> tuple[torch.Tensor, int]:
-        return op.rounded, 1
+        raise ValueError(op.name)
 
-    register("lgamma", rule)
+    monkeypatch.setitem(RULES, "exp", rule)
     with RunningError() as mode:
-        y = torch.lgamma(x + 1.5)
-    assert mode.get(y).error is not None
+        y = torch.exp(torch.ones(3))
+    assert mode.get(y).unknown == ("aten::exp",)
 
 
 def test_gradients_carry_their_errors_backward() -> None:

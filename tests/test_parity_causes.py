@@ -2,15 +2,18 @@
 
 import itertools
 import time
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from parity.causes import between_layers as chain_causes
 from parity.causes import gradients as gradient_causes
-from parity.causes import hypotheses
 from parity.causes import parameters as causes
 from parity.causes.parameters import Case
+from parity.kinds import registry
+from parity.kinds.layer import Layer, Recorded
 
 CONV = ("Conv2d", {"stride": [2, 2], "padding": [1, 1], "groups": 2, "dilation": [1, 1]})
 PLAIN_CONV = ("Conv2d", {"stride": [1, 1], "padding": [1, 1], "groups": 1, "dilation": [1, 1]})
@@ -20,7 +23,7 @@ POOL = ("MaxPool2d", {"kernel_size": 3, "stride": 2, "padding": 0, "ceil_mode": 
 AVERAGE = ("ClippedAvgPool2d", {"kernel_size": 3, "stride": 2})
 
 
-def layer(which: tuple, rng: np.random.Generator) -> hypotheses.Parts:
+def layer(which: tuple, rng: np.random.Generator) -> Layer:
     name, settings = which
     weights: dict[str, np.ndarray] = {}
     x = rng.normal(size=(2, 8, 7, 8)) * 3
@@ -32,18 +35,22 @@ def layer(which: tuple, rng: np.random.Generator) -> hypotheses.Parts:
     if name == "LocalConv2d":
         x = rng.normal(size=(2, 4, 5, 5))
         weights = {"weight": rng.normal(size=(5, 5, 4, 4, 3, 3)), "bias": rng.normal(size=(5, 5, 4))}
-    parts = hypotheses.parts_of(name, settings, x, weights)
-    assert parts is not None
-    if name == "Linear":
-        parts["map_shape"] = (4, 3, 2)
-    return parts
+    return recorded(name, settings, x, weights, map_shape=(4, 3, 2) if name == "Linear" else None)
 
 
-def case(which: tuple, parts: hypotheses.Parts, torch_y: np.ndarray, flax_y: np.ndarray) -> Case:
-    weights = {name: parts[name] for name in ("weight", "bias") if parts.get(name) is not None}
-    allowed = None if which[0].endswith(("MaxPool2d", "ReLU")) else 1e-13 * (1 + np.abs(torch_y))
+def recorded(*call: Any, **more: Any) -> Layer:
+    found = registry.layer(Recorded(*call, **more))
+    assert found is not None
+    return found
+
+
+def case(which: tuple[str, dict[str, Any]], parts: Layer, torch_y: np.ndarray, flax_y: np.ndarray) -> Case:
+    name, settings = which
+    weights = dict(parts.weights)
+    allowed = None if name.endswith(("MaxPool2d", "ReLU")) else 1e-13 * (1 + np.abs(torch_y))
     return Case(
-        which[0], which[1], parts["x"], weights, weights, torch_y, flax_y, allowed, map_shape=parts.get("map_shape")
+        name, settings, parts.x, weights, weights, torch_y, flax_y, allowed,
+        map_shape=getattr(parts, "map_shape", None),
     )  # fmt: skip
 
 
@@ -66,14 +73,14 @@ LAYERS = {
 def test_every_mistake_is_named(name: str, side: str, rng: np.random.Generator) -> None:
     which = LAYERS[name]
     parts = layer(which, rng)
-    right = hypotheses.compute(parts)
+    right = parts.compute()
     tried = set()
-    for mistake in hypotheses.mistakes(parts):
+    for mistake in parts.mistakes():
         changed = mistake.apply(parts)
         if changed is None:
             continue
         try:
-            wrong = hypotheses.compute(changed)
+            wrong = changed.compute()
         except ValueError:
             continue
         if wrong.shape == right.shape and np.allclose(wrong, right, rtol=1e-9, atol=1e-9):
@@ -83,9 +90,7 @@ def test_every_mistake_is_named(name: str, side: str, rng: np.random.Generator) 
         assert found, mistake
         named = {cause.key for cause in found}
         same = {
-            other.key
-            for other in hypotheses.mistakes(parts)
-            if (also := other.apply(parts)) is not None and _gives(also, wrong)
+            other.key for other in parts.mistakes() if (also := other.apply(parts)) is not None and _gives(also, wrong)
         }
         assert named <= same, (mistake, found)
         assert {cause.side for cause in found} == {side}
@@ -94,9 +99,9 @@ def test_every_mistake_is_named(name: str, side: str, rng: np.random.Generator) 
     assert len(tried) >= 3
 
 
-def _gives(parts: hypotheses.Parts, result: np.ndarray) -> bool:
+def _gives(parts: Layer, result: np.ndarray) -> bool:
     try:
-        got = hypotheses.compute(parts)
+        got = parts.compute()
     except ValueError:
         return False
     return got.shape == result.shape and np.allclose(got, result, rtol=1e-12, atol=1e-12)
@@ -104,14 +109,14 @@ def _gives(parts: hypotheses.Parts, result: np.ndarray) -> bool:
 
 def test_two_mistakes_in_one_layer_are_both_named(rng: np.random.Generator) -> None:
     parts = layer(LRN, rng)
-    wrong = hypotheses.compute(parts | {"divide_by_size": False, "k": 1.0})
-    found = causes.explain(case(LRN, parts, hypotheses.compute(parts), wrong))
+    wrong = replace(parts, divide_by_size=False, k=1.0).compute()
+    found = causes.explain(case(LRN, parts, parts.compute(), wrong))
     assert {cause.key for cause in found} == {"lrn_alpha", "lrn_k"}
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_all_pairs_of_mistakes_are_tried(name: str, rng: np.random.Generator) -> None:
-    tried = hypotheses.mistakes(layer(LAYERS[name], rng))
+    tried = layer(LAYERS[name], rng).mistakes()
     assert sum(one.key != two.key for one, two in itertools.combinations(tried, 2)) <= causes.PAIR_TRIES
 
 
@@ -129,24 +134,24 @@ def test_causes_do_not_depend_on_the_clock(
     parts = layer(LAYERS[name], rng)
     wrong = parts
     for key in sorted(keys):
-        wrong = next(m.apply(wrong) for m in hypotheses.mistakes(wrong) if m.key == key)
+        wrong = next(m.apply(wrong) for m in wrong.mistakes() if m.key == key)
         assert wrong is not None
-    right = hypotheses.compute(parts)
-    found = causes.explain(case(LAYERS[name], parts, right, hypotheses.compute(wrong)))
+    right = parts.compute()
+    found = causes.explain(case(LAYERS[name], parts, right, wrong.compute()))
     assert {cause.key for cause in found} == keys
     # One try fewer than it takes, and nothing is named: tries are what counts.
     monkeypatch.setattr(causes, "PAIR_TRIES", 0)
-    assert causes.explain(case(LAYERS[name], parts, right, hypotheses.compute(wrong))) == []
+    assert causes.explain(case(LAYERS[name], parts, right, wrong.compute())) == []
 
 
 def test_a_factor_and_a_swap_are_measured(rng: np.random.Generator) -> None:
     parts = layer(PLAIN_CONV, rng)
-    right = hypotheses.compute(parts)
+    right = parts.compute()
     order = np.array([0, 5, 2, 3, 4, 1, 6, 7])
     found = causes.explain(case(PLAIN_CONV, parts, right, right[:, order]))
     assert [c.key for c in found] == ["channels_permuted"]
     assert "1 holds 5, 5 holds 1" in found[0].text
-    scaled = hypotheses.compute(parts | {"weight": parts["weight"] * 1.125})
+    scaled = parts.with_weights(weight=parts.weights["weight"] * 1.125).compute()
     found = causes.explain(case(PLAIN_CONV, parts, right, scaled))
     assert [c.key for c in found] == ["scaled"]
     assert "the weights are scaled by 1.125" in found[0].text
@@ -154,13 +159,13 @@ def test_a_factor_and_a_swap_are_measured(rng: np.random.Generator) -> None:
 
 def test_weights_that_differ_are_described(rng: np.random.Generator) -> None:
     parts = layer(PLAIN_CONV, rng)
-    right = hypotheses.compute(parts)
-    theirs = {"weight": parts["weight"], "bias": parts["bias"]}
+    right = parts.compute()
+    theirs = dict(parts.weights)
 
     def found(weight: np.ndarray) -> causes.Cause:
-        y = hypotheses.compute(parts | {"weight": weight})
+        y = parts.with_weights(weight=weight).compute()
         (cause,) = causes.explain(
-            Case(*PLAIN_CONV, parts["x"], theirs, theirs | {"weight": weight}, right, y, 1e-13 * (1 + np.abs(right)))
+            Case(*PLAIN_CONV, parts.x, theirs, theirs | {"weight": weight}, right, y, 1e-13 * (1 + np.abs(right)))
         )
         assert cause.after * 1000 <= cause.before
         return cause
@@ -175,10 +180,10 @@ def test_weights_that_differ_are_described(rng: np.random.Generator) -> None:
 
 def test_nothing_is_named_without_a_counterfactual(rng: np.random.Generator) -> None:
     parts = layer(LRN, rng)
-    right = hypotheses.compute(parts)
+    right = parts.compute()
     assert causes.explain(case(LRN, parts, right, right + rng.normal(size=right.shape))) == []
     # Half explained isn't explained: k is wrong, and noise of a thousandth of the bug's size is left.
-    wrong = hypotheses.compute(parts | {"k": 1.0})
+    wrong = replace(parts, k=1.0).compute()
     noisy = wrong + 0.01 * np.max(np.abs(wrong - right)) * rng.normal(size=right.shape)
     assert causes.explain(case(LRN, parts, right, noisy)) == []
 
@@ -189,12 +194,12 @@ def test_nothing_is_named_without_a_counterfactual(rng: np.random.Generator) -> 
 def test_closed_form_gradients_are_the_derivatives(name: str, rng: np.random.Generator) -> None:
     """Against central differences of the forward pass, in one random direction: error below h^2."""
     parts = layer(LAYERS[name], rng)
-    y = hypotheses.compute(parts)
-    g, v = rng.normal(size=y.shape), rng.normal(size=parts["x"].shape)
+    y = parts.compute()
+    g, v = rng.normal(size=y.shape), rng.normal(size=parts.x.shape)
     h = 1e-5
-    up, down = (hypotheses.compute(parts | {"x": parts["x"] + s * h * v}) for s in (1, -1))
+    up, down = (replace(parts, x=parts.x + s * h * v).compute() for s in (1, -1))
     measured = np.sum(g * (up - down)) / (2 * h)
-    found = gradient_causes.gradient(parts, g)
+    found = parts.input_gradient(g)
     assert found is not None
     assert np.sum(found * v) == pytest.approx(measured, rel=1e-6)
 
@@ -204,16 +209,16 @@ def test_closed_form_gradients_are_the_derivatives(name: str, rng: np.random.Gen
 def test_every_wrong_gradient_is_named(name: str, side: str, rng: np.random.Generator) -> None:
     parts = layer(LAYERS[name], rng)
     if name in ("max pool", "relu"):
-        parts["x"] = np.maximum(parts["x"], 0)  # ties, and values on the kink
-    g = rng.normal(size=hypotheses.compute(parts).shape)
-    right = gradient_causes.gradient(parts, g)
+        parts = replace(parts, x=np.maximum(parts.x, 0))  # ties, and values on the kink
+    g = rng.normal(size=parts.compute().shape)
+    right = parts.input_gradient(g)
     assert right is not None
-    for key, _, wrong in [*gradient_causes.mistakes(parts, g), ("gradient_scaled", "", 1.5 * right)]:
+    for key, _, wrong in [*parts.gradient_mistakes(g), ("gradient_scaled", "", 1.5 * right)]:
         if np.allclose(wrong, right):
             continue
         flax, torch = (wrong, right) if side == "jax" else (right, wrong)
         (cause,) = gradient_causes.explain(parts, g, torch, flax, 1e-11)
-        same = [k for k, _, w in gradient_causes.mistakes(parts, g) if np.allclose(w, wrong, atol=1e-12)]
+        same = [k for k, _, w in parts.gradient_mistakes(g) if np.allclose(w, wrong, atol=1e-12)]
         assert cause.key in [key, *same]
         assert cause.side == side
     noise = right + rng.normal(size=right.shape)
@@ -228,16 +233,11 @@ def test_a_chain_of_functions_between_layers_is_searched(rng: np.random.Generato
     right = chain_causes._run(links, x)
     assert right is not None
     assert right.shape == (2, 48)
-    average = hypotheses.parts_of("AvgPool2d", {"kernel_size": 3, "stride": 2}, np.maximum(x, 0), {})
-    assert average is not None
+    pool = {"kernel_size": 3, "stride": 2}
     wrong = {
-        "pool_kind": hypotheses.compute(average),
-        "relu_missing": hypotheses.compute(
-            hypotheses.parts_of("MaxPool2d", {"kernel_size": 3, "stride": 2}, x, {}) or {}
-        ),
-        "pool_size": hypotheses.compute(
-            hypotheses.parts_of("MaxPool2d", {"kernel_size": 2, "stride": 2}, np.maximum(x, 0), {}) or {}
-        ),
+        "pool_kind": recorded("AvgPool2d", pool, np.maximum(x, 0)).compute(),
+        "relu_missing": recorded("MaxPool2d", pool, x).compute(),
+        "pool_size": recorded("MaxPool2d", pool | {"kernel_size": 2}, np.maximum(x, 0)).compute(),
     }
     for key, result in wrong.items():
         found = chain_causes.explain(ops, [x], right, result.reshape(2, -1), 1e-14)

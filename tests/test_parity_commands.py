@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import parity
+from parity.__main__ import main
 from parity.errors import CannotCompare
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,25 +88,26 @@ def test_usage_errors_exit_with_2_and_name_the_nearest(arguments: list[str], wor
     assert all(word in done.stderr for word in words), done.stderr
 
 
-def test_layers_writes_its_files_and_exits_with_0(tmp_path: Path) -> None:
+def test_layers_writes_its_files_and_exits_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = [tmp_path / name for name in ("r.json", "r.html", "r.npz")]
     options = [f"--{kind}={path}" for kind, path in zip(("json", "html", "arrays"), files, strict=True)]
-    done = run("layers", "--model", "cifar_18pct", *options)
-    assert done.returncode == 0, done.stderr
-    assert "equal: 26 comparisons" in done.stdout
+    assert main(["layers", "--model", "cifar_18pct", *options]) == 0
+    assert "equal: 26 comparisons" in capsys.readouterr().out
     assert json.loads(files[0].read_text())["equal"] is True
     assert files[1].stat().st_size < 5_000_000
     with np.load(files[2]) as arrays:
         assert {"jax", "torch", "difference"} == set(arrays.files)
 
 
-def test_models_given_by_name_run_in_two_processes(models: Path, tmp_path: Path) -> None:
+def test_models_given_by_name_run_in_two_processes(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     command = ["compare", "--torch", "original:net", "--shape", "2,3,5,6", "--jax-python", sys.executable]
     done = run(*command, "--torch-python", sys.executable, "--flax", "port:Net", cwd=models)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "backward:kernel" in done.stdout
-    done = run(*command, "--flax", "port:wrong", f"--json={tmp_path / 'r.json'}", cwd=models)
-    assert done.returncode == 1, done.stdout + done.stderr
+    monkeypatch.chdir(models)
+    assert main([*command, "--flax", "port:wrong", f"--json={tmp_path / 'r.json'}"]) == 1
     first = json.loads((tmp_path / "r.json").read_text())["first_divergence"]
     assert (first["layer"], first["stage"]) == ("Dense_0", "input")
 

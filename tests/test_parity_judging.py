@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from ml_dtypes import bfloat16
 from numpy.typing import NDArray
+from tiny import complete_settings
 
-from alexnet_io.command_line.train_settings import TrainSettings
 from parity.alexnet import clean_runs, data_causes, envelope, trajectory
 from parity.alexnet import optimizer_causes as rules
 from parity.alexnet.trainers import Material
@@ -33,6 +33,7 @@ from parity.causes import parameters as causes
 from parity.causes.parameters import Case
 from parity.comparison.compare import _normwise
 from parity.kinds import layouts
+from parity.kinds.activation import ReLU
 from parity.reports.report import Report
 from parity.reports.rows import Row
 from parity.speed import checks, commands, statistics
@@ -284,12 +285,12 @@ def test_no_cause_is_named_by_what_is_not_finite() -> None:
     assert causes.explains(INF, 1.0, 1.0)
     bad = np.array([[NAN, -1.0]])
     assert chain_causes.explain([["relu", []]], [bad], bad, np.array([[0.0, 0.0]]), 1e-9) == []
-    parts = {"op": "relu", "x": np.array([[1.0, -1.0]])}
-    assert gradient_causes.explain(parts, np.array([[NAN, 1.0]]), bad, np.array([[0.0, 0.0]]), 1e-9) == []
+    relu = ReLU(x=np.array([[1.0, -1.0]]))
+    assert gradient_causes.explain(relu, np.array([[NAN, 1.0]]), bad, np.array([[0.0, 0.0]]), 1e-9) == []
     crops = np.zeros((1, 2, 2, 3), np.uint8)
     nothing = np.full((1, 2, 2, 3), NAN)
     measured: Any = SimpleNamespace(mean_image=np.zeros((2, 2, 3)), mean=np.zeros(3), std=np.ones(3))
-    seen = data_causes.Seen(crops, None, TrainSettings(image_size=2, normalize="unit"), measured)
+    seen = data_causes.Seen(crops, None, complete_settings(image_size=2, normalize="unit"), measured)
     assert data_causes.of_input(seen, nothing, nothing, "float64") == []
     step = rules.Step(tensors(w=[1.0]), tensors(w=[1.0]), 0.1, tensors(w=[0.9]), tensors(w=[NAN]))
     rule = rules.Rule("outside", 0.9, {"w": 0.0}, {"w": 1.0})

@@ -106,9 +106,7 @@ def test_other_rules_are_found(
     assert wrong(rates.rows()) == found
 
 
-@pytest.mark.parametrize(
-    "changes", [{"epochs": 480}, {"schedule": torch_schedules.Milestones((450, 461))}, {"learning_rate": 0.002}]
-)
+@pytest.mark.parametrize("changes", [{"epochs": 480}, {"drop_epochs": (450, 461)}, {"learning_rate": 0.002}])
 def test_recipes_that_differ_are_found(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     other = replace(torch_recipes.CIFAR_LOCAL, **changes)
     monkeypatch.setattr(torch_recipes, "CIFAR_LOCAL", other)

@@ -20,7 +20,7 @@ THERE = ("jax", "flax", "optax", "numpy", "torch")
 # torch.compile imports it, though PyTorch doesn't ask for it.
 ALLOWED = ("packaging",)
 # Flax asks for orbax, but nothing here may need it.
-MISSING = ("safetensors", "grain", "tensorflow_datasets", "jsonargparse", "PIL", "matplotlib", "orbax")
+MISSING = ("safetensors", "grain", "tensorflow_datasets", "PIL", "matplotlib", "orbax")
 HIDE = """
 import sys
 from importlib.machinery import PathFinder

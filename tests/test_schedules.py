@@ -58,9 +58,8 @@ def jax_rate(settings: TrainSettings) -> Rate:
 
 def torch_rate(settings: TrainSettings) -> Rate:
     done = torch_recipes.resolve(settings)
-    schedule, base = torch_recipes.schedule_of(done), done.learning_rate
-    assert base is not None
-    return lambda epoch, step: torch_schedules.learning_rate(schedule, base, epoch=epoch, step=step)
+    schedule = torch_recipes.schedule_of(done)
+    return lambda epoch, step: torch_schedules.learning_rate(schedule, done.learning_rate, epoch=epoch, step=step)
 
 
 FRAMEWORKS = {"jax": jax_rate, "torch": torch_rate}

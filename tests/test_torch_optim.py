@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
+from tiny import complete_settings
 from torch import nn
 
+from alexnet_io.command_line.complete_settings import CompleteSettings
+from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import UserError
 from torch_ref.alexnet import build
+from torch_ref.completion import resolve
 from torch_ref.optim import MomentumInside, build_optimizer, parameter_groups, set_learning_rate
-from torch_ref.recipes import RECIPES, Recipe, recipe_for
 from torch_ref.schedules import (
     Constant,
     EveryEpochs,
@@ -33,22 +36,7 @@ class One(nn.Module):
         nn.init.constant_(self.layer.weight, start)
 
 
-def recipe(**changes) -> Recipe:
-    """A recipe of nothing but an optimizer."""
-    settings: dict = {"momentum": 0.0, "weight_decay": 0.0, "initialization": "pytorch"}
-    return Recipe(
-        **{
-            "name": "test",
-            "batch_size": 1,
-            "schedule": Constant(),
-            "normalization": RECIPES["blog"].normalization,
-            **settings,
-            **changes,
-        }
-    )
-
-
-def run(settings: Recipe, gradients: list[float], rates: list[float] | None = None, **options) -> list[float]:
+def run(settings: CompleteSettings, gradients: list[float], rates: list[float] | None = None, **options) -> list[float]:
     """The weight after each step, starting from 1."""
     network = One()
     optimizer = build_optimizer(network, settings)
@@ -66,25 +54,26 @@ def run(settings: Recipe, gradients: list[float], rates: list[float] | None = No
 
 def test_pytorchs_order_of_decay_and_momentum() -> None:
     """https://github.com/pytorch/pytorch/pull/13801: decay joins the gradient, before the momentum."""
-    settings = recipe(optimizer="sgd", learning_rate=0.1, momentum=0.9, weight_decay=0.1)
+    settings = complete_settings(optimizer="sgd", learning_rate=0.1, momentum=0.9, weight_decay=0.1)
     assert_allclose(run(settings, [1, 1, 1]), [0.89, 0.6821, 0.388169], rtol=1e-14)
     assert_allclose(run(settings, [1, 1, 1], nesterov=True), [0.791, 0.496871, 0.1298334], atol=6e-8)
-    inside = recipe(optimizer="momentum_inside", learning_rate=0.1, momentum=0.9, weight_decay=0.1)
+    inside = complete_settings(optimizer="paper", learning_rate=0.1, momentum=0.9, weight_decay=0.1)
     assert_allclose(run(inside, [1, 1, 1]), [0.89, 0.6821, 0.388169], rtol=1e-14)
 
 
 def test_rate_inside_the_velocity_or_outside() -> None:
     """https://github.com/pytorch/pytorch/issues/1099: they part when the rate changes."""
     rates = [0.1, 0.1, 0.01]
-    outside = run(recipe(optimizer="sgd", learning_rate=0.1, momentum=0.9), [1, 1, 1], rates)
-    inside = run(recipe(optimizer="momentum_inside", learning_rate=0.1, momentum=0.9), [1, 1, 1], rates)
+    outside = run(complete_settings(optimizer="sgd", learning_rate=0.1, momentum=0.9), [1, 1, 1], rates)
+    inside = run(complete_settings(optimizer="paper", learning_rate=0.1, momentum=0.9), [1, 1, 1], rates)
     assert_allclose(outside, [0.9, 0.71, 0.6829], rtol=1e-14)
     assert_allclose(inside, [0.9, 0.71, 0.529], rtol=1e-14)
 
 
 def test_adams_epsilon() -> None:
     """https://github.com/google-deepmind/optax/issues/571: added after the bias correction and the root."""
-    assert_allclose(run(recipe(optimizer="adam", learning_rate=0.1), [1e-8] * 3), [0.95, 0.9, 0.85], rtol=1e-12)
+    settings = complete_settings(optimizer="adam", learning_rate=0.1)
+    assert_allclose(run(settings, [1e-8] * 3), [0.95, 0.9, 0.85], rtol=1e-12)
 
 
 def test_the_papers_update(rng: np.random.Generator) -> None:
@@ -159,7 +148,7 @@ def test_settings_out_of_range_are_refused(settings: dict, message: str) -> None
         MomentumInside(One().parameters(), **settings)
 
 
-def rates_and_decays(model: str, settings: Recipe, **build_settings) -> dict[str, tuple[float, float]]:
+def rates_and_decays(model: str, settings: CompleteSettings, **build_settings) -> dict[str, tuple[float, float]]:
     with torch.device("meta"):
         network = build(model, **build_settings)
     names = {parameter: name for name, parameter in network.named_parameters()}
@@ -175,7 +164,7 @@ def rates_and_decays(model: str, settings: Recipe, **build_settings) -> dict[str
 @pytest.mark.parametrize("model", facts.CIFAR_RECIPES)
 def test_cifar_rates_and_decays_by_layer(model: str) -> None:
     expected = facts.CIFAR_RECIPES[model]
-    found = rates_and_decays(model, recipe_for("cifar", model))
+    found = rates_and_decays(model, resolve(TrainSettings(recipe="cifar", model=model)))
     for layer, decay in expected.weight_decay.items():
         assert found.pop(f"{layer}.weight") == (1.0, decay)
         # cuda-convnet decays weights only.
@@ -186,19 +175,20 @@ def test_cifar_rates_and_decays_by_layer(model: str) -> None:
 @pytest.mark.parametrize("name", facts.RECIPES)
 def test_rates_and_decays_of_all_layers_alike(name: str) -> None:
     expected = facts.RECIPES[name]
-    for key, (multiplier, decay) in rates_and_decays("two_column", recipe_for(name, "two_column")).items():
+    settings = resolve(TrainSettings(recipe=name, model="two_column"))
+    for key, (multiplier, decay) in rates_and_decays("two_column", settings).items():
         is_bias = key.endswith("bias")
         assert multiplier == (expected.bias_rate if is_bias else 1.0)
         assert decay == (expected.weight_decay if expected.biases_decay or not is_bias else 0.0)
 
 
-@pytest.mark.parametrize("optimizer", ["momentum_inside", "sgd", "adam"])
+@pytest.mark.parametrize("optimizer", ["paper", "sgd", "adam"])
 def test_multipliers_hold_in_every_optimizer(optimizer: str) -> None:
     """A bias at twice the rate moves twice as far, also after a drop, through a wrapper's names as well."""
     network = nn.Module()
     network.module = nn.Module()
     network.module.fc = nn.Linear(1, 1).double()
-    settings = recipe(optimizer=optimizer, learning_rate=0.1, bias_lr_multiplier=2.0)
+    settings = complete_settings(optimizer=optimizer, learning_rate=0.1, bias_learning_rate_factor=2.0)
     built = build_optimizer(network, settings)
     for rate in (None, 0.01):
         if rate is not None:
@@ -213,8 +203,8 @@ def test_multipliers_hold_in_every_optimizer(optimizer: str) -> None:
 
 
 def test_unknown_optimizer_is_refused() -> None:
-    with pytest.raises(UserError, match=r"lion.*momentum_inside, sgd, adam"):
-        build_optimizer(One(), recipe(optimizer="lion", learning_rate=0.1))
+    with pytest.raises(UserError, match=r"lion.*adam, sgd, paper"):
+        build_optimizer(One(), complete_settings(optimizer="lion", learning_rate=0.1))
 
 
 def test_milestones_begin_with_their_epoch() -> None:

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tiny import CLASSES, SIDE, OneOfSeveral, TorchNetwork, torch_setup
+from tiny import CLASSES, SIDE, OneOfSeveral, TorchNetwork, complete_settings, torch_setup
 from torch import nn
 
-from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.data.batches import Batch
 from alexnet_io.data.sources.dataset import Split
 from alexnet_io.run.loop import Sums
@@ -23,7 +22,7 @@ from torch_ref.setup import Setup
 from torch_ref.steps import Votes, _hits, evaluate, train_step
 
 BATCH, EXAMPLES = 8, 21  # three steps an epoch, five examples in the last
-SETTINGS = TrainSettings(image_size=SIDE, normalize="unit", batch_size=BATCH, precision="float64")
+SETTINGS = complete_settings(image_size=SIDE, normalize="unit", batch_size=BATCH, precision="float64")
 RNG = np.random.default_rng(2012)
 IMAGES, LABELS = RNG.integers(0, 256, (BATCH, SIDE, SIDE, 3), np.uint8), RNG.integers(0, CLASSES, BATCH, np.int32)
 WEIGHT = RNG.normal(size=(CLASSES, 3 * SIDE**2))

@@ -20,7 +20,10 @@ from torch_ref.completion import resolve
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ("--data", "synthetic:classes=4,train=96,test=40")
-SMALL = ("--model", "cifar_18pct", "--recipe", "blog", *DATA, "--batch-size", "32", "--learning-rate", "0.001")
+SMALL = (
+    "--model", "cifar_18pct", "--recipe", "blog", *DATA, "--image-size", "16", "--batch-size", "32",
+    "--learning-rate", "0.001",
+)  # fmt: skip
 COLUMNS = {"step", "epoch", "split", "loss", "top1", "top5", "learning_rate", "images_per_second"}
 
 
@@ -158,7 +161,7 @@ def _jax_reads(path):
     params, classes = weights.load(path, "cifar_18pct")
     assert classes == 4
     with safe_open(path, framework="numpy") as file:
-        assert file.metadata().items() >= {"model": "cifar_18pct", "image_size": "32", "home": "torch_ref"}.items()
+        assert file.metadata().items() >= {"model": "cifar_18pct", "image_size": "16", "home": "torch_ref"}.items()
         kernel = file.get_tensor("conv1.weight")
     np.testing.assert_array_equal(params["conv1"]["kernel"], kernel.transpose(2, 3, 1, 0))
 
@@ -202,7 +205,7 @@ def test_help_and_a_misspelt_flag_answer_without_pytorch():
         (("--dropout", "0.5"), "cifar_18pct"),
         (("--data", "digitz"), "digits"),
         (("--image-size", "2", "--stored-size", "2"), "too small"),
-        (("--stored-size", "16"), "--image-size 32"),
+        (("--image-size", "32", "--stored-size", "16"), "--image-size 32"),
     ],
 )
 def test_bad_usage_is_one_line(train, tmp_path, capsys, words, said):

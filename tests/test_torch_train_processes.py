@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 UNEVEN = (
     "--model", "cifar_18pct", "--recipe", "blog", "--data", "synthetic:classes=4,train=96,test=41", "--seed", "3",
     "--batch-size", "40", "--learning-rate", "0.01", "--optimizer", "sgd", "--momentum", "0.9", "--epochs", "2",
-    "--precision", "float64", "--stored-size", "36", "--crop", "--flip", "--color-noise",
+    "--precision", "float64", "--image-size", "16", "--stored-size", "20", "--crop", "--flip", "--color-noise",
 )  # fmt: skip
 STEPS = 5  # an epoch and two thirds
 # The command with dropout put into a network that is small enough, and with what may go wrong in process 1.

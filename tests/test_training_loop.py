@@ -18,6 +18,7 @@ from alexnet_io.run.directory import RunDirectory
 from alexnet_io.run.evaluation_report import ClassCount, EvaluationReport
 from alexnet_io.run.loop import Sums, TrainingLoop
 from alexnet_io.run.metrics import read_metrics
+from jax_alexnet.recipes import resolve
 
 DATA = {"train": {"examples": 10, "digest": "a"}, "test": {"examples": 8, "digest": "b"}, "classes": 4}
 PER_EPOCH = 3
@@ -114,7 +115,9 @@ def pictures():
 
 
 def settings(**changed):
-    return replace(TrainSettings(epochs=2, log_every=2, checkpoint_seconds=1e9, schedule="constant"), **changed)
+    return resolve(
+        TrainSettings(**{"epochs": 2, "log_every": 2, "checkpoint_seconds": 1e9, "schedule": "constant", **changed})
+    )
 
 
 def no_signal() -> Any:

@@ -9,9 +9,11 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.train_settings import TrainSettings
 from jax_alexnet import variants as v
 from torch_ref import augment
+from torch_ref.completion import resolve
 from torch_ref.dropout_masks import DropoutMasks
 from torch_ref.layers import Dropout
 from torch_ref.processes import Processes
@@ -39,6 +41,11 @@ TABLE = v.Variant(
 QUICKLY: dict[str, Any] = {"xla_backend_optimization_level": 0}
 
 
+def complete_settings(**words: Any) -> CompleteSettings:
+    """Settings of a run with these words among them; the rest are the blog's, on images that are made up."""
+    return resolve(TrainSettings(**{"recipe": "blog", "data": "synthetic", **words}))
+
+
 class TorchNetwork(nn.Module):
     """`TABLE` in PyTorch, with small positive weights."""
 
@@ -64,7 +71,7 @@ class OneOfSeveral(Processes):
 
 def torch_setup(
     network: nn.Module,
-    settings: TrainSettings,
+    settings: CompleteSettings,
     *,
     examples: int,
     rank: int = 0,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet_io.command_line.train_settings import TrainSettings
+from alexnet_io.command_line.complete_settings import CompleteSettings
 
 PCA_NOISE = 0.1  # paper, section 4.1: standard deviation of alpha
 # torchvision's documentation of its ImageNet weights, on the 0..1 scale.
@@ -38,17 +38,17 @@ def central(stored: tuple[int, int], size: int) -> tuple[int, int]:
     return round((stored[0] - size) / 2), round((stored[1] - size) / 2)
 
 
-def draw(settings: TrainSettings, step: int, first_place: int, count: int, stored: tuple[int, int]) -> Draws:
+def draw(settings: CompleteSettings, step: int, first_place: int, count: int, stored: tuple[int, int]) -> Draws:
     """Random choices of one step; what the settings leave out is central, unflipped and without noise.
 
     Args:
-        settings: completed.
+        settings: the run's.
         step: steps done before this one.
         first_place: place in the global batch of the first of `count` examples.
         count: examples.
         stored: height and width of the stored images.
     """
-    size = settings.image_size or 0
+    size = settings.image_size
     centre = central(stored, size)
     draws = Draws(np.full(count, centre[0]), np.full(count, centre[1]), np.zeros(count, np.bool_), np.zeros((count, 3)))
     if not (settings.crop or settings.flip or settings.color_noise):
@@ -92,28 +92,28 @@ def cut(images: np.ndarray, draws: Draws | None, size: int) -> np.ndarray:
 
 
 def network_input(
-    images: np.ndarray, draws: Draws | None, settings: TrainSettings, statistics: dict[str, Tensor]
+    images: np.ndarray, draws: Draws | None, settings: CompleteSettings, statistics: dict[str, Tensor]
 ) -> Tensor:
     """What the network sees.
 
     Args:
         images: uint8 (N, height, width, 3) as stored.
         draws: None in evaluation.
-        settings: completed.
+        settings: the run's.
         statistics: from `statistics_for`, on the device, in the dtype of the result; must hold `zero`.
 
     Returns:
         Normalised images (N, 3, size, size).
     """
     like = statistics["zero"]
-    crops = cut(images, draws, settings.image_size or 0)
+    crops = cut(images, draws, settings.image_size)
     pixels = torch.from_numpy(np.ascontiguousarray(crops)).to(like.device).to(like.dtype)
     if draws is not None and settings.color_noise:
         # Section 4.1: [p1 p2 p3] [alpha_i lambda_i] is added to every pixel, lambda being of the 0..1 scale.
         alpha = torch.from_numpy(draws.noise).to(like.device).to(like.dtype)
         colour = (statistics["eigenvectors"] * (alpha * statistics["eigenvalues"] * 255)[:, None, :]).sum(dim=2)
         pixels = pixels + colour[:, None, None, :]
-    return normalized(pixels, settings.normalize or "", statistics).permute(0, 3, 1, 2).contiguous()
+    return normalized(pixels, settings.normalize, statistics).permute(0, 3, 1, 2).contiguous()
 
 
 def normalized(pixels: Tensor, normalize: str, statistics: dict[str, Tensor]) -> Tensor:
@@ -132,22 +132,22 @@ def normalized(pixels: Tensor, normalize: str, statistics: dict[str, Tensor]) ->
     return (pixels - statistics["mean"]) / statistics["std"]
 
 
-def needs_statistics(settings: TrainSettings) -> bool:
+def needs_statistics(settings: CompleteSettings) -> bool:
     """Whether the training set has to be read once before training."""
-    return bool(settings.color_noise) or settings.normalize in ("mean_image", "channel_mean", "channel")
+    return settings.color_noise or settings.normalize in ("mean_image", "channel_mean", "channel")
 
 
-def statistics_for(settings: TrainSettings, measured: Any) -> dict[str, np.ndarray]:
+def statistics_for(settings: CompleteSettings, measured: Any) -> dict[str, np.ndarray]:
     """What `network_input` needs of a training set's statistics, as float32 arrays.
 
     Args:
-        settings: completed.
+        settings: the run's.
         measured: `alexnet_io.data.image_statistics.TrainingStatistics`, or None where nothing is needed.
     """
     needed: dict[str, np.ndarray] = {}
     if settings.normalize == "mean_image":
         # The 2012 code subtracts the mean image's central part from every crop.
-        whole, size = measured.mean_image, settings.image_size or 0
+        whole, size = measured.mean_image, settings.image_size
         needed["mean_image"] = cut(whole[None], None, size)[0]
     if settings.normalize in ("channel_mean", "channel"):
         needed["mean"], needed["std"] = measured.mean, measured.std

@@ -66,7 +66,7 @@ class TorchEngine:
         if setup.plateau is not None:
             return float(setup.optimizer.param_groups[0]["lr"])
         epoch = step // setup.steps_per_epoch
-        return learning_rate(setup.schedule, setup.settings.learning_rate or 0.0, epoch=epoch, step=step)
+        return learning_rate(setup.schedule, setup.settings.learning_rate, epoch=epoch, step=step)
 
     def train(self, batch: Batch, step: int, rate: float) -> Sums:
         """Take one step."""
@@ -136,7 +136,7 @@ class TorchEngine:
             self.directory.path / WEIGHTS,
             setup.network,
             model=settings.model,
-            image_size=settings.image_size or 0,
+            image_size=settings.image_size,
             step=step,
             top1=top1,
             **{network_facts.KEY: known.to_text()},

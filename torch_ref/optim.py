@@ -1,4 +1,4 @@
-"""The paper's update rule, and the optimizer that a recipe asks for."""
+"""The paper's update rule, and the optimizer that settings ask for."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
+from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.errors import UserError
-from torch_ref.recipes import Recipe
+from torch_ref.recipes import recipe_for
 
 
 class MomentumInside(Optimizer):
@@ -78,21 +79,22 @@ class MomentumInside(Optimizer):
         return loss
 
 
-def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """A network's parameters grouped by the recipe's rates and decays.
+def parameter_groups(network: nn.Module, settings: CompleteSettings) -> list[dict[str, Any]]:
+    """A network's parameters grouped by the run's rates and decays, these by layer where its recipe has them so.
 
     Layer names are the last but one part of a parameter's name, so wrappers (``module.``) do no harm.
 
     Returns:
         Groups with `params`, `lr_multiplier` and `weight_decay`, in order of first appearance.
     """
+    by_layer = recipe_for(settings.recipe, settings.model).layer_weight_decay
     groups: dict[tuple[float, float], list[Tensor]] = {}
     for name, parameter in network.named_parameters():
         layer, kind = name.split(".")[-2:]
-        multiplier, decay = 1.0, recipe.layer_weight_decay.get(layer, recipe.weight_decay)
+        multiplier, decay = 1.0, by_layer.get(layer, settings.weight_decay)
         if kind == "bias":
-            multiplier = recipe.bias_lr_multiplier
-            decay = decay if recipe.decay_biases else 0.0
+            multiplier = settings.bias_learning_rate_factor
+            decay = decay if settings.decay_biases else 0.0
         groups.setdefault((multiplier, decay), []).append(parameter)
     return [
         {"params": parameters, "lr_multiplier": multiplier, "weight_decay": decay}
@@ -100,23 +102,23 @@ def parameter_groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]
     ]
 
 
-def build_optimizer(network: nn.Module, recipe: Recipe) -> Optimizer:
-    """The recipe's optimizer over all parameters of a network, at the recipe's first learning rate.
+def build_optimizer(network: nn.Module, settings: CompleteSettings) -> Optimizer:
+    """The run's optimizer over all parameters of a network, at the first learning rate.
 
     Raises:
         UserError: An unknown optimizer.
     """
-    groups = parameter_groups(network, recipe)
-    match recipe.optimizer:
-        case "momentum_inside":
-            return MomentumInside(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
+    groups = parameter_groups(network, settings)
+    match settings.optimizer:
+        case "paper":
+            return MomentumInside(groups, lr=settings.learning_rate, momentum=settings.momentum)
         case "sgd":
-            optimizer: Optimizer = SGD(groups, lr=recipe.learning_rate, momentum=recipe.momentum)
+            optimizer: Optimizer = SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
         case "adam":
-            optimizer = Adam(groups, lr=recipe.learning_rate)
+            optimizer = Adam(groups, lr=settings.learning_rate)
         case _:
-            raise UserError(f"unknown optimizer {recipe.optimizer!r}; choose one of: momentum_inside, sgd, adam")
-    set_learning_rate(optimizer, recipe.learning_rate)
+            raise UserError(f"unknown optimizer {settings.optimizer!r}; choose one of: adam, sgd, paper")
+    set_learning_rate(optimizer, settings.learning_rate)
     return optimizer
 
 

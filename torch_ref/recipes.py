@@ -1,73 +1,54 @@
-"""How the networks were trained: five recipes, each with its source."""
+"""How the networks were trained: five recipes as plain values, each with its source."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from alexnet_io.errors import UserError
-from torch_ref.schedules import Constant, EveryEpochs, EverySteps, Milestones, Plateau, Schedule
 
-
-@dataclass(frozen=True)
-class PerChannel:
-    """(x / 255 - mean) / std per channel in RGB, x in 0..255."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class MeanImage:
-    """x - mean image of the training set, both in 0..255; of a crop, the same part of the mean image."""
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """What happens to training images before they are normalised.
-
-    Attributes:
-        source_size: Side of the images that crops are taken from; None when they are resized to the network's
-            size at once. At other network sizes keep the ratio to the variant's default size.
-        flip: Mirror every other image, left to right.
-        pca_noise: Standard deviation of the factors on the principal components of the colours; 0 for none.
-    """
-
-    source_size: int | None = None
-    flip: bool = False
-    pca_noise: float = 0.0
+IMAGENET_IMAGES = 1_281_167  # of ILSVRC-2012's training set, by which iterations become epochs
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of a training run.
+    """Settings of a training run, under the names and in the words of the command line.
 
     Attributes:
-        optimizer: "momentum_inside" (rate inside the velocity), "sgd" (PyTorch's convention) or "adam".
+        optimizer: "paper" (rate inside the velocity), "sgd" (PyTorch's convention) or "adam".
         learning_rate: First rate of the weights.
-        bias_lr_multiplier: Rate of the biases in units of the weights'.
+        bias_learning_rate_factor: Rate of the biases in units of the weights'.
         weight_decay: Of all layers that `layer_weight_decay` does not name.
-        layer_weight_decay: By layer name.
+        layer_weight_decay: By layer name; no setting of the command line.
         decay_biases: Whether biases decay as the weights of their layer do.
-        epochs: Length of the run; None where `iterations` gives it.
-        iterations: Length of the run in optimizer steps; None where `epochs` gives it.
-        initialization: A scheme of `torch_ref.initialization`.
+        weight_init: A scheme of `torch_ref.initialization`.
+        normalize: See `torch_ref.augment.normalized`.
+        crop: Whether training images are cut at random out of larger ones: of 256 pixels for the ImageNet networks.
+        flip: Mirror every other image, left to right.
+        color_noise: The paper's noise along the principal components of the colours.
     """
 
     name: str
     optimizer: str
     batch_size: int
+    epochs: int
     learning_rate: float
-    schedule: Schedule
-    normalization: PerChannel | MeanImage
-    initialization: str
-    augmentation: Augmentation = Augmentation()
+    weight_init: str
+    normalize: str
+    bias_learning_rate_factor: float = 1.0
     momentum: float = 0.0
     weight_decay: float = 0.0
     layer_weight_decay: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-    bias_lr_multiplier: float = 1.0
     decay_biases: bool = True
-    epochs: int | None = None
-    iterations: int | None = None
+    schedule: str = "constant"
+    drop_every: int | None = None
+    drop_epochs: tuple[int, ...] | None = None
+    drop_factor: float = 0.1
+    plateau_patience: int = 10  # PyTorch's ReduceLROnPlateau's own; the paper's authors judged by eye (section 5)
+    plateau_cooldown: int = 0
+    crop: bool = False
+    flip: bool = False
+    color_noise: bool = False
 
 
 # The notebook: Adam, batches of 4, CIFAR-10 resized to 227, scaled to [-1, 1].
@@ -75,43 +56,47 @@ BLOG = Recipe(
     name="blog",
     optimizer="adam",
     batch_size=4,
-    learning_rate=1e-4,
-    schedule=Constant(),
     epochs=50,
-    normalization=PerChannel(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
-    initialization="pytorch",
+    learning_rate=1e-4,
+    weight_init="pytorch",
+    normalize="half",
 )
 
 # Krizhevsky, Sutskever and Hinton 2012, sections 4.1 and 5. The rate was lowered three times in about 90 epochs.
 PAPER = Recipe(
     name="paper",
-    optimizer="momentum_inside",
+    optimizer="paper",
     batch_size=128,
-    learning_rate=0.01,
-    schedule=Plateau(),
     epochs=90,
+    learning_rate=0.01,
     momentum=0.9,
     weight_decay=5e-4,
-    normalization=MeanImage(),
-    augmentation=Augmentation(source_size=256, flip=True, pca_noise=0.1),
-    initialization="paper",
+    schedule="plateau",
+    weight_init="paper",
+    normalize="mean_image",
+    crop=True,
+    flip=True,
+    color_noise=True,
 )
 
-# BVLC Caffe, models/bvlc_alexnet and models/bvlc_reference_caffenet: solver.prototxt and train_val.prototxt.
+# BVLC Caffe, models/bvlc_alexnet and models/bvlc_reference_caffenet: solver.prototxt and train_val.prototxt. Its
+# runs are 450,000 iterations long.
 CAFFE = Recipe(
     name="caffe",
-    optimizer="momentum_inside",
+    optimizer="paper",
     batch_size=256,
+    epochs=math.ceil(450_000 * 256 / IMAGENET_IMAGES),
     learning_rate=0.01,
-    schedule=EverySteps(100_000),
-    iterations=450_000,
+    bias_learning_rate_factor=2.0,
     momentum=0.9,
     weight_decay=5e-4,
-    bias_lr_multiplier=2.0,
     decay_biases=False,
-    normalization=MeanImage(),
-    augmentation=Augmentation(source_size=256, flip=True),
-    initialization="caffe",
+    schedule="every_steps",
+    drop_every=100_000,
+    weight_init="caffe",
+    normalize="mean_image",
+    crop=True,
+    flip=True,
 )
 
 # torchvision's documentation of its alexnet weights: 8 GPUs with 32 images each. Its own script takes crops of
@@ -120,31 +105,34 @@ TORCHVISION = Recipe(
     name="torchvision",
     optimizer="sgd",
     batch_size=256,
-    learning_rate=0.01,
-    schedule=EveryEpochs(30),
     epochs=90,
+    learning_rate=0.01,
     momentum=0.9,
     weight_decay=1e-4,
-    normalization=PerChannel(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
-    augmentation=Augmentation(source_size=256, flip=True),
-    initialization="pytorch",
+    schedule="every_epochs",
+    drop_every=30,
+    weight_init="pytorch",
+    normalize="imagenet",
+    crop=True,
+    flip=True,
 )
 
 # cuda-convnet, example-layers/layer-params-18pct.cfg; each network's own initialisation.
 CIFAR = Recipe(
     name="cifar",
-    optimizer="momentum_inside",
+    optimizer="paper",
     batch_size=128,
-    learning_rate=0.001,
-    schedule=Milestones((120, 130)),
     epochs=140,
+    learning_rate=0.001,
+    bias_learning_rate_factor=2.0,
     momentum=0.9,
     weight_decay=0.004,
     layer_weight_decay=MappingProxyType({"fc10": 1.0}),
-    bias_lr_multiplier=2.0,
     decay_biases=False,
-    normalization=MeanImage(),
-    initialization="variant",
+    schedule="at_epochs",
+    drop_epochs=(120, 130),
+    weight_init="variant",
+    normalize="mean_image",
 )
 
 # cuda-convnet, example-layers/layer-params-conv-local-11pct.cfg and -13pct.cfg. There, about 300 epochs on four
@@ -152,10 +140,11 @@ CIFAR = Recipe(
 # rates follow there); here the 450 all see every training image.
 CIFAR_LOCAL = replace(
     CIFAR,
-    schedule=Milestones((450, 460)),
     epochs=470,
     layer_weight_decay=MappingProxyType({"conv1": 0.0, "conv2": 0.0}),
-    augmentation=Augmentation(source_size=32, flip=True),
+    drop_epochs=(450, 460),
+    crop=True,
+    flip=True,
 )
 
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (BLOG, PAPER, CAFFE, TORCHVISION, CIFAR)}
@@ -180,4 +169,4 @@ def recipe_for(name: str, model: str) -> Recipe:
     if name == "cifar" and model in ("cifar_13pct", "cifar_11pct"):
         return CIFAR_LOCAL
     recipe = RECIPES[name]
-    return replace(recipe, initialization="variant") if model in OWN_START.get(name, ()) else recipe
+    return replace(recipe, weight_init="variant") if model in OWN_START.get(name, ()) else recipe

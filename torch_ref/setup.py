@@ -1,4 +1,4 @@
-"""Everything a run needs before its first step, built from completed settings: data, network, optimizer."""
+"""Everything a run needs before its first step, built from complete settings: data, network, optimizer."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from alexnet_io.command_line.train_settings import TrainSettings
+from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.data.batches import Batch, batches, steps_in_epoch
 from alexnet_io.data.image_statistics import training_statistics
 from alexnet_io.data.sources import DataSet, open_for
@@ -18,7 +18,7 @@ from alexnet_io.run import statistics_file
 from alexnet_io.run.progress import now_and_then
 from torch_ref import augment
 from torch_ref.alexnet import build
-from torch_ref.completion import recipe_of, schedule_of
+from torch_ref.completion import schedule_of
 from torch_ref.dropout_masks import DropoutMasks
 from torch_ref.initialization import initialize
 from torch_ref.network import Network
@@ -33,7 +33,7 @@ class Setup:
     """What training and its evaluations share.
 
     Attributes:
-        settings: completed.
+        settings: the run's.
         group: the run's processes.
         data: the data set.
         network: the bare network.
@@ -48,7 +48,7 @@ class Setup:
         statistics: the same on the device, and `zero`, whose dtype is the input's.
     """
 
-    settings: TrainSettings
+    settings: CompleteSettings
     group: Processes
     data: DataSet
     network: nn.Module
@@ -64,7 +64,7 @@ class Setup:
     @property
     def batch_size(self) -> int:
         """Examples in a step, over all processes."""
-        return self.settings.batch_size or 1
+        return self.settings.batch_size
 
     @property
     def steps_per_epoch(self) -> int:
@@ -101,7 +101,7 @@ class Setup:
         )
 
 
-def prepare(settings: TrainSettings, group: Processes) -> Setup:
+def prepare(settings: CompleteSettings, group: Processes) -> Setup:
     """Open the data and build the network.
 
     Raises:
@@ -127,9 +127,9 @@ def prepare(settings: TrainSettings, group: Processes) -> Setup:
         memory = step_memory(network_for(2), settings, group)
     data, arrays = group.first_then_others(open_and_measure)
     network = network_for(len(data.class_names))
-    initialize(network, settings.weight_init or "variant", seed=settings.seed)
+    initialize(network, settings.weight_init, seed=settings.seed)
     network.to(group.device, dtype)
-    optimizer, schedule = build_optimizer(network, recipe_of(settings)), schedule_of(settings)
+    optimizer, schedule = build_optimizer(network, settings), schedule_of(settings)
     return Setup(
         settings=settings,
         group=group,

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alexnet_io.command_line.train_settings import TrainSettings
+from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.data.memory import StepMemory
 from torch_ref import launch
 from torch_ref.network import CHANNELS
@@ -14,12 +14,12 @@ from torch_ref.processes import Processes
 _VALUE_BYTES = {"bfloat16": 2, "float64": 8}
 
 
-def step_memory(network: nn.Module, settings: TrainSettings, group: Processes) -> StepMemory:
+def step_memory(network: nn.Module, settings: CompleteSettings, group: Processes) -> StepMemory:
     """For training by `settings`.
 
     Args:
         network: on the meta device, in which nothing is computed; it is used up.
-        settings: completed.
+        settings: the run's.
         group: the run's processes.
     """
     layers: list[tuple[int, int]] = []
@@ -30,7 +30,7 @@ def step_memory(network: nn.Module, settings: TrainSettings, group: Processes) -
     for module in network.modules():
         if next(module.parameters(recurse=False), None) is not None:
             module.register_forward_hook(note)
-    side = settings.image_size or 1
+    side = settings.image_size
     with torch.no_grad():
         network.eval()(torch.empty(1, CHANNELS, side, side, device="meta"))
     on_gpu = group.device.type == "cuda"

@@ -1,8 +1,9 @@
 """`python -m torch_ref.train`: the reference trained, alone or under torchrun. The work is in `training.py`."""
 
 from alexnet_io.command_line import packages
+from alexnet_io.command_line.resumed_settings import of_resumed_run
 from alexnet_io.command_line.settings import as_yaml, parse_given, run_command
-from alexnet_io.command_line.train_settings import TrainSettings, of_resumed_run
+from alexnet_io.command_line.train_settings import TrainSettings
 from torch_ref.launch import said_once
 
 PROGRAM = "python -m torch_ref.train"

@@ -1,11 +1,11 @@
-"""What `python -m torch_ref.train` does with completed settings: set up, then run or only try one step."""
+"""What `python -m torch_ref.train` does with complete settings: set up, then run or only try one step."""
 
 import contextlib
 import time
 from typing import Any
 
+from alexnet_io.command_line.complete_settings import CompleteSettings, plain
 from alexnet_io.command_line.settings import as_yaml
-from alexnet_io.command_line.train_settings import TrainSettings, plain
 from alexnet_io.data.sources.fingerprint import fingerprint
 from alexnet_io.errors import on_the_way
 from alexnet_io.run import preflight, statistics_file
@@ -21,11 +21,11 @@ from torch_ref.setup import Setup, prepare
 ECHO_SECONDS = 2.0
 
 
-def train(settings: TrainSettings, engine: type[TorchEngine] = TorchEngine) -> int:
-    """Run completed settings; returns the exit code (0, or 128 + the signal that stopped it).
+def train(settings: CompleteSettings, engine: type[TorchEngine] = TorchEngine) -> int:
+    """Train as the settings say; returns the exit code (0, or 128 + the signal that stopped it).
 
     Args:
-        settings: completed.
+        settings: of the run.
         engine: what computes; a kind of `TorchEngine` that also records, say.
 
     Raises:
@@ -33,7 +33,7 @@ def train(settings: TrainSettings, engine: type[TorchEngine] = TorchEngine) -> i
         SystemExit: with `launch.REFUSED` and a line on standard error before anything was begun.
     """
     with contextlib.ExitStack() as stack:
-        group = stack.enter_context(processes(settings.devices, settings.batch_size or 1))
+        group = stack.enter_context(processes(settings.devices, settings.batch_size))
         with said_once():
             for warning in preflight.check(settings) if group.first else ():
                 group.say(f"warning: {warning}")

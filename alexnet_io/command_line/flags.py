@@ -1,10 +1,23 @@
 """The flags of a command, read off the fields of its frozen dataclass. Imports no framework."""
 
 import dataclasses
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
+
+from alexnet_io.command_line.suggestions import nearest
+from alexnet_io.errors import UserError
+
+_SWITCH_WORDS = {word: word in ("true", "yes", "on") for word in ("true", "yes", "on", "false", "no", "off")}
+_LIMITS = (
+    ("minimum", lambda value, limit: value >= limit, "at least"),
+    ("above", lambda value, limit: value > limit, "above"),
+    ("maximum", lambda value, limit: value <= limit, "at most"),
+    ("below", lambda value, limit: value < limit, "below"),
+)
 
 
 def setting(default: Any, help: str, **extra: Any) -> Any:
@@ -48,8 +61,8 @@ class Flag:
 
     @property
     def spelling(self) -> str:
-        """As the command line has it."""
-        return "--" + self.name.replace("_", "-")
+        """As the command line has it; the name alone for what has no flag."""
+        return self.name if self.is_positional else "--" + self.name.replace("_", "-")
 
     @property
     def about(self) -> Any:
@@ -82,17 +95,83 @@ class Flag:
     def wanted(self) -> str:
         """What a value must be, in words."""
         words = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text", Path: "a path"}
-        several = {list[int]: "whole numbers such as [3,5]", list[float]: "numbers such as [0.1,0.2]"}
+        # Brackets in quotes, since a shell would take them for a pattern of files' names.
+        several = {
+            list[int]: "whole numbers such as [3,5], in quotes",
+            list[float]: "numbers such as [0.1,0.2], in quotes",
+            list[Path]: "paths",
+        }
         return " or ".join((words | several).get(kind, f"of the kind {kind}") for kind in self.kinds)
+
+    def read(self, given: Any) -> Any:
+        """The value that words stand for, from the command line or from a file of settings.
+
+        Args:
+            given: a word, several for a list, or None; for a setting without a flag always several.
+
+        Raises:
+            UserError: it isn't what the setting takes, not among its choices, or out of its range.
+        """
+        if given is None or given == "null":
+            if type(None) in get_args(self.hint):
+                return None
+        elif given == "":
+            raise UserError(f"{self.spelling} needs a value: {self.wanted}")
+        for kind in self.kinds:
+            try:
+                value = _read(kind, given)
+            except (ValueError, TypeError, RecursionError):
+                continue
+            self.check(value)
+            return value
+        shown = "null" if given is None else repr(given)
+        raise UserError(f"{self.spelling} {shown} is not {self.wanted}")
+
+    def check(self, value: Any) -> None:
+        """Hold a value to the choices and limits that the field states.
+
+        Raises:
+            UserError: it names the value and what is valid.
+        """
+        if "choices" in self.about:
+            one_of(self.spelling, value, self.about["choices"])
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, bool) or not isinstance(number, int | float):
+                continue
+            if not math.isfinite(number):
+                raise UserError(f"{self.spelling} {number} must be a finite number")
+            for key, holds, words in _LIMITS:
+                if key in self.about and not holds(number, self.about[key]):
+                    limit = f"it must be {words} {self.about[key]}"
+                    raise UserError(f"{self.spelling} {number} is out of range: {limit}")
+
+
+def one_of(name: str, value: str, valid: Sequence[str]) -> None:
+    """Refuse a value that isn't among the valid ones, naming them and the nearest."""
+    if value not in valid:
+        raise UserError(f"{name} {value!r} is not known{nearest(value, valid)}. Choose from: {', '.join(valid)}")
+
+
+def _read(kind: Any, given: Any) -> Any:
+    """A value of one type; ValueError or TypeError if it isn't one."""
+    if get_origin(kind) is list:
+        values = json.loads(given) if isinstance(given, str) else given
+        if not isinstance(values, list):
+            raise TypeError
+        # JSON's numbers are read as if they were words, so that 3.0 is no more a whole number in a list than alone.
+        return [
+            _read(get_args(kind)[0], json.dumps(value) if type(value) in (int, float) else value) for value in values
+        ]
+    if not isinstance(given, str) or not given:
+        raise TypeError
+    if kind is bool:
+        if given.lower() not in _SWITCH_WORDS:
+            raise ValueError
+        return _SWITCH_WORDS[given.lower()]
+    return kind(given)
 
 
 def flags_of(cls: type) -> list[Flag]:
     """The settings of a command's dataclass, in the order of their fields."""
     hints = get_type_hints(cls)
     return [Flag(item.name, hints[item.name], item) for item in dataclasses.fields(cls)]
-
-
-def spellings(flags: Sequence[Flag]) -> set[str]:
-    """Every word that begins with dashes and means something."""
-    known = {flag.spelling for flag in flags if not flag.is_positional}
-    return known | {"--no-" + flag.spelling[2:] for flag in flags if flag.is_switch} | {"--config", "--help", "-h"}

@@ -1,6 +1,6 @@
-"""What `--help` prints: a command's settings by what they are for, with true defaults, and examples."""
+"""What `--help` prints: argparse's page of a command, by what its settings are for, with true defaults and examples."""
 
-import json
+import argparse
 import re
 import shutil
 import textwrap
@@ -12,71 +12,92 @@ from typing import Any
 from alexnet_io.command_line.flags import Flag
 
 _COLUMN = 30  # where the explanations begin
-_WIDEST = 110
-_METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH", list[int]: "[N,...]", list[Path]: "PATH"}
+_WIDEST, _NARROWEST = 110, _COLUMN + 20
+_METAVARS = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
 
-def render(cls: type, program: str, flags: Sequence[Flag], width: int | None = None) -> str:
-    """The help of a command.
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """argparse's, with explanations in one column, `--[no-]x` for switches, and names with hyphens whole.
 
     Args:
-        cls: its dataclass; the docstring describes it. Where it has `EXAMPLES`, pairs of the words after the
-            program's name and what they do, these come last; `USAGE` ends the first line.
-        program: how it is called.
-        flags: its settings.
+        prog: how the command is called.
+        flags: its settings, by name.
         width: of the page in characters; the terminal's by default.
     """
-    width = width or min(shutil.get_terminal_size().columns - 2, _WIDEST)
-    package = re.split("[. ]", program.removeprefix("python -m "))[0]
-    shown = [flag for flag in flags if flag.about.get("only", package) == package]
-    words = [flag for flag in shown if flag.is_positional]
-    usage = " ".join([f"usage: {program} [settings]", *(f"{metavar(flag)} [...]" for flag in words)])
-    usage += getattr(cls, "USAGE", "")
-    lines = [usage, "", *_wrapped(" ".join((cls.__doc__ or "").split()), width)]
-    for title, members in _groups(shown).items():
-        lines += ["", f"{title}:"]
-        for flag in members:
-            where = "; - for standard output" if flag.about.get("writes") == "text" else ""
-            lines += _entry(_left(flag), f"{flag.about['help']}{where}{_default(flag)}", width)
-    lines += ["", "help:", *_entry("--config FILE", "YAML file with any of these settings; flags win", width)]
-    lines += _entry("-h, --help", "show this text and stop", width)
-    for arguments, what in getattr(cls, "EXAMPLES", ()):
-        lines += ["", "examples:"] if "examples:" not in lines else []
-        lines += [f"  {program} {arguments}", *_wrapped(what, width, " " * 6)]
-    return "\n".join(lines) + "\n"
+
+    def __init__(self, prog: str, flags: dict[str, Flag], width: int | None = None) -> None:
+        super().__init__(prog, max_help_position=_COLUMN, width=page_width(width))
+        self._flags = flags
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        flag = self._flags.get(action.dest)
+        if flag is None or not flag.is_switch:
+            return super()._format_action_invocation(action)
+        return flag.spelling if flag.default is False else f"--[no-]{flag.spelling[2:]}"
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_on_hyphens=False)
+
+
+def page_width(width: int | None = None) -> int:
+    """Characters of a line: as asked for, or the terminal's; lines too long or too short to read aside."""
+    return max(width or min(shutil.get_terminal_size().columns - 2, _WIDEST), _NARROWEST)
+
+
+def usage(cls: type, program: str, flags: Sequence[Flag]) -> str:
+    """How a command is called, in a line; `USAGE` of its dataclass ends it."""
+    words = [f"{metavar(flag)} [...]" for flag in flags if flag.is_positional]
+    return " ".join([program, "[settings]", *words]) + getattr(cls, "USAGE", "")
+
+
+def description(cls: type, width: int | None = None) -> str:
+    """What a command does: the docstring of its dataclass."""
+    return textwrap.fill(" ".join((cls.__doc__ or "").split()), page_width(width), break_on_hyphens=False)
+
+
+def examples(cls: type, program: str, width: int | None = None) -> str:
+    """The `EXAMPLES` of a command's dataclass: pairs of the words after the program's name, and what they do."""
+    lines = ["examples:"]
+    for words, what in getattr(cls, "EXAMPLES", ()):
+        indent = " " * 6
+        # Broken as a shell allows it, so that it can be copied.
+        command = textwrap.wrap(
+            f"{program} {words}", page_width(width) - 8, break_on_hyphens=False, break_long_words=False
+        )
+        lines += ["  " + " \\\n      ".join(command)]
+        lines += textwrap.wrap(
+            what, page_width(width), initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+        )
+    return "\n".join(lines) if len(lines) > 1 else ""
 
 
 def metavar(flag: Flag) -> str:
-    """What stands for a setting's value: PATH, N, ..."""
-    usual = (
-        "NAME"
-        if "choices" in flag.about
-        else "FILE"
-        if "writes" in flag.about
-        else _METAVARS.get(flag.kinds[0], "VALUE")
-    )
-    return flag.about.get("metavar") or usual
+    """What stands for a setting's value: PATH, N, ...; what a shell would take for a pattern is in quotes."""
+    if flag.about.get("metavar"):
+        return flag.about["metavar"]
+    if "choices" in flag.about:
+        return "NAME"
+    if "writes" in flag.about:
+        return "FILE"
+    return _METAVARS.get(flag.kinds[0], "'[N,...]'")
 
 
-def _groups(flags: Sequence[Flag]) -> dict[str, list[Flag]]:
-    """Settings by the part that they stand in, in the order in which the parts first come."""
-    groups: dict[str, list[Flag]] = {}
-    for flag in flags:
-        usual = "arguments" if flag.is_positional else "files to write" if "writes" in flag.about else "settings"
-        groups.setdefault(flag.about.get("group") or usual, []).append(flag)
-    return groups
+def group(flag: Flag) -> str:
+    """The part of the page that a setting stands in."""
+    usual = "arguments" if flag.is_positional else "files to write" if "writes" in flag.about else "settings"
+    return flag.about.get("group") or usual
 
 
-def _left(flag: Flag) -> str:
-    if flag.is_positional:
-        return f"{metavar(flag)} [...]"
-    if not flag.is_switch:
-        return f"{flag.spelling} {metavar(flag)}"
-    return flag.spelling if flag.default is False else f"--[no-]{flag.spelling[2:]}"
+def entry(flag: Flag, program: str) -> str:
+    """What a setting means, and where its value comes from if it isn't given; SUPPRESS if another package's."""
+    package = re.split("[. ]", program.removeprefix("python -m "))[0]
+    if flag.about.get("only", package) != package:
+        return argparse.SUPPRESS
+    where = "; - for standard output" if flag.about.get("writes") == "text" else ""
+    return f"{flag.about['help']}{where}{_default(flag)}".replace("%", "%%")
 
 
 def _default(flag: Flag) -> str:
-    """Where the value comes from if it isn't given, as the end of a line."""
     if flag.default is MISSING or flag.default is False:
         return ""
     words = flag.about.get("unset", "" if flag.default is None else _in_words(flag.default))
@@ -87,19 +108,5 @@ def _in_words(value: Any) -> str:
     if value is True:
         return "on"
     if isinstance(value, float):
-        return f"{value:g}"
-    return json.dumps(value, separators=(",", ":")) if isinstance(value, list) else str(value)
-
-
-def _entry(left: str, right: str, width: int) -> list[str]:
-    """A setting and what it means, beside or below it."""
-    first, text = f"  {left}", _wrapped(right, width, " " * _COLUMN)
-    if len(first) < _COLUMN - 1 and text:
-        return [first.ljust(_COLUMN) + text[0].lstrip(), *text[1:]]
-    return [first, *text]
-
-
-def _wrapped(text: str, width: int, indent: str = "") -> list[str]:
-    """Lines of at most `width` characters, but never narrower than twenty; words with hyphens stay whole."""
-    width = max(width, len(indent) + 20)
-    return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return "'[" + ",".join(map(str, value)) + "]'" if isinstance(value, list) else str(value)

@@ -1,12 +1,14 @@
-"""The settings of a training run, the same for both frameworks. What a recipe decides is None until it does."""
+"""The settings of a training run as a user gives them, the same for both frameworks; what isn't given is None.
 
-from dataclasses import dataclass, fields, replace
+Completed by a recipe they are `complete_settings.CompleteSettings`.
+"""
+
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from alexnet_io.command_line.settings import setting
-from alexnet_io.errors import UserError
 
 MODELS = (
     "single_column", "two_column", "cuda_convnet_2012", "caffe_alexnet", "caffenet",
@@ -33,6 +35,7 @@ _processes = partial(setting, None, group="several processes", unset="as SLURM o
 _directory = partial(setting, group="the run's directory")
 _reporting = partial(setting, group="reporting")
 _OR_DATA = "from the recipe or the data set"
+_OR_BOTH = "from the recipe, the network or the data set"
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,11 @@ class TrainSettings(DataSettings):
     )
 
     model: str = _network("single_column", ", ".join(MODELS), choices=MODELS)
-    recipe: str | None = _recipe("how to train: " + ", ".join(RECIPES), unset="the network's own", choices=RECIPES)
+    recipe: str | None = _recipe(
+        "how to train: " + ", ".join(RECIPES) + "; --print-config shows what it sets",
+        unset="the network's own",
+        choices=RECIPES,
+    )
     image_size: int | None = _network(
         None,
         "side of the images the network sees, in pixels",
@@ -83,7 +90,7 @@ class TrainSettings(DataSettings):
         minimum=1,
         maximum=4096,
     )
-    epochs: int | None = _recipe("passes over the training set", unset=_OR_DATA, minimum=1)
+    epochs: int | None = _recipe("passes over the training set", unset=_OR_BOTH, minimum=1)
     steps: int | None = _recipe("stop after this many steps, if the epochs don't end sooner", unset="", minimum=1)
     batch_size: int | None = _recipe("images a step, over all devices", unset=_OR_DATA, minimum=1)
     optimizer: str | None = _recipe(
@@ -102,20 +109,27 @@ class TrainSettings(DataSettings):
         "how the learning rate falls: " + ", ".join(SCHEDULES), unset=_OR_DATA, choices=SCHEDULES
     )
     drop_every: int | None = _schedule("epochs or steps between drops (every_epochs, every_steps)", minimum=1)
-    drop_epochs: list[int] | None = _schedule("epochs at which it drops (at_epochs)", unset=_OR_DATA, minimum=0)
-    drop_factor: float | None = _schedule("what a drop multiplies the learning rate by", above=0, below=1)
-    plateau_patience: int | None = _schedule("epochs without progress that are tolerated (plateau)", minimum=0)
-    plateau_cooldown: int | None = _schedule("epochs after a drop in which none are counted (plateau)", minimum=0)
+    drop_epochs: list[int] | None = _schedule("epochs at which it drops (at_epochs)", unset=_OR_BOTH, minimum=0)
+    drop_factor: float | None = _schedule("what a drop multiplies the learning rate by", unset="0.1", above=0, below=1)
+    plateau_patience: int | None = _schedule(
+        "epochs without progress that are tolerated (plateau)", unset="10", minimum=0
+    )
+    plateau_cooldown: int | None = _schedule(
+        "epochs after a drop in which none are counted (plateau)", unset="0", minimum=0
+    )
     weight_init: str | None = _network(
-        None, "initial weights: " + ", ".join(WEIGHT_INITS), unset="from the recipe", choices=WEIGHT_INITS
+        None,
+        "initial weights: " + ", ".join(WEIGHT_INITS),
+        unset="from the recipe or the network",
+        choices=WEIGHT_INITS,
     )
     normalize: str | None = _input(
         "half ((x/255-0.5)/0.5), imagenet (torchvision's mean and std), mean_image or channel_mean (subtracted on "
         "the 0..255 scale), channel (mean and std of the training set), unit (x/255)",
         choices=NORMALIZATIONS,
     )
-    crop: bool | None = _input("random crops from the stored images in training", unset=_OR_DATA)
-    flip: bool | None = _input("random horizontal flips in training")
+    crop: bool | None = _input("random crops from the stored images in training", unset=_OR_BOTH)
+    flip: bool | None = _input("random horizontal flips in training", unset="from the recipe or the network")
     color_noise: bool | None = _input("the paper's PCA colour noise in training")
     dropout: float | None = _network(
         None, "share of units dropped after fc6 and fc7", metavar="SHARE", unset="the network's own", minimum=0, below=1
@@ -167,135 +181,3 @@ class TrainSettings(DataSettings):
     tensorboard: bool = _reporting(False, "write TensorBoard event files too")
     dry_run: bool = _reporting(False, "check everything, build one step, and stop", action=True)
     print_config: bool = _reporting(False, "print the settings that would run, as YAML, and stop", action=True)
-
-
-def fill(settings: TrainSettings, **values: Any) -> TrainSettings:
-    """The settings with `values` in place of what is still None."""
-    return replace(settings, **{name: value for name, value in values.items() if getattr(settings, name) is None})
-
-
-# What a resumed run may change; everything else decides its numbers and stays as it was. The data may lie elsewhere:
-# whether they are the same is seen by their fingerprint.
-CHANGEABLE_ON_RESUME = frozenset(
-    [
-        "epochs",
-        "steps",
-        "devices",
-        "parallel",
-        "group_size",
-        "coordinator",
-        "num_processes",
-        "process_id",
-        "output",
-        "resume",
-        "strict_resume",
-        "changed_data",
-        "checkpoint_seconds",
-        "evaluate_every",
-        "tensorboard",
-        "data",
-        "data_dir",
-        "cache_dir",
-        "download",
-        "dry_run",
-        "print_config",
-    ]
-)
-
-
-def resumed(saved: dict[str, Any], given: dict[str, Any]) -> TrainSettings:
-    """The settings of a saved run with those from the command line that may change.
-
-    Args:
-        saved: the run's completed settings, as `plain` wrote them.
-        given: what the command line says, with parsed values.
-
-    Raises:
-        UserError: the command line contradicts the run; all differing settings are listed.
-    """
-    kept = {item.name: item for item in fields(TrainSettings)}
-    values = {name: value for name, value in saved.items() if name in kept}
-    # Where the run went on before says nothing about where it goes on now.
-    values.update(dict.fromkeys(("coordinator", "num_processes", "process_id")))
-    for name in ("data_dir", "cache_dir", "output"):
-        values[name] = Path(values[name]) if values.get(name) else None
-    differing = [
-        f"--{name.replace('_', '-')} {value} (the run has {values.get(name)})"
-        for name, value in given.items()
-        if name not in CHANGEABLE_ON_RESUME and value != values.get(name)
-    ]
-    if differing:
-        raise UserError(
-            f"--resume can't change {'; '.join(differing)}. Leave these flags out, or start a new run with another "
-            "--output."
-        )
-    values.update({name: value for name, value in given.items() if name in CHANGEABLE_ON_RESUME})
-    return TrainSettings(**values)
-
-
-def of_resumed_run(settings: TrainSettings, given: dict[str, Any], framework: str) -> TrainSettings:
-    """The settings with which the run in `--output` goes on.
-
-    Args:
-        settings: from the command line, with `--resume`.
-        given: see `resumed`.
-        framework: the package that resumes; only runs that it trained itself are its own.
-
-    Raises:
-        UserError: no `--output`, no run there, another framework's, or flags that contradict it.
-    """
-    from alexnet_io.run.directory import read_description
-
-    if settings.output is None:
-        raise UserError("--resume needs --output DIR, the directory of the run to go on with")
-    description = read_description(settings.output)
-    trained_by = description.get("framework", "jax_alexnet")
-    if trained_by != framework:
-        trainer = f"python -m {trained_by}.train"
-        raise UserError(f"the run in {settings.output} was trained by {trainer}: go on with that command")
-    return resumed(description["settings"], given)
-
-
-def plain(settings: TrainSettings) -> dict[str, Any]:
-    """The settings as JSON can hold them."""
-    values = {item.name: getattr(settings, item.name) for item in fields(settings)}
-    return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
-
-
-# What the default data set runs with, where neither the command line nor a file says otherwise: the blog's recipe
-# at a size that two CPU cores train in two minutes. 67 pixels is the smallest image that single_column takes;
-# crops from 73 shift a digit by a pixel of the 8x8 original at most; 24 images can be shared by 2, 3, 4, 6 or 8
-# devices.
-DIGITS: dict[str, Any] = {
-    "image_size": 67,
-    "stored_size": 73,
-    "crop": True,
-    "batch_size": 24,
-    "epochs": 6,
-    "learning_rate": 2e-4,
-    "schedule": "at_epochs",
-    "drop_epochs": [5],
-}
-
-
-def data_defaults(settings: TrainSettings) -> TrainSettings:
-    """The settings with what suits the data set in place of None, before the recipe has its say."""
-    if settings.data == "digits" and settings.model == "single_column" and settings.recipe in (None, "blog"):
-        return fill(settings, **DIGITS)
-    return settings
-
-
-def stored_size(settings: TrainSettings, image_size: int) -> int:
-    """Side of the stored images: 256 for crops of 224 or 227, 32 for crops of 24, 8/7 of other crops.
-
-    Raises:
-        UserError: the stored images are smaller than what is cut from them.
-    """
-    usual = {224: 256, 227: 256, 24: 32}
-    side = settings.stored_size or (usual.get(image_size, round(image_size * 8 / 7)) if settings.crop else image_size)
-    if side < image_size:
-        raise UserError(
-            f"--stored-size {side} is smaller than --image-size {image_size}, which is cut from it: "
-            f"make it at least {image_size}"
-        )
-    return side

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn, Protocol
 
-from alexnet_io.command_line.train_settings import TrainSettings
+from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.data.batches import Batch
 from alexnet_io.run import pictures
 from alexnet_io.run.data_identity import refuse_other_data
@@ -141,14 +141,14 @@ class TrainingLoop:
 
     Args:
         engine: computes.
-        settings: completed.
+        settings: the run's.
         identity: which data these are, from `sources.fingerprint`.
         directory: where the first process writes; None in the others.
         signals: what asks the run to stop.
     """
 
     engine: Engine
-    settings: TrainSettings
+    settings: CompleteSettings
     identity: dict[str, Any]
     directory: RunDirectory | None
     signals: Signals
@@ -174,7 +174,7 @@ class TrainingLoop:
     @property
     def last_step(self) -> int:
         """The step after which the run is over."""
-        total = (self.settings.epochs or 1) * self.engine.steps_per_epoch
+        total = self.settings.epochs * self.engine.steps_per_epoch
         return min(total, self.settings.steps or total)
 
     def go(self) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.train_settings import MODELS, NORMALIZATIONS, PRECISIONS, TrainSettings
 from alexnet_io.errors import UserError
 
@@ -54,27 +55,27 @@ class NetworkFacts:
 
     @classmethod
     def of(
-        cls, settings: TrainSettings, class_names: Sequence[str], arrays: Mapping[str, Any], step: int
+        cls, settings: CompleteSettings, class_names: Sequence[str], arrays: Mapping[str, Any], step: int
     ) -> "NetworkFacts":
         """Of a run.
 
         Args:
-            settings: completed.
+            settings: the run's.
             class_names: in the order of the outputs.
             arrays: all that the run keeps of its training set; what only training needs is left out.
             step: steps done.
 
         Raises:
-            UserError: the settings aren't completed, or the normalisation's arrays aren't there.
+            UserError: the normalisation's arrays aren't there.
         """
-        normalize = settings.normalize or ""
+        needed = _NEEDED.get(settings.normalize, ())
         facts = cls(
             settings.model,
-            settings.image_size or 0,
-            settings.stored_size or 0,
-            normalize,
+            settings.image_size,
+            settings.stored_size,
+            settings.normalize,
             list(class_names),
-            {name: np.asarray(arrays[name], np.float32) for name in _NEEDED.get(normalize, ()) if name in arrays},
+            {name: np.asarray(arrays[name], np.float32) for name in needed if name in arrays},
             settings.span_columns,
             settings.precision,
             step,

@@ -17,7 +17,7 @@ def check(settings: TrainSettings, packages: Sequence[str] = ()) -> list[str]:
     """Look for what the run will need after its first step.
 
     Args:
-        settings: completed.
+        settings: the run's.
         packages: further modules without which the framework can't save.
 
     Returns:

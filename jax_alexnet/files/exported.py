@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
+from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.printing import printable
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import UserError
@@ -84,7 +85,7 @@ def load_weights(path: Path, *, model: str | None = None, devices: str, precisio
     )
 
 
-def fed_as_usual(shown: str, loaded: weights.Loaded, precision: str) -> TrainSettings:
+def fed_as_usual(shown: str, loaded: weights.Loaded, precision: str) -> CompleteSettings:
     """The settings of a network of which only the weights are known; what is assumed goes to standard error."""
     # Of a data set of which nothing is known: digits would have sizes of their own.
     known = TrainSettings(data="synthetic", model=loaded.model, image_size=loaded.image_size, precision=precision)

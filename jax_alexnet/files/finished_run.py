@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.printing import printable
-from alexnet_io.command_line.train_settings import TrainSettings, resumed
+from alexnet_io.command_line.resumed_settings import resumed
 from alexnet_io.errors import UserError
 from alexnet_io.run import statistics_file
 from alexnet_io.run.directory import read_description
@@ -17,6 +18,7 @@ from jax_alexnet import augment, steps
 from jax_alexnet.devices import data_mesh, set_precision
 from jax_alexnet.files import checkpoint, weights
 from jax_alexnet.model import AlexNet
+from jax_alexnet.recipes import resolve
 from jax_alexnet.setup import BEST, init_params, make_model
 
 WHICH = ("best", "newest")
@@ -26,7 +28,7 @@ WHICH = ("best", "newest")
 class TrainedNetwork:
     """What a run learnt, on the devices of `mesh`."""
 
-    settings: TrainSettings
+    settings: CompleteSettings
     class_names: list[str]
     model: AlexNet
     params: Any
@@ -46,13 +48,13 @@ class TrainedNetwork:
         return replace(self, params=steps.in_compute_dtype(self.params, self.model))
 
 
-def saved_settings(run: Path) -> TrainSettings:
-    """The completed settings of the run in directory `run`; imports no JAX work.
+def saved_settings(run: Path) -> CompleteSettings:
+    """The settings of the run in directory `run`; what it was begun without knowing of is as a recipe has it.
 
     Raises:
         UserError: there is no run, or its description is damaged.
     """
-    return resumed(read_description(run)["settings"], {})
+    return resolve(resumed(read_description(run)["settings"], {}))
 
 
 def load_run(run: Path, *, which: str, devices: list[Any], precision: str | None = None) -> TrainedNetwork:
@@ -71,8 +73,7 @@ def load_run(run: Path, *, which: str, devices: list[Any], precision: str | None
     settings = saved_settings(run)
     dtype = set_precision(precision or settings.precision)
     model = make_model(settings, len(description["class_names"]), dtype)
-    assert settings.image_size is not None
-    shapes = jax.eval_shape(lambda: init_params(model, settings.image_size or 0, 0))
+    shapes = jax.eval_shape(lambda: init_params(model, settings.image_size, 0))
     if description.get("framework") == "torch_ref":
         params, step = _reference_weights(Path(run), which, settings, shapes)
     else:
@@ -105,7 +106,7 @@ def _restored(run: Path, which: str, template: dict[str, Any]) -> tuple[Any, int
     return found.state["params"], found.step, which
 
 
-def _reference_weights(run: Path, which: str, settings: TrainSettings, shapes: Any) -> tuple[Any, int]:
+def _reference_weights(run: Path, which: str, settings: CompleteSettings, shapes: Any) -> tuple[Any, int]:
     """The same of a run of the PyTorch reference, whose best weights lie in a file that needs no PyTorch."""
     path = run.resolve() / BEST / "weights.safetensors"
     if which != "best":

@@ -12,7 +12,7 @@ import numpy as np
 
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import UserError
-from jax_alexnet.parallel.launchers import Launcher, find_launcher, is_local, proxies, unproxied
+from jax_alexnet.launchers import Launcher, find_launcher, is_local, proxies, unproxied
 
 JOIN_SECONDS = 60  # for all processes to come together
 HEARTBEAT_SECONDS = 30  # after which a silent process counts as dead

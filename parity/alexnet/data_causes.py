@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_io.command_line.train_settings import TrainSettings
+from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.data.image_statistics import TrainingStatistics
 from parity.bounds.judging import farthest, within
 from parity.causes import precision as precision_causes
@@ -32,26 +32,26 @@ class Seen:
     Attributes:
         images: uint8 (N, height, width, 3) as stored.
         draws: `top`, `left`, `flip` and `noise`, or None for the central crop of evaluation.
-        settings: completed as far as the input is concerned.
+        settings: what is done to the images.
         measured: statistics of the training set.
     """
 
     images: NDArray
     draws: Any
-    settings: TrainSettings
+    settings: CompleteSettings
     measured: TrainingStatistics
 
     @property
     def arrays(self) -> dict[str, NDArray]:
         """The normalisation's, in float64 of what float32 holds."""
-        size, m = self.settings.image_size or 0, self.measured
+        size, m = self.settings.image_size, self.measured
         top, left = centre(m.mean_image.shape[:2], size)
         found = {"mean_image": m.mean_image[top : top + size, left : left + size], "mean": m.mean, "std": m.std}
         return {name: np.asarray(array, np.float32).astype(np.float64) for name, array in found.items()}
 
     def crops(self, down: int = 0, right: int = 0, flip: str = "as drawn") -> NDArray | None:
         """Crops in float64, moved by so many pixels, mirrored `as drawn`, `never`, `otherwise` or `upside down`."""
-        n, size = len(self.images), self.settings.image_size or 0
+        n, size = len(self.images), self.settings.image_size
         tops, lefts = ([x] * n for x in centre(self.images.shape[1:3], size))
         flips = [False] * n
         if self.draws is not None:
@@ -83,7 +83,7 @@ def of_input(seen: Seen, ours: NDArray, theirs: NDArray, dtype: str) -> list[Cau
     """Causes of a difference between two normalised inputs (N, H, W, 3) made of the same images and draws."""
     if ours.shape != theirs.shape:
         return []
-    normalize, arrays, pixels = seen.settings.normalize or "", seen.arrays, seen.crops()
+    normalize, arrays, pixels = seen.settings.normalize, seen.arrays, seen.crops()
     before = farthest(ours, theirs)
     tolerance = 1e-5 * max(float(np.max(np.abs(theirs))), 1.0)
     if before <= tolerance or pixels is None:
@@ -100,7 +100,7 @@ def of_input(seen: Seen, ours: NDArray, theirs: NDArray, dtype: str) -> list[Cau
 
 
 def _wrong_crops(seen: Seen) -> Iterator[tuple[str, str, NDArray]]:
-    normalize, arrays = seen.settings.normalize or "", seen.arrays
+    normalize, arrays = seen.settings.normalize, seen.arrays
     for flip, key, text in (
         ("never", "flip_missing", "no image is mirrored"),
         ("otherwise", "flip_inverted", "the images that shouldn't be are mirrored"),
@@ -113,7 +113,7 @@ def _wrong_crops(seen: Seen) -> Iterator[tuple[str, str, NDArray]]:
         if (crops := seen.crops(down, right)) is not None and (down or right):
             yield "crop_position", f"crops lie {moved}", _normalized(crops, normalize, arrays)
         if normalize == "mean_image":
-            size, whole = seen.settings.image_size or 0, seen.measured.mean_image.astype(np.float64)
+            size, whole = seen.settings.image_size, seen.measured.mean_image.astype(np.float64)
             top, left = (n + by for n, by in zip(centre(whole.shape[:2], size), (down, right), strict=True))
             mean = whole[max(top, 0) : top + size, max(left, 0) : left + size]
             if mean.shape[:2] != (size, size):
@@ -129,12 +129,12 @@ def _wrong_crops(seen: Seen) -> Iterator[tuple[str, str, NDArray]]:
         if (crops := exchanged.crops()) is not None:
             text = "rows and columns of the crops' positions are exchanged"
             yield "crop_exchanged", text, _normalized(crops, normalize, arrays)
-        mirrored = np.where(draws.flip, seen.images.shape[2] - (seen.settings.image_size or 0) - draws.left, draws.left)
+        mirrored = np.where(draws.flip, seen.images.shape[2] - seen.settings.image_size - draws.left, draws.left)
         if (crops := replace(seen, draws=draws._replace(left=mirrored)).crops()) is not None:
             text = "images are mirrored before they are cropped"
             yield "flip_before_crop", text, _normalized(crops, normalize, arrays)
         # A start that doesn't fit may be moved in without a word.
-        last = [max(n - (seen.settings.image_size or 0) - 1, 0) for n in seen.images.shape[1:3]]
+        last = [max(n - seen.settings.image_size - 1, 0) for n in seen.images.shape[1:3]]
         top, left = np.minimum(draws.top, last[0]), np.minimum(draws.left, last[1])
         for short, what in (({"top": top}, "row"), ({"left": left}, "column"), ({"top": top, "left": left}, "place")):
             if (crops := replace(seen, draws=draws._replace(**short)).crops()) is not None:

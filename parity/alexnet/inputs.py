@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.train_settings import NORMALIZATIONS, TrainSettings
 from alexnet_io.data.image_statistics import TrainingStatistics
 from jax_alexnet import augment as jax_augment
@@ -27,9 +28,10 @@ from parity.bounds.torch_rounding import RunningError
 from parity.comparison.torch_side import DTYPES, to_numpy
 from parity.reports.rows import Row, compare_arrays
 from torch_ref import augment as torch_augment
+from torch_ref import completion
 
 # Name of a row, settings, and draws or None for evaluation.
-Asked = tuple[str, TrainSettings, torch_augment.Draws | None]
+Asked = tuple[str, CompleteSettings, torch_augment.Draws | None]
 
 INPUT_DTYPES = ("float64", "float32")
 EXAMPLES = 8
@@ -73,7 +75,7 @@ def rows(seed: int, dtypes: tuple[str, ...] = INPUT_DTYPES) -> list[Row]:
 
 def _stages(frame: Frame, normalize: str, draws: torch_augment.Draws) -> Iterator[Asked]:
     where = "" if frame == FRAMES[0] else f", {frame}"
-    plain = TrainSettings(image_size=frame.size, normalize=normalize, crop=False, flip=False, color_noise=False)
+    plain = _settings(frame, normalize)
     yield f"{normalize} evaluation{where}", plain, None
     # Central crops, some of them mirrored: what is left out of the draws must be neutral in them.
     top, left = data_causes.centre(frame.stored, frame.size)
@@ -82,6 +84,14 @@ def _stages(frame: Frame, normalize: str, draws: torch_augment.Draws) -> Iterato
     )
     yield f"{normalize} flips{where}", replace(plain, flip=True), neutral
     yield f"{normalize} training{where}", replace(plain, crop=True, flip=True, color_noise=True), draws
+
+
+def _settings(frame: Frame, normalize: str) -> CompleteSettings:
+    """Of a run that does nothing to its images at random; only what is done to images matters of them here."""
+    asked = TrainSettings(
+        data="synthetic", image_size=frame.size, normalize=normalize, crop=False, flip=False, color_noise=False
+    )
+    return completion.resolve(asked)
 
 
 def given_draws(frame: Frame, rng: np.random.Generator) -> torch_augment.Draws:
@@ -115,7 +125,7 @@ def _statistics(frame: Frame, rng: np.random.Generator) -> TrainingStatistics:
 
 def _positions(frame: Frame) -> Row:
     """Where both frameworks' own draws put crops that aren't random: in the centre, to the pixel."""
-    settings = TrainSettings(image_size=frame.size, normalize="unit", crop=False, flip=True, color_noise=False)
+    settings = replace(_settings(frame, "unit"), flip=True)
     theirs = torch_augment.draw(settings, 0, 0, EXAMPLES, frame.stored)
     places = jnp.arange(EXAMPLES, dtype=jnp.int32)
     ours = jax_augment.draw(jax.random.key(0), places, jax_augment.Augmentation.of(settings), frame.stored)
@@ -162,7 +172,7 @@ def jax_inputs(images: NDArray, asked: list[Asked], measured: TrainingStatistics
 
 
 def torch_input(
-    images: NDArray, draws: Any, settings: TrainSettings, measured: TrainingStatistics, dtype: str
+    images: NDArray, draws: Any, settings: CompleteSettings, measured: TrainingStatistics, dtype: str
 ) -> tuple[NDArray, NDArray | None]:
     """What the PyTorch network sees, moved to NHWC, and the error that its roundings may add up to."""
     named = {**torch_augment.statistics_for(settings, measured), "zero": np.zeros((), np.float32)}

@@ -64,7 +64,7 @@ def compare_pair(
         else:
             capture.forward(tensors)
         candidate = Candidate(
-            model, kwargs, chosen, {x["path"]: x["kind"] for x in leaves}, store, pair.dtype,
+            model, kwargs, chosen, {leaf.path: leaf.kind for leaf in leaves}, store, pair.dtype,
             torch_side.weights_reader(pair.torch_module), pair.variables, pair.name,
         )  # fmt: skip
         candidate.masks = masks or {}

@@ -20,6 +20,7 @@ from jax_alexnet.variants import VARIANTS
 from parity.comparison.jax_side import DTYPES
 from parity.comparison.torch_side import DTYPES as TORCH_DTYPES
 from parity.kinds import jax_leaves, layouts, torch_leaves
+from parity.kinds.weights import weights_to_flax
 from torch_ref import alexnet
 from torch_ref.layers import Dropout, LocalConv2d
 
@@ -114,7 +115,7 @@ def to_flax(model: nn.Module, state: dict[str, NDArray], image_size: tuple[int, 
             continue
         kind = torch_leaves.kind_of(leaf)
         layout = flattened_map(model, path, image_size) if kind == "dense" else None
-        arrays = layouts.weights_to_flax(kind, {name: state[f"{path}.{name}"] for name in names}, layout)
+        arrays = weights_to_flax(kind, {name: state[f"{path}.{name}"] for name in names}, layout)
         jax_leaves.insert_leaf(variables, path, jax.tree.map(lambda x: jnp.asarray(x, DTYPES[dtype]), arrays))
     return variables
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from parity.alexnet import pairs
-from parity.kinds import layouts, torch_leaves
+from parity.kinds import layouts, torch_leaves, weights
 
 # The optimizers' memories: the field of JAX's state, PyTorch's key.
 SLOTS = {"velocity": "velocity", "trace": "momentum_buffer", "mu": "exp_avg", "nu": "exp_avg_sq"}
@@ -33,9 +33,8 @@ class ParameterNames:
         for path, leaf in tree.items():
             layout = self._rows(path)
             for name, array in leaf.items():
-                array = np.asarray(array)
-                if name == "kernel":
-                    name, array = "weight", layouts.kernel_to_torch(self._kinds[path], array, layout)
+                name = weights.torch_name(self._kinds[path], name)
+                array = weights.to_torch(self._kinds[path], name, np.asarray(array), layout)
                 found[f"{path}.{name}"] = np.ascontiguousarray(array)
         return found
 
@@ -44,8 +43,8 @@ class ParameterNames:
         tree: dict[str, dict[str, NDArray]] = {}
         for full, array in arrays.items():
             path, name = full.rsplit(".", 1)
-            if name == "weight":
-                name, array = "kernel", layouts.kernel_to_flax(self._kinds[path], array, self._rows(path))
+            array = weights.to_flax(self._kinds[path], name, array, self._rows(path))
+            name = weights.flax_name(self._kinds[path], name)
             tree.setdefault(path, {})[name] = np.ascontiguousarray(array)
         return tree
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alexnet_io.command_line.train_settings import TrainSettings
+from alexnet_io.command_line.complete_settings import CompleteSettings
 from parity.causes.parameters import Cause
 
-Rate = Callable[[TrainSettings, int, int], float]
+Rate = Callable[[CompleteSettings, int, int], float]
 
 
 @dataclass(frozen=True, order=True)
@@ -23,8 +23,8 @@ class Place:
     step: int
 
 
-def rule_of(settings: TrainSettings) -> dict[str, Any]:
-    """What of completed settings decides the learning rate of the weights."""
+def rule_of(settings: CompleteSettings) -> dict[str, Any]:
+    """What of a run's settings decides the learning rate of the weights."""
     names = ["schedule", "learning_rate", "epochs"]
     match settings.schedule:
         case "every_epochs" | "every_steps":
@@ -36,7 +36,7 @@ def rule_of(settings: TrainSettings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in names}
 
 
-def of_settings(jax: TrainSettings, torch: TrainSettings, before: float) -> list[Cause]:
+def of_settings(jax: CompleteSettings, torch: CompleteSettings, before: float) -> list[Cause]:
     """The cause of a difference that the two recipes make."""
     ours, theirs = rule_of(jax), rule_of(torch)
     apart = [name for name in {**ours, **theirs} if ours.get(name) != theirs.get(name)]
@@ -45,7 +45,7 @@ def of_settings(jax: TrainSettings, torch: TrainSettings, before: float) -> list
 
 
 def of_time(
-    sides: Mapping[str, tuple[Rate, TrainSettings]],
+    sides: Mapping[str, tuple[Rate, CompleteSettings]],
     places: list[Place],
     per_epoch: int,
     rates: Mapping[str, NDArray],
@@ -77,19 +77,19 @@ def of_time(
     return []
 
 
-def _expected(settings: TrainSettings, place: Place) -> float:
+def _expected(settings: CompleteSettings, place: Place) -> float:
     """The rate by the schedules' definitions."""
     drops = {
-        "every_epochs": lambda: place.epoch // (settings.drop_every or 1),
-        "every_steps": lambda: place.step // (settings.drop_every or 1),
-        "at_epochs": lambda: sum(place.epoch >= drop for drop in settings.drop_epochs or ()),
-    }.get(settings.schedule or "", lambda: 0)()
-    return (settings.learning_rate or 0.0) * (settings.drop_factor or 1.0) ** drops
+        "every_epochs": lambda: place.epoch // settings.drop_period,
+        "every_steps": lambda: place.step // settings.drop_period,
+        "at_epochs": lambda: sum(place.epoch >= drop for drop in settings.milestones),
+    }.get(settings.schedule, lambda: 0)()
+    return settings.learning_rate * settings.drop_factor**drops
 
 
 def _mistakes(
-    settings: TrainSettings, places: list[Place], per_epoch: int
-) -> Iterator[tuple[str, str, TrainSettings, list[Place]]]:
+    settings: CompleteSettings, places: list[Place], per_epoch: int
+) -> Iterator[tuple[str, str, CompleteSettings, list[Place]]]:
     """What the other side may do: short name, text, its settings, and the places that it takes for these."""
     for shift, what in ((1, "late"), (-1, "early")):
         for first in (0, None):  # before the beginning there may be a beginning, or negative numbers
@@ -108,10 +108,10 @@ def _mistakes(
         if factor != settings.drop_factor:
             text = f"a drop multiplies by {factor:g}, not by {settings.drop_factor:g}"
             yield "rate_factor", text, replace(settings, drop_factor=factor), places
-    for drop in settings.drop_epochs or () if settings.schedule == "at_epochs" else ():
-        others = [epoch for epoch in settings.drop_epochs or () if epoch != drop]
-        text = f"the drop at epoch {drop} is left out"
-        yield "rate_drop_missing", text, replace(settings, drop_epochs=others), places
+    for drop in settings.milestones if settings.schedule == "at_epochs" else ():
+        others = [epoch for epoch in settings.milestones if epoch != drop]
+        changed = {"drop_epochs": others} if others else {"schedule": "constant"}
+        yield "rate_drop_missing", f"the drop at epoch {drop} is left out", replace(settings, **changed), places
     yield "rate_constant", "the learning rate never falls", replace(settings, schedule="constant"), places
 
 
@@ -155,7 +155,9 @@ class Counter:
 
 
 def of_plateaus(
-    settings: list[tuple[TrainSettings, TrainSettings]], histories: list[NDArray], rates: Mapping[str, list[NDArray]]
+    settings: list[tuple[CompleteSettings, CompleteSettings]],
+    histories: list[NDArray],
+    rates: Mapping[str, list[NDArray]],
 ) -> list[Cause]:
     """Causes of a difference between two counters; they must explain every history.
 
@@ -168,10 +170,7 @@ def of_plateaus(
     for pair in settings:
         if found := of_settings(*pair, before):
             return found
-    right = [
-        Counter(s.learning_rate or 0, s.drop_factor or 0, s.plateau_patience or 0, s.plateau_cooldown or 0)
-        for s, _ in settings
-    ]
+    right = [Counter(s.learning_rate, s.drop_factor, s.plateau_patience, s.plateau_cooldown) for s, _ in settings]
     for side, other in (("jax", "torch"), ("torch", "jax")):
         if not _counts(right, histories, rates[other]):
             continue  # this one is no witness: it isn't right itself

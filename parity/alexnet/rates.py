@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.train_settings import MODELS, RECIPES, SCHEDULES, TrainSettings
 from jax_alexnet import recipes as jax_recipes
 from jax_alexnet import schedules as jax_schedules
@@ -64,15 +65,15 @@ class Sequence:
     causes: Callable[[], list[Cause]]
 
 
-def jax_rate(settings: TrainSettings, epoch: int, step: int) -> float:
+def jax_rate(settings: CompleteSettings, epoch: int, step: int) -> float:
     """The rate that `jax_alexnet` trains the weights with."""
     return jax_schedules.learning_rate(settings, epoch, step)
 
 
-def torch_rate(settings: TrainSettings, epoch: int, step: int) -> float:
+def torch_rate(settings: CompleteSettings, epoch: int, step: int) -> float:
     """The rate that `torch_ref` trains the weights with."""
-    base = settings.learning_rate or 0.0
-    return torch_schedules.learning_rate(completion.schedule_of(settings), base, epoch=epoch, step=step)
+    schedule = completion.schedule_of(settings)
+    return torch_schedules.learning_rate(schedule, settings.learning_rate, epoch=epoch, step=step)
 
 
 def rows(jax: Rate = jax_rate, torch: Rate = torch_rate) -> list[Row]:
@@ -86,20 +87,20 @@ def rows(jax: Rate = jax_rate, torch: Rate = torch_rate) -> list[Row]:
     return [_row(recipe, schedule, jax, torch, counted) for recipe in RECIPES for schedule in (OWN, *SCHEDULES)]
 
 
-def steps_per_epoch(settings: TrainSettings) -> int:
+def steps_per_epoch(settings: CompleteSettings) -> int:
     """Of the training set that the network was made for, the short last batch included."""
     images = CIFAR if settings.model.startswith(("cifar", "single")) else IMAGENET
-    return -(-images // (settings.batch_size or 1))
+    return -(-images // settings.batch_size)
 
 
-def places(settings: TrainSettings) -> list[Place]:
+def places(settings: CompleteSettings) -> list[Place]:
     """The steps at which the rate may change, their neighbours, the run's ends, and what comes one drop later."""
     per_epoch = steps_per_epoch(settings)
-    epochs, every = settings.epochs or 1, settings.drop_every or 1
-    last = epochs + (every if settings.schedule == "every_epochs" else 1)
+    last = settings.epochs + (settings.drop_period if settings.schedule == "every_epochs" else 1)
     changes = [epoch * per_epoch for epoch in range(last + 1)]
     if settings.schedule == "every_steps":
-        changes += range(0, epochs * per_epoch + every + 1, every)
+        every = settings.drop_period
+        changes += range(0, settings.epochs * per_epoch + every + 1, every)
     steps = sorted({step for change in changes for step in (change - 1, change, change + 1) if step >= 0})
     return [Place(step // per_epoch, step) for step in steps]
 
@@ -127,7 +128,7 @@ def _sequence(model: str, recipe: str, schedule: str, jax: Rate, torch: Rate, co
     # The last number is the length of the run.
     sides = {"jax": (jax, ours), "torch": (torch, theirs)}
     rates = {
-        side: np.array([*(rate(settings, p.epoch, p.step) for p in where), float(settings.epochs or 0)])
+        side: np.array([*(rate(settings, p.epoch, p.step) for p in where), float(settings.epochs)])
         for side, (rate, settings) in sides.items()
     }
 
@@ -138,7 +139,7 @@ def _sequence(model: str, recipe: str, schedule: str, jax: Rate, torch: Rate, co
     return Sequence(rates["jax"], rates["torch"], name, causes)
 
 
-def _resolved(model: str, recipe: str, flags: dict[str, Any]) -> tuple[TrainSettings, TrainSettings]:
+def _resolved(model: str, recipe: str, flags: dict[str, Any]) -> tuple[CompleteSettings, CompleteSettings]:
     """The settings as each framework completes them."""
     asked = TrainSettings(model=model, recipe=recipe, data="synthetic", **flags)
     return jax_recipes.resolve(asked), completion.resolve(asked)
@@ -187,7 +188,7 @@ def history(number: int) -> NDArray:
 _SHARES = (0.3, 0.25, 0.1, 0.1, 0.1, 0.07, 0.05, 0.03)
 
 
-def _jax_counts(settings: TrainSettings, errors: NDArray) -> NDArray:
+def _jax_counts(settings: CompleteSettings, errors: NDArray) -> NDArray:
     counter = jax_schedules.plateau_for(settings)
     rates = []
     for epoch, error in enumerate(errors):
@@ -197,11 +198,11 @@ def _jax_counts(settings: TrainSettings, errors: NDArray) -> NDArray:
     return np.array(rates)
 
 
-def _torch_counts(settings: TrainSettings, errors: NDArray) -> NDArray:
+def _torch_counts(settings: CompleteSettings, errors: NDArray) -> NDArray:
     # The first layer's parameters, by which `torch_ref` tells the rate.
     network = torch.nn.Sequential()
     network.add_module("conv1", torch.nn.Linear(1, 1))
-    optimizer = optim.build_optimizer(network, completion.recipe_of(settings))
+    optimizer = optim.build_optimizer(network, settings)
     schedule = completion.schedule_of(settings)
     if not isinstance(schedule, torch_schedules.Plateau):
         return np.array([torch_rate(settings, epoch, epoch) for epoch in range(len(errors))])

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from alexnet_io.command_line.printing import printable
 from alexnet_io.errors import UserError
 from parity.alexnet import pairs
-from parity.kinds import layouts, torch_leaves
+from parity.kinds import torch_leaves, weights
 
 # What wrappers put before every name.
 _PREFIXES = ("module.", "_orig_mod.")
@@ -102,7 +102,7 @@ def state_of(content: Content, model: nn.Module, image_size: tuple[int, int]) ->
         if name.endswith("/kernel") and path in leaves:  # in Flax's layout
             kind = torch_leaves.kind_of(leaves[path])
             layout = pairs.flattened_map(model, path, image_size) if kind == "dense" else None
-            array = np.ascontiguousarray(layouts.kernel_to_torch(kind, array, layout))
+            array = np.ascontiguousarray(weights.to_torch(kind, "weight", array, layout))
         state[own] = array
     wanted = {name: tuple(p.shape) for name, p in model.named_parameters()}
     wrong = sorted(name for name in {*wanted, *state} if name not in state or state[name].shape != wanted.get(name))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from alexnet_io.command_line.train_settings import TrainSettings
 from jax_alexnet import optim, recipes
-from jax_alexnet.steps import Batch, measure
+from jax_alexnet.steps import DeviceBatch, measure
 from jax_alexnet.variants import VARIANTS
 from parity.alexnet import pairs
 from parity.alexnet.parameter_names import ParameterNames, slots
@@ -28,9 +28,9 @@ from parity.comparison.jax_side import DTYPES
 from parity.comparison.torch_side import DTYPES as TORCH_DTYPES
 from parity.comparison.torch_side import to_numpy
 from parity.kinds import layouts
+from torch_ref import completion
 from torch_ref.layers import Dropout
 from torch_ref.optim import build_optimizer, set_learning_rate
-from torch_ref.recipes import recipe_for
 
 Arrays = dict[str, NDArray]
 
@@ -68,7 +68,8 @@ class TorchTrainer:
         self.network: nn.Module = pair.torch_module
         self.dtype = TORCH_DTYPES[pair.dtype]
         self.loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
-        self.optimizer = build_optimizer(self.network, recipe_for(recipe, pair.name))
+        asked = TrainSettings(model=pair.name, recipe=recipe, data="synthetic")
+        self.optimizer = build_optimizer(self.network, completion.resolve(asked))
 
     def gradients(self, images: NDArray, labels: NDArray, masks: Arrays) -> tuple[float, Arrays]:
         """Loss and gradients of one batch: images NCHW, masks True where kept, by layer."""
@@ -185,6 +186,6 @@ class JaxTrainer:
 
 def mean_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """The training step's loss: its sum over the batch's examples, divided by their number."""
-    batch = Batch(jnp.zeros((len(labels), 1, 1, 3)), labels, jnp.ones(len(labels), logits.dtype))
+    batch = DeviceBatch(jnp.zeros((len(labels), 1, 1, 3)), labels, jnp.ones(len(labels), logits.dtype))
     metrics = measure(logits, batch)
     return metrics.loss / metrics.examples

@@ -96,14 +96,14 @@ def _loss_causes(rows: list[Row], batch: int) -> list[Cause]:
 def rule_of(torch: TorchTrainer, recipe: str, model: str) -> Rule:
     """A recipe's update rule in plain numbers, from the reference's transcription of it."""
     chosen = recipe_for(recipe, model)
-    kinds = {"momentum_inside": "inside", "sgd": "outside", "adam": "adam"}
+    kinds = {"paper": "inside", "sgd": "outside", "adam": "adam"}
     decay, factor = {}, {}
     for name in torch.weights():
         layer, kind = name.rsplit(".", 1)
         decay[name] = chosen.layer_weight_decay.get(layer, chosen.weight_decay)
         factor[name] = 1.0
         if kind == "bias":
-            factor[name] = chosen.bias_lr_multiplier
+            factor[name] = chosen.bias_learning_rate_factor
             decay[name] = decay[name] if chosen.decay_biases else 0.0
     return Rule(kinds[chosen.optimizer], chosen.momentum, decay, factor)
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 EQUAL, MISMATCH, MISSING, SHAPE, DTYPE, NOT_FINITE = "equal", "mismatch", "missing", "shape", "dtype", "not finite"
+NO_BOUND = "no bound"
 
 Tensors = Mapping[str, NDArray]
 
@@ -27,7 +28,8 @@ class Judgement:
     """What is to be said of two arrays.
 
     Attributes:
-        verdict: `equal`, or what is wrong: `mismatch`, `missing`, `shape`, `dtype`, `not finite`.
+        verdict: `equal`, what is wrong (`mismatch`, `missing`, `shape`, `dtype`, `not finite`), or `no bound` where
+            nothing can be said.
         detail: more of it, in words.
         error: difference where it is the largest part of what is allowed there, or in a norm; infinite where it can't
             be told.
@@ -132,6 +134,20 @@ def judge(ours: ArrayLike | None, theirs: ArrayLike | None, allowed: ArrayLike =
     if alike.any():
         return replace(found, verdict=NOT_FINITE, detail="both sides hold NaN or infinity: nothing can be concluded")
     return found
+
+
+def judge_without_bound(ours: ArrayLike | None, theirs: ArrayLike | None, why: str) -> Judgement:
+    """Judge two arrays of which nobody knows how far they may lie apart: alike, different in kind, or `no bound`.
+
+    Args:
+        ours: JAX's; None if there is none.
+        theirs: PyTorch's.
+        why: there is no bound, in words.
+    """
+    found = judge(ours, theirs, 1.0)  # whatever the limit, the same for all elements: the farthest one is the worst
+    if found.verdict not in (EQUAL, MISMATCH) or found.largest == 0 or not math.isfinite(found.largest):
+        return found
+    return replace(found, verdict=NO_BOUND, detail=why, allowed=math.inf, fraction=0.0)
 
 
 def judge_value(error: float, allowed: float) -> Judgement:

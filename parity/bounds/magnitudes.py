@@ -23,6 +23,7 @@ Layers that aren't linear in their input (norms, averages, elementary functions)
 operations after it. Both sides may err by that much, hence twice the bound in every lane.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,11 +71,13 @@ class Bound:
         n: roundings in a row that it allows for.
         allowed: array of the output's shape, absolute.
         linear: whether it is that of a sum of products.
+        unknown: operations for want of whose rules there is no bound; `allowed` says nothing then.
     """
 
     n: int
     allowed: NDArray[np.float64]
     linear: bool = False
+    unknown: tuple[str, ...] = ()
 
 
 def linear_bound(n: int, magnitude: NDArray, dtype: str) -> Bound:
@@ -98,6 +101,11 @@ def linear_bound(n: int, magnitude: NDArray, dtype: str) -> Bound:
 def running_bound(n: int, error: NDArray) -> Bound:
     """The bound of anything else: twice the running error bound `error` (absolute) of the reference."""
     return Bound(n, 2 * _SECOND_ORDER * np.asarray(error, np.float64))
+
+
+def no_bound(unknown: Sequence[str]) -> Bound:
+    """Where operations ran of which no bound is known, by their names."""
+    return Bound(0, np.zeros(()), unknown=tuple(unknown))
 
 
 def normwise_limit(dtype: str) -> float:

@@ -17,6 +17,21 @@ UNIT = {
 }
 
 
+@dataclass(frozen=True)
+class Tracked:
+    """What is known of one tensor.
+
+    Attributes:
+        error: bound on its absolute error, float64, of its shape; None if it is exact.
+        depth: roundings on the longest way from the start to it.
+        unknown: operations on that way of which no bound is known, so that it has none either.
+    """
+
+    error: Tensor | None = None
+    depth: int = 0
+    unknown: tuple[str, ...] = ()
+
+
 @dataclass
 class Operation:
     """One ATen call as a rule sees it.
@@ -24,9 +39,12 @@ class Operation:
     Attributes:
         func: the operation itself, to apply to errors what it did to values.
         name: its name, without `aten::` and without the underscore of the in-place form.
-        errors: the error bounds of its tensor arguments by position; of a list of tensors, a list.
+        errors: the error bounds of its tensor arguments by position, or by name; of a list of tensors, a list.
         most: the largest unit roundoff that a rounding may have, the lane's own: what is computed with fewer bits than
             the lane promises must not widen the bound by which it is judged.
+        fixed: unit roundoff that every floating-point tensor counts with, whatever its dtype: of formulas that are run
+            in float64 to see what they would cost in another precision. None for the tensors' own.
+        nested: runs a formula on float64 tensors with error bounds, and bounds the error of what it gives; see `cost`.
     """
 
     func: Any
@@ -34,10 +52,26 @@ class Operation:
     args: tuple
     kwargs: dict
     result: Any
-    errors: dict[int, Any] = field(default_factory=dict)
+    errors: dict[int | str, Any] = field(default_factory=dict)
     most: float = 1.0
+    fixed: float | None = None
+    nested: Callable[[Formula, list[Any], list[Any], float], tuple[list[Any], int]] | None = None
 
-    def error(self, position: int) -> Any:
+    def cost(self, formula: Formula, *places: int | str) -> tuple[list[Any], int]:
+        """The error bounds of an operation's results, had they been computed by a formula in its precision.
+
+        The formula is run in float64, every one of its operations counting with this operation's unit roundoff.
+
+        Args:
+            formula: of the arguments in `places`; gives one tensor or several.
+            places: of the arguments that it takes.
+        """
+        if self.nested is None:
+            raise RuntimeError(f"{self.name} has nothing to run a formula with")
+        values = [self.value(p) if isinstance(p, int) else self.kwargs.get(p) for p in places]
+        return self.nested(formula, values, [self.errors.get(p) for p in places], self.unit)
+
+    def error(self, position: int | str) -> Any:
         """Error bound of the argument at `position`, 0 if it is exact."""
         return self.errors.get(position, 0.0)
 
@@ -54,8 +88,9 @@ class Operation:
 
     @property
     def rounded(self) -> Tensor:
-        """What storing the first result in its own dtype may change, u |result|."""
-        return self.unit * self.output.double().abs()
+        """What storing the first result in its own dtype may change, u |result|; infinity isn't rounded."""
+        size = self.output.double().abs()
+        return self.unit * torch.where(torch.isfinite(size), size, torch.zeros_like(size))
 
     @property
     def unit(self) -> float:
@@ -64,7 +99,10 @@ class Operation:
 
     def unit_of(self, tensor: Tensor) -> float:
         """Likewise of another tensor; 0 for integers."""
+        if self.fixed is not None and tensor.is_floating_point():
+            return self.fixed
         return min(UNIT.get(tensor.dtype, 0.0), self.most)
 
 
+Formula = Callable[..., Any]
 Rule = Callable[[Operation], tuple[Any, int]]

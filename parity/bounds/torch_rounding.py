@@ -4,13 +4,16 @@
 first order in the unit roundoff u: the error that its inputs bring, plus u |result| for each rounding of its own.
 It gives a derived tolerance for layers and for code between layers that no table knows, forward and backward.
 Copies, selections, maxima and ReLU bring no error: there, only bit-for-bit equality passes.
+
+An operation without a rule leaves its results, and all that is computed from them, without a bound; its name goes
+along.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,22 +21,17 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from parity.bounds.torch_operation import UNIT, Operation, Rule
-from parity.bounds.torch_rounding_norms import RULES
-from parity.errors import CannotCompare
-
-
-@dataclass(frozen=True)
-class Tracked:
-    """What is known of one tensor.
-
-    Attributes:
-        error: bound on its absolute error, float64, of its shape; None if it is exact.
-        depth: roundings on the longest way from the start to it.
-    """
-
-    error: Tensor | None = None
-    depth: int = 0
+from parity.bounds import (  # noqa: F401  each adds its rules to RULES
+    torch_rounding_activations,
+    torch_rounding_attention,
+    torch_rounding_functions,
+    torch_rounding_losses,
+    torch_rounding_moves,
+    torch_rounding_norms,
+    torch_rounding_resampling,
+)
+from parity.bounds.torch_operation import UNIT, Formula, Operation, Rule, Tracked
+from parity.bounds.torch_rounding_rules import RULES, constant
 
 
 class RunningError(TorchDispatchMode):
@@ -42,6 +40,7 @@ class RunningError(TorchDispatchMode):
     Args:
         lane: dtype that everything is meant to be computed in. Roundings to a coarser one count as if they were to
             this; None to take every operation as it is.
+        fixed: see `Operation`.
 
     Attributes:
         suspended: while True, results are taken as exact and nothing is computed beside them.
@@ -52,8 +51,9 @@ class RunningError(TorchDispatchMode):
         watched: names of tensors by the address of their memory; `touched` holds those that an operation has used.
     """
 
-    def __init__(self, lane: torch.dtype | None = None) -> None:
+    def __init__(self, lane: torch.dtype | None = None, fixed: float | None = None) -> None:
         super().__init__()
+        self.fixed = fixed
         self.most = UNIT[lane] if lane is not None else 1.0
         self.coarse: list[tuple[str, str]] = []
         self.muted = False
@@ -61,6 +61,8 @@ class RunningError(TorchDispatchMode):
         self.touched: set[str] = set()
         # A weak reference keeps an address from being used again while its entry is here.
         self._known: dict[tuple, tuple[Tracked, StorageWeakRef]] = {}
+        # Memory that was written to in parts: the errors of all its elements, as they lie there.
+        self._written: dict[int, tuple[Tracked, StorageWeakRef]] = {}
         self._maps: dict[tuple, tuple[tuple[int, ...], StorageWeakRef]] = {}
         self.suspended = False
         self.log: list[tuple[str, list]] = []
@@ -88,47 +90,89 @@ class RunningError(TorchDispatchMode):
 
     def get(self, tensor: Tensor) -> Tracked:
         """What is known of `tensor`; exact if nothing."""
+        if (whole := self._written.get(tensor.untyped_storage()._cdata)) is not None:
+            return replace(whole[0], error=_region(whole[0], tensor).clone())
         entry = self._known.get(_key(tensor))
         return entry[0] if entry else _EXACT
 
     def put(self, tensor: Tensor, tracked: Tracked) -> None:
         """Set what is known of `tensor`."""
-        if tracked.error is None:
+        storage = tensor.untyped_storage()._cdata
+        if (whole := self._written.get(storage)) is not None:
+            _region(whole[0], tensor).copy_(0 if tracked.error is None else tracked.error)
+            unknown = tuple(dict.fromkeys([*whole[0].unknown, *tracked.unknown]))
+            joined = Tracked(whole[0].error, max(whole[0].depth, tracked.depth), unknown)
+            self._written[storage] = joined, whole[1]
+        elif tracked.error is None and not tracked.unknown:
             self.forget(tensor)
         else:
             self._known[_key(tensor)] = tracked, StorageWeakRef(tensor.untyped_storage())
+
+    def unbounded(self, named: dict[str, Tensor]) -> dict[str, list[str]]:
+        """Which of the tensors have no bound, by the names given, and for want of which operations' rules."""
+        return {name: list(unknown) for name, t in named.items() if (unknown := self.get(t).unknown)}
 
     def purge(self) -> None:
         """Drop the bounds of tensors that no longer exist."""
         self._known = {key: entry for key, entry in self._known.items() if not entry[1].expired()}
         self._maps = {key: entry for key, entry in self._maps.items() if not entry[1].expired()}
+        self._written = {key: entry for key, entry in self._written.items() if not entry[1].expired()}
 
     def forget(self, *tensors: Tensor) -> None:
         """Take `tensors` as exact from now on."""
         for tensor in tensors:
             self._known.pop(_key(tensor), None)
+            if (whole := self._written.get(tensor.untyped_storage()._cdata)) is not None:
+                _region(whole[0], tensor).zero_()
+
+    def _write_in_part(self, tensor: Tensor) -> None:
+        """Follow the memory of `tensor` element by element from now on, if that is only a part of it."""
+        storage = tensor.untyped_storage()
+        elements = storage.nbytes() // tensor.element_size()
+        if elements <= tensor.numel() or 0 in tensor.stride() or not tensor.is_floating_point():
+            return
+        reference = StorageWeakRef(storage)
+        if (known := self._written.get(storage._cdata)) is not None and not known[1].expired():
+            return
+        whole = torch.zeros(elements, dtype=torch.float64, device=tensor.device)
+        depth, unknown = 0, []
+        for (address, offset, shape, stride), (tracked, weak) in list(self._known.items()):
+            if address == storage._cdata and not weak.expired() and 0 not in stride:
+                if tracked.error is not None:
+                    region = whole.as_strided(shape, stride, offset)
+                    region.copy_(torch.maximum(region, tracked.error))
+                depth, unknown = max(depth, tracked.depth), [*unknown, *tracked.unknown]
+        self._written[storage._cdata] = Tracked(whole, depth, tuple(dict.fromkeys(unknown))), reference
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
+        if not self.suspended and _name(func) not in RULES:
+            with self:  # an operation that is only written in others, where autograd hasn't taken it apart
+                if (parts := func.decompose(*args, **kwargs)) is not NotImplemented:
+                    return parts
         # Before the call: an in-place operation overwrites what its arguments were.
-        known = [] if self.suspended else [self._gather(arg) for arg in args]
+        given = {} if self.suspended else {**dict(enumerate(args)), **kwargs}
+        known: dict[int | str, Tracked] = {place: self._gather(arg) for place, arg in given.items()}
         mutated = not self.suspended and func._schema.is_mutable
         values = tuple(a.clone() if mutated and isinstance(a, Tensor) else a for a in args)
         result = func(*args, **kwargs)
         outputs = list(result) if isinstance(result, (tuple, list)) else [result]
         tensors = [out for out in outputs if isinstance(out, Tensor)]
         self._notice(func, args, tensors)
+        if mutated and args and isinstance(args[0], Tensor):
+            self._write_in_part(args[0])
         if self.suspended:
             # A view says nothing new of the values it shares; memory used again must not keep an old bound.
             if not any(r.alias_info for r in func._schema.returns):
                 self.forget(*tensors)
             return result
         self.log.append((_name(func), [a for a in args if not isinstance(a, (Tensor, list, tuple)) or _plain(a)]))
-        if any(out.is_floating_point() for out in tensors):
+        if any(out.is_floating_point() or out.is_complex() for out in tensors):
             self._follow_map(args, tensors[0])
-            operation = Operation(func, _name(func), values, kwargs, result, most=self.most)
-            operation.errors = {i: k.error for i, k in enumerate(known) if k.error is not None}
-            self._record(operation, outputs, max((k.depth for k in known), default=0))
+            operation = Operation(func, _name(func), values, kwargs, result, most=self.most, fixed=self.fixed)
+            operation.nested = _nested
+            operation.errors = {place: k.error for place, k in known.items() if k.error is not None}
+            self._record(operation, outputs, list(known.values()))
         return result
 
     def _notice(self, func: Any, args: tuple, outputs: list[Tensor]) -> None:
@@ -148,6 +192,8 @@ class RunningError(TorchDispatchMode):
             return self.get(arg)
         if isinstance(arg, (list, tuple)) and arg and all(isinstance(a, Tensor) for a in arg):
             known = [self.get(a) for a in arg]
+            if unknown := _united(known):
+                return Tracked(None, max(k.depth for k in known), unknown)
             if any(k.error is not None for k in known):
                 errors = [
                     torch.zeros(a.shape, dtype=torch.float64, device=a.device) if k.error is None else k.error
@@ -165,20 +211,63 @@ class RunningError(TorchDispatchMode):
             shape = tuple(source.shape[1:])
         self.set_map_shape(out, shape)
 
-    def _record(self, operation: Operation, outputs: list[Any], depth: int) -> None:
+    def _record(self, operation: Operation, outputs: list[Any], known: list[Tracked]) -> None:
+        depth, unknown = max((k.depth for k in known), default=0), _united(known)
         rule = RULES.get(operation.name)
-        if rule is None:
-            raise CannotCompare(
-                f"no error bound is known for PyTorch's aten::{operation.name}: put it into a module of its own, named "
-                f"alike on both sides, or register a rule with parity.bounds.torch_rounding.register"
-            )
-        error, added = rule(operation)
+        tainted = bool(unknown) and rule is not constant
+        complex_numbers = any(isinstance(out, Tensor) and out.is_complex() for out in outputs)
+        found = None if rule is None or tainted or complex_numbers else _applied(rule, operation)
+        if found is None:
+            without = Tracked(None, depth, unknown or (operation.func._schema.name,))
+            for out in outputs:
+                if isinstance(out, Tensor) and (out.is_floating_point() or out.is_complex()):
+                    self.put(out, without)
+            return
+        error, added = found
         # A rule gives the first result's error, or a list with one for each.
         errors = list(error) if isinstance(error, (list, tuple)) else [error]
         errors += [None] * (len(outputs) - len(errors))
         for out, bound in zip(outputs, errors, strict=True):
             if isinstance(out, Tensor) and out.is_floating_point():
-                self.put(out, Tracked(bound.expand(out.shape), depth + added) if isinstance(bound, Tensor) else _EXACT)
+                known_now = _EXACT
+                if isinstance(bound, Tensor):
+                    # What is rounded may also underflow, to 0 where subnormal numbers are flushed.
+                    least = torch.finfo(out.dtype).tiny if added else 0.0
+                    bound = torch.where(bound > 0, bound + least, bound).expand(out.shape)
+                    known_now = Tracked(bound, depth + added)
+                self.put(out, known_now)
+
+
+def _nested(formula: Formula, values: list[Any], errors: list[Any], unit: float) -> tuple[list[Any], int]:
+    mode = RunningError(fixed=unit)
+    given = [v.clone() if isinstance(v, Tensor) else v for v in values]  # one tensor in two places is two here
+    for value, error in zip(given, errors, strict=True):
+        if isinstance(value, Tensor) and isinstance(error, Tensor):
+            mode.put(value, Tracked(error))
+    with mode:
+        result = formula(*given)
+    tracked = [mode.get(t) for t in (result if isinstance(result, (list, tuple)) else [result])]
+    if unknown := _united(tracked):
+        raise ValueError(f"no bound is known for {', '.join(unknown)}")
+    return [t.error for t in tracked], max(t.depth for t in tracked)
+
+
+def _applied(rule: Rule, operation: Operation) -> tuple[Any, int] | None:
+    """What a rule says; None where it can't: it has not met these arguments."""
+    try:
+        return rule(operation)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, StopIteration, TypeError, ValueError):
+        return None
+
+
+def _region(whole: Tracked, tensor: Tensor) -> Tensor:
+    """The errors of a tensor in memory whose errors are all known."""
+    errors = whole.error if whole.error is not None else torch.zeros_like(tensor, dtype=torch.float64)
+    return errors.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+
+
+def _united(known: list[Tracked]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for k in known for name in k.unknown))
 
 
 _EXACT = Tracked()

@@ -14,9 +14,26 @@ from parity.bounds.torch_operation import Operation
 from parity.bounds.torch_rounding_rules import RULES
 
 
+def _per_channel(values: Any, x: Tensor) -> Any:
+    """A weight for each channel, to be multiplied with a map; None as it is."""
+    return None if values is None else values.view([1, -1] + [1] * (x.ndim - 2))
+
+
+def _all_but_channels(x: Tensor) -> tuple[int, ...]:
+    return tuple(d for d in range(x.ndim) if d != 1)
+
+
 def _batch_norm(op: Operation) -> tuple[Any, int]:
-    """(x - mean) rsqrt(variance + eps) weight + bias, with running statistics."""
+    """(x - mean) rsqrt(variance + eps) weight + bias, with running statistics or the batch's own."""
     x = op.value(0)
+    if op.name == "_native_batch_norm_legit" or (op.name == "native_batch_norm" and op.args[5]):
+        eps = float(next(a for a in reversed(op.args) if isinstance(a, float)))
+        normal = _standardized(x, _all_but_channels(x), eps, op.unit, op.error(0))
+        weight, bias = (_per_channel(op.value(i), x) for i in (1, 2))
+        gain, offset = 1.0 if weight is None else weight.abs(), 0.0 if bias is None else bias.abs()
+        # The statistics that come with it are used by nothing but its own backward pass, which has errors of its own.
+        error = gain * normal.error + 2 * op.unit * (op.output.double().abs() + offset)
+        return [error, None, None], normal.terms + ELEMENTARY + 5
     weight, bias, mean, variance = (op.value(i) for i in range(1, 5))
     shape = [1, -1] + [1] * (x.ndim - 2)
     eps = float(next(a for a in reversed(op.args) if isinstance(a, float)))
@@ -29,6 +46,9 @@ def _batch_norm(op: Operation) -> tuple[Any, int]:
 def _batch_norm_backward(op: Operation) -> tuple[Any, int]:
     """To the input, g weight rsqrt(variance + eps); its sums with x - mean, and alone, for weight and bias."""
     g, x, weight, mean, variance = (op.value(i) for i in range(5))
+    if op.args[7]:
+        dims = _all_but_channels(x)
+        return _standard_backward(op, x, dims, float(op.args[8]), _per_channel(weight, x), list(dims))
     eps = float(next(a for a in reversed(op.args) if isinstance(a, float)))
     shape = [1, -1] + [1] * (x.ndim - 2)
     dims = [d for d in range(x.ndim) if d != 1]
@@ -103,14 +123,32 @@ def _layer_norm(op: Operation) -> tuple[Any, int]:
 
 
 def _layer_norm_backward(op: Operation) -> tuple[Any, int]:
-    """Gradient scale (h - mean(h) - z mean(h z)), h = weight g, z the standardised input; sums for the weights."""
-    g, x = op.value(0), op.value(1)
+    """That of layer or group normalisation; see `_standard_backward`."""
+    x = op.value(1)
     layer = "layer" in op.name
     grouped, dims = _grouped(op, x, 2 if layer else 5)
     # eps isn't passed backward; 1 / sqrt(variance + eps) is.
     eps = float((op.value(4 if layer else 3).reshape(-1)[0] ** -2) - grouped.var(dims, unbiased=False).reshape(-1)[0])
-    normal = _standardized(grouped, dims, max(eps, 0.0), op.unit, 0.0)
     weight = _affine(op, op.value(5 if layer else 4), x)
+    kept = [d for d in range(x.ndim) if (d < x.ndim - len(dims) if layer else d != 1)]
+    return _standard_backward(op, grouped, dims, max(eps, 0.0), weight, kept)
+
+
+def _standard_backward(
+    op: Operation, grouped: Tensor, dims: tuple[int, ...], eps: float, weight: Any, kept: list[int]
+) -> tuple[Any, int]:
+    """Gradient scale (h - mean(h) - z mean(h z)), h = weight g, z the standardised input; sums for the weights.
+
+    Args:
+        op: whose first two arguments are the gradient and the input.
+        grouped: the input, in the shape in which it is standardised over `dims`.
+        dims: see `grouped`.
+        eps: that is added to the variance.
+        weight: of the input's rank; None if there is none.
+        kept: dimensions over which the gradients of weight and bias are summed.
+    """
+    g, x = op.value(0), op.value(1)
+    normal = _standardized(grouped, dims, eps, op.unit, op.error(1).reshape(grouped.shape) if 1 in op.errors else 0.0)
     gain = 1.0 if weight is None else weight.abs()
     z, z_error = normal.value.abs(), normal.error
     h = (gain * g.abs()).reshape(grouped.shape)
@@ -124,14 +162,19 @@ def _layer_norm_backward(op: Operation) -> tuple[Any, int]:
     shaken = z_error * (h * z).mean(dims, keepdim=True) + z * (h * z_error).mean(dims, keepdim=True)
     error = normal.scale * (spread(h_error, h_error) + rounded * total + shaken) + normal.scale_error * total
     full_z, full_error = (t.reshape(x.shape) for t in (z, z_error))
-    kept = [d for d in range(x.ndim) if (d < x.ndim - len(dims) if layer else d != 1)]
     count = math.prod(x.shape[d] for d in kept)
     own = op.error(0) + (count + 2) * op.unit * g.abs()
     to_weight = (full_z * own + full_error * g.abs()).sum(kept)
     return [error.reshape(x.shape), to_weight, own.sum(kept)], normal.terms + count + ELEMENTARY + 6
 
 
-for _name in ("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "_batch_norm_no_update"):
+for _name in (
+    "native_batch_norm",
+    "_native_batch_norm_legit_no_training",
+    "cudnn_batch_norm",
+    "_batch_norm_no_update",
+    "_native_batch_norm_legit",
+):
     RULES[_name] = _batch_norm
 RULES["native_batch_norm_backward"] = _batch_norm_backward
 for _name in ("native_layer_norm", "native_group_norm"):

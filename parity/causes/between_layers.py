@@ -9,26 +9,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest, within
-from parity.causes import hypotheses
 from parity.causes.parameters import Cause, explains
 from parity.causes.precision import FORMATS
+from parity.kinds import registry
+from parity.kinds.activation import FUNCTIONS
+from parity.kinds.layer import Layer, Mistake, Recorded, Settings
 
 _SILENT = {"clone", "detach", "alias", "contiguous", "_to_copy", "copy", "lift_fresh", "empty", "empty_like"}
 _RESHAPING = {"view", "_unsafe_view", "reshape", "_reshape_alias", "flatten"}
-_FUNCTIONS: dict[str, Callable[[NDArray], NDArray]] = {
-    "tanh": np.tanh,
-    "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
-    "exp": np.exp,
-    "abs": np.abs,
-    "neg": np.negative,
-}
 
 
 @dataclass(frozen=True)
@@ -38,12 +33,12 @@ class Link:
     Attributes:
         name: for people.
         run: what it computes.
-        parts: its parts as `hypotheses` knows them, without input; None if only leaving it out can be tried.
+        layer: it as a layer, whatever its input; None if only leaving it out can be tried.
     """
 
     name: str
     run: Callable[[NDArray], NDArray]
-    parts: dict[str, Any] | None = None
+    layer: Layer | None = None
 
 
 def explain(ops: list[Any], starts: list[NDArray], reference: NDArray, ours: NDArray, tolerance: float) -> list[Cause]:
@@ -111,22 +106,11 @@ def chain(ops: list[Any]) -> list[Link] | None:
 def _link(name: str, args: list[Any]) -> Link | None:
     if name in _RESHAPING:
         return Link("flatten", lambda x: x.reshape(x.shape[0], -1))
-    if name == "relu":
-        return _known("ReLU", "ReLU", {})
-    if name in ("max_pool2d_with_indices", "max_pool2d", "avg_pool2d"):
-        lists = [a for a in args if isinstance(a, list)]
-        if not lists:
-            return None  # sizes recorded in another form: no cause is named rather than a wrong one
-        settings: dict[str, Any] = {"kernel_size": lists[0], "stride": lists[1] if len(lists) > 1 else lists[0]}
-        settings["padding"] = lists[2] if len(lists) > 2 else 0
-        settings["ceil_mode"] = next((a for a in args if isinstance(a, bool)), False)
-        if settings["padding"] not in (0, [0, 0]) and name == "avg_pool2d":
-            return None  # whether padding counts is a setting of its own
-        return _known("AvgPool2d" if name == "avg_pool2d" else "MaxPool2d", "pool", settings)
-    if name == "_adaptive_avg_pool2d":
-        return _known("AdaptiveAvgPool2d", "adaptive pool", {"output_size": args[0]})
-    if name in _FUNCTIONS:
-        return Link(name, _FUNCTIONS[name])
+    if (known := registry.operation(name)) is not None:
+        settings = known.settings(args)
+        return None if settings is None else _known(known.class_name, known.title, settings)
+    if name in FUNCTIONS:
+        return Link(name, FUNCTIONS[name].value)
     numbers = [a for a in args if isinstance(a, (int, float)) and not isinstance(a, bool)]
     if name in ("mul", "div", "add", "sub") and len(numbers) == 1:
         value = float(numbers[0])
@@ -135,19 +119,16 @@ def _link(name: str, args: list[Any]) -> Link | None:
     return None
 
 
-def _known(class_name: str, name: str, settings: dict[str, Any]) -> Link | None:
-    placeholder = np.zeros((1, 1, 1, 1))
-    parts = hypotheses.parts_of(class_name, settings, placeholder, {})
-    if parts is None:
-        return None
-    return Link(name, lambda x: hypotheses.compute(parts | {"x": x}), parts)
+def _known(class_name: str, title: str, settings: Settings) -> Link | None:
+    layer = registry.layer(Recorded(class_name, settings, np.zeros((1, 1, 1, 1))))
+    return None if layer is None else Link(title, lambda x: replace(layer, x=x).compute(), layer)
 
 
 def _mistakes(links: list[Link], start: NDArray) -> Iterator[tuple[str, str, list[Link]]]:
     x = start
     for i, link in enumerate(links):
-        if link.parts is not None:
-            for mistake in hypotheses.mistakes(link.parts | {"x": x}):
+        if link.layer is not None:
+            for mistake in replace(link.layer, x=x).mistakes():
                 yield mistake.key, f"{link.name}: {mistake.text}", [*links[:i], _with(link, mistake), *links[i + 1 :]]
         x = link.run(x)
     for i, (one, two) in enumerate(itertools.pairwise(links)):
@@ -164,15 +145,12 @@ def _mistakes(links: list[Link], start: NDArray) -> Iterator[tuple[str, str, lis
         yield "relu_added", "there is a ReLU too many", [*links[:i], relu, *links[i:]]
 
 
-def _with(link: Link, mistake: hypotheses.Mistake) -> Link:
-    assert link.parts is not None
-    parts = link.parts
-
+def _with(link: Link, mistake: Mistake) -> Link:
     def run(x: NDArray) -> NDArray:
-        changed = mistake.apply(parts | {"x": x})
+        changed = None if link.layer is None else mistake.apply(replace(link.layer, x=x))
         if changed is None:
             raise ValueError(mistake.key)
-        return hypotheses.compute(changed)
+        return changed.compute()
 
     return Link(link.name, run)
 

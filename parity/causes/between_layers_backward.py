@@ -1,12 +1,13 @@
 """Naming a wrong gradient between two layers: the functions that the reference ran there, backward, with one mistake.
 
-As `chain_causes` forward: PyTorch's recorded operations are rebuilt in NumPy if they form a plain chain, the gradient
+As `between_layers` forward: PyTorch's recorded operations are rebuilt in NumPy if they form a plain chain, the gradient
 goes back through them, and every mistake that gradients suffer from is made in one of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,7 @@ from parity.causes import gradients as gradient_causes
 from parity.causes.between_layers import Link, chain
 from parity.causes.parameters import Cause, explains
 from parity.causes.precision import of_values
-
-_SLOPES: dict[str, Callable[[NDArray, NDArray], NDArray]] = {
-    "tanh": lambda x, y: 1 - y * y,
-    "sigmoid": lambda x, y: y * (1 - y),
-    "exp": lambda x, y: y,
-    "abs": lambda x, y: np.sign(x),
-    "neg": lambda x, y: -np.ones_like(x),
-}
+from parity.kinds.activation import FUNCTIONS
 
 
 def explain(
@@ -91,13 +85,13 @@ def _backward(links: list[Link], start: NDArray, g: NDArray) -> NDArray | None:
 
 
 def _through(link: Link, x: NDArray, y: NDArray, g: NDArray) -> NDArray | None:
-    if link.parts is not None:
-        return gradient_causes.gradient(link.parts | {"x": x}, g)
+    if link.layer is not None:
+        return replace(link.layer, x=x).input_gradient(g)
     name = link.name.split(" ")[0]
     if name == "flatten":
         return g.reshape(x.shape)
-    if name in _SLOPES:
-        return g * _SLOPES[name](x, y)
+    if name in FUNCTIONS:
+        return g * FUNCTIONS[name].slope(x, y)
     # Arithmetic with a constant: straight lines.
     return g * (link.run(np.ones(())) - link.run(np.zeros(()))) if name in ("add", "sub", "mul", "div") else None
 
@@ -110,8 +104,8 @@ def _mistakes(links: list[Link], start: NDArray, g: NDArray) -> Iterator[tuple[s
     for i in reversed(range(len(links))):
         if coming is None:
             return
-        parts = links[i].parts
-        for key, text, wrong in gradient_causes.mistakes(parts | {"x": values[i]}, coming) if parts is not None else ():
+        layer = links[i].layer
+        for key, text, wrong in () if layer is None else replace(layer, x=values[i]).gradient_mistakes(coming):
             if (predicted := _backward(links[:i], start, wrong)) is not None:
                 yield key, f"{links[i].name}: {text}", predicted
         coming = _through(links[i], values[i], values[i + 1], coming)

@@ -12,12 +12,12 @@ from parity.bounds.magnitudes import UNIT_ROUNDOFF
 from parity.causes import between_layers as chain_causes
 from parity.causes import between_layers_backward as chain_gradients
 from parity.causes import gradients as gradient_causes
-from parity.causes import hypotheses
 from parity.causes import parameter_gradients as parameter_causes
 from parity.causes import parameters as causes
 from parity.causes import precision as precision_causes
 from parity.causes.parameters import Case, Cause
-from parity.kinds import layouts
+from parity.kinds import layouts, registry, weights
+from parity.kinds.layer import Layer, Recorded
 from parity.reports.rows import Row
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def name_forward(visit: _Visit, rows: list[Row], variables: dict[str, Any], flax
     candidate, store = visit.candidate, visit.candidate.store
     reference = store.array(visit.key, "output.0")
     case = Case(
-        class_name=hypotheses.known_class(visit.facts["bases"]),
+        class_name=registry.known_class(visit.facts["bases"]),
         settings=visit.facts["settings"],
         x=np.asarray(store.array(visit.key, "input.0"), np.float64),
         torch_weights=_double(candidate.weights(visit.torch_path)) if visit.kind != "plain" else {},
@@ -103,13 +103,13 @@ def name_gradient(visit: _Visit, row: Row, gradient: NDArray, reference: NDArray
     scale = float(max(np.max(np.abs(reference), initial=0.0), np.max(np.abs(gradient), initial=0.0)))
     tolerance = max(row.bound, 64 * UNIT_ROUNDOFF[dtype] * scale)
     g, torch, flax = (np.asarray(array, np.float64) for array in (cotangent, reference, gradient))
-    parts = _parts(visit)
-    if parts is None:
+    layer = _layer(visit)
+    if layer is None:
         x = np.asarray(visit.candidate.store.array(visit.key, "input.0"), np.float64)
         attach(row, gradient_causes.at_zero(x, torch, flax, tolerance))
         return
-    found = precision_causes.of_gradient(parts, g, torch, flax, tolerance) if dtype == "float64" else []
-    attach(row, found or gradient_causes.explain(parts, g, torch, flax, tolerance))
+    found = precision_causes.of_gradient(layer, g, torch, flax, tolerance) if dtype == "float64" else []
+    attach(row, found or gradient_causes.explain(layer, g, torch, flax, tolerance))
 
 
 def name_parameter(
@@ -124,10 +124,10 @@ def name_parameter(
         cotangent: of the layer's output, in PyTorch's layout.
         arrays: in PyTorch's layout: PyTorch's gradient, Flax's, and the one that PyTorch's layer makes by itself.
     """
-    parts = _parts(visit)
+    layer = _layer(visit)
     torch, flax = (np.asarray(array, np.float64) for array in arrays[:2])
     alone = None if arrays[2] is None else np.asarray(arrays[2], np.float64)
-    right = None if parts is None else parameter_causes.gradient(parts, np.asarray(cotangent, np.float64), name)
+    right = None if layer is None else layer.weight_gradient(np.asarray(cotangent, np.float64), name)
     scale = float(np.max(np.abs(flax if alone is None else alone), initial=0.0))
     tolerance = max(row.bound, 64 * UNIT_ROUNDOFF[visit.candidate.dtype] * scale)
     attach(row, parameter_causes.explain(torch, flax, alone, right, tolerance, visit.candidate.dtype))
@@ -162,14 +162,18 @@ def name_cotangent(candidate: Candidate, key: str, row: Row, torch: NDArray, fla
     attach(row, chain_gradients.explain(ops, start, coming, torch, flax, tolerance, candidate.dtype))
 
 
-def _parts(visit: _Visit) -> hypotheses.Parts | None:
-    """The layer as its reference's record says; None if it is of an unknown kind."""
-    candidate = visit.candidate
-    x = np.asarray(candidate.store.array(visit.key, "input.0"), np.float64)
-    weights = _double(candidate.weights(visit.torch_path)) if visit.kind != "plain" else {}
-    parts = hypotheses.parts_of(hypotheses.known_class(visit.facts["bases"]), visit.facts["settings"], x, weights)
-    mask = candidate.dropout_mask(visit.torch_path)
-    return parts if parts is None or mask is None else parts | {"mask": mask}
+def _layer(visit: _Visit) -> Layer | None:
+    """The layer as its reference's record says; None if it isn't written out."""
+    candidate, facts = visit.candidate, visit.facts
+    return registry.layer(
+        Recorded(
+            class_name=registry.known_class(facts["bases"]),
+            settings=facts["settings"],
+            x=np.asarray(candidate.store.array(visit.key, "input.0"), np.float64),
+            weights=_double(candidate.weights(visit.torch_path)) if visit.kind != "plain" else {},
+            mask=candidate.dropout_mask(visit.torch_path),
+        )
+    )
 
 
 def _starts(candidate: Candidate, visit: _Visit) -> list[NDArray]:
@@ -215,14 +219,13 @@ def _order(visit: _Visit, got: str | None, expected: str, ours: NDArray, referen
 def flax_weights(visit: _Visit, variables: dict[str, Any]) -> dict[str, NDArray]:
     """A Flax leaf's parameters and statistics under PyTorch's names and in its layout."""
     layout = visit.input_layouts[0] if visit.input_layouts else None
-    names = {layouts.flax_name(visit.kind, name): name for name in visit.candidate.weights(visit.torch_path)}
+    names = {weights.flax_name(visit.kind, name): name for name in visit.candidate.weights(visit.torch_path)}
     found = {}
     for arrays in variables.values():
         for flax_name, array in arrays.items():
             name = names.get(flax_name)
             if name is not None:
-                value = np.asarray(array, np.float64)
-                found[name] = layouts.kernel_to_torch(visit.kind, value, layout) if name == "weight" else value
+                found[name] = weights.to_torch(visit.kind, name, np.asarray(array, np.float64), layout)
     return found
 
 

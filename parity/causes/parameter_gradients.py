@@ -11,10 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest, within
-from parity.causes.hypotheses import Parts
 from parity.causes.parameters import Cause, explains
 from parity.causes.precision import coarser, of_values
-from parity.kinds import numpy_ops as ops
 
 
 def explain(
@@ -26,7 +24,7 @@ def explain(
         torch: what PyTorch's whole backward pass left in the parameter; likewise flax.
         flax: see `torch`.
         alone: what PyTorch's layer makes when it runs by itself; None if it makes none.
-        right: the derivative in NumPy, see `gradient`; None if it isn't known.
+        right: the derivative in NumPy; None if it isn't written out.
         tolerance: largest difference that counts as none.
         dtype: of the lane.
     """
@@ -53,28 +51,6 @@ def explain(
             text = "wrong gradient of the parameter: the derivative written out in NumPy is the other side's"
             return [Cause("gradient", side, text, before, farthest(right, other))]
     return []
-
-
-def gradient(parts: Parts, g: NDArray, name: str) -> NDArray | None:
-    """Gradient with respect to `weight` or `bias` in closed form; None for layers without one here."""
-    match parts["op"], name:
-        case "dense", "weight":
-            return g.T @ parts["x"].reshape(len(g), -1)
-        case "dense", "bias":
-            return g.sum(0)
-        case "conv", "bias":
-            return g.sum((0, 2, 3))
-        case "local_conv", "bias":
-            return g.sum(0).transpose(1, 2, 0)
-        case "conv", "weight":
-            window = parts["weight"].shape[2:]
-            seen = ops.patches(parts["x"], window, parts["stride"], parts["pads"], parts["ceil"], 0.0)
-            groups = zip(np.split(g, parts["groups"], 1), np.split(seen, parts["groups"], 1), strict=True)
-            return np.concatenate([np.tensordot(out, x, axes=((0, 2, 3), (0, 2, 3))) for out, x in groups])
-        case "local_conv", "weight":
-            seen = ops.patches(parts["x"], parts["weight"].shape[4:], parts["stride"], parts["pads"], False, 0.0)
-            return np.einsum("nohw,nchwij->hwocij", g, seen, optimize=True)
-    return None
 
 
 def _changed(whole: NDArray, alone: NDArray) -> str:

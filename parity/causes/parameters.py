@@ -1,6 +1,6 @@
 """Naming the bug: a cause is named only after a counterfactual has shown it.
 
-Given one diverging layer (same input, two outputs), every mistake of `parity.causes.hypotheses` is made on purpose, in
+Given one diverging layer (same input, two outputs), every mistake of its kind (`parity.kinds`) is made on purpose, in
 NumPy, to what one side should compute. If the other side's output comes out, that side has the mistake: without it
 the residual falls at least 1000 times, and below the bound. Otherwise nothing is named.
 """
@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest, within
 from parity.bounds.magnitudes import UNIT_ROUNDOFF
-from parity.causes import hypotheses
-from parity.causes.hypotheses import Mistake, Parts
+from parity.kinds import registry
+from parity.kinds.dense import row_orders
+from parity.kinds.layer import Layer, Mistake, Recorded, Settings
 
 FALL = 1000.0
 
@@ -45,7 +45,7 @@ class Cause:
     """A mistake that explains a divergence.
 
     Attributes:
-        key: short name, see `parity.causes.hypotheses`.
+        key: short name, as of a `parity.kinds.layer.Mistake`.
         side: `jax`, `torch`, or `between` where only the difference is known.
         text: what is wrong, in words.
         before: residual with the mistake; not a number where shapes alone decide. Likewise after, without it.
@@ -82,7 +82,7 @@ class Case:
     """
 
     class_name: str
-    settings: dict[str, Any]
+    settings: Settings
     x: NDArray
     torch_weights: dict[str, NDArray]
     flax_weights: dict[str, NDArray]
@@ -103,6 +103,12 @@ class Case:
         own = 0.0 if self.allowed is None else float(np.max(self.allowed, initial=0.0))
         self.tolerance = own + 16 * UNIT_ROUNDOFF[self.dtype] * scale
 
+    def layer(self, weights: Mapping[str, NDArray]) -> Layer | None:
+        """The layer in NumPy, with these weights by PyTorch's name; None if it isn't written out."""
+        return registry.layer(
+            Recorded(self.class_name, self.settings, self.x, weights, self.map_shape, self.mask)
+        )  # fmt: skip
+
     def explains(self, prediction: NDArray, observed: NDArray) -> float | None:
         """The residual that is left if the prediction explains what one side computed; None if it doesn't."""
         after = farthest(prediction, observed)
@@ -112,18 +118,17 @@ class Case:
 def explain(case: Case) -> list[Cause]:
     """Causes of a divergence, most of the time one; none where no mistake that we know explains it."""
     found = _weights(case)
-    parts = hypotheses.parts_of(case.class_name, case.settings, case.x, case.torch_weights)
-    if parts is None:
+    theirs = case.layer(case.torch_weights)
+    if theirs is None:
         return found or _outputs(case)
-    parts |= {"map_shape": case.map_shape} | ({"mask": case.mask} if case.mask is not None else {})
-    ours = parts | {name: case.flax_weights.get(name, parts.get(name)) for name in ("weight", "bias")}
-    if not found or case.explains(hypotheses.compute(ours), case.flax_y) is None:
-        # Not the weights, or not only: one of the two sides computes something else than its parts say.
-        found += _computation(case, parts, ours)
+    ours = theirs.with_weights(**{name: w for name, w in case.flax_weights.items() if name in theirs.weights})
+    if not found or case.explains(ours.compute(), case.flax_y) is None:
+        # Not the weights, or not only: one of the two sides computes something else than its layer says.
+        found += _computation(case, theirs, ours)
     return found or _outputs(case)
 
 
-def _computation(case: Case, theirs: Parts, ours: Parts) -> list[Cause]:
+def _computation(case: Case, theirs: Layer, ours: Layer) -> list[Cause]:
     torch_fits = _fits(case, theirs, case.torch_y)
     found = []
     if not _fits(case, ours, case.flax_y):
@@ -133,27 +138,27 @@ def _computation(case: Case, theirs: Parts, ours: Parts) -> list[Cause]:
     return found
 
 
-def _fits(case: Case, parts: Parts, observed: NDArray) -> bool:
-    return within(farthest(hypotheses.compute(parts), observed), case.tolerance)
+def _fits(case: Case, layer: Layer, observed: NDArray) -> bool:
+    return within(farthest(layer.compute(), observed), case.tolerance)
 
 
-def _search(case: Case, parts: Parts, observed: NDArray, side: str) -> list[Cause]:
+def _search(case: Case, layer: Layer, observed: NDArray, side: str) -> list[Cause]:
     """Single mistakes first; then two at once, up to a number of tries."""
-    tried = list(hypotheses.mistakes(parts))
+    tried = list(layer.mistakes())
     for mistake in tried:
-        if (after := _try(case, [mistake], parts, observed)) is not None:
+        if (after := _try(case, [mistake], layer, observed)) is not None:
             return [Cause(mistake.key, side, mistake.text, case.before, after)]
-    for cause in _estimated(case, parts, observed, side):
+    for cause in _estimated(case, layer, observed, side):
         return [cause]
     different = (pair for pair in itertools.combinations(tried, 2) if pair[0].key != pair[1].key)
     for first, second in itertools.islice(different, PAIR_TRIES):
-        if (after := _try(case, [first, second], parts, observed)) is not None:
+        if (after := _try(case, [first, second], layer, observed)) is not None:
             return [Cause(m.key, side, m.text, case.before, after) for m in (first, second)]
     return []
 
 
-def _try(case: Case, made: list[Mistake], parts: Parts, observed: NDArray) -> float | None:
-    changed: Parts | None = parts
+def _try(case: Case, made: list[Mistake], layer: Layer, observed: NDArray) -> float | None:
+    changed: Layer | None = layer
     for mistake in made:
         changed = mistake.apply(changed) if changed is not None else None
     if changed is None:
@@ -161,54 +166,42 @@ def _try(case: Case, made: list[Mistake], parts: Parts, observed: NDArray) -> fl
     try:
         # Most mistakes can be ruled out by a part of the result.
         few, seen = _part(changed, observed)
-        if not within(farthest(hypotheses.compute(few), seen), case.tolerance):
+        if not within(farthest(few.compute(), seen), case.tolerance):
             return None
-        return case.explains(hypotheses.compute(changed), observed)
+        return case.explains(changed.compute(), observed)
     except (ValueError, IndexError):
         return None  # the mistake can't be made on these shapes
 
 
-def _part(parts: Parts, observed: NDArray) -> tuple[Parts, NDArray]:
+def _part(layer: Layer, observed: NDArray) -> tuple[Layer, NDArray]:
     """A layer that gives some of the values only, fast, and those values of what was observed.
 
-    They are those of one image and, where weights are multiplied and nothing happens to the result afterwards, of some
-    eight outputs, as many of each group.
+    They are those of one example and, where a kind can do it for less work, of some of the outputs.
     """
-    x, mask, weight, bias = parts["x"], parts.get("mask"), parts["weight"], parts["bias"]
-    if x.shape[0] == observed.shape[0]:
-        parts = parts | {"x": x[:1]} | ({} if mask is None else {"mask": mask[:1]})
-        observed = observed[:1]
-    if parts["op"] in ("conv", "dense") and weight.shape[0] == observed.shape[1] and not parts.get("after"):
-        groups = parts.get("groups", 1)
-        size = weight.shape[0] // groups
-        few = np.unique(np.linspace(0, size - 1, max(8 // groups, 1)).astype(int))
-        rows = (np.arange(groups)[:, None] * size + few).ravel()
-        parts = parts | {"weight": weight[rows], "bias": None if bias is None else bias[rows]}
-        observed = observed[:, rows]
-    return parts, observed
+    if layer.x.shape[0] == observed.shape[0]:
+        layer, observed = layer.first_example(), observed[:1]
+    fewer = layer.few_outputs(observed.shape[1]) if observed.ndim > 1 else None
+    return (layer, observed) if fewer is None else (fewer[0], observed[:, fewer[1]])
 
 
-def _estimated(case: Case, parts: Parts, observed: NDArray, side: str) -> Iterator[Cause]:
+def _estimated(case: Case, layer: Layer, observed: NDArray, side: str) -> Iterator[Cause]:
     """Mistakes with a number or an order that the data tell: a factor, a permutation of channels, a mask."""
-    base = hypotheses.compute(parts)
+    base = layer.compute()
     if base.shape != observed.shape:
         return
-    if parts["op"] == "dropout" and parts["mask"] is None:
-        mask = (observed != 0) | (parts["x"] == 0)
-        if (after := case.explains(hypotheses.compute(parts | {"mask": mask}), observed)) is not None:
-            share = 1 - float(np.mean(mask[parts["x"] != 0]))
-            yield Cause("dropout_in_evaluation", side, f"{share:.0%} of the values are dropped", case.before, after)
-    offset = 0.0
-    for name, shift in (("the result is", None), ("the weights are", parts.get("bias"))):
-        if shift is not None and base.ndim > 1:
-            offset = shift.transpose(2, 0, 1) if shift.ndim == 3 else shift.reshape(-1, *[1] * (base.ndim - 2))
-        elif name == "the weights are":
-            break
-        factor = _factor(base - offset, observed - offset)
-        if factor is not None and (after := case.explains((base - offset) * factor + offset, observed)) is not None:
+    for mistake in layer.measured(observed):
+        changed = mistake.apply(layer)
+        if changed is not None and (after := case.explains(changed.compute(), observed)) is not None:
+            yield Cause(mistake.key, side, mistake.text, case.before, after)
+    offset = layer.offset()
+    shifts: list[tuple[str, NDArray | float]] = [("the result is", 0.0)]
+    shifts += [] if offset is None else [("the weights are", offset)]
+    for name, shift in shifts:
+        factor = _factor(base - shift, observed - shift)
+        if factor is not None and (after := case.explains((base - shift) * factor + shift, observed)) is not None:
             yield Cause("scaled", side, f"{name} scaled by {factor:.6g}", case.before, after)
     # Channels may have been exchanged before the bias was added, or after.
-    for constant in (0.0, offset):
+    for _, constant in shifts:
         order = _permutation(base - constant, observed - constant, axis=1, tolerance=case.tolerance)
         if order is None:
             continue
@@ -227,40 +220,28 @@ def _weights(case: Case) -> list[Cause]:
             found.append(Cause(f"{name}_missing", "jax", f"there is no {name}", case.before, 0.0))
         elif ours.shape != theirs.shape or not np.array_equal(ours, theirs):
             found += _weight(case, name, theirs, ours)
-    parts = hypotheses.parts_of(case.class_name, case.settings, case.x, case.flax_weights)
-    if not found or parts is None:
+    layer = case.layer(case.flax_weights) if found else None
+    if layer is None:
         return found
     # The counterfactual: PyTorch's layer with Flax's weights gives what Flax gave.
-    after = case.explains(hypotheses.compute(parts), case.flax_y)
+    after = case.explains(layer.compute(), case.flax_y)
     return [Cause(c.key, c.side, c.text, case.before, after if after is not None else c.after) for c in found]
 
 
 def _weight(case: Case, name: str, theirs: NDArray, ours: NDArray) -> list[Cause]:
-    if name == "weight":
-        parts = hypotheses.parts_of(case.class_name, case.settings, case.x, case.torch_weights)
-        if parts is not None:
-            parts |= {"map_shape": case.map_shape}
-            for mistake in hypotheses.mistakes(parts):
-                changed = mistake.apply(parts)
-                if changed is not None and _same(changed["weight"], ours) and not _same(changed["weight"], theirs):
-                    return [Cause(mistake.key, "between", f"Flax's kernel is PyTorch's with a twist: {mistake.text}")]
-            for text, index in _row_orders(case):
-                for order in (index, np.argsort(index)):
-                    if _same(theirs[:, order], ours):
-                        return [
-                            Cause(
-                                "fc_order", "between", f"the kernel's rows follow {text} on one side, CHW on the other"
-                            )
-                        ]
+    layer = None if "bias" in name else case.layer(case.torch_weights)
+    if layer is not None:
+        for mistake in layer.mistakes():
+            changed = mistake.apply(layer)
+            twisted = None if changed is None else changed.weights.get(name)
+            if _same(twisted, ours) and not _same(twisted, theirs):
+                return [Cause(mistake.key, "between", f"Flax's kernel is PyTorch's with a twist: {mistake.text}")]
+        for text, index in row_orders(case.map_shape):
+            for order in (index, np.argsort(index)):
+                if _same(theirs[:, order], ours):
+                    text = f"the kernel's rows follow {text} on one side, CHW on the other"
+                    return [Cause("fc_order", "between", text)]
     return [described(name, theirs, ours)]
-
-
-def _row_orders(case: Case) -> Iterator[tuple[str, NDArray]]:
-    if case.map_shape is None:
-        return
-    for order in itertools.permutations(range(3)):
-        index = np.arange(np.prod(case.map_shape)).reshape(case.map_shape).transpose(order).ravel()
-        yield "".join("CHW"[axis] for axis in order), index
 
 
 def described(name: str, theirs: NDArray, ours: NDArray) -> Cause:

@@ -20,10 +20,8 @@ from numpy.typing import NDArray
 
 from parity.bounds.judging import difference, farthest, within
 from parity.bounds.magnitudes import UNIT_ROUNDOFF
-from parity.causes import gradients as gradient_causes
-from parity.causes import hypotheses
-from parity.causes.hypotheses import Parts
 from parity.causes.parameters import Case, Cause, explains
+from parity.kinds.layer import Layer
 
 FLOAT32_FALL = 100.0
 
@@ -74,19 +72,17 @@ def coarser(dtype: str) -> dict[str, Format]:
 
 def explain(case: Case) -> list[Cause]:
     """Causes of a divergence of one layer in float64 or float32, by side; none in other lanes or unknown layers."""
-    parts = hypotheses.parts_of(case.class_name, case.settings, case.x, case.torch_weights)
-    if parts is None or case.dtype == "bfloat16" or case.torch_y.shape != case.flax_y.shape:
+    layer = case.layer(case.torch_weights)
+    if layer is None or case.dtype == "bfloat16" or case.torch_y.shape != case.flax_y.shape:
         return []
-    if case.mask is not None:
-        parts |= {"mask": case.mask}
     if case.dtype == "float64" and (found := _of_weights(case)):
         return found
-    exact = hypotheses.compute(parts)
+    exact = layer.compute()
     if exact.shape != case.torch_y.shape:
         return []
     for side, wrong, other in (("jax", case.flax_y, case.torch_y), ("torch", case.torch_y, case.flax_y)):
-        found = _float64(case, parts, exact, side, wrong, other) if case.dtype == "float64" else []
-        if found := found or _float32(case, parts, exact, side, wrong, other):
+        found = _float64(case, layer, exact, side, wrong, other) if case.dtype == "float64" else []
+        if found := found or _float32(case, layer, exact, side, wrong, other):
             return found
     return []
 
@@ -100,11 +96,11 @@ def _of_weights(case: Case) -> list[Cause]:
     return []
 
 
-def _float64(case: Case, parts: Parts, exact: NDArray, side: str, wrong: NDArray, other: NDArray) -> list[Cause]:
+def _float64(case: Case, layer: Layer, exact: NDArray, side: str, wrong: NDArray, other: NDArray) -> list[Cause]:
     if not within(farthest(exact, other), case.tolerance):
         return []  # the other one is no witness: it isn't right itself
     for key, form in _likely(exact, wrong):
-        for what, predicted in _lowered(parts, form, exact):
+        for what, predicted in _lowered(layer, form, exact):
             if (after := case.explains(predicted, wrong)) is not None:
                 return [Cause(key, side, f"{what} rounded to {form.name}", case.before, after)]
     return []
@@ -119,56 +115,53 @@ def _likely(exact: NDArray, wrong: NDArray) -> Iterator[tuple[str, Format]]:
             yield key, form
 
 
-def _lowered(parts: Parts, form: Format, exact: NDArray) -> Iterator[tuple[str, NDArray]]:
+def _lowered(layer: Layer, form: Format, exact: NDArray) -> Iterator[tuple[str, NDArray]]:
     """What a layer gives if one of the numbers that it works with is rounded, or several."""
 
     def compute(*names: str) -> NDArray:
         with np.errstate(over="ignore", invalid="ignore"):
-            return hypotheses.compute(parts | {name: _few_bits(parts[name], form) for name in names})
+            return layer.mapped(form.rounded, names).compute()
 
     yield "the input is", compute("x")
     yield "the result is", form.rounded(exact)
     yield "input and result are", form.rounded(compute("x"))
-    present = [name for name in ("weight", "bias") if parts.get(name) is not None]
+    present = list(layer.weights)
     for name in present:
         yield f"the {name} is", compute(name)
-    if len(present) == 2:
-        yield "weight and bias are", compute(*present)
+    if len(present) > 1:
+        yield f"{' and '.join(present)} are", compute(*present)
     if present:
         yield "input and weights are", compute("x", *present)
+    if "weight" in present:
         yield "input and kernel are", compute("x", "weight")
-    constants = [name for name in ("alpha", "beta", "k", "rate") if isinstance(parts.get(name), float)]
+    constants = [name for name in layer.constants if isinstance(getattr(layer, name), float)]
     for name in constants:
         yield f"{name} is", compute(name)
     if len(constants) > 1:
         yield f"{', '.join(constants)} are", compute(*constants)
 
 
-def _few_bits(value: NDArray | float, form: Format) -> NDArray | float:
-    return form.rounded(value) if isinstance(value, np.ndarray) else float(form.rounded(np.asarray(value)))
-
-
-def _float32(case: Case, parts: Parts, exact: NDArray, side: str, coarse: NDArray, fine: NDArray) -> list[Cause]:
+def _float32(case: Case, layer: Layer, exact: NDArray, side: str, coarse: NDArray, fine: NDArray) -> list[Cause]:
     if case.dtype != "float32":
         return []
     before, usual = _rms(coarse - exact), _rms(fine - exact)
-    for key, what, predicted in _lowered_in_float32(parts, exact):
+    for key, what, predicted in _lowered_in_float32(layer, exact):
         after = _rms(coarse - predicted)
         if explains(before, after, 2 * usual, FLOAT32_FALL):
             return [Cause(key, side, f"{what} rounded to {FORMATS[key].name}", before, after)]
     return []
 
 
-def _lowered_in_float32(parts: Parts, exact: NDArray) -> Iterator[tuple[str, str, NDArray]]:
+def _lowered_in_float32(layer: Layer, exact: NDArray) -> Iterator[tuple[str, str, NDArray]]:
     """Formats, what is rounded to them, and what the layer gives then; TF32's products first."""
     forms = coarser("float32")
     with np.errstate(over="ignore", invalid="ignore"):
-        if parts.get("weight") is not None:
+        if "weight" in layer.weights:
             for key in reversed(forms):
-                both = {name: forms[key].rounded(parts[name]) for name in ("x", "weight")}
-                yield key, "before they are multiplied, inputs and weights are", hypotheses.compute(parts | both)
+                both = layer.mapped(forms[key].rounded, ("x", "weight")).compute()
+                yield key, "before they are multiplied, inputs and weights are", both
         for key, form in forms.items():
-            yield key, "the input is", hypotheses.compute(parts | {"x": form.rounded(parts["x"])})
+            yield key, "the input is", layer.mapped(form.rounded, ("x",)).compute()
             yield key, "the result is", form.rounded(exact)
 
 
@@ -189,17 +182,17 @@ def of_values(reference: NDArray, ours: NDArray, dtype: str, what: str = "the va
     return []
 
 
-def of_gradient(parts: Parts, g: NDArray, torch: NDArray, flax: NDArray, tolerance: float) -> list[Cause]:
+def of_gradient(layer: Layer, g: NDArray, torch: NDArray, flax: NDArray, tolerance: float) -> list[Cause]:
     """Causes of a difference between two float64 gradients with respect to a layer's input.
 
     Args:
-        parts: the layer, see `hypotheses.parts_of`.
+        layer: with the input that both sides got.
         g: cotangent of its output.
         torch: PyTorch's gradient; likewise flax, all in PyTorch's layout and float64.
         flax: see `torch`.
         tolerance: largest difference that counts as none.
     """
-    right = gradient_causes.gradient(parts, g)
+    right = layer.input_gradient(g)
     if right is None or not right.shape == torch.shape == flax.shape:
         return []
     before = farthest(torch, flax)
@@ -207,21 +200,24 @@ def of_gradient(parts: Parts, g: NDArray, torch: NDArray, flax: NDArray, toleran
         if not within(farthest(right, other), tolerance):
             continue
         for key, form in _likely(right, wrong):
-            for what, predicted in _lowered_backward(parts, g, form, right):
+            for what, predicted in _lowered_backward(layer, g, form, right):
                 after = farthest(predicted, wrong)
                 if explains(before, after, tolerance):
                     return [Cause(key, side, f"backward, {what} rounded to {form.name}", before, after)]
     return []
 
 
-def _lowered_backward(parts: Parts, g: NDArray, form: Format, right: NDArray) -> Iterator[tuple[str, NDArray]]:
+def _lowered_backward(layer: Layer, g: NDArray, form: Format, right: NDArray) -> Iterator[tuple[str, NDArray]]:
     yield "the gradient is", form.rounded(right)
-    trials = [("what comes in is", ("g",)), ("the input is", ("x",)), ("input and what comes in are", ("g", "x"))]
-    if parts.get("weight") is not None:
-        trials += [("the weight is", ("weight",)), ("weight and what comes in are", ("g", "weight"))]
-    for what, names in trials:
-        coming = form.rounded(g) if "g" in names else g
-        changed = gradient_causes.gradient(parts | {n: form.rounded(parts[n]) for n in names if n != "g"}, coming)
+    trials: list[tuple[str, bool, tuple[str, ...]]] = [
+        ("what comes in is", True, ()),
+        ("the input is", False, ("x",)),
+        ("input and what comes in are", True, ("x",)),
+    ]
+    if "weight" in layer.weights:
+        trials += [("the weight is", False, ("weight",)), ("weight and what comes in are", True, ("weight",))]
+    for what, coming, names in trials:
+        changed = layer.mapped(form.rounded, names).input_gradient(form.rounded(g) if coming else g)
         if changed is not None:
             yield what, changed
             yield f"{what} and the gradient", form.rounded(changed)

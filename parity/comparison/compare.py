@@ -20,7 +20,8 @@ from parity.comparison import functions, jax_backward, jax_models, jax_ties, mat
 from parity.comparison.jax_side import DTYPES, Candidate, check_dtype
 from parity.comparison.store import Store
 from parity.errors import CannotCompare
-from parity.kinds import jax_leaves, layouts
+from parity.kinds import jax_leaves, layouts, registry, weights
+from parity.kinds.leaf import Leaf
 from parity.reports.report import Report
 from parity.reports.rows import Row, fill
 
@@ -117,7 +118,7 @@ def compare(
         else:
             capture.forward(tensors)
         candidate = Candidate(
-            model, kwargs, pairs, {x["path"]: x["kind"] for x in leaves}, store, dtype,
+            model, kwargs, pairs, {leaf.path: leaf.kind for leaf in leaves}, store, dtype,
             torch_side.weights_reader(torch_model), variables, name, abstract,
         )  # fmt: skip
         return finish(candidate, ours, gradients, torch_leaves)
@@ -140,7 +141,7 @@ def finish(
     candidate: Candidate,
     inputs: tuple[NDArray, ...],
     gradients: bool,
-    torch_leaves: list[dict[str, Any]],
+    torch_leaves: list[Leaf],
     whole: bool = True,
 ) -> Report:
     """The candidate's half of a comparison, once the reference's captures lie in its store.
@@ -195,7 +196,7 @@ def end_to_end(candidate: Candidate, inputs: tuple[NDArray, ...], gradients: boo
     pairs = [] if found is None else list(_gradient_pairs(candidate, found))
     if pairs:  # a model without parameters has none
         rows.append(_normwise(candidate, "gradients", pairs))
-        if not rows[-1].equal and all(row.equal for row in candidate.rows):
+        if not rows[-1].equal and not any(row.diverges for row in candidate.rows):
             rows = _by_parameter(candidate, pairs) + rows
     return rows
 
@@ -243,9 +244,8 @@ def _gradient_pairs(candidate: Candidate, found: dict[str, Any]) -> Any:
                 continue
             has = candidate.store.has(key, name)
             reference = candidate.store.array(key, name) if has else np.zeros(shape)
-            flax_name = layouts.flax_name(candidate.kinds[path], name)
-            if name == "weight":
-                reference = layouts.kernel_to_flax(candidate.kinds[path], reference, layout)
+            flax_name = weights.flax_name(candidate.kinds[path], name)
+            reference = weights.to_flax(candidate.kinds[path], name, reference, layout)
             if flax_name in ours:
                 yield f"{path}/{flax_name}", np.asarray(ours[flax_name]), reference
 
@@ -258,21 +258,19 @@ def _normwise(candidate: Candidate, stage: str, pairs: list[tuple[str, NDArray, 
     return row
 
 
-def not_exercised(candidate: Candidate, torch_leaves: list[dict[str, Any]]) -> list[str]:
+def not_exercised(candidate: Candidate, torch_leaves: list[Leaf]) -> list[str]:
     """What this comparison could not have noticed, in words."""
     found = []
     if candidate.failed is not None:
         place = candidate.failed["path"] or f"the code after {candidate.failed['after']}"
         found.append(f"everything from {place} on, where PyTorch breaks down: {candidate.failed['message']}")
     paths = {path for path, _ in candidate.records}
-    biased = [x["path"] for x in torch_leaves if "bias" in x["shapes"] and x["kind"] in ("conv", "dense", "local_conv")]
+    biased = [x.path for x in torch_leaves if registry.named(x.kind).linear and "bias" in x.shapes]
     zero = [path for path in biased if path in paths and not np.any(candidate.weights(path)["bias"])]
     if zero:
         found.append(f"biases of zeros, where one left out would not show: {', '.join(zero)}")
-    found += [
-        f"{x['path']} has parameters but never ran" for x in torch_leaves if x["shapes"] and x["path"] not in paths
-    ]
-    frozen = _frozen(candidate, [x["path"] for x in torch_leaves if x["shapes"]])
+    found += [f"{x.path} has parameters but never ran" for x in torch_leaves if x.shapes and x.path not in paths]
+    frozen = _frozen(candidate, [x.path for x in torch_leaves if x.shapes])
     if frozen:
         found.append(f"gradients of parameters that PyTorch doesn't train (requires_grad is off): {', '.join(frozen)}")
     for (path, _), key in candidate.records.items():

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from parity.errors import CannotCompare
 from parity.reports.report import Report
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]  # that holds this package
 
 
 def compare(

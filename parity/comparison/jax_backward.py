@@ -14,14 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.bounds.magnitudes import Bound, linear_bound, running_bound, unit_roundoff
+from parity.bounds.magnitudes import Bound, linear_bound, unit_roundoff
 from parity.causes import diagnosis
 from parity.causes import parameter_gradients as parameter_causes
 from parity.comparison.jax_models import JaxLayer
 from parity.comparison.jax_side import Candidate, _Visit
 from parity.comparison.store import Store
 from parity.comparison.totals import Total
-from parity.kinds import layouts
+from parity.kinds import layouts, weights
 from parity.reports.rows import Row
 
 
@@ -94,12 +94,12 @@ def _parameters(
     facts = store.facts(whole)
     single = sum(path == visit.torch_path for path, _ in candidate.records) == 1
     for name, shape in facts["shapes"].items():
-        flax_name = layouts.flax_name(visit.kind, name)
+        flax_name = weights.flax_name(visit.kind, name)
         if flax_name not in gradients:
             continue  # reported among the weights
 
         def move(array: NDArray, name: str = name) -> NDArray:
-            return layouts.kernel_to_flax(visit.kind, array, layout) if name == "weight" else array
+            return weights.to_flax(visit.kind, name, array, layout)
 
         ours, alone = np.asarray(gradients[flax_name]), _gradient(candidate, key, f"gradient.{name}", None)
         judged = _gradient(candidate, whole, name, shape) if single and name not in facts["apart"] else alone
@@ -109,7 +109,7 @@ def _parameters(
         row = visit.row(f"backward:{flax_name}")
         candidate.judge(row, ours, move(reference), bound, None if truth is None else move(truth))
         if row.verdict == "mismatch":
-            back = layouts.kernel_to_torch(visit.kind, ours, layout) if name == "weight" else ours
+            back = weights.to_torch(visit.kind, name, ours, layout)
             diagnosis.name_parameter(visit, row, name, _cotangent(candidate, visit), (reference, back, alone))
         if not single and name not in facts["apart"]:
             total = candidate.totals.setdefault((visit.torch_path, name), Total(visit, flax_name, move))
@@ -129,7 +129,7 @@ def _sums(candidate: Candidate) -> None:
         row = total.visit.row(f"backward:{total.name}, all calls")
         whole = total.move(_gradient(candidate, f"parameters-{path}", name, candidate.weights(path)[name].shape))
         added = 2 * total.calls * unit_roundoff(candidate.dtype) * total.size
-        bound = Bound(total.n + total.calls, total.allowed + added)
+        bound = Bound(total.n + total.calls, total.allowed + added, unknown=total.unknown)
         candidate.judge(row, total.ours, whole, bound)
         if row.verdict == "mismatch":
             tolerance = max(row.bound, float(np.max(added)))
@@ -176,9 +176,7 @@ def _bound(candidate: Candidate, key: str, name: str, move: Callable) -> Bound |
     if store.has(key, f"magnitude.{name}"):
         n = store.facts(key)["n"][name]
         return linear_bound(n, move(store.array(key, f"magnitude.{name}")), candidate.dtype)
-    if store.has(key, f"error.{name}"):
-        return running_bound(store.facts(key)["n"][name], move(store.array(key, f"error.{name}")))
-    return None
+    return candidate.recorded_bound(key, f"error.{name}", store.facts(key)["n"].get(name, 0), move)
 
 
 def _glue(candidate: Candidate, inputs: tuple[NDArray, ...]) -> None:
@@ -267,8 +265,8 @@ def _compare_glue(
     name = "gradient" if start == "given" else "cotangent"
     key = "input_gradient" if start == "given" else start.replace("forward", "cotangent")
     glue, bound = ("cotangent_glue" if name == "cotangent" else "glue"), None
-    if store.has(key, f"{glue}.{i}"):
-        bound = running_bound(store.facts(key).get("depth", 1), layout.to_flax(store.array(key, f"{glue}.{i}")))
+    if store.exists(key):  # else nothing flows back there
+        bound = candidate.recorded_bound(key, f"{glue}.{i}", store.facts(key).get("depth", 1), layout.to_flax)
     found = _gradient(candidate, key, f"{name}.{i}", None)
     moved = np.zeros(gradient.shape) if found is None else layout.to_flax(found)
     candidate.judge(row, np.asarray(gradient), moved, bound)

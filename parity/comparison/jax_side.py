@@ -17,7 +17,7 @@ from flax.errors import FlaxError
 from numpy.typing import NDArray
 
 from parity.bounds.judging import difference
-from parity.bounds.magnitudes import Bound, linear_bound, running_bound
+from parity.bounds.magnitudes import Bound, linear_bound, no_bound, running_bound
 from parity.causes import diagnosis
 from parity.causes import shapes as shape_causes
 from parity.comparison import jax_precision
@@ -26,6 +26,7 @@ from parity.comparison.store import Store
 from parity.comparison.totals import Total
 from parity.errors import CannotCompare
 from parity.kinds import jax_leaves, layouts
+from parity.kinds.weights import weights_to_flax
 from parity.reports.rows import Row, compare_arrays
 
 # Larger arrays (gradients of fully connected layers) aren't kept for the report.
@@ -213,9 +214,11 @@ class Candidate:
             return (-1, 0.0)
         if row.equal:
             return 0, row.fraction
+        if row.open:
+            return 1, row.max_error
         # Backward passes come after all forward ones, from the last layer to the first.
         backward = row.stage == "cotangent" or row.stage.startswith("backward")
-        return 1, row.order - 1e9 if backward else -float(row.order)
+        return 2, row.order - 1e9 if backward else -float(row.order)
 
     def stage(self, name: str) -> str:
         """A stage as rows call it."""
@@ -232,10 +235,20 @@ class Candidate:
 
     def glue_bound(self, key: str, position: int, depth: int, layout: layouts.Layout | None) -> Bound | None:
         """What the reference's code since the last leaf may err by, in the candidate's layout."""
-        if not self.store.has(key, f"glue.{position}"):
-            return None
-        error = self.store.array(key, f"glue.{position}")
-        return running_bound(depth, layout.to_flax(error) if layout else error)
+        return self.recorded_bound(key, f"glue.{position}", depth, layout.to_flax if layout else lambda x: x)
+
+    def recorded_bound(self, key: str, name: str, depth: int, move: Callable[[NDArray], NDArray]) -> Bound | None:
+        """What the reference's roundings allow, as its record says; None if nothing was rounded.
+
+        Args:
+            key: of the record.
+            name: of the array of errors.
+            depth: roundings in a row.
+            move: brings the array into the candidate's layout.
+        """
+        if unknown := self.store.facts(key).get("unbounded", {}).get(name):
+            return no_bound(unknown)
+        return running_bound(depth, move(self.store.array(key, name))) if self.store.has(key, name) else None
 
     def leaf_weights(self, torch_path: str, layer: JaxLayer, layout: layouts.Layout | None) -> Any:
         """Variables that a leaf runs with: its own, or converted from the reference's."""
@@ -244,7 +257,7 @@ class Candidate:
         path = layer.path
         known = jax_leaves.leaf_variables(self.variables, path)
         if not known and self.kinds[path] != "plain":
-            known = layouts.weights_to_flax(self.kinds[path], self.weights(torch_path), layout)
+            known = weights_to_flax(self.kinds[path], self.weights(torch_path), layout)
             known = jax.tree.map(lambda x: jnp.asarray(x, DTYPES[self.dtype]), known)
             jax_leaves.insert_leaf(self.variables, path, known)
         return known
@@ -288,7 +301,7 @@ class _Visit:
         variables = c.leaf_weights(self.torch_path, self.layer, layout)
         if c.given is not None and self.kind != "plain" and self.path not in c.judged:
             c.judged.add(self.path)
-            self._compare_weights(variables, layouts.weights_to_flax(self.kind, c.weights(self.torch_path), layout))
+            self._compare_weights(variables, weights_to_flax(self.kind, c.weights(self.torch_path), layout))
         self.check_dtypes(variables)
         self.forced = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in forced)
         try:
@@ -297,7 +310,7 @@ class _Visit:
             return self._refused(error, variables, forced)
         first = len(c.rows)
         outputs = [self._output(i, y) for i, y in enumerate(results)]
-        wrong = [row for row in c.rows[first - self.weight_rows :] if not row.equal]
+        wrong = [row for row in c.rows[first - self.weight_rows :] if row.diverges]
         if wrong and any(row.verdict != "dtype" for row in wrong):
             diagnosis.name_forward(self, wrong, variables, np.asarray(results[0], np.float64))
         if len(outputs) != 1:
@@ -384,14 +397,14 @@ class _Visit:
             guess = layouts.Layout(moved=reference.ndim > 2)
             self.output_layout = guess
             bound = self._bound(i, guess)
-            self.allowed = None if bound is None else guess.to_torch(bound.allowed)
+            self.allowed = None if bound is None or bound.unknown else guess.to_torch(bound.allowed)
             c.judge(row, ours, guess.to_flax(reference), None)
             return c._array(guess.to_flax(reference))
         self.output_layout = layout
         value = layout.to_flax(reference)
         truth = layout.to_flax(c.store.array(self.key, f"truth.{i}")) if c.store.has(self.key, f"truth.{i}") else None
         bound = self._bound(i, layout)
-        self.allowed = None if bound is None else layout.to_torch(bound.allowed)
+        self.allowed = None if bound is None or bound.unknown else layout.to_torch(bound.allowed)
         c.judge(row, ours, value, bound, truth)
         if np.issubdtype(reference.dtype, np.floating):
             row.flips = int(np.sum((ours > 0) != (value > 0)))
@@ -408,9 +421,7 @@ class _Visit:
         store, dtype = self.candidate.store, self.candidate.dtype
         if self.facts["linear"]:
             return linear_bound(self.facts["n"], layout.to_flax(store.array(self.key, f"magnitude.{i}")), dtype)
-        if not store.has(self.key, f"error.{i}"):
-            return None
-        return running_bound(self.facts["n"], layout.to_flax(store.array(self.key, f"error.{i}")))
+        return self.candidate.recorded_bound(self.key, f"error.{i}", self.facts["n"], layout.to_flax)
 
     def _compare_weights(self, variables: Any, converted: Any) -> None:
         """Converted weights must be the reference's bit for bit; rows are added for those that aren't."""

@@ -46,7 +46,7 @@ def run(natural: Candidate, inputs: tuple[NDArray, ...]) -> tuple[list[Row], lis
             undefined.append(f"{row.name} {row.stage}")
         elif not row.equal or between or not row.stage.startswith(("input", "cotangent")):
             kept.append(row)
-    if any(not row.equal for row in kept) and all(row.equal for row in natural.rows):
+    if any(row.diverges for row in kept) and not any(row.diverges for row in natural.rows):
         natural.arrays, natural.worst = candidate.arrays, candidate.worst
     told = [f"PyTorch has infinite or undefined values in {', '.join(undefined)}"] if undefined else []
     return kept, told

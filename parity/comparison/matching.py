@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
 
 from parity.errors import CannotCompare
-from parity.kinds import layouts
+from parity.kinds import registry, weights
+from parity.kinds.leaf import Leaf
 
 
-def match(
-    flax: list[dict[str, Any]], torch: list[dict[str, Any]], given: dict[str, str] | None = None
-) -> dict[str, str]:
+def match(flax: list[Leaf], torch: list[Leaf], given: dict[str, str] | None = None) -> dict[str, str]:
     """Pair leaves with parameters, and those without where their names agree.
 
     In this order: pairs that the caller gives; equal names and kinds (`features.0` equals `features_0` and
@@ -19,8 +17,8 @@ def match(
     shape, where only one leaf of each side has them. Anything else is a choice that only a person can make.
 
     Args:
-        flax: leaves in order of execution: `path`, `kind`, `shapes` by Flax name.
-        torch: leaves in order of registration: `path`, `kind`, `shapes` by PyTorch name.
+        flax: leaves in order of execution.
+        torch: leaves in order of registration.
         given: Flax path to PyTorch path.
 
     Returns:
@@ -29,41 +27,41 @@ def match(
     Raises:
         CannotCompare: a leaf has no partner, or several, each named.
     """
-    flax_by_path = {leaf["path"]: leaf for leaf in flax}
-    torch_by_path = {leaf["path"]: leaf for leaf in torch}
+    flax_by_path = {leaf.path: leaf for leaf in flax}
+    torch_by_path = {leaf.path: leaf for leaf in torch}
     pairs: dict[str, str] = {}
     for flax_path, torch_path in (given or {}).items():
         for path, known, side in ((flax_path, flax_by_path, "Flax"), (torch_path, torch_by_path, "PyTorch")):
             if path not in known:
                 raise CannotCompare(f"mapping names {path!r}, no leaf of the {side} model; it has {', '.join(known)}")
         pairs[flax_path] = torch_path
-    names = {_normalized(leaf["path"]): leaf["path"] for leaf in torch}
+    names = {_normalized(leaf.path): leaf.path for leaf in torch}
     taken = set(pairs.values())
     for leaf in flax:
-        partner = names.get(_normalized(leaf["path"]))
-        if leaf["path"] in pairs or partner is None or partner in taken:
+        partner = names.get(_normalized(leaf.path))
+        if leaf.path in pairs or partner is None or partner in taken:
             continue
         # Shapes may differ: a wrong padding shows in the first fully connected layer's inputs, and is to be found
         # where it is, not to be refused here.
         # So may a bias that one side lacks.
         (kind, names_here), (other, names_there) = _parts(leaf), _parts(torch_by_path[partner], torch=True)
         if kind == other and {*names_here} ^ {*names_there} <= {"bias"}:
-            pairs[leaf["path"]] = partner
+            pairs[leaf.path] = partner
             taken.add(partner)
-    ours = [leaf for leaf in flax if leaf["shapes"] and leaf["path"] not in pairs]
-    theirs = [leaf for leaf in torch if leaf["shapes"] and leaf["path"] not in taken]
+    ours = [leaf for leaf in flax if leaf.shapes and leaf.path not in pairs]
+    theirs = [leaf for leaf in torch if leaf.shapes and leaf.path not in taken]
     pairs |= _by_shape(ours, theirs)
     return pairs
 
 
-def _by_shape(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[str, str]:
+def _by_shape(ours: list[Leaf], theirs: list[Leaf]) -> dict[str, str]:
     if len(ours) == len(theirs) and all(_fits(x, y) for x, y in zip(ours, theirs, strict=True)):
-        return {x["path"]: y["path"] for x, y in zip(ours, theirs, strict=True)}
+        return {x.path: y.path for x, y in zip(ours, theirs, strict=True)}
     groups: dict[tuple, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
     for leaf in ours:
-        groups[_signature_flax(leaf)][0].append(leaf["path"])
+        groups[_signature_flax(leaf)][0].append(leaf.path)
     for leaf in theirs:
-        groups[_signature_torch(leaf)][1].append(leaf["path"])
+        groups[_signature_torch(leaf)][1].append(leaf.path)
     pairs, problems = {}, []
     for signature, (a, b) in groups.items():
         if len(a) == len(b) == 1:
@@ -81,32 +79,33 @@ def _by_shape(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[
     return pairs
 
 
-def _fits(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
-    """Same kind and shapes; a dense layer's inputs may differ, since they follow the size of the map before it."""
+def _fits(ours: Leaf, theirs: Leaf) -> bool:
+    """Same kind and shapes; inputs may differ where they follow the size of the map before the layer."""
     if _signature_flax(ours) == _signature_torch(theirs):
         return True
-    if ours["kind"] != "dense" or theirs["kind"] != "dense" or _parts(ours) != _parts(theirs, torch=True):
+    if not registry.named(ours.kind).inputs_follow_map or _parts(ours) != _parts(theirs, torch=True):
         return False
-    return ours["shapes"]["kernel"][-1] == theirs["shapes"]["weight"][0]
+    shapes = weights.flax_shapes(theirs.kind, theirs.shapes)
+    return all(shape[-1] == shapes[name][-1] for name, shape in ours.shapes.items())
 
 
-def _parts(leaf: dict[str, Any], torch: bool = False) -> tuple:
+def _parts(leaf: Leaf, torch: bool = False) -> tuple:
     """Kind and names of parameters, in Flax's words."""
-    names = layouts.flax_shapes(leaf["kind"], leaf["shapes"]) if torch else leaf["shapes"]
-    return leaf["kind"], tuple(sorted(names))
+    names = weights.flax_shapes(leaf.kind, leaf.shapes) if torch else leaf.shapes
+    return leaf.kind, tuple(sorted(names))
 
 
 def _normalized(path: str) -> str:
     return path.replace("/", ".").replace("_", ".").lower()
 
 
-def _signature_flax(leaf: dict[str, Any]) -> tuple:
-    shapes = {name: tuple(shape) for name, shape in leaf["shapes"].items()}
-    return leaf["kind"], tuple(sorted(shapes.items()))
+def _signature_flax(leaf: Leaf) -> tuple:
+    shapes = {name: tuple(shape) for name, shape in leaf.shapes.items()}
+    return leaf.kind, tuple(sorted(shapes.items()))
 
 
-def _signature_torch(leaf: dict[str, Any]) -> tuple:
-    return leaf["kind"], tuple(sorted(layouts.flax_shapes(leaf["kind"], leaf["shapes"]).items()))
+def _signature_torch(leaf: Leaf) -> tuple:
+    return leaf.kind, tuple(sorted(weights.flax_shapes(leaf.kind, leaf.shapes).items()))
 
 
 def _described(signature: tuple) -> str:

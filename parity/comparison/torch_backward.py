@@ -47,8 +47,7 @@ def run(capture: Capture, inputs: tuple[Tensor, ...], cotangents: list[NDArray] 
         with capture.mode:
             _pull(outputs, drawn)
     _put_parameters(capture)
-    arrays = {f"gradient.{i}": to_numpy(x.grad) for i, x in enumerate(inputs) if x.grad is not None}
-    capture.store.put("input_gradient", arrays)
+    _put_input_gradients(capture, {i: x.grad for i, x in enumerate(inputs) if x.grad is not None})
     del outputs, drawn
     for call in capture.calls:
         if capture.store.has(call.key("cotangent"), "cotangent.0"):  # else nothing flows back through this call
@@ -66,6 +65,16 @@ def _pull(outputs: list[Tensor], cotangents: list[Tensor]) -> None:
     ways = [(y, g) for y, g in zip(outputs, cotangents, strict=True) if y.requires_grad]
     if ways:
         torch.autograd.backward([y for y, _ in ways], [g for _, g in ways])
+
+
+def _put_input_gradients(capture: Capture, gradients: dict[int, Tensor]) -> None:
+    """Write the gradients of the inputs, and what the code before the first leaves may make them err by."""
+    tracked = {i: capture.mode.get(g) for i, g in gradients.items()}
+    arrays = {f"gradient.{i}": to_numpy(g) for i, g in gradients.items()}
+    arrays |= {f"glue.{i}": to_numpy(t.error) for i, t in tracked.items() if t.error is not None}
+    unbounded = capture.mode.unbounded({f"glue.{i}": g for i, g in gradients.items()})
+    depth = max((t.depth for t in tracked.values()), default=0)
+    capture.store.put("input_gradient", arrays, depth=depth, unbounded=unbounded)
 
 
 def _put_parameters(capture: Capture) -> None:
@@ -122,8 +131,10 @@ def replay(
         absolute = _gradients(call, [x.double().abs() for x in inputs], _absolute(state), cotangent.double().abs())
         for name, magnitude in zip(*absolute, strict=True):
             arrays[f"magnitude.{name}"] = to_numpy(magnitude)
+        unbounded = {}
     else:
         n = {}
+        unbounded = mode.unbounded({f"error.{name}": g for name, g in zip(names, gradients, strict=True)})
         for name, gradient in zip(names, gradients, strict=True):
             tracked = mode.get(gradient)
             n[name] = tracked.depth
@@ -136,7 +147,7 @@ def replay(
         arrays |= {f"truth.{name}": to_numpy(t) for name, t in zip(*truth, strict=True)}
     facts = {"path": call.path, "kind": torch_leaves.kind_of(module), "linear": linear, "n": n, "dtype": capture.dtype}
     coarse = [list(each) for each in dict.fromkeys(mode.coarse)]
-    store.put(call.key("backward"), arrays | (more or {}), **facts, coarse=coarse)
+    store.put(call.key("backward"), arrays | (more or {}), **facts, coarse=coarse, unbounded=unbounded)
 
 
 def _gradients(

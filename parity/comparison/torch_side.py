@@ -19,6 +19,7 @@ from parity.bounds.torch_rounding import RunningError
 from parity.comparison.store import Store
 from parity.errors import CannotCompare
 from parity.kinds import torch_leaves
+from parity.kinds.leaf import Leaf
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -30,17 +31,13 @@ def pin_precision() -> None:
     torch.set_float32_matmul_precision("highest")
 
 
-def structure(model: nn.Module) -> list[dict[str, Any]]:
+def structure(model: nn.Module) -> list[Leaf]:
     """What the matching of layers needs to know of every leaf, in order of registration."""
-    return [
-        {
-            "path": path,
-            "class": type(module).__name__,
-            "kind": torch_leaves.kind_of(module),
-            "shapes": {name: list(t.shape) for name, t in torch_leaves.state_of(module).items()},
-        }
-        for path, module in torch_leaves.leaves(model).items()
-    ]
+    found = []
+    for path, module in torch_leaves.leaves(model).items():
+        shapes = {name: tuple(t.shape) for name, t in torch_leaves.state_of(module).items()}
+        found.append(Leaf(path, type(module).__name__, torch_leaves.kind_of(module), shapes))
+    return found
 
 
 def prepared(model: nn.Module, dtype: str) -> nn.Module:
@@ -151,6 +148,7 @@ class Capture:
                 handle.remove()
         outputs = tensors_in(result)
         facts = {"ops": self._ops(), "depth": self._depth(outputs), "coarse": self._coarse()}
+        facts["unbounded"] = self.mode.unbounded({f"glue.{i}": t for i, t in enumerate(outputs)})
         self.store.put("output", self._named("input", outputs), **facts)
         return outputs
 
@@ -205,6 +203,7 @@ class Capture:
             call = _Call(path, module, len(self.calls), flat, spec)
             call.arrays = self._named("input", inputs)
             call.glue_depth = self._depth(inputs)
+            call.unbounded = self.mode.unbounded({f"glue.{i}": t for i, t in enumerate(inputs)})
             call.map_shapes = [self.mode.map_shape(t) for t in inputs]
             call.ops, call.glue_coarse = self._ops(), self._coarse()
             tapped = [self._tap_input(call, t) if isinstance(t, Tensor) else t for t in flat]
@@ -265,6 +264,7 @@ class Capture:
             arrays["magnitude.0"] = to_numpy(call.replay(absolute, _double(module, absolute=True)))
         else:
             call.n = self._depth(outputs)
+            call.unbounded |= self.mode.unbounded({f"error.{i}": t for i, t in enumerate(outputs)})
             for i, y in enumerate(outputs):
                 if (error := self.mode.get(y).error) is not None:
                     arrays[f"error.{i}"] = to_numpy(error)
@@ -291,7 +291,8 @@ class Capture:
         call.cotangent_depth = self.mode.get(cotangent).depth
         self.mode.suspended = call.open_inputs > 0
         facts = {"depth": call.cotangent_depth, "coarse": self._coarse()}
-        self.store.put(call.key("cotangent"), call.backward_arrays, **facts)
+        call.backward_unbounded |= self.mode.unbounded({f"cotangent_glue.{index}": cotangent})
+        self.store.put(call.key("cotangent"), call.backward_arrays, **facts, unbounded=call.backward_unbounded)
         call.backward_arrays = {}
 
     def _left(self, call: _Call, gradient: Tensor) -> None:
@@ -328,6 +329,8 @@ class _Call:
         self.result: tuple[list, Any] = [], None
         self.arrays: dict[str, NDArray] = {}
         self.backward_arrays: dict[str, NDArray] = {}
+        self.unbounded: dict[str, list[str]] = {}
+        self.backward_unbounded: dict[str, list[str]] = {}
         self.tensors: list[Tensor] = []
         self.ops: list = []
         self.coarse: list = []
@@ -364,6 +367,7 @@ class _Call:
             "glue_depth": self.glue_depth,
             "ops": self.ops,
             "coarse": self.coarse,
+            "unbounded": self.unbounded,
             "glue_coarse": self.glue_coarse,
             "map_shapes": self.map_shapes,
             "dtype": dtype,

@@ -146,6 +146,7 @@ class _Ties:
         natural, key = self.capture.store, call.key("forward")
         facts = natural.facts(key) | {"ops": operations(self.mode)}
         facts["glue_depth"] = max((self.mode.get(t).depth for t in inputs), default=0)
+        facts["unbounded"] = self._unbounded("glue", inputs)
         arrays = {f"input.{i}": to_numpy(t) for i, t in enumerate(inputs)}
         arrays |= self._errors("glue", inputs)
         drawn = {f"root.input.{i}": self._draw(t) for i, t in enumerate(inputs) if t.is_floating_point()}
@@ -176,6 +177,7 @@ class _Ties:
             result = call.replay(own, torch_leaves.state_of(call.module))
         outputs = [t for t in tree_flatten(result)[0] if isinstance(t, Tensor)]
         facts["n"] = max((mode.get(t).depth for t in outputs), default=0)
+        facts["unbounded"] |= mode.unbounded({f"error.{i}": t for i, t in enumerate(outputs)})
         errors = {f"error.{i}": mode.get(t).error for i, t in enumerate(outputs)}
         found = {f"output.{i}": to_numpy(t) for i, t in enumerate(outputs)}
         return found | {name: to_numpy(error) for name, error in errors.items() if error is not None}
@@ -191,7 +193,8 @@ class _Ties:
             arrays = {name: to_numpy(t) for name, t in drawn.items()} | {f"cotangent.{i}": to_numpy(gradient)}
             if tracked.error is not None:
                 arrays[f"cotangent_glue.{i}"] = to_numpy(tracked.error)
-            self.store.put(call.key("cotangent"), arrays, depth=tracked.depth)
+            unbounded = self.mode.unbounded({f"cotangent_glue.{i}": gradient})
+            self.store.put(call.key("cotangent"), arrays, depth=tracked.depth, unbounded=unbounded)
             self.mode.suspended = False
 
         passed.register_hook(reached)
@@ -201,7 +204,8 @@ class _Ties:
         """Record what the model gives, and the way back through the code between the leaves."""
         arrays = {f"input.{i}": to_numpy(t) for i, t in enumerate(outputs)} | self._errors("glue", outputs)
         depth = max((self.mode.get(t).depth for t in outputs), default=0)
-        self.store.put("output", arrays, ops=operations(self.mode), depth=depth, coarse=[])
+        facts = {"ops": operations(self.mode), "depth": depth, "unbounded": self._unbounded("glue", outputs)}
+        self.store.put("output", arrays, **facts, coarse=[])
         drawn = [self._draw(t) for t in outputs]
         self.store.put("output_cotangent", {f"cotangent.{i}": to_numpy(g) for i, g in enumerate(drawn)})
         ways = [*self.roots, *((t, g) for t, g in zip(outputs, drawn, strict=True) if t.requires_grad)]
@@ -209,6 +213,9 @@ class _Ties:
             with self.mode:
                 torch.autograd.backward([t for t, _ in ways], [g for _, g in ways])
         self.roots.clear()
+
+    def _unbounded(self, prefix: str, tensors: list[Tensor]) -> dict[str, list[str]]:
+        return self.mode.unbounded({f"{prefix}.{i}": t for i, t in enumerate(tensors)})
 
     def _errors(self, prefix: str, tensors: list[Tensor]) -> dict[str, Any]:
         errors = {f"{prefix}.{i}": self.mode.get(t).error for i, t in enumerate(tensors)}

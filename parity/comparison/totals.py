@@ -30,6 +30,7 @@ class Total:
         self.alone: Any = 0.0
         self.allowed: Any = 0.0
         self.size: Any = 0.0
+        self.unknown: tuple[str, ...] = ()
 
     def add(self, ours: NDArray, alone: NDArray, bound: Bound | None) -> None:
         """Add one call's: Flax's gradient, that of PyTorch's replay, and what they may differ by."""
@@ -39,3 +40,4 @@ class Total:
         self.alone = self.alone + np.asarray(alone, np.float64)
         self.size = self.size + np.abs(np.asarray(alone, np.float64))
         self.allowed = self.allowed + (bound.allowed if bound else 0.0)
+        self.unknown = tuple(dict.fromkeys([*self.unknown, *(bound.unknown if bound else ())]))

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from parity.comparison import matching
 from parity.comparison.store import Store
 from parity.errors import CannotCompare
+from parity.kinds.leaf import Leaf
 
 
 def main(arguments: list[str]) -> int:
@@ -69,7 +70,7 @@ def flax_structure(workspace: Path, request: dict[str, Any]) -> None:
 
     inputs = tuple(comparison.cast(x, request["dtype"]) for x in _flax_inputs(workspace))
     leaves, _ = jax_leaves.structure(jax_models.of(module), inputs, request["flax_kwargs"])
-    (workspace / "structure.json").write_text(json.dumps(leaves), encoding="utf-8")
+    (workspace / "structure.json").write_text(json.dumps([leaf.to_json() for leaf in leaves]), encoding="utf-8")
 
 
 def run_torch(workspace: Path, request: dict[str, Any]) -> None:
@@ -81,10 +82,12 @@ def run_torch(workspace: Path, request: dict[str, Any]) -> None:
 
     torch.manual_seed(request["seed"])
     model = torch_side.prepared(load(request["torch"]), request["dtype"])
-    leaves = json.loads((workspace / "structure.json").read_text(encoding="utf-8"))
+    leaves = _leaves(json.loads((workspace / "structure.json").read_text(encoding="utf-8")))
     structure = torch_side.structure(model)
     pairs = matching.match(leaves, structure, request["mapping"])
-    (workspace / "pairs.json").write_text(json.dumps({"pairs": pairs, "torch": structure}), encoding="utf-8")
+    (workspace / "pairs.json").write_text(
+        json.dumps({"pairs": pairs, "torch": [leaf.to_json() for leaf in structure]}), encoding="utf-8"
+    )
     store = Store(workspace / "captures")
     torch_side.pin_precision()
     capture = torch_side.Capture(model, store, request["dtype"], set(pairs.values()), request["torch_kwargs"])
@@ -114,12 +117,16 @@ def run_flax(workspace: Path, request: dict[str, Any]) -> None:
     leaves, abstract = jax_leaves.structure(model, shapes, request["flax_kwargs"])
     store = Store(workspace / "captures")
     candidate = Candidate(
-        model, request["flax_kwargs"], found["pairs"], {x["path"]: x["kind"] for x in leaves}, store,
+        model, request["flax_kwargs"], found["pairs"], {leaf.path: leaf.kind for leaf in leaves}, store,
         request["dtype"], lambda path: store.arrays(f"weights-{path}", ""), variables, request["name"], abstract,
     )  # fmt: skip
-    report = comparison.finish(candidate, arrays, request["gradients"], found["torch"])
+    report = comparison.finish(candidate, arrays, request["gradients"], _leaves(found["torch"]))
     report.write_json(workspace / "report.json")
     np.savez(workspace / "arrays.npz", **report.arrays)  # type: ignore[arg-type]
+
+
+def _leaves(content: list[dict[str, Any]]) -> list[Leaf]:
+    return [Leaf.from_json(leaf) for leaf in content]
 
 
 def _flax(request: dict[str, Any]) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""What the harness knows about Flax modules: their leaves, in order of execution, found without computing."""
+"""Flax modules of any kind: their leaves, in order of execution, found without computing."""
 
 from __future__ import annotations
 
@@ -10,25 +10,13 @@ import numpy as np
 
 from parity.comparison.jax_models import JaxLayer, JaxModel
 from parity.errors import CannotCompare
+from parity.kinds import registry
+from parity.kinds.leaf import Leaf
 
-_UNSUPPORTED: dict[str, str] = {
-    "ConvTranspose": "JAX and PyTorch disagree on its padding",
-    "ConvLocal": "use a module of your own with a kernel of (H', W', h, w, in, out)",
-    "MultiHeadDotProductAttention": "it computes with its projections' weights directly",
-    "SelfAttention": "it computes with its projections' weights directly",
-    "SimpleCell": "write the cell out with Dense layers",
-    "LSTMCell": "write the cell out with Dense layers",
-    "OptimizedLSTMCell": "write the cell out with Dense layers",
-    "GRUCell": "write the cell out with Dense layers",
-    "MGUCell": "write the cell out with Dense layers",
-    "ConvLSTMCell": "write the cell out with Dense and Conv layers",
-    "RNN": "write the loop over time out with cells of Dense layers",
-}
+_LAYERS = "flax.linen", "flax.nnx.nn"  # where both libraries keep theirs, under the same names
 
 
-def structure(
-    model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Leaf], dict[str, Any]]:
     """The leaves of a model and the shapes of its variables, by abstract evaluation.
 
     Args:
@@ -37,8 +25,7 @@ def structure(
         kwargs: of its call (`train=False` and the like).
 
     Returns:
-        Leaves in order of first execution (`path`, `class`, `kind`, `shapes` by parameter name), and the abstract
-        variables.
+        Leaves in order of first execution, and the abstract variables.
     """
     calls: list[tuple[str, str, bool]] = []
     stack: list[list[str]] = []
@@ -54,14 +41,14 @@ def structure(
             calls.append((layer.path, type(layer.module).__name__, bool(stack.pop())))
 
     variables = model.shapes(inputs, kwargs, look)
-    leaves: list[dict[str, Any]] = []
+    leaves: list[Leaf] = []
     for path, name, has_children in calls:
-        if has_children or any(leaf["path"] == path for leaf in leaves):
+        if has_children or any(leaf.path == path for leaf in leaves):
             continue
         shapes = {k: tuple(v.shape) for k, v in _variables_at(variables, path).items()}
-        leaves.append({"path": path, "class": name, "kind": kind_of(name, shapes), "shapes": shapes})
+        leaves.append(Leaf(path, name, registry.in_flax(name, shapes).name, shapes))
     owned = {"/".join(p[1:-1]) for p in _paths(variables)}
-    for path in sorted(owned - {leaf["path"] for leaf in leaves}):
+    for path in sorted(owned - {leaf.path for leaf in leaves}):
         raise CannotCompare(
             f"{path or 'the top module'} (Flax) owns parameters besides its children, or isn't called through "
             f"__call__: move them into a module of their own"
@@ -70,24 +57,10 @@ def structure(
 
 
 def _refuse_unsupported(layer: JaxLayer) -> None:
-    for kind in type(layer.module).__mro__:
-        if kind.__module__.startswith("flax.") and kind.__name__ in _UNSUPPORTED:
-            why = _UNSUPPORTED[kind.__name__]
-            raise CannotCompare(f"{kind.__name__} at {layer.path or 'the top'!r} (Flax) can't be compared: {why}")
-
-
-def kind_of(class_name: str, shapes: dict[str, tuple[int, ...]]) -> str:
-    """The kind of a leaf by its parameters, as `parity.kinds.torch_leaves.kind_of` names it."""
-    kernel = shapes.get("kernel")
-    if kernel is not None:
-        return {2: "dense", 3: "conv", 4: "conv", 5: "conv", 6: "local_conv"}.get(len(kernel), "other")
-    if "embedding" in shapes:
-        return "embedding"
-    if "mean" in shapes and "var" in shapes:
-        return "batch_norm"
-    if "scale" in shapes or "bias" in shapes:
-        return {"LayerNorm": "layer_norm", "GroupNorm": "group_norm"}.get(class_name, "other")
-    return "other" if shapes else "plain"
+    classes = [name for package in _LAYERS for name in registry.classes_of(layer.module, package)]
+    if (refused := registry.refusal(classes, registry.REFUSED_IN_FLAX)) is not None:
+        name, why = refused
+        raise CannotCompare(f"{name} at {layer.path or 'the top'!r} (Flax) can't be compared: {why}")
 
 
 def leaf_variables(variables: dict[str, Any], path: str) -> dict[str, dict[str, Any]]:

@@ -1,8 +1,7 @@
-"""What the harness knows about PyTorch layers: which modules are leaves, of which kind, how many terms they sum."""
+"""PyTorch modules of any kind: which are leaves, what they hold, how many terms a linear one sums."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -10,33 +9,21 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from parity.errors import CannotCompare
+from parity.kinds import registry
 
-# Linear in the input and in the weights: their bound is gamma_n (|x| * |w| + |b|).
-LINEAR: set[type[nn.Module]] = {nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d}
-
-_UNSUPPORTED: dict[type[nn.Module], str] = {
-    nn.MultiheadAttention: "it computes with its projections' weights directly",
-    nn.RNN: "write the loop over time out with cells of Linear layers",
-    nn.LSTM: "write the loop over time out with cells of Linear layers",
-    nn.GRU: "write the loop over time out with cells of Linear layers",
-    nn.RNNCell: "write the cell out with Linear layers",
-    nn.LSTMCell: "write the cell out with Linear layers",
-    nn.GRUCell: "write the cell out with Linear layers",
-    nn.ConvTranspose1d: "JAX and PyTorch disagree on its padding",
-    nn.ConvTranspose2d: "JAX and PyTorch disagree on its padding",
-    nn.ConvTranspose3d: "JAX and PyTorch disagree on its padding",
-    nn.Bilinear: "Flax has no such layer",
-}
+# Classes outside PyTorch that were declared as linear.
+_LINEAR: set[type[nn.Module]] = set()
 
 
 def register_linear(module_class: type[nn.Module]) -> None:
     """Declare a layer of one's own as linear in its input and in its weights, which gives it the sharper bound."""
-    LINEAR.add(module_class)
+    _LINEAR.add(module_class)
 
 
 def is_linear(module: nn.Module) -> bool:
     """Whether the layer is known to be linear in its input and in its weights."""
-    return isinstance(module, tuple(LINEAR))
+    kind = registry.by_class(_classes(module))
+    return (kind is not None and kind.linear) or isinstance(module, tuple(_LINEAR))
 
 
 def leaves(model: nn.Module) -> dict[str, nn.Module]:
@@ -47,9 +34,9 @@ def leaves(model: nn.Module) -> dict[str, nn.Module]:
     """
     found: dict[str, nn.Module] = {}
     for path, module in model.named_modules():
-        for kind, why in _UNSUPPORTED.items():
-            if isinstance(module, kind):
-                raise CannotCompare(f"{kind.__name__} at {path or 'the top'!r} (PyTorch) can't be compared: {why}")
+        if (refused := registry.refusal(_classes(module), registry.REFUSED_IN_TORCH)) is not None:
+            name, why = refused
+            raise CannotCompare(f"{name} at {path or 'the top'!r} (PyTorch) can't be compared: {why}")
         if next(module.children(), None) is None:
             found[path] = module
         elif own := [name for name, _ in module.named_parameters(recurse=False)]:
@@ -61,23 +48,15 @@ def leaves(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def kind_of(module: nn.Module) -> str:
-    """`conv`, `dense`, `local_conv`, `batch_norm`, `layer_norm`, `group_norm`, `embedding`, `other` or `plain`."""
-    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        return "conv"
-    if isinstance(module, nn.Linear):
-        return "dense"
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        return "batch_norm"
-    if isinstance(module, nn.LayerNorm):
-        return "layer_norm"
-    if isinstance(module, nn.GroupNorm):
-        return "group_norm"
-    if isinstance(module, nn.Embedding):
-        return "embedding"
-    shapes = [tuple(p.shape) for p in module.parameters()]
-    if any(len(shape) == 6 for shape in shapes):
-        return "local_conv"
-    return "other" if shapes else "plain"
+    """Name of the module's kind, as far as parameters tell: `other` if none is known, `plain` without parameters."""
+    kind = registry.by_class(_classes(module))
+    if kind is not None and kind.weights:
+        return kind.name
+    return registry.by_shapes({name: tuple(p.shape) for name, p in module.named_parameters()}).name
+
+
+def _classes(module: nn.Module) -> list[str]:
+    return registry.classes_of(module, "torch.nn.modules")
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
@@ -101,28 +80,18 @@ def settings_of(module: nn.Module) -> dict[str, Any]:
 
 def terms_of(module: nn.Module, inputs: list[Tensor]) -> int:
     """Terms that a linear layer sums for one output, bias included: |x| * |w| + |b| of nothing but ones."""
-    bias = int(getattr(module, "bias", None) is not None)
-    if isinstance(module, nn.Linear):
-        return module.in_features + bias
-    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        return math.prod(module.kernel_size) * module.in_channels // module.groups + bias
+    kind = registry.by_class(_classes(module))
+    if kind is not None and kind.terms is not None:
+        return kind.terms(settings_of(module)) + int(getattr(module, "bias", None) is not None)
     ones = [torch.ones_like(x, dtype=torch.float32).requires_grad_(torch.is_grad_enabled()) for x in inputs]
     return int(call(module, ones, _ones(module)).max())
 
 
 def gradient_terms(module: nn.Module, inputs: list[Tensor], cotangent: Tensor) -> dict[str, int]:
     """Terms summed for one element of each gradient of a linear layer: by parameter name, and `input`."""
-    batch = cotangent.numel() // cotangent.shape[1] if cotangent.ndim > 1 else 1
-    if isinstance(module, nn.Linear):
-        rows = cotangent.numel() // module.out_features
-        return {"input": module.out_features, "weight": rows, "bias": rows}
-    if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
-        reach = [math.ceil(k / s) for k, s in zip(module.kernel_size, module.stride, strict=True)]
-        return {
-            "input": math.prod(reach) * module.out_channels // module.groups,
-            "weight": batch,
-            "bias": batch,
-        }
+    kind = registry.by_class(_classes(module))
+    if kind is not None and kind.gradient_terms is not None:
+        return kind.gradient_terms(settings_of(module), tuple(cotangent.shape))
     ones = _ones(module)
     xs = [torch.ones_like(x, dtype=torch.float32).requires_grad_() for x in inputs]
     for value in ones.values():

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from jax_alexnet.variants import VARIANTS
 from parity.alexnet import pairs
 from parity.alexnet.pairs import Pair
-from parity.kinds import layouts, torch_leaves
+from parity.kinds import torch_leaves, weights
 
 
 @contextmanager
@@ -65,8 +65,8 @@ def jax_weight(pair: Pair, path: str, change: Callable[[NDArray], NDArray], name
         leaf["bias"] = jnp.asarray(change(np.asarray(leaf["bias"])), leaf["bias"].dtype)
     else:
         layout = pairs.flattened_map(pair.torch_module, path, pair.image_size) if kind == "dense" else None
-        kernel = layouts.kernel_to_torch(kind, np.asarray(leaf["kernel"]), layout)
-        changed = layouts.kernel_to_flax(kind, np.ascontiguousarray(change(kernel)), layout)
+        kernel = weights.to_torch(kind, "weight", np.asarray(leaf["kernel"]), layout)
+        changed = weights.to_flax(kind, "weight", np.ascontiguousarray(change(kernel)), layout)
         leaf["kernel"] = jnp.asarray(np.ascontiguousarray(changed), leaf["kernel"].dtype)
     return replace(pair, variables={"params": {**pair.variables["params"], path: leaf}})
 

@@ -95,7 +95,7 @@ def _untold(row: Row) -> bool:
 
 def _mark(x: float, y: float, row: Row) -> str:
     """A disk forward, a ring backward, a diamond for all else: code between layers, weights, whole models."""
-    colour, size = (_BLUE, 4) if row.equal else (_RED, 6)
+    colour, size = (_RED, 6) if row.diverges else (_GREY if row.open else _BLUE, 4)
     fill = colour if row.stage == "forward" else "none"
     words = f"{row.name} {row.stage}: {number(row.max_error)} of {number(row.bound)}, {row.verdict}"
     title = f"<title>{html.escape(words)}</title>"
@@ -115,8 +115,8 @@ def _name(x: float, row: Row) -> str:
     else:
         words = f"{short}, {row.stage}"
     slanted = f'transform="translate({x + 3:.1f},{BOTTOM + 26}) rotate(60)"'
-    weight = "" if row.equal else ' font-weight="bold"'
-    colour = "currentColor" if row.equal else _RED
+    weight = ' font-weight="bold"' if row.diverges else ""
+    colour = _RED if row.diverges else "currentColor"
     return f'<text {slanted} font-size="10" fill="{colour}"{weight}>{html.escape(_short(words, 26))}</text>'
 
 

@@ -70,16 +70,14 @@ def render(report: Report) -> str:
         _table(report.rows),
         f'<p class="note">{html.escape(", ".join(f"{k}: {v}" for k, v in report.settings.items()))}</p>',
     ]
-    head = (
-        f'<meta charset="utf-8"><title>Parity: {"equal" if report.equal else "mismatch"}</title><style>{STYLE}</style>'
-    )
+    head = f'<meta charset="utf-8"><title>Parity: {_outcome(report)}</title><style>{STYLE}</style>'
     page = f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
     return page if len(page.encode()) < LIMIT_BYTES else render(_shortened(report))
 
 
 def _shortened(report: Report) -> Report:
     """The rows that matter most, should there be tens of thousands of them."""
-    worst = sorted(report.rows, key=lambda row: (row.equal, -row.fraction))[: len(report.rows) // 2]
+    worst = sorted(report.rows, key=lambda row: (row.equal, row.open, -row.fraction))[: len(report.rows) // 2]
     kept = {id(row) for row in worst}
     note = [*report.not_exercised, f"only {len(worst)} of {len(report.rows)} comparisons are shown"]
     rows = [r for r in report.rows if id(r) in kept]
@@ -88,7 +86,14 @@ def _shortened(report: Report) -> Report:
 
 def _verdict(report: Report) -> str:
     lines = "\n".join(report.conclusion())
-    return f'<div class="verdict{"" if report.equal else " bad"}"><pre>{html.escape(lines)}</pre></div>'
+    style = {"equal": "verdict", "open": "verdict open", "mismatch": "verdict bad"}[_outcome(report)]
+    return f'<div class="{style}"><pre>{html.escape(lines)}</pre></div>'
+
+
+def _outcome(report: Report) -> str:
+    if report.equal:
+        return "equal"
+    return "open" if report.rows and report.first_divergence is None else "mismatch"
 
 
 def _heat_map(report: Report) -> str:
@@ -152,5 +157,5 @@ def _table(rows: list[Row]) -> str:
         inner = "".join(
             f'<td class="l">{html.escape(c)}</td>' if i in left else f"<td>{c}</td>" for i, c in enumerate(cells)
         )
-        lines.append(f"<tr{'' if row.equal else ' class=bad'}>{inner}</tr>")
+        lines.append(f"<tr{' class=bad' if row.diverges else ''}>{inner}</tr>")
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table></div>'

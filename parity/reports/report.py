@@ -39,20 +39,25 @@ class Report:
 
     @property
     def equal(self) -> bool:
-        """Whether every row is within its bound; of no rows that can't be said."""
+        """Whether every row is within its bound; of no rows, or rows without a bound, that can't be said."""
         return bool(self.rows) and all(row.equal for row in self.rows)
 
     @property
     def first_divergence(self) -> Row | None:
-        """The first row, in order of execution, that isn't equal."""
-        return next((row for row in self.rows if not row.equal), None)
+        """The first row, in order of execution, where something is wrong."""
+        return next((row for row in self.rows if row.diverges), None)
+
+    @property
+    def without_bound(self) -> list[Row]:
+        """Rows that differ by more than nothing, and nobody knows by how much they may."""
+        return [row for row in self.rows if row.open]
 
     @property
     def divergences(self) -> list[Row]:
         """What diverges: of each layer the first row of its own, and the first of the code around it."""
         found: dict[tuple[str, str, bool], Row] = {}
         for row in self.rows:
-            if not row.equal:
+            if row.diverges:
                 found.setdefault((row.model, row.name, row.stage.startswith(("input", "cotangent"))), row)
         return list(found.values())
 
@@ -63,10 +68,10 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 equal, 1 mismatch or nothing compared, 3 equal as far as it was exercised."""
-        if not self.equal:
+        """0 equal, 1 mismatch or nothing compared, 3 equal as far as it was exercised and bounds are known."""
+        if not self.rows or self.first_divergence is not None:
             return EXIT_MISMATCH
-        return EXIT_NOT_EXERCISED if self.not_exercised else EXIT_EQUAL
+        return EXIT_NOT_EXERCISED if self.not_exercised or self.without_bound else EXIT_EQUAL
 
     def as_json(self) -> dict[str, Any]:
         """The report as plain types; see SCHEMA for its version."""
@@ -77,6 +82,7 @@ class Report:
             "exit_code": self.exit_code,
             "first_divergence": None if first is None else _divergence(first),
             "divergences": [_divergence(row) for row in self.divergences],
+            "without_bound": [_divergence(row) for row in self.without_bound],
             "not_exercised": self.not_exercised,
             "settings": self.settings,
             "arrays_of": next((i for i, row in enumerate(self.rows) if row is self.arrays_of), None),
@@ -119,11 +125,16 @@ class Report:
         for row in self.divergences:
             first = row is self.first_divergence
             lines += _described(row, "first divergence" if first else "also diverges")
+        for row in self.without_bound:
+            lines += _described(row, "no bound")
         lines += [] if self.rows else ["nothing was compared"]
         lines += [f"not exercised: {what}" for what in self.not_exercised]
         worst = max((row.fraction for row in self.rows), default=0.0)
         if self.equal:
             lines.append(f"equal: {len(self.rows)} comparisons, at most {number(worst)} of a bound used")
+        elif self.rows and self.first_divergence is None:
+            judged = len(self.rows) - len(self.without_bound)
+            lines.append(f"open: {judged} of {len(self.rows)} comparisons are equal, the others have no bound")
         return lines
 
 
@@ -140,16 +151,20 @@ def _divergence(row: Row) -> dict[str, Any]:
     }
 
 
+def _allowed(row: Row) -> str:
+    return "it isn't known what is allowed" if row.open else f"{number(row.bound)} is allowed"
+
+
 def _described(row: Row, title: str) -> list[str]:
     where = f"{row.model}: {row.name}" + (f" ({row.torch_name} in PyTorch)" if row.torch_name != row.name else "")
     lines = [f"{title}: {where}, {row.stage}, {row.kind or 'model'}: {row.verdict}"]
     if row.index is not None:
         lines.append(
             f"  worst at {list(row.index)}: JAX {row.jax!r}, PyTorch {row.torch!r}; they differ by "
-            f"{number(abs((row.jax or 0) - (row.torch or 0)))}, {number(row.bound)} is allowed"
+            f"{number(abs((row.jax or 0) - (row.torch or 0)))}, {_allowed(row)}"
         )
     elif math.isfinite(row.max_error) and row.max_error:
-        lines.append(f"  they differ by {number(row.max_error)}, {number(row.bound)} is allowed")
+        lines.append(f"  they differ by {number(row.max_error)}, {_allowed(row)}")
     if row.detail:
         lines.append(f"  {row.detail}")
     lines += [f"  cause: {cause}" for cause in row.causes]
@@ -187,7 +202,8 @@ ERROR_COLUMNS = ("largest error", "error at worst", "bound there", "used")
 
 def error_cells(row: Row) -> tuple[str, ...]:
     """What stands in `ERROR_COLUMNS`."""
-    return number(row.largest), number(row.max_error), number(row.bound), number(row.fraction)
+    bound, used = ("-", "-") if row.open else (number(row.bound), number(row.fraction))
+    return number(row.largest), number(row.max_error), bound, used
 
 
 def number(value: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.bounds.judging import EQUAL, MISMATCH, Judgement, judge
+from parity.bounds.judging import EQUAL, MISMATCH, NO_BOUND, Judgement, judge, judge_without_bound
 from parity.bounds.magnitudes import Bound
 from parity.bounds.ratio import error_ratio
 
@@ -31,11 +31,11 @@ class Row:
         shape: of the compared array, in Flax's layout.
         n: roundings in a row that the bound allows for.
         max_error: difference at the worst element: where it is the largest part of what is allowed there.
-        bound: what is allowed at that element.
+        bound: what is allowed at that element; infinite where no bound is known.
         fraction: max_error / bound; more than 1 is a mismatch. Infinite where nothing was allowed.
         largest: largest difference of all elements, wherever it is allowed.
         ratio: RMSE of JAX over RMSE of PyTorch against float64, or None.
-        verdict: `equal`, or what is wrong: `ratio`, or what `parity.bounds.judging` says.
+        verdict: `equal`, `no bound`, or what is wrong: `ratio`, or what `parity.bounds.judging` says.
         index: of the worst element, in Flax's layout.
         jax: the value there; likewise torch.
         flips: elements that fall on the other side of a kink at 0 (ReLU's), or None.
@@ -73,6 +73,16 @@ class Row:
         """Whether nothing is wrong here."""
         return self.verdict == EQUAL
 
+    @property
+    def open(self) -> bool:
+        """Whether it can't be said how far the two sides may lie apart here, and they do."""
+        return self.verdict == NO_BOUND
+
+    @property
+    def diverges(self) -> bool:
+        """Whether something is wrong here: more than that nothing can be said."""
+        return not (self.equal or self.open)
+
     def as_json(self) -> dict[str, Any]:
         """Plain types only; infinite and undefined numbers become null, which JSON can hold."""
         plain = asdict(self)
@@ -102,6 +112,13 @@ def compare_arrays(
         The row.
     """
     row.n = bound.n if bound else 0
+    if bound is not None and bound.unknown:
+        names = " and ".join(bound.unknown)
+        why = (
+            f"no error bound is known for {names}, which PyTorch ran here: register a rule with "
+            f"parity.bounds.torch_rounding.register"
+        )
+        return fill(row, judge_without_bound(jax, torch, why))
     fill(row, judge(jax, torch, 0.0 if bound is None else bound.allowed))
     told = row.verdict in (EQUAL, MISMATCH) and math.isfinite(row.largest)
     if told and jax is not None and torch is not None and truth is not None:

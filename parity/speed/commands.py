@@ -43,7 +43,7 @@ def throughput(chosen: Throughput) -> int:
 
 def _input(chosen: Throughput, plan: Plan) -> int:
     """`--mode input`."""
-    from alexnet_io.command_line.train_settings import TrainSettings, stored_size
+    from alexnet_io.command_line.complete_settings import stored_size
     from parity.speed import input_data, input_page, input_rates
 
     base = _workload(chosen, "train")
@@ -52,7 +52,7 @@ def _input(chosen: Throughput, plan: Plan) -> int:
     counts = device_counts(chosen.devices)
     if len(counts) > 1:
         raise UserError(f"--mode input measures one number of devices at a time, not {chosen.devices}")
-    stored = stored_size(TrainSettings(crop=True), base.image_size)
+    stored = stored_size(base.image_size, crop=True)
 
     def source(folder: Path) -> input_data.Source:
         if chosen.data is None:

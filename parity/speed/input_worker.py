@@ -6,6 +6,7 @@ SIDE is `files` (decoding and filling, without a framework), `jax` or `torch`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import itertools
 import json
@@ -17,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.data.batches import Batch, batches
 from alexnet_io.data.sources.dataset import DataSet
@@ -213,23 +215,29 @@ class Torch(Side):
 
         return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
+    @functools.cached_property
+    def _complete(self) -> CompleteSettings:
+        from torch_ref import completion
+
+        return completion.resolve(self.settings())
+
     def use(self, batch: Batch, step: int) -> None:
         """Draw and cut crops, some of them mirrored."""
         from torch_ref import augment
 
         count, shape = len(batch.images), batch.images.shape
-        draws = augment.draw(self.settings(), step, 0, count, (shape[1], shape[2]))
+        draws = augment.draw(self._complete, step, 0, count, (shape[1], shape[2]))
         augment.cut(batch.images, draws, self.workload.image_size)
 
     def start(self) -> dict[str, float]:
         """Build the training and run a first step."""
         import torch
 
-        from torch_ref import completion, setup
+        from torch_ref import setup
         from torch_ref.processes import Processes, choose_device
 
         torch.set_num_threads(self.workload.threads)
-        self.setup = setup.prepare(completion.resolve(self.settings()), Processes(0, 1, choose_device("1")))
+        self.setup = setup.prepare(self._complete, Processes(0, 1, choose_device("1")))
         self.there = next(self.batches(1, 0))
         began = time.perf_counter()
         self.steps(None, 1)

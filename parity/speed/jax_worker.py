@@ -66,7 +66,7 @@ class Job:
         self.optimizer = optim.make_optimizer(self.settings, self.variant, params)
         rng = np.random.default_rng(0)
         shape = workload.batch_size, workload.image_size, workload.image_size, 3
-        host = steps.Batch(
+        host = steps.DeviceBatch(
             rng.integers(0, 256, shape, np.uint8), rng.integers(0, self.classes, shape[0]).astype(np.int32),
             np.ones(shape[0], np.float32),
         )  # fmt: skip

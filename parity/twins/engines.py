@@ -119,7 +119,7 @@ class WatchedJaxEngine(_Watched, JaxEngine):
         self.programs.reuse(setup)
         super().__init__(setup, directory)
         settings = setup.settings
-        size = settings.image_size or 0
+        size = settings.image_size
         reference = alexnet.build(settings.model, len(setup.data.class_names), image_size=size)
         self._names = ParameterNames(reference, (size, size))
         self._fetched = 0
@@ -177,7 +177,7 @@ class WatchedTorchEngine(_Watched, TorchEngine):
 
     def __init__(self, setup: TorchSetup, directory: RunDirectory | None) -> None:
         super().__init__(setup, directory)
-        size = setup.settings.image_size or 0
+        size = setup.settings.image_size
         draws = JaxDraws(setup.settings, setup.network, (size, size))
         setup.draw, setup.masks.draw = draws.augmentation, draws.mask
         setup.network.register_forward_pre_hook(self._look)

@@ -15,7 +15,7 @@ from flax import linen
 from jax import Array
 from torch import Tensor, nn
 
-from alexnet_io.command_line.train_settings import TrainSettings
+from alexnet_io.command_line.complete_settings import CompleteSettings
 from jax_alexnet import layers
 from parity.alexnet import pairs
 from torch_ref.augment import Draws
@@ -26,12 +26,12 @@ class JaxDraws:
     """Crops, flips, colour noise and dropout masks for the PyTorch side.
 
     Args:
-        settings: completed.
+        settings: the run's.
         network: PyTorch's, whose dropout layers are numbered as they come.
         image_size: height and width of its input.
     """
 
-    def __init__(self, settings: TrainSettings, network: nn.Module, image_size: tuple[int, int]) -> None:
+    def __init__(self, settings: CompleteSettings, network: nn.Module, image_size: tuple[int, int]) -> None:
         self._settings, self._network, self._image_size = settings, network, image_size
         self._root = jax.random.fold_in(jax.random.key(settings.seed), 1)
         self._names = [name for name, module in network.named_modules() if isinstance(module, Dropout)]
@@ -39,7 +39,7 @@ class JaxDraws:
 
     def augmentation(self, step: int, first_place: int, count: int, stored: tuple[int, int]) -> Draws:
         """See `torch_ref.setup.Setup.draw`."""
-        settings, size = self._settings, self._settings.image_size or 0
+        settings, size = self._settings, self._settings.image_size
         key, _ = self._keys(step)
         places = jnp.arange(first_place, first_place + count)
         top, left, flip, noise = (np.asarray(drawn) for drawn in _draw(key, places, stored, size))

@@ -12,7 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from alexnet_io.command_line.train_settings import TrainSettings, plain, resumed
+from alexnet_io.command_line.complete_settings import CompleteSettings, plain
+from alexnet_io.command_line.resumed_settings import resumed
+from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.files import tensor_file
 from alexnet_io.run.directory import read_description
 from alexnet_io.run.metrics import read_metrics
@@ -33,26 +35,26 @@ from torch_ref.engine import WEIGHTS
 def run_jax(settings: TrainSettings, programs: JaxPrograms, fate: Fate | None = None) -> Record:
     """JAX's program on settings as a user gives them; `--resume` goes on with the run in `output`."""
     record = Record("jax_alexnet")
-    settings = _completed(settings, jax_recipes.resolve)
-    record.settings = plain(settings)
+    completed = _completed(settings, jax_recipes.resolve)
+    record.settings = plain(completed)
     engine = watched_jax(record, programs, fate or Fate())
-    _run(record, lambda: jax_training.train(settings, engine))
-    _collect(record, settings, _kept_by_jax)
+    _run(record, lambda: jax_training.train(completed, engine))
+    _collect(record, completed, _kept_by_jax)
     return record
 
 
 def run_torch(settings: TrainSettings, first_parameters: Arrays, fate: Fate | None = None) -> Record:
     """PyTorch's program, which begins with the weights that JAX's began with."""
     record = Record("torch_ref")
-    settings = _completed(settings, torch_completion.resolve)
-    record.settings = plain(settings)
+    completed = _completed(settings, torch_completion.resolve)
+    record.settings = plain(completed)
     engine = watched_torch(record, first_parameters, fate or Fate())
-    _run(record, lambda: torch_training.train(settings, engine))
-    _collect(record, settings, _kept_by_torch)
+    _run(record, lambda: torch_training.train(completed, engine))
+    _collect(record, completed, _kept_by_torch)
     return record
 
 
-def _completed(settings: TrainSettings, resolve: Callable[[TrainSettings], TrainSettings]) -> TrainSettings:
+def _completed(settings: TrainSettings, resolve: Callable[[TrainSettings], CompleteSettings]) -> CompleteSettings:
     """As the command completes them: a run that goes on has its own."""
     if settings.resume and settings.output is not None:
         saved = read_description(settings.output)["settings"]
@@ -69,15 +71,15 @@ def _run(record: Record, train: Callable[[], int]) -> None:
     record.said = said.getvalue()
 
 
-def _collect(record: Record, settings: TrainSettings, kept: Callable[[Path, TrainSettings, Record], Any]) -> None:
+def _collect(record: Record, settings: CompleteSettings, kept: Callable[[Path, CompleteSettings, Record], Any]) -> None:
     if settings.output is None:
         return
     record.rows = [replace(row, images_per_second=None) for row in read_metrics(settings.output)]
     kept(settings.output, settings, record)
 
 
-def _kept_by_jax(run: Path, settings: TrainSettings, record: Record) -> None:
-    classes, size = len(read_description(run)["class_names"]), settings.image_size or 0
+def _kept_by_jax(run: Path, settings: CompleteSettings, record: Record) -> None:
+    classes, size = len(read_description(run)["class_names"]), settings.image_size
     names = ParameterNames(alexnet.build(settings.model, classes, image_size=size), (size, size))
     for which, place in (("newest", run / "checkpoints"), ("best", run / "best")):
         found = jax_checkpoint.restore_newest(place, {"params": record.template}, partial=True, read_only=True)
@@ -86,7 +88,7 @@ def _kept_by_jax(run: Path, settings: TrainSettings, record: Record) -> None:
             record.kept[which], record.kept_steps[which] = part_of(arrays), found.step
 
 
-def _kept_by_torch(run: Path, settings: TrainSettings, record: Record) -> None:
+def _kept_by_torch(run: Path, settings: CompleteSettings, record: Record) -> None:
     newest = torch_checkpoint.load_newest(run / "checkpoints")
     if newest is not None:
         arrays = {name: to_numpy(value) for name, value in newest["state_dict"].items()}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.printing import printable
-from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.data.cache import Progress
 from alexnet_io.data.decoding import Resizing
 from alexnet_io.data.memory import StepMemory, refuse_what_cannot_fit
@@ -71,13 +71,13 @@ def open_source(
     return replace(data, notes=(*data.notes, *uncovered(data, holdout)))
 
 
-def open_for(settings: TrainSettings, measuring: bool = False, step: StepMemory | None = None) -> DataSet:
+def open_for(settings: CompleteSettings, measuring: bool = False, step: StepMemory | None = None) -> DataSet:
     """The data set that a run's settings name, its images stored at the size from which crops are taken.
 
     Says what there is to say about the data, and now and then how far a long preparation has come.
 
     Args:
-        settings: completed.
+        settings: the run's.
         measuring: see `open_source`.
         step: what a training step holds, for a run whose batches are yet to be checked: against the memory before the
             data are opened, against the number of training images after.
@@ -85,7 +85,7 @@ def open_for(settings: TrainSettings, measuring: bool = False, step: StepMemory 
     Raises:
         UserError: as `open_source`, and batches that can't fit into memory.
     """
-    if step is not None and settings.batch_size and settings.stored_size:
+    if step is not None:
         refuse_what_cannot_fit(settings.batch_size, settings.stored_size, step)
     data = open_source(
         settings.data,
@@ -101,7 +101,7 @@ def open_for(settings: TrainSettings, measuring: bool = False, step: StepMemory 
     )
     for note in data.notes:
         print(note, flush=True)
-    if step is not None and settings.batch_size and settings.batch_size > len(data.train):
+    if step is not None and settings.batch_size > len(data.train):
         print(
             f"warning: --batch-size {settings.batch_size} is more than the {len(data.train)} training images: an epoch "
             f"is one step, whose batch is filled up with {settings.batch_size - len(data.train)} images that don't "

@@ -1,0 +1,36 @@
+"""What pairing layers needs to know of one of them: the same for both frameworks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from parity.kinds.kind import Shape
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A module without children.
+
+    Attributes:
+        path: in its model.
+        class_name: of the module.
+        kind: name of its kind, `other` with parameters of no known one, `plain` without parameters.
+        shapes: of its parameters and statistics, by the framework's own names.
+    """
+
+    path: str
+    class_name: str
+    kind: str
+    shapes: Mapping[str, Shape]
+
+    def to_json(self) -> dict[str, Any]:
+        """As another process can read it."""
+        return {"path": self.path, "class": self.class_name, "kind": self.kind, "shapes": dict(self.shapes)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Leaf:
+        """The inverse of `to_json`."""
+        shapes = {name: tuple(shape) for name, shape in content["shapes"].items()}
+        return cls(content["path"], content["class"], content["kind"], shapes)

@@ -1,0 +1,147 @@
+"""The list of the kinds of layers that the harness knows, and the questions that are asked of it.
+
+A new kind is a file of its own beside this one, and a line here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from parity.kinds import (
+    activation,
+    batch_norm,
+    convolution,
+    dense,
+    dropout,
+    embedding,
+    group_norm,
+    layer_norm,
+    local_convolution,
+    local_response_norm,
+    pooling,
+)
+from parity.kinds.kind import Kind, Operation, Shapes
+from parity.kinds.layer import Layer, Recorded
+from parity.kinds.normalization import STATISTICS
+
+KINDS: tuple[Kind, ...] = (
+    convolution.KIND,
+    dense.KIND,
+    local_convolution.KIND,
+    embedding.KIND,
+    batch_norm.KIND,
+    layer_norm.KIND,
+    group_norm.KIND,
+    pooling.KIND,
+    local_response_norm.KIND,
+    activation.KIND,
+    dropout.KIND,
+)
+
+# Layers with parameters of no kind above are compared as wholes, with a bound that their own roundings give.
+OTHER = Kind("other", weights=STATISTICS)
+# Layers without parameters: their class is looked at only to name a cause.
+PLAIN = Kind("plain", weights=STATISTICS)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """Classes that can't be compared.
+
+    Attributes:
+        classes: with their modules, under `torch.nn.modules` or `flax.linen`.
+        why: and what to do instead.
+    """
+
+    classes: tuple[str, ...]
+    why: str
+
+
+_IN_DENSE = "write the cell out with Dense layers"
+_IN_LINEAR = "write the cell out with Linear layers"
+
+REFUSED_IN_FLAX: tuple[Refused, ...] = (
+    Refused(("linear.ConvTranspose",), "JAX and PyTorch disagree on its padding"),
+    Refused(("linear.ConvLocal",), "use a module of your own with a kernel of (H', W', h, w, in, out)"),
+    Refused(
+        ("attention.MultiHeadDotProductAttention", "attention.SelfAttention"),
+        "it computes with its projections' weights directly",
+    ),
+    Refused(
+        (
+            "recurrent.SimpleCell",
+            "recurrent.LSTMCell",
+            "recurrent.OptimizedLSTMCell",
+            "recurrent.GRUCell",
+            "recurrent.MGUCell",
+        ),
+        _IN_DENSE,
+    ),
+    Refused(("recurrent.ConvLSTMCell",), "write the cell out with Dense and Conv layers"),
+    Refused(("recurrent.RNN",), "write the loop over time out with cells of Dense layers"),
+)
+
+REFUSED_IN_TORCH: tuple[Refused, ...] = (
+    Refused(("activation.MultiheadAttention",), "it computes with its projections' weights directly"),
+    Refused(("rnn.RNN", "rnn.LSTM", "rnn.GRU"), "write the loop over time out with cells of Linear layers"),
+    Refused(("rnn.RNNCell", "rnn.LSTMCell", "rnn.GRUCell"), _IN_LINEAR),
+    Refused(
+        ("conv.ConvTranspose1d", "conv.ConvTranspose2d", "conv.ConvTranspose3d"),
+        "JAX and PyTorch disagree on its padding",
+    ),
+    Refused(("linear.Bilinear",), "Flax has no such layer"),
+)
+
+
+def classes_of(module: object, under: str) -> list[str]:
+    """A module's class and its bases that lie under a package, `module.Class` relative to it."""
+    named = [f"{base.__module__}.{base.__qualname__}" for base in type(module).__mro__]
+    return [name.removeprefix(f"{under}.") for name in named if name.startswith(f"{under}.")]
+
+
+def refusal(classes: Iterable[str], refused: Iterable[Refused]) -> tuple[str, str] | None:
+    """The class that can't be compared, without its module, and why; None if none of them is refused."""
+    known = set(classes)
+    for each in refused:
+        for name in each.classes:
+            if name in known:
+                return name.rpartition(".")[2], each.why
+    return None
+
+
+def named(name: str) -> Kind:
+    """The kind of a name that a report, or a record, says."""
+    return next((kind for kind in (*KINDS, OTHER, PLAIN) if kind.name == name), OTHER)
+
+
+def by_class(classes: Iterable[str]) -> Kind | None:
+    """The kind of a PyTorch module by its class and bases (see `classes_of`); None if none is known."""
+    known = set(classes)
+    return next((kind for kind in KINDS if not known.isdisjoint(kind.torch_classes)), None)
+
+
+def by_shapes(shapes: Shapes) -> Kind:
+    """The kind of a PyTorch module of no known class, as far as the shapes of its parameters tell kinds apart."""
+    return next((kind for kind in KINDS if kind.in_torch(shapes)), OTHER if shapes else PLAIN)
+
+
+def in_flax(class_name: str, shapes: Shapes) -> Kind:
+    """The kind of a Flax leaf, by the name of its class and the shapes of its variables."""
+    return next((kind for kind in KINDS if kind.in_flax(class_name, shapes)), OTHER if shapes else PLAIN)
+
+
+def known_class(bases: list[str]) -> str:
+    """The first of a class and its bases, by name, of which a kind is known; the class itself if none is."""
+    return next((name for name in bases if any(name in kind.class_names for kind in KINDS)), bases[0])
+
+
+def layer(recorded: Recorded) -> Layer | None:
+    """A recorded PyTorch layer in NumPy; None if it isn't written out."""
+    kind = next((kind for kind in KINDS if recorded.class_name in kind.class_names), None)
+    return None if kind is None else kind.layer(recorded)
+
+
+def operation(name: str) -> Operation | None:
+    """What an ATen operation computes, if it is what a kind of layer does."""
+    return next((kind.operations[name] for kind in KINDS if name in kind.operations), None)
