@@ -216,7 +216,7 @@ def test_a_bad_file_of_settings_is_refused_in_a_line(content, said, tmp_path, ru
     assert said in error.splitlines()[0]
 
 
-def _given(words, cls=TrainSettings):
+def _given(words, cls: type = TrainSettings):
     return parse_given(cls, "prog", [str(word) for word in words])[1]
 
 

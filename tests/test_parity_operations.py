@@ -1,7 +1,7 @@
 """Rounding rules of the operations that common models use, and what happens where there is none."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as flax_nn
@@ -62,7 +62,7 @@ FUNCTIONS: dict[str, Function] = {
 }  # fmt: skip
 
 # Of several arrays of the shapes given.
-MAPS: dict[str, tuple[Function, list[tuple[int, ...]]]] = {
+MAPS: dict[str, tuple[Function, Sequence[tuple[int, ...]]]] = {
     "prelu": (F.prelu, [(2, 3, 4, 4), (3,)]),
     "batch_norm": (
         lambda x, w, b: F.batch_norm(x, b.detach(), w.detach().abs() + 0.5, w, b), [(2, 3, 4, 4), (3,), (3,)],

@@ -99,7 +99,8 @@ class RunningError(TorchDispatchMode):
         """Set what is known of `tensor`."""
         storage = tensor.untyped_storage()._cdata
         if (whole := self._written.get(storage)) is not None:
-            _region(whole[0], tensor).copy_(0 if tracked.error is None else tracked.error)
+            region = _region(whole[0], tensor)
+            region.zero_() if tracked.error is None else region.copy_(tracked.error)
             unknown = tuple(dict.fromkeys([*whole[0].unknown, *tracked.unknown]))
             joined = Tracked(whole[0].error, max(whole[0].depth, tracked.depth), unknown)
             self._written[storage] = joined, whole[1]

@@ -143,7 +143,8 @@ def _multi_head(op: Operation) -> tuple[Any, int]:
     """Projections to heads, attention in each, and a projection back: what runs in evaluation without gradients."""
     if len(op.args) > 9 and op.args[9] is not None:
         raise ValueError("masks of the fast path aren't known")
-    width, heads = int(op.args[3]), int(op.args[4])
+    given: list[Any] = list(op.args)
+    width, heads = int(given[3]), int(given[4])
 
     def split(x: Tensor) -> Tensor:
         return x.reshape(*x.shape[:2], heads, -1).transpose(1, 2)

@@ -239,6 +239,7 @@ def _convolved_backward(op: Operation) -> tuple[Any, int]:
     ways += [(2, g, zeros[0], op.error(2))] if 2 in op.errors else []
     for place, *values in ways:
         for k, more in enumerate(run(*values)):
-            if errors[k] is not None and more is not None and (place == 0 or k < 2):
-                errors[k] = errors[k] + more
+            before = errors[k]
+            if before is not None and more is not None and (place == 0 or k < 2):
+                errors[k] = before + more
     return errors, max(terms)
