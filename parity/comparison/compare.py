@@ -31,7 +31,7 @@ def compare(
     torch_module: Any,
     inputs: ArrayLike | tuple[ArrayLike, ...],
     *,
-    variables: dict[str, Any] | None = None,
+    variables: Any = None,
     dtype: str = "float64",
     gradients: bool = True,
     mapping: dict[str, str] | None = None,
