@@ -206,6 +206,25 @@ def test_a_full_disk_ends_the_save_and_keeps_the_last_good_one(saved, monkeypatc
     assert restore_newest(saved).step == 3
 
 
+def test_every_byte_is_on_the_disk_before_a_checkpoint_takes_its_name(saved, monkeypatch):
+    """What a cut of the power would leave: each file was forced to the disk under its temporary name."""
+    forced, sync = set(), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda number: (forced.add(os.fstat(number).st_ino), sync(number))[1])
+    path = checkpoint.save(saved, 3, state_at(3), FACTS)
+    missing = [file for file in path.rglob("*") if file.is_file() and file.stat().st_ino not in forced]
+    assert not missing
+
+
+def test_room_is_asked_for_where_the_system_can_say(saved, monkeypatch):
+    asked = []
+    monkeypatch.setattr(os, "posix_fallocate", lambda number, start, size: asked.append((start, size)))
+    checkpoint_files.need_space(saved, 1000)
+    checkpoint_files.need_space(saved, 0)
+    monkeypatch.delattr(os, "posix_fallocate")
+    checkpoint_files.need_space(saved, 1000)
+    assert asked == [(0, 1000)] and not (saved / "reserved").exists()
+
+
 def test_too_little_room_is_said_before_writing(saved):
     petabytes = np.broadcast_to(np.zeros(1), (2**50,))
     with pytest.raises(UserError, match=r"step_00000003: \d+ MB are needed and \d+ MB are free"):

@@ -155,7 +155,8 @@ def test_processes_share_each_batch_without_overlap(processes, loader):
     ("options", "message"),
     [
         ({"batch_size": 6, "process_count": 4}, "6 can't be shared equally by 4 processes.*for example 4"),
-        ({"batch_size": 2, "process_count": 4}, "for example 4"),
+        ({"batch_size": 2, "process_count": 4}, "for example 4$"),
+        ({"batch_size": 13, "process_count": 4}, "for example 12$"),
         ({"batch_size": 0}, "a batch of 0"),
         ({"batch_size": 4, "process_count": 2, "process_index": 2}, "process 2 does not exist"),
         ({"batch_size": 4, "seed": -1}, "start at 0, not -1"),

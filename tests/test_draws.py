@@ -23,6 +23,7 @@ from draw_statistics import (
 from tiny import RATES
 
 from alexnet_io.data.batches import epoch_order
+from torch_ref.dropout_masks import splitmix64
 
 FRAMEWORKS: dict[str, Framework] = {"jax": Jax(), "torch": Torch()}
 SEEDS, STEPS, EXAMPLES = range(4), range(8), 512
@@ -247,3 +248,16 @@ def test_p_values_are_what_they_say(rng):
     assert min(map(min, found)) > FALSE_ALARM
     with pytest.raises(AssertionError, match="b: p = 1e-07 of 2"):
         no_alarm({"a": 0.3, "b": 1e-7})
+
+
+def test_torchs_splitmix64_is_the_published_generator():
+    """https://rosettacode.org/wiki/Pseudo-random_numbers/Splitmix64, seed 1234567."""
+    published = [
+        6457827717110365317,
+        3203168211198807973,
+        9817491932198370423,
+        4593380528125082431,
+        16408922859458223821,
+    ]
+    assert [number % 2**64 for number in splitmix64(1234567, 0, 5).tolist()] == published
+    assert [number % 2**64 for number in splitmix64(1234567, 3, 2).tolist()] == published[3:]

@@ -40,7 +40,8 @@ from torch_ref.layers import Dropout
 from torch_ref.processes import Processes
 from torch_ref.steps import train_step
 
-EXAMPLES, STORED, SEED = 8, (SIDE + 3, SIDE + 2), 2**31 - 1
+# Shares of three: `first + place` is no longer `first | place`.
+EXAMPLES, STORED, SEED = 12, (SIDE + 3, SIDE + 2), 2**31 - 1
 DONE = (0, 1, 70_000)  # steps done before
 SETTINGS = complete_settings(
     seed=SEED,

@@ -119,9 +119,9 @@ def test_an_nnx_models_own_weights_are_held_to_pytorchs(rng, flax_promotes):
             nnx.Linear(3, 3, rngs=nnx.Rngs(0), param_dtype=jnp.float64),
         )
         for i in (0, 2):
-            layer, weight = made.layers[i], reference[i].weight.detach().numpy()
+            layer, (weight, bias) = made.layers[i], (p.detach().numpy() for p in reference[i].parameters())
             layer.kernel[...] = jnp.asarray(weight.T if transpose or i == 0 else weight)
-            layer.bias[...] = jnp.asarray(reference[i].bias.detach().numpy())
+            layer.bias[...] = jnp.asarray(bias)
         return made
 
     x, names = rng.normal(size=(2, 3)), {"layers/0": "0", "layers/2": "2"}

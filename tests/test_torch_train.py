@@ -219,6 +219,29 @@ def test_bad_usage_is_one_line(train, tmp_path, capsys, words, said):
     assert not (tmp_path / "run").exists()
 
 
+class Gift:
+    """What a file of another's could bring: it runs when it is unpickled."""
+
+    def __init__(self, place):
+        self.place = place
+
+    def __reduce__(self):
+        return Path.touch, (self.place,)
+
+
+def test_nothing_in_a_checkpoint_can_run(tmp_path):
+    path, place = tmp_path / "step-000000001.pt", tmp_path / "ran"
+    torch.save({"format": 1, "step": 1, "gift": Gift(place)}, path)
+    with pytest.raises(UserError, match="step-000000001"):
+        checkpoint.load(path)
+    assert not place.exists()
+
+
+def test_a_checkpoint_of_the_first_format_is_read(tmp_path):
+    torch.save({"format": 1, "step": 7, "state_dict": {}}, tmp_path / "step-000000007.pt")
+    assert checkpoint.load(tmp_path / "step-000000007.pt")["step"] == 7
+
+
 def test_a_damaged_checkpoint_is_noticed_and_the_one_before_used(tmp_path, capsys):
     for step in (1, 2, 3):
         checkpoint.save(tmp_path, step, {"state_dict": {"w": torch.full((1000,), float(step))}})

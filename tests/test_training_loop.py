@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import itertools
 import math
 from dataclasses import asdict, replace
 from types import SimpleNamespace
@@ -217,6 +218,24 @@ def test_it_saves_when_time_is_up_and_at_the_end_of_an_epoch_only_after_the_eval
     assert [step for step, _ in engine.saves] == [6]
 
 
+def test_seconds_between_checkpoints_are_counted_from_the_last_one(tmp_path, monkeypatch):
+    seconds = itertools.count(1000.0)  # each look at the clock is a second later
+    monkeypatch.setattr(training_loop.time, "monotonic", lambda: next(seconds))
+    engine = Engine()
+    run(tmp_path, engine, checkpoint_seconds=2.0)
+    assert [step for step, _ in engine.saves] == [2, 4, 6]
+
+
+def test_an_epochs_end_and_a_step_within_one_are_told_apart(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(training_loop.Progress, "message", lambda self, text: said.append(text))
+    run(tmp_path, Engine([0.5, 0.25]), steps=4)
+    assert said == [
+        "epoch 1: test loss 1.5000, accuracy 50.00% of 8",
+        "step 4, epoch 1.33: test loss 1.5000, accuracy 25.00% of 8",
+    ]
+
+
 def test_steps_that_run_ahead_are_counted_one_later_and_change_nothing(tmp_path):
     ahead, in_step = Engine([0.5, 0.75]), Engine([0.5, 0.75])
     ahead.runs_ahead = True
@@ -282,6 +301,7 @@ def test_a_finished_run_resumed_says_so_and_measures_nothing_twice(tmp_path):
         ({"train": {"examples": 10, "digest": "c"}}, "10 training images as then, but other pictures"),
         ({"test": {"examples": 9, "digest": "c"}}, "8 test images then, 9 now"),
         ({"classes": 5}, "4 classes then, 5 now"),
+        ({"classes": 3}, "4 classes then, 3 now"),
     ],
 )
 def test_other_data_are_refused_or_told_of(tmp_path, changed, said):
@@ -299,6 +319,9 @@ def test_other_data_are_refused_or_told_of(tmp_path, changed, said):
     rest = Engine([0.375], saved=engine.saves[-1])
     assert run(tmp_path, rest, identity=other, resume=True, epochs=3, changed_data=True)[0] == 0
     assert said in rest.said[0] and rest.said[0].startswith("warning: ")
+    assert rest.said[0].endswith("the best is chosen anew, among accuracies on the new test images") == (
+        "test" in changed
+    )
     # Accuracies on other test images can't be compared: the best is chosen anew.
     assert rest.bests == ([(9, 0.375)] if "test" in changed else [])
 
