@@ -13,6 +13,7 @@ from torch import nn
 
 from parity.causes.parameters import Case, explain
 from parity.comparison import environments
+from parity.kinds import parameter as parameters
 from parity.kinds import registry, torch_leaves, weights
 from parity.kinds.kind import Kind
 from parity.kinds.layer import Layer, Recorded
@@ -26,6 +27,10 @@ SHAPES = {
     "batch_norm": {"weight": (4,), "bias": (4,), "running_mean": (4,), "running_var": (4,)},
     "layer_norm": {"weight": (4,), "bias": (4,)},
     "group_norm": {"weight": (4,), "bias": (4,)},
+    "instance_norm": {"weight": (4,), "bias": (4,)},
+    "rms_norm": {"weight": (4,)},
+    "transposed_conv": {"weight": (2, 6, 3, 5), "bias": (6,)},
+    "parameter": {"value": (1, 5, 4)},
 }
 IN_FLAX = {
     "conv": ("Conv", {"kernel": (3, 5, 2, 6), "bias": (6,)}),
@@ -35,6 +40,9 @@ IN_FLAX = {
     "batch_norm": ("BatchNorm", {"scale": (4,), "bias": (4,), "mean": (4,), "var": (4,)}),
     "layer_norm": ("LayerNorm", {"scale": (4,), "bias": (4,)}),
     "group_norm": ("GroupNorm", {"scale": (4,), "bias": (4,)}),
+    "instance_norm": ("InstanceNorm", {"scale": (4,), "bias": (4,)}),
+    "rms_norm": ("RMSNorm", {"scale": (4,)}),
+    "transposed_conv": ("ConvTranspose", {"kernel": (3, 5, 2, 6), "bias": (6,)}),
 }
 WITH_WEIGHTS = [kind for kind in registry.KINDS if kind.weights]
 
@@ -76,6 +84,9 @@ def test_kinds_need_numpy_only(tmp_path: Path) -> None:
 def test_weights_come_back_bit_for_bit(kind: Kind, rng: np.random.Generator) -> None:
     state = {name: rng.normal(size=shape) for name, shape in SHAPES[kind.name].items()}
     made = weights.weights_to_flax(kind.name, state)
+    if kind is parameters.KIND:
+        assert made == {"params": state}  # of no class of Flax's
+        return
     class_name, shapes = IN_FLAX[kind.name]
     assert {name: array.shape for arrays in made.values() for name, array in arrays.items()} == shapes
     assert weights.flax_shapes(kind.name, SHAPES[kind.name]) == shapes
@@ -102,6 +113,9 @@ class Scaled(nn.ReLU):
         (nn.BatchNorm2d(3), "batch_norm"),
         (nn.LayerNorm(3, elementwise_affine=False), "layer_norm"),
         (nn.GroupNorm(2, 4), "group_norm"),
+        (nn.InstanceNorm1d(4, affine=True), "instance_norm"),
+        (nn.RMSNorm(4), "rms_norm"),
+        (nn.ConvTranspose3d(2, 4, 3), "transposed_conv"),
         (nn.Embedding(3, 4), "embedding"),
         (nn.MaxPool2d(2), "plain"),
         (nn.ReLU(), "plain"),
@@ -111,7 +125,7 @@ class Scaled(nn.ReLU):
 )
 def test_pytorch_modules_are_recognised(module: nn.Module, kind: str) -> None:
     assert torch_leaves.kind_of(module) == kind
-    assert torch_leaves.is_linear(module) == (kind in ("conv", "dense"))
+    assert torch_leaves.is_linear(module) == (kind in ("conv", "dense", "transposed_conv"))
 
 
 def written_out(module: nn.Module, x: torch.Tensor, name: str | None = None) -> Layer | None:
@@ -136,6 +150,14 @@ def written_out(module: nn.Module, x: torch.Tensor, name: str | None = None) -> 
         nn.LocalResponseNorm(3, alpha=0.3),
         nn.ReLU(),
         nn.Dropout(0.3).eval(),
+        nn.BatchNorm2d(4, eps=0.1).eval(),
+        nn.LayerNorm((8, 7), eps=0.1),
+        nn.LayerNorm(7, bias=False),
+        nn.RMSNorm(7, eps=0.1),
+        nn.RMSNorm((8, 7)),
+        nn.GroupNorm(2, 4, eps=0.1),
+        nn.InstanceNorm2d(4, affine=True, eps=0.1),
+        nn.ConvTranspose2d(4, 3, (3, 2), stride=(2, 3), padding=1, output_padding=(1, 0)),
     ],
     ids=str,
 )

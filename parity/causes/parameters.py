@@ -178,7 +178,7 @@ def _part(layer: Layer, observed: NDArray) -> tuple[Layer, NDArray]:
 
     They are those of one example and, where a kind can do it for less work, of some of the outputs.
     """
-    if layer.x.shape[0] == observed.shape[0]:
+    if layer.x.shape[0] == observed.shape[0] and not layer.mixes_examples:
         layer, observed = layer.first_example(), observed[:1]
     fewer = layer.few_outputs(observed.shape[1]) if observed.ndim > 1 else None
     return (layer, observed) if fewer is None else (fewer[0], observed[:, fewer[1]])

@@ -20,7 +20,7 @@ from parity.comparison import functions, jax_backward, jax_models, jax_ties, mat
 from parity.comparison.jax_side import DTYPES, Candidate, check_dtype
 from parity.comparison.store import Store
 from parity.errors import CannotCompare
-from parity.kinds import jax_leaves, layouts, registry, weights
+from parity.kinds import jax_leaves, layouts, parameter, registry, weights
 from parity.kinds.leaf import Leaf
 from parity.reports.report import Report
 from parity.reports.rows import Row, fill
@@ -247,7 +247,9 @@ def _gradient_pairs(candidate: Candidate, found: dict[str, Any]) -> Any:
             flax_name = weights.flax_name(candidate.kinds[path], name)
             reference = weights.to_flax(candidate.kinds[path], name, reference, layout)
             if flax_name in ours:
-                yield f"{path}/{flax_name}", np.asarray(ours[flax_name]), reference
+                found_here = np.asarray(ours[flax_name])
+                same = candidate.kinds[path] != parameter.KIND.name or reference.size != found_here.size
+                yield f"{path}/{flax_name}", found_here, reference if same else reference.reshape(found_here.shape)
 
 
 def _normwise(candidate: Candidate, stage: str, pairs: list[tuple[str, NDArray, NDArray]]) -> Row:
@@ -269,7 +271,8 @@ def not_exercised(candidate: Candidate, torch_leaves: list[Leaf]) -> list[str]:
     zero = [path for path in biased if path in paths and not np.any(candidate.weights(path)["bias"])]
     if zero:
         found.append(f"biases of zeros, where one left out would not show: {', '.join(zero)}")
-    found += [f"{x.path} has parameters but never ran" for x in torch_leaves if x.shapes and x.path not in paths]
+    layers = [x for x in torch_leaves if x.shapes and x.kind != parameter.KIND.name]
+    found += [f"{x.path} has parameters but never ran" for x in layers if x.path not in paths]
     frozen = _frozen(candidate, [x.path for x in torch_leaves if x.shapes])
     if frozen:
         found.append(f"gradients of parameters that PyTorch doesn't train (requires_grad is off): {', '.join(frozen)}")

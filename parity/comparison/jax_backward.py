@@ -21,7 +21,7 @@ from parity.comparison.jax_models import JaxLayer
 from parity.comparison.jax_side import Candidate, _Visit
 from parity.comparison.store import Store
 from parity.comparison.totals import Total
-from parity.kinds import layouts, weights
+from parity.kinds import jax_leaves, layouts, parameter, weights
 from parity.reports.rows import Row
 
 
@@ -190,7 +190,10 @@ def _glue(candidate: Candidate, inputs: tuple[NDArray, ...]) -> None:
     arrays = [candidate._array(x) for x in inputs]
     floating = [jnp.issubdtype(x.dtype, jnp.floating) for x in arrays]
 
-    def glue(outputs: dict[str, jax.Array], floats: list[jax.Array | None]) -> Any:
+    given = candidate.given if candidate.given is not None else candidate.placeholders
+    owned = {path: jax_leaves.leaf_variables(given, path)["params"][parameter.VALUE] for path in candidate.owned}
+
+    def glue(outputs: dict[str, jax.Array], floats: list[jax.Array | None], owned: dict[str, jax.Array]) -> Any:
         calls: dict[str, int] = defaultdict(int)
         seen: dict[str, list] = {}
 
@@ -206,13 +209,15 @@ def _glue(candidate: Candidate, inputs: tuple[NDArray, ...]) -> None:
             seen[key] = [x for x in flat if hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)]
             return outputs[key]
 
-        variables = candidate.given if candidate.given is not None else candidate.placeholders
+        variables = jax.tree.map(lambda leaf: leaf, given)  # a copy of the tree, not of the arrays
+        for path, value in owned.items():
+            jax_leaves.insert_parameter(variables, path, value)
         merged = [f if whole else x for x, f, whole in zip(arrays, floats, floating, strict=True)]
         result = candidate.model.apply(variables, tuple(merged), candidate.kwargs, force)
         return seen, jax.tree.leaves(result)
 
     floats = [x if whole else None for x, whole in zip(arrays, floating, strict=True)]
-    (seen, results), pull_back = jax.vjp(glue, outputs, floats)
+    (seen, results), pull_back = jax.vjp(glue, outputs, floats, owned)
     cotangents: dict[str, list] = {}
     for key, xs in seen.items():
         visit, backward = candidate.visited[key], key.replace("forward", "backward")
@@ -228,7 +233,7 @@ def _glue(candidate: Candidate, inputs: tuple[NDArray, ...]) -> None:
         reference = store.array("output_cotangent", f"cotangent.{i}")
         layout = layouts.align(store.array("output", f"input.{i}"), np.asarray(result, np.float64), None)
         final.append(candidate._array(layout.to_flax(reference) if layout else reference))
-    gradients, input_gradients = pull_back((cotangents, final))
+    gradients, input_gradients, owned_gradients = pull_back((cotangents, final))
     for key in order:
         if not jnp.issubdtype(outputs[key].dtype, jnp.floating):
             continue
@@ -236,11 +241,27 @@ def _glue(candidate: Candidate, inputs: tuple[NDArray, ...]) -> None:
         layout = visit.output_layout or layouts.Layout()
         _compare_glue(candidate, visit.row("cotangent"), gradients[key], key, layout)
     if candidate.natural is not None:
-        return  # the inputs are as in the natural run
+        return  # the inputs and the parameters are as in the natural run
+    for path, torch_path in candidate.owned.items():
+        _compare_owned(candidate, path, torch_path, owned_gradients[path])
     for i, gradient in enumerate(g for g in input_gradients if g is not None):
         row = Row(candidate.name, "input", "input", "cotangent", candidate.dtype, order=0)
         layout = layouts.Layout(moved=gradient.ndim == 4)
         _compare_glue(candidate, row, gradient, "given", layout, i)
+
+
+def _compare_owned(candidate: Candidate, path: str, torch_path: str, gradient: Any) -> None:
+    """Compare the gradient of a parameter that the code between the leaves uses."""
+    store, key = candidate.store, f"parameters-{torch_path}"
+    facts = store.facts(key)
+    if parameter.VALUE in facts["frozen"]:
+        return
+    found = _gradient(candidate, key, parameter.VALUE, facts["shapes"][parameter.VALUE])
+    bound = candidate.recorded_bound(key, "glue", facts["depth"], lambda array: array.reshape(gradient.shape))
+    row = Row(candidate.name, path, torch_path, "backward:value", candidate.dtype, kind=parameter.KIND.name)
+    candidate.judge(row, np.asarray(gradient), found.reshape(gradient.shape), bound)
+    if row.verdict == "mismatch":
+        row.detail = row.detail or "the code that uses this parameter differs"
 
 
 def handed_on(store: Store, key: str) -> str:

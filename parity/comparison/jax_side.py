@@ -25,7 +25,7 @@ from parity.comparison.jax_models import JaxLayer, JaxModel
 from parity.comparison.store import Store
 from parity.comparison.totals import Total
 from parity.errors import CannotCompare
-from parity.kinds import jax_leaves, layouts
+from parity.kinds import jax_leaves, layouts, parameter
 from parity.kinds.weights import weights_to_flax
 from parity.reports.rows import Row, compare_arrays
 
@@ -105,8 +105,40 @@ class Candidate:
         self.totals: dict[tuple[str, str], Total] = {}  # gradients of parameters that several calls add to
         self.masks: dict[str, NDArray] = {}  # of dropout, by PyTorch path, where they were injected
 
+    @property
+    def owned(self) -> dict[str, str]:
+        """Pairs of the parameters that modules own beside their children's."""
+        return {ours: theirs for ours, theirs in self.pairs.items() if self.kinds[ours] == parameter.KIND.name}
+
+    def _put_owned(self) -> None:
+        """Give the code between the leaves the reference's values of its parameters; hold Flax's own to them.
+
+        Raises:
+            CannotCompare: the shapes differ in number of values.
+        """
+        for path, torch_path in self.owned.items():
+            reference = self.weights(torch_path)[parameter.VALUE]
+            tree = self.placeholders if self.given is None else self.given
+            ours = jax_leaves.leaf_variables(tree, path)["params"][parameter.VALUE]
+            if reference.size != ours.size:
+                shapes = f"{tuple(ours.shape)} in Flax, {reference.shape} in PyTorch"
+                raise CannotCompare(f"{path} has the shape {shapes}")
+            moved = reference.reshape(ours.shape)
+            if self.given is None:
+                value = jnp.asarray(moved, DTYPES[self.dtype])
+                jax_leaves.insert_parameter(self.placeholders, path, value)
+                jax_leaves.insert_parameter(self.variables, path, value)
+                continue
+            row = Row(self.name, path, torch_path, "weights:value", self.dtype, kind=parameter.KIND.name)
+            compare_arrays(row, np.asarray(ours), moved, None)
+            if not row.equal:
+                self.rows.append(row)
+                self.keep(row, np.asarray(ours), moved)
+
     def forward(self, inputs: tuple[NDArray, ...]) -> list[Row]:
         """Run the module, every leaf on the reference's input; returns the rows in the reference's order."""
+        if self.natural is None:  # at ties they are as they were
+            self._put_owned()
         arrays = tuple(self._array(x) for x in inputs)
         variables = self.given if self.given is not None else self.placeholders
         try:

@@ -43,9 +43,9 @@ def match(flax: list[Leaf], torch: list[Leaf], given: dict[str, str] | None = No
             continue
         # Shapes may differ: a wrong padding shows in the first fully connected layer's inputs, and is to be found
         # where it is, not to be refused here.
-        # So may a bias that one side lacks.
+        # So may a bias, or a norm's scale, that one side lacks.
         (kind, names_here), (other, names_there) = _parts(leaf), _parts(torch_by_path[partner], torch=True)
-        if kind == other and {*names_here} ^ {*names_there} <= {"bias"}:
+        if kind == other and {*names_here} ^ {*names_there} <= {"bias", "scale"}:
             pairs[leaf.path] = partner
             taken.add(partner)
     ours = [leaf for leaf in flax if leaf.shapes and leaf.path not in pairs]

@@ -16,7 +16,7 @@ from parity.bounds.torch_rounding import RunningError, Tracked
 from parity.comparison import torch_ties
 from parity.comparison.store import Store
 from parity.comparison.torch_side import DTYPES, Capture, _Call, to_numpy
-from parity.kinds import torch_leaves
+from parity.kinds import parameter, torch_leaves
 
 # Smaller tensors stay in memory between forward and backward: a file each would cost more than it saves.
 _SPILL_ELEMENTS = 1 << 16
@@ -36,8 +36,7 @@ def run(capture: Capture, inputs: tuple[Tensor, ...], cotangents: list[NDArray] 
         seed: of that draw.
     """
     inputs = tuple(x.requires_grad_() if x.is_floating_point() else x for x in inputs)
-    for module in capture.leaves.values():
-        module.zero_grad(set_to_none=True)
+    capture.model.zero_grad(set_to_none=True)
     with _spilled(capture):
         outputs = capture.forward(inputs, gradients=True)
         if not outputs:
@@ -93,8 +92,23 @@ def _put_parameters(capture: Capture) -> None:
             gradients = {n: to_numpy(p.grad) for n, p in named.items() if p.grad is not None}
             shapes = {n: list(p.shape) for n, p in named.items()}
             capture.store.put(f"parameters-{path}", gradients, shapes=shapes, apart=apart, frozen=frozen)
-    for module in capture.leaves.values():
-        module.zero_grad(set_to_none=True)
+    for path, tensor in capture.owned.items():
+        _put_owned(capture, path, tensor)
+    capture.model.zero_grad(set_to_none=True)
+
+
+def _put_owned(capture: Capture, path: str, tensor: torch.nn.Parameter) -> None:
+    """Write the gradient of a parameter that code between the leaves uses, and what that code may make it err by."""
+    name, gradient = parameter.VALUE, tensor.grad
+    facts = {"shapes": {name: list(tensor.shape)}, "apart": [], "frozen": [] if tensor.requires_grad else [name]}
+    arrays, unbounded, depth = {}, {}, 0
+    if gradient is not None:
+        tracked = capture.mode.get(gradient)
+        depth, arrays[name] = tracked.depth, to_numpy(gradient)
+        if tracked.error is not None:
+            arrays["glue"] = to_numpy(tracked.error)
+        unbounded = capture.mode.unbounded({"glue": gradient})
+    capture.store.put(f"parameters-{path}", arrays, **facts, depth=depth, unbounded=unbounded)
 
 
 def draw(outputs: list[Tensor], seed: int) -> list[NDArray]:

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from parity.bounds.torch_rounding import RunningError
 from parity.comparison.store import Store
 from parity.errors import CannotCompare
-from parity.kinds import torch_leaves
+from parity.kinds import parameter, torch_leaves
 from parity.kinds.leaf import Leaf
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -37,6 +37,8 @@ def structure(model: nn.Module) -> list[Leaf]:
     for path, module in torch_leaves.leaves(model).items():
         shapes = {name: tuple(t.shape) for name, t in torch_leaves.state_of(module).items()}
         found.append(Leaf(path, type(module).__name__, torch_leaves.kind_of(module), shapes))
+    for path, tensor in torch_leaves.owned(model).items():
+        found.append(Leaf(path, "Parameter", parameter.KIND.name, {parameter.VALUE: tuple(tensor.shape)}))
     return found
 
 
@@ -59,8 +61,14 @@ def prepared(model: nn.Module, dtype: str) -> nn.Module:
 
 def weights_reader(model: nn.Module) -> Callable[[str], dict[str, NDArray]]:
     """Gives a leaf's parameters and statistics by its path, as arrays."""
-    leaves = torch_leaves.leaves(model)
-    return lambda path: {name: to_numpy(t) for name, t in torch_leaves.state_of(leaves[path]).items()}
+    leaves, owned = torch_leaves.leaves(model), torch_leaves.owned(model)
+
+    def read(path: str) -> dict[str, NDArray]:
+        if path in owned:
+            return {parameter.VALUE: to_numpy(owned[path])}
+        return {name: to_numpy(t) for name, t in torch_leaves.state_of(leaves[path]).items()}
+
+    return read
 
 
 def tensors_in(result: Any) -> list[Tensor]:
@@ -104,6 +112,7 @@ class Capture:
         self.dtype = dtype
         leaves = torch_leaves.leaves(model)
         self.leaves = {p: m for p, m in leaves.items() if torch_leaves.state_of(m) or p in set(cut)}
+        self.owned = torch_leaves.owned(model)
         self.calls: list[_Call] = []
         self.mode = RunningError(DTYPES[dtype])
         self._open: _Call | None = None

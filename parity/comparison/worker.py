@@ -97,9 +97,9 @@ def run_torch(workspace: Path, request: dict[str, Any]) -> None:
     else:
         capture.forward(tensors)
     read = torch_side.weights_reader(model)
-    for path, leaf in torch_leaves.leaves(model).items():
-        if torch_leaves.state_of(leaf):
-            store.put(f"weights-{path}", read(path))
+    with_weights = [path for path, leaf in torch_leaves.leaves(model).items() if torch_leaves.state_of(leaf)]
+    for path in [*with_weights, *torch_leaves.owned(model)]:
+        store.put(f"weights-{path}", read(path))
 
 
 def run_flax(workspace: Path, request: dict[str, Any]) -> None:

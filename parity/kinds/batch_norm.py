@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from parity.kinds.kind import Kind, Shapes
-from parity.kinds.normalization import AFFINE, STATISTICS
+from parity.kinds.layer import Layer, Recorded
+from parity.kinds.normalization import AFFINE, STATISTICS, WithRunningStatistics
 
 
 def _in_flax(class_name: str, shapes: Shapes) -> bool:
     return "mean" in shapes and "var" in shapes
+
+
+def _layer(recorded: Recorded) -> Layer | None:
+    if "running_var" not in recorded.weights or "eps" not in recorded.settings:
+        return None
+    others = tuple(axis for axis in range(recorded.x.ndim) if axis != 1)
+    return WithRunningStatistics(
+        x=recorded.x, weights=recorded.weights, eps=recorded.settings["eps"], axes=others, channel=1
+    )
 
 
 KIND = Kind(
@@ -15,4 +25,5 @@ KIND = Kind(
     torch_classes=("batchnorm._BatchNorm",),
     weights=(*AFFINE, *STATISTICS),
     in_flax=_in_flax,
+    layer=_layer,
 )

@@ -10,7 +10,7 @@ import numpy as np
 
 from parity.comparison.jax_models import JaxLayer, JaxModel
 from parity.errors import CannotCompare
-from parity.kinds import registry
+from parity.kinds import parameter, registry
 from parity.kinds.leaf import Leaf
 
 _LAYERS = "flax.linen", "flax.nnx.nn"  # where both libraries keep theirs, under the same names
@@ -47,12 +47,11 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
             continue
         shapes = {k: tuple(v.shape) for k, v in _variables_at(variables, path).items()}
         leaves.append(Leaf(path, name, registry.in_flax(name, shapes).name, shapes))
-    owned = {"/".join(p[1:-1]) for p in _paths(variables)}
-    for path in sorted(owned - {leaf.path for leaf in leaves}):
-        raise CannotCompare(
-            f"{path or 'the top module'} (Flax) owns parameters besides its children, or isn't called through "
-            f"__call__: move them into a module of their own"
-        )
+    called = {leaf.path for leaf in leaves}
+    for (collection, *above, name), variable in _variables_by_path(variables):
+        if "/".join(above) not in called and collection == "params":
+            path = "/".join([*above, name])
+            leaves.append(Leaf(path, "parameter", parameter.KIND.name, {parameter.VALUE: tuple(variable.shape)}))
     return leaves, variables
 
 
@@ -67,11 +66,22 @@ def leaf_variables(variables: dict[str, Any], path: str) -> dict[str, dict[str, 
     """The part of a variable tree that belongs to the leaf at `path`, by collection."""
     found = {}
     for collection, tree in variables.items():
-        for part in path.split("/"):
+        for part in path.split("/") if path else ():
             tree = tree.get(part, {}) if isinstance(tree, dict) else {}
-        if tree:
+        if not isinstance(tree, dict):
+            found[collection] = {parameter.VALUE: tree}
+        elif tree:
             found[collection] = dict(tree)
     return found
+
+
+def insert_parameter(variables: dict[str, Any], path: str, value: Any) -> None:
+    """Put one parameter into a tree, in place."""
+    *above, name = path.split("/")
+    tree = variables.setdefault("params", {})
+    for part in above:
+        tree = tree.setdefault(part, {})
+    tree[name] = value
 
 
 def insert_leaf(variables: dict[str, Any], path: str, leaf: dict[str, dict[str, Any]]) -> None:
@@ -95,6 +105,7 @@ def _variables_at(variables: dict[str, Any], path: str) -> dict[str, Any]:
     return merged
 
 
-def _paths(variables: Any) -> list[tuple[str, ...]]:
+def _variables_by_path(variables: Any) -> list[tuple[tuple[str, ...], Any]]:
+    """Collection, path and name of each variable, and the variable."""
     found = jax.tree_util.tree_flatten_with_path(variables)[0]
-    return [tuple(str(getattr(k, "key", k)) for k in path) for path, _ in found]
+    return [(tuple(str(getattr(k, "key", k)) for k in path), variable) for path, variable in found]

@@ -111,6 +111,11 @@ class Layer(ABC):
         """Whether a ReLU too many is a mistake that would show in the result alone."""
         return True
 
+    @property
+    def mixes_examples(self) -> bool:
+        """Whether an example's result follows from the others, too."""
+        return False
+
     def measured(self, observed: NDArray) -> Iterator[Mistake]:
         """Mistakes with something that only what was observed can tell (which values were dropped, say)."""
         yield from ()

@@ -16,22 +16,30 @@ from parity.kinds import (
     dropout,
     embedding,
     group_norm,
+    instance_norm,
     layer_norm,
     local_convolution,
     local_response_norm,
+    parameter,
     pooling,
+    rms_norm,
+    transposed_convolution,
 )
 from parity.kinds.kind import Kind, Operation, Shapes
 from parity.kinds.layer import Layer, Recorded
 from parity.kinds.normalization import STATISTICS
 
 KINDS: tuple[Kind, ...] = (
+    transposed_convolution.KIND,  # before convolutions, whose kernels have the same shapes in Flax
     convolution.KIND,
     dense.KIND,
     local_convolution.KIND,
     embedding.KIND,
+    parameter.KIND,
     batch_norm.KIND,
     layer_norm.KIND,
+    rms_norm.KIND,
+    instance_norm.KIND,
     group_norm.KIND,
     pooling.KIND,
     local_response_norm.KIND,
@@ -62,7 +70,6 @@ _IN_DENSE = "write the cell out with Dense layers"
 _IN_LINEAR = "write the cell out with Linear layers"
 
 REFUSED_IN_FLAX: tuple[Refused, ...] = (
-    Refused(("linear.ConvTranspose",), "JAX and PyTorch disagree on its padding"),
     Refused(("linear.ConvLocal",), "use a module of your own with a kernel of (H', W', h, w, in, out)"),
     Refused(
         ("attention.MultiHeadDotProductAttention", "attention.SelfAttention"),
@@ -86,10 +93,6 @@ REFUSED_IN_TORCH: tuple[Refused, ...] = (
     Refused(("activation.MultiheadAttention",), "it computes with its projections' weights directly"),
     Refused(("rnn.RNN", "rnn.LSTM", "rnn.GRU"), "write the loop over time out with cells of Linear layers"),
     Refused(("rnn.RNNCell", "rnn.LSTMCell", "rnn.GRUCell"), _IN_LINEAR),
-    Refused(
-        ("conv.ConvTranspose1d", "conv.ConvTranspose2d", "conv.ConvTranspose3d"),
-        "JAX and PyTorch disagree on its padding",
-    ),
     Refused(("linear.Bilinear",), "Flax has no such layer"),
 )
 

@@ -30,7 +30,7 @@ def leaves(model: nn.Module) -> dict[str, nn.Module]:
     """Modules without children, by path, in the order of registration; a shared module by its first path.
 
     Raises:
-        CannotCompare: a module is of a kind that can't be compared, or owns parameters besides its children's.
+        CannotCompare: a module is of a kind that can't be compared.
     """
     found: dict[str, nn.Module] = {}
     for path, module in model.named_modules():
@@ -39,11 +39,16 @@ def leaves(model: nn.Module) -> dict[str, nn.Module]:
             raise CannotCompare(f"{name} at {path or 'the top'!r} (PyTorch) can't be compared: {why}")
         if next(module.children(), None) is None:
             found[path] = module
-        elif own := [name for name, _ in module.named_parameters(recurse=False)]:
-            raise CannotCompare(
-                f"{type(module).__name__} at {path or 'the top'!r} (PyTorch) owns {', '.join(own)} besides its "
-                f"children: move them into a module of their own"
-            )
+    return found
+
+
+def owned(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that modules own beside their children's, by path and name; see `parity.kinds.parameter`."""
+    found: dict[str, nn.Parameter] = {}
+    for path, module in model.named_modules():
+        if next(module.children(), None) is not None:
+            for name, parameter in module.named_parameters(recurse=False):
+                found[f"{path}.{name}" if path else name] = parameter
     return found
 
 
