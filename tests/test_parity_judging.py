@@ -150,7 +150,7 @@ def test_something_beside_nothing_is_a_mismatch() -> None:
 
 
 def test_gradients_end_to_end() -> None:
-    candidate = SimpleNamespace(model="m", dtype="float64", records={})
+    candidate = SimpleNamespace(name="m", dtype="float64", records={})
 
     def row(*pairs: tuple[str, Any, Any]) -> Row:
         named = [(name, np.asarray(a), np.asarray(b)) for name, a, b in pairs]

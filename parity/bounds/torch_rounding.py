@@ -167,7 +167,8 @@ class RunningError(TorchDispatchMode):
             if not any(r.alias_info for r in func._schema.returns):
                 self.forget(*tensors)
             return result
-        self.log.append((_name(func), [a for a in args if not isinstance(a, (Tensor, list, tuple)) or _plain(a)]))
+        given = [*args, *kwargs.values()]
+        self.log.append((_name(func), [a for a in given if not isinstance(a, (Tensor, list, tuple)) or _plain(a)]))
         if any(out.is_floating_point() or out.is_complex() for out in tensors):
             self._follow_map(args, tensors[0])
             operation = Operation(func, _name(func), values, kwargs, result, most=self.most, fixed=self.fixed)

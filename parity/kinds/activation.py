@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from parity.kinds.kind import Kind, Operation
-from parity.kinds.layer import Change, Function, Layer, Mistake, Recorded, WrongGradient
+from parity.kinds.layer import Change, Function, Layer, Mistake, Recorded, Settings, WrongGradient
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,20 +75,133 @@ class Elementwise:
 # By the name of the ATen operation.
 FUNCTIONS = {
     "tanh": Elementwise(np.tanh, lambda x, y: 1 - y * y),
-    "sigmoid": Elementwise(lambda x: 1 / (1 + np.exp(-x)), lambda x, y: y * (1 - y)),
+    "sigmoid": Elementwise(lambda x: _sigmoid(x), lambda x, y: y * (1 - y)),
     "exp": Elementwise(np.exp, lambda x, y: y),
     "abs": Elementwise(np.abs, lambda x, y: np.sign(x)),
     "neg": Elementwise(np.negative, lambda x, y: -np.ones_like(x)),
 }
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Activation(Layer):
+    """One of `CURVES`.
+
+    Attributes:
+        curve: its key.
+    """
+
+    curve: str
+
+    @property
+    def may_be_left_out(self) -> bool:
+        """That has words of its own below."""
+        return False
+
+    def forward(self) -> NDArray:
+        """Value by value."""
+        return CURVES[self.curve].function(self.x)
+
+    def own_mistakes(self) -> Iterator[Mistake]:
+        """Another function in its place."""
+        for key, other in CURVES.items():
+            if key != self.curve:
+                text = f"{other.words} stands for {CURVES[self.curve].words}"
+                yield _instead(f"activation_{key}", text, other.function)
+
+
+class Curve(NamedTuple):
+    """A function of one value, in words, and computed."""
+
+    words: str
+    function: Change
+
+
+def _sigmoid(x: NDArray) -> NDArray:
+    return np.exp(-np.logaddexp(0, -x))
+
+
+def _error_function(x: NDArray) -> NDArray:
+    return np.vectorize(math.erf, otypes=[float])(x) if x.size else x
+
+
+def _gelu_tanh(x: NDArray) -> NDArray:
+    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+
+
+_SELU_SCALE, _SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
+CURVES = {
+    "gelu": Curve("GELU", lambda x: 0.5 * x * (1 + _error_function(x / math.sqrt(2)))),
+    "gelu_tanh": Curve("GELU's approximation by tanh", _gelu_tanh),
+    "gelu_quick": Curve("GELU's approximation by a sigmoid", lambda x: x * _sigmoid(1.702 * x)),
+    "relu": Curve("ReLU", lambda x: np.maximum(x, 0)),
+    "relu6": Curve("ReLU6", lambda x: np.clip(x, 0, 6)),
+    "silu": Curve("SiLU", lambda x: x * _sigmoid(x)),
+    "tanh": Curve("tanh", np.tanh),
+    "sigmoid": Curve("the sigmoid", _sigmoid),
+    "leaky_relu": Curve("ReLU with slope 0.01", lambda x: np.where(x > 0, x, 0.01 * x)),
+    "leaky_relu_fifth": Curve("ReLU with slope 0.2", lambda x: np.where(x > 0, x, 0.2 * x)),
+    "elu": Curve("ELU", lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0)))),
+    "selu": Curve("SELU", lambda x: _SELU_SCALE * np.where(x > 0, x, _SELU_ALPHA * np.expm1(np.minimum(x, 0)))),
+    "softplus": Curve("softplus", lambda x: np.logaddexp(0, x)),
+    "mish": Curve("mish", lambda x: x * np.tanh(np.logaddexp(0, x))),
+    "hardswish": Curve("hard swish", lambda x: x * np.clip(x + 3, 0, 6) / 6),
+    "hardsigmoid": Curve("the hard sigmoid", lambda x: np.clip(x + 3, 0, 6) / 6),
+    "hardtanh": Curve("hard tanh", lambda x: np.clip(x, -1, 1)),
+    "identity": Curve("nothing", lambda x: x),
+}
+# PyTorch's class to the curve, where its settings are the usual ones: name of a setting to its value.
+_CLASSES: dict[str, tuple[tuple[str, Mapping[str, object]], ...]] = {
+    "GELU": (("gelu", {"approximate": "none"}), ("gelu_tanh", {"approximate": "tanh"})),
+    "ReLU6": (("relu6", {}),),
+    "SiLU": (("silu", {}),),
+    "Tanh": (("tanh", {}),),
+    "Sigmoid": (("sigmoid", {}),),
+    "LeakyReLU": (("leaky_relu", {"negative_slope": 0.01}), ("leaky_relu_fifth", {"negative_slope": 0.2})),
+    "ELU": (("elu", {"alpha": 1.0}),),
+    "SELU": (("selu", {}),),
+    "Softplus": (("softplus", {"beta": 1.0}),),
+    "Mish": (("mish", {}),),
+    "Hardswish": (("hardswish", {}),),
+    "Hardsigmoid": (("hardsigmoid", {}),),
+    "Hardtanh": (("hardtanh", {"min_val": -1.0, "max_val": 1.0}), ("relu6", {"min_val": 0.0, "max_val": 6.0})),
+}
+
+
 def _layer(recorded: Recorded) -> Layer | None:
-    return ReLU(x=recorded.x)
+    if recorded.class_name == "ReLU":
+        return ReLU(x=recorded.x)
+    for curve, wanted in _CLASSES.get(recorded.class_name, ()):
+        if all(recorded.settings.get(name) == value for name, value in wanted.items()):
+            return Activation(x=recorded.x, curve=curve)
+    return None
+
+
+def _numbers(*names: str) -> Callable[[list[Any]], Settings | None]:
+    """Settings of these names, in the order in which they are passed; those left out have PyTorch's values."""
+    usual = {"negative_slope": 0.01, "alpha": 1.0, "beta": 1.0, "min_val": -1.0, "max_val": 1.0}
+
+    def settings(args: list[Any]) -> Settings | None:
+        return {name: usual[name] for name in names} | dict(zip(names, args, strict=False))
+
+    return settings
 
 
 KIND = Kind(
     name="activation",
-    torch_classes=("activation.ReLU",),
+    torch_classes=("activation.ReLU", *(f"activation.{name}" for name in _CLASSES)),
     layer=_layer,
-    operations={"relu": Operation("ReLU", "ReLU")},
+    operations={
+        "relu": Operation("ReLU", "ReLU"),
+        "gelu": Operation("GELU", "GELU", lambda args: {"approximate": args[0] if args else "none"}),
+        "silu": Operation("SiLU", "SiLU"),
+        "tanh": Operation("tanh", "Tanh"),
+        "sigmoid": Operation("sigmoid", "Sigmoid"),
+        "leaky_relu": Operation("leaky ReLU", "LeakyReLU", _numbers("negative_slope")),
+        "elu": Operation("ELU", "ELU", _numbers("alpha")),
+        "softplus": Operation("softplus", "Softplus", _numbers("beta")),
+        "mish": Operation("mish", "Mish"),
+        "hardswish": Operation("hard swish", "Hardswish"),
+        "hardsigmoid": Operation("hard sigmoid", "Hardsigmoid"),
+        "hardtanh": Operation("hard tanh", "Hardtanh", _numbers("min_val", "max_val")),
+    },
 )
