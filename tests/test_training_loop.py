@@ -288,6 +288,9 @@ def test_a_finished_run_resumed_says_so_and_measures_nothing_twice(tmp_path):
     assert not again.bests and not any(call.startswith(("train", "save")) for call in again.calls)
     assert again.said[0] == "the run has already reached step 6, its last one: raise --epochs or --steps to train on"
     assert again.said[-1].startswith("reached 25.00% on 8 test images after 6 steps (best 50.00%, step 3)")
+    shorter = Engine(saved=engine.saves[-1])
+    run(tmp_path, shorter, resume=True, epochs=1)
+    assert shorter.said[0].startswith("the run has already reached step 6, beyond step 3, the last asked for: raise")
     longer = Engine([0.75], saved=engine.saves[-1])
     _, rows = run(tmp_path, longer, resume=True, epochs=3)
     assert [row.step for row in rows if row.split == "test"] == [3, 6, 9]

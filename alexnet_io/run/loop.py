@@ -230,8 +230,11 @@ class TrainingLoop:
             if changed.other_test_images:
                 self.best, self.best_step = -math.inf, 0
         if self.step >= self.last_step:
+            last = (
+                "its last one" if self.step == self.last_step else f"beyond step {self.last_step}, the last asked for"
+            )
             self.engine.say(
-                f"the run has already reached step {self.step}, its last one: raise --epochs or --steps to train on"
+                f"the run has already reached step {self.step}, {last}: raise --epochs or --steps to train on"
             )
 
     def _open_files(self, stack: contextlib.ExitStack) -> None:

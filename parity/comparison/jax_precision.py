@@ -26,13 +26,20 @@ def coarse(function: Callable, arguments: tuple[Any, ...], dtype: str) -> list[t
     found: dict[tuple[str, str], None] = {}
     for equation in _equations(jax.make_jaxpr(function)(*arguments).jaxpr):
         for variable in (*equation.invars, *equation.outvars):
-            name = np.dtype(variable.aval.dtype).name if hasattr(variable.aval, "dtype") else ""
+            name = _name(getattr(variable.aval, "dtype", None))
             if UNIT_ROUNDOFF.get(name, 0.0) > unit:
                 found[name, equation.primitive.name] = None
         if equation.primitive.name == "reduce_precision":  # keeps its dtype
             bits = equation.params["exponent_bits"], equation.params["mantissa_bits"]
             found[_FORMATS.get(bits, f"{bits[1]} bits"), "reduce_precision"] = None
     return list(found)
+
+
+def _name(dtype: Any) -> str:
+    """Of an array's dtype; empty for random keys and what has none."""
+    if dtype is None or jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+        return ""
+    return np.dtype(dtype).name
 
 
 def _equations(jaxpr: Any) -> Iterator[Any]:
