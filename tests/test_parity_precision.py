@@ -229,6 +229,8 @@ def test_roundings_below_the_lane_widen_no_bound() -> None:
 
 def test_operations_on_fewer_bits_are_read_from_the_traced_program() -> None:
     x = jnp.ones(3, jnp.float64)
+    key = jax.random.key(0)  # random keys have no bits to speak of
+    assert jax_precision.coarse(lambda key: jax.random.fold_in(key, 1), (key,), "float64") == []
     found = jax_precision.coarse(lambda x: jnp.sin(x.astype(jnp.float32)), (x,), "float64")
     assert ("float32", "convert_element_type") in found
     assert ("float32", "sin") in found
