@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import itertools
+import os
 import re
 import subprocess
 import sys
@@ -430,3 +431,21 @@ def test_a_minus_is_standard_output_and_all_else_goes_elsewhere(capsys):
         output_file.write_json("--json", "-", {"a": 1})
     assert capsys.readouterr().err == "progress\n"
     assert command_lines.FAILED == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_command_prints_what_the_terminal_cannot_show(encoding):
+    code = (
+        "from alexnet_io.command_line.settings import run_command\nrun_command(lambda: print('V\\u00f6gel \\u9ce5'))\n"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (
+        done.stdout.decode(encoding).strip()
+        == {
+            "ascii": "V\\xf6gel \\u9ce5",
+            "latin-1": "Vögel \\u9ce5",
+            "utf-8": "Vögel 鳥",
+        }[encoding]
+    )

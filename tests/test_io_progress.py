@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from alexnet_io.command_line import printing
-from alexnet_io.run.progress import Progress, ThroughputMeter, duration
+from alexnet_io.run.progress import Progress, duration
 
 TRAINING = """
 import sys, time
@@ -197,27 +197,6 @@ def test_printable_names_keep_what_can_be_read_and_escape_what_cannot():
     assert printing.printable(os.fsdecode(b"\xff\x80")) == r"\xff\x80"
     assert printing.printable("a\nb\tc\x1b[31m\x7f\x9b") == r"a\nb\tc\x1b[31m\x7f\x9b"
     assert printing.printable("exe.\u202egnp\ud800\u2028") == r"exe.\u202egnp\ud800\u2028"
-
-
-def test_throughput_counts_training_time_only():
-    clock = Clock()
-    meter = ThroughputMeter(clock)
-    assert meter.take() is None
-    meter.add(128)  # the first step: its time went to the compiler
-    clock.now += 0.5
-    meter.add(128)
-    clock.now += 0.5
-    meter.add(128)
-    meter.pause()
-    clock.now += 1000  # an evaluation
-    meter.add(128)
-    clock.now += 1
-    meter.add(128)
-    assert meter.take() == 3 * 128 / 2
-    assert meter.take() is None
-    clock.now += 2
-    meter.add(64)
-    assert meter.take() == 32
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ Importing this module and parsing load no framework, so `--help` and a misspelt 
 """
 
 import dataclasses
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 from alexnet_io.command_line import config_file, output_file, packages
 from alexnet_io.command_line.flags import Flag, flags_of, one_of, positional, setting
 from alexnet_io.command_line.parser import CONFIG, CommandParser
+from alexnet_io.command_line.printing import tolerant_output
 from alexnet_io.command_line.suggestions import nearest
 from alexnet_io.errors import FailedRun, UserError
 
@@ -84,11 +84,11 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
     """Run a command line to its exit code; what a user can mend becomes one line on standard error, no traceback.
 
     2 for a UserError or a package that isn't installed: nothing was begun. 1 for a FailedRun: something went wrong on
-    the way.
+    the way. What the terminal can't show is escaped, and a reader that goes away ends the command quietly.
     """
     try:
-        code = main() or 0
-        sys.stdout.flush()
+        with tolerant_output():
+            code = main() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = FAILED if isinstance(error, FailedRun) else REFUSED
@@ -98,10 +98,6 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
             raise
         print(f"error: {missing}", file=sys.stderr)
         code = REFUSED
-    except BrokenPipeError:
-        # The reader went away; keep the interpreter from complaining about it once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
     except KeyboardInterrupt:
         code = 130
     sys.exit(code)

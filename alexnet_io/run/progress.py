@@ -174,38 +174,6 @@ class Progress:
         return f"{duration(seconds)} left" if step < self._total else f"took {duration(now - self._started)}"
 
 
-class ThroughputMeter:
-    """Images per second between readings, without the time spent on anything but training.
-
-    Args:
-        clock: seconds, monotonic.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._since: float | None = None
-        self._images = 0
-        self._seconds = 0.0
-
-    def add(self, images: int) -> None:
-        """Counts the images of steps whose results have arrived. The first call after a pause starts the clock."""
-        now = self._clock()
-        if self._since is not None:
-            self._images += images
-            self._seconds += now - self._since
-        self._since = now
-
-    def pause(self) -> None:
-        """Leaves out the time until the next `add`: compilation, evaluation, a checkpoint."""
-        self._since = None
-
-    def take(self) -> float | None:
-        """The rate since the last reading, or None if no time was counted; starts the next reading."""
-        rate = self._images / self._seconds if self._seconds > 0 else None
-        self._images, self._seconds = 0, 0.0
-        return rate
-
-
 def now_and_then(seconds: float = 5.0) -> Callable[[int, int, str], None]:
     """A callback for long preparations, of what is done, all there is, and a word: a line every few seconds."""
     said = time.monotonic()
