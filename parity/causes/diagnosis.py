@@ -219,13 +219,15 @@ def _order(visit: _Visit, got: str | None, expected: str, ours: NDArray, referen
 def flax_weights(visit: _Visit, variables: dict[str, Any]) -> dict[str, NDArray]:
     """A Flax leaf's parameters and statistics under PyTorch's names and in its layout."""
     layout = visit.input_layouts[0] if visit.input_layouts else None
-    names = {weights.flax_name(visit.kind, name): name for name in visit.candidate.weights(visit.torch_path)}
+    reference = visit.candidate.weights(visit.torch_path)
+    names = {weights.flax_name(visit.kind, name): name for name in reference}
     found = {}
     for arrays in variables.values():
         for flax_name, array in arrays.items():
             name = names.get(flax_name)
             if name is not None:
-                found[name] = weights.to_torch(visit.kind, name, np.asarray(array, np.float64), layout)
+                ours, shape = np.asarray(array, np.float64), reference[name].shape
+                found[name] = weights.to_torch(visit.kind, name, ours, layout, shape)
     return found
 
 

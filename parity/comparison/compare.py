@@ -245,7 +245,7 @@ def _gradient_pairs(candidate: Candidate, found: dict[str, Any]) -> Any:
             has = candidate.store.has(key, name)
             reference = candidate.store.array(key, name) if has else np.zeros(shape)
             flax_name = weights.flax_name(candidate.kinds[path], name)
-            reference = weights.to_flax(candidate.kinds[path], name, reference, layout)
+            reference = weights.to_flax(candidate.kinds[path], name, reference, layout, candidate.wanted(path))
             if flax_name in ours:
                 found_here = np.asarray(ours[flax_name])
                 same = candidate.kinds[path] != parameter.KIND.name or reference.size != found_here.size

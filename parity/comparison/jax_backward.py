@@ -92,6 +92,7 @@ def _parameters(
     """
     store, whole = candidate.store, f"parameters-{visit.torch_path}"
     facts = store.facts(whole)
+    wanted = candidate.wanted(visit.path)
     single = sum(path == visit.torch_path for path, _ in candidate.records) == 1
     for name, shape in facts["shapes"].items():
         flax_name = weights.flax_name(visit.kind, name)
@@ -99,7 +100,7 @@ def _parameters(
             continue  # reported among the weights
 
         def move(array: NDArray, name: str = name) -> NDArray:
-            return weights.to_flax(visit.kind, name, array, layout)
+            return weights.to_flax(visit.kind, name, array, layout, wanted)
 
         ours, alone = np.asarray(gradients[flax_name]), _gradient(candidate, key, f"gradient.{name}", None)
         judged = _gradient(candidate, whole, name, shape) if single and name not in facts["apart"] else alone
@@ -109,7 +110,7 @@ def _parameters(
         row = visit.row(f"backward:{flax_name}")
         candidate.judge(row, ours, move(reference), bound, None if truth is None else move(truth))
         if row.verdict == "mismatch":
-            back = weights.to_torch(visit.kind, name, ours, layout)
+            back = weights.to_torch(visit.kind, name, ours, layout, shape)
             diagnosis.name_parameter(visit, row, name, _cotangent(candidate, visit), (reference, back, alone))
         if not single and name not in facts["apart"]:
             total = candidate.totals.setdefault((visit.torch_path, name), Total(visit, flax_name, move))

@@ -282,6 +282,10 @@ class Candidate:
             return no_bound(unknown)
         return running_bound(depth, move(self.store.array(key, name))) if self.store.has(key, name) else None
 
+    def wanted(self, path: str) -> dict[str, tuple[int, ...]]:
+        """Shapes of the variables that the Flax leaf at `path` has, by name."""
+        return _shapes(jax_leaves.leaf_variables(self.placeholders, path))
+
     def leaf_weights(self, torch_path: str, layer: JaxLayer, layout: layouts.Layout | None) -> Any:
         """Variables that a leaf runs with: its own, or converted from the reference's."""
         if self.given is not None:
@@ -289,7 +293,7 @@ class Candidate:
         path = layer.path
         known = jax_leaves.leaf_variables(self.variables, path)
         if not known and self.kinds[path] != "plain":
-            known = weights_to_flax(self.kinds[path], self.weights(torch_path), layout)
+            known = weights_to_flax(self.kinds[path], self.weights(torch_path), layout, self.wanted(path))
             known = jax.tree.map(lambda x: jnp.asarray(x, DTYPES[self.dtype]), known)
             jax_leaves.insert_leaf(self.variables, path, known)
         return known
@@ -333,7 +337,8 @@ class _Visit:
         variables = c.leaf_weights(self.torch_path, self.layer, layout)
         if c.given is not None and self.kind != "plain" and self.path not in c.judged:
             c.judged.add(self.path)
-            self._compare_weights(variables, weights_to_flax(self.kind, c.weights(self.torch_path), layout))
+            converted = weights_to_flax(self.kind, c.weights(self.torch_path), layout, c.wanted(self.path))
+            self._compare_weights(variables, converted)
         self.check_dtypes(variables)
         self.forced = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in forced)
         try:

@@ -8,12 +8,26 @@ from parity.errors import CannotCompare
 from parity.kinds import registry, weights
 from parity.kinds.leaf import Leaf
 
+# What attention's projections are called, Flax's names first.
+_ROLES = {
+    name: role
+    for role, names in {
+        "query": ("query", "q", "q_proj", "query_proj", "q_lin", "to_q", "wq"),
+        "key": ("key", "k", "k_proj", "key_proj", "k_lin", "to_k", "wk"),
+        "value": ("value", "v", "v_proj", "value_proj", "v_lin", "to_v", "wv"),
+        "out": ("out", "o", "out_proj", "o_proj", "out_lin", "to_out", "wo"),
+    }.items()
+    for name in names
+}
+_ORDER = list(dict.fromkeys(_ROLES.values()))
+
 
 def match(flax: list[Leaf], torch: list[Leaf], given: dict[str, str] | None = None) -> dict[str, str]:
     """Pair leaves with parameters, and those without where their names agree.
 
     In this order: pairs that the caller gives; equal names and kinds (`features.0` equals `features_0` and
-    `features/0`); position, if what is left has the same kinds and shapes in the same order on both sides; kind and
+    `features/0`, and beside a key and a value `q_proj` equals `query`); position, attention's projections in the order
+    of their roles, if what is left has the same kinds and shapes in the same order on both sides; kind and
     shape, where only one leaf of each side has them. Anything else is a choice that only a person can make.
 
     Args:
@@ -35,10 +49,10 @@ def match(flax: list[Leaf], torch: list[Leaf], given: dict[str, str] | None = No
             if path not in known:
                 raise CannotCompare(f"mapping names {path!r}, no leaf of the {side} model; it has {', '.join(known)}")
         pairs[flax_path] = torch_path
-    names = {_normalized(leaf.path): leaf.path for leaf in torch}
+    names, ours_named = {name: path for path, name in _names(torch).items()}, _names(flax)
     taken = set(pairs.values())
     for leaf in flax:
-        partner = names.get(_normalized(leaf.path))
+        partner = names.get(ours_named[leaf.path])
         if leaf.path in pairs or partner is None or partner in taken:
             continue
         # Shapes may differ: a wrong padding shows in the first fully connected layer's inputs, and is to be found
@@ -55,11 +69,13 @@ def match(flax: list[Leaf], torch: list[Leaf], given: dict[str, str] | None = No
 
 
 def _by_shape(ours: list[Leaf], theirs: list[Leaf]) -> dict[str, str]:
-    if len(ours) == len(theirs) and all(_fits(x, y) for x, y in zip(ours, theirs, strict=True)):
-        return {x.path: y.path for x, y in zip(ours, theirs, strict=True)}
+    lined_up = list(zip(_by_role(ours), _by_role(theirs), strict=False))
+    if len(ours) == len(theirs) and all(_fits(x, y) for x, y in lined_up):
+        return {x.path: y.path for x, y in lined_up}
     groups: dict[tuple, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
     for leaf in ours:
-        groups[_signature_flax(leaf)][0].append(leaf.path)
+        like = next((_signature_torch(other) for other in theirs if _same(leaf, other)), None)
+        groups[like or _signature_flax(leaf)][0].append(leaf.path)
     for leaf in theirs:
         groups[_signature_torch(leaf)][1].append(leaf.path)
     pairs, problems = {}, []
@@ -81,12 +97,19 @@ def _by_shape(ours: list[Leaf], theirs: list[Leaf]) -> dict[str, str]:
 
 def _fits(ours: Leaf, theirs: Leaf) -> bool:
     """Same kind and shapes; inputs may differ where they follow the size of the map before the layer."""
-    if _signature_flax(ours) == _signature_torch(theirs):
+    if _same(ours, theirs):
         return True
     if not registry.named(ours.kind).inputs_follow_map or _parts(ours) != _parts(theirs, torch=True):
         return False
     shapes = weights.flax_shapes(theirs.kind, theirs.shapes)
     return all(shape[-1] == shapes[name][-1] for name, shape in ours.shapes.items())
+
+
+def _same(ours: Leaf, theirs: Leaf) -> bool:
+    """Same kind, and shapes that hold the same values."""
+    shapes = weights.flax_shapes(theirs.kind, theirs.shapes)
+    same = ours.kind == theirs.kind and {*ours.shapes} == {*shapes}
+    return same and all(weights.fits(ours.kind, tuple(shape), shapes[name]) for name, shape in ours.shapes.items())
 
 
 def _parts(leaf: Leaf, torch: bool = False) -> tuple:
@@ -95,8 +118,37 @@ def _parts(leaf: Leaf, torch: bool = False) -> tuple:
     return leaf.kind, tuple(sorted(names))
 
 
-def _normalized(path: str) -> str:
-    return path.replace("/", ".").replace("_", ".").lower()
+def _roles(leaves: list[Leaf]) -> dict[str, tuple[str, str]]:
+    """Module and role of each leaf, by path, that is a projection beside those of query, key and value."""
+    found: dict[str, tuple[str, str]] = {}
+    for leaf in leaves:
+        module, _, name = leaf.path.replace("/", ".").rpartition(".")
+        if name.lower() in _ROLES:
+            found[leaf.path] = module, _ROLES[name.lower()]
+    modules = set(found.values())
+    return {
+        path: (module, role)
+        for path, (module, role) in found.items()
+        if all((module, other) in modules for other in _ORDER[:3])
+    }
+
+
+def _by_role(leaves: list[Leaf]) -> list[Leaf]:
+    """The same with each attention's projections in one order, in the places that they have among the others."""
+    roles, found = _roles(leaves), list(leaves)
+    for module in {module for module, _ in roles.values()}:
+        places = [i for i, leaf in enumerate(leaves) if leaf.path in roles and roles[leaf.path][0] == module]
+        ordered = sorted((leaves[i] for i in places), key=lambda leaf: _ORDER.index(roles[leaf.path][1]))
+        for i, leaf in zip(places, ordered, strict=True):
+            found[i] = leaf
+    return found
+
+
+def _names(leaves: list[Leaf]) -> dict[str, str]:
+    """Paths as both sides' are compared, by path."""
+    roles = _roles(leaves)
+    paths = {leaf.path: ".".join(filter(None, roles.get(leaf.path, (leaf.path,)))) for leaf in leaves}
+    return {path: name.replace("/", ".").replace("_", ".").lower() for path, name in paths.items()}
 
 
 def _signature_flax(leaf: Leaf) -> tuple:

@@ -1,6 +1,7 @@
 """Dense layers (PyTorch's Linear): kernel (out, in) in PyTorch, (in, out) in Flax.
 
-Behind a flattened map the rows follow C H W in PyTorch, H W C in Flax.
+Behind a flattened map the rows follow C H W in PyTorch, H W C in Flax. Flax's layers of several axes keep them in their
+weights: kernel (in, heads, dim) or (heads, dim, out), bias (heads, dim).
 """
 
 from __future__ import annotations
@@ -96,8 +97,11 @@ def _to_torch(kernel: NDArray, layout: Layout | None) -> NDArray:
     return weight
 
 
+_SEVERAL_AXES = frozenset({"DenseGeneral", "LinearGeneral", "Einsum"})
+
+
 def _in_flax(class_name: str, shapes: Shapes) -> bool:
-    return len(shapes.get("kernel", ())) == 2
+    return len(shapes.get("kernel", ())) == 2 or (class_name in _SEVERAL_AXES and "kernel" in shapes)
 
 
 def _terms(settings: Settings) -> int:
@@ -115,6 +119,7 @@ KIND = Kind(
     weights=(Weight("weight", "kernel", to_flax=_to_flax, to_torch=_to_torch), BIAS),
     in_flax=_in_flax,
     inputs_follow_map=True,
+    splits_axes=True,
     linear=True,
     terms=_terms,
     gradient_terms=_gradient_terms,

@@ -27,7 +27,7 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
     Returns:
         Leaves in order of first execution, and the abstract variables.
     """
-    calls: list[tuple[str, str, bool]] = []
+    calls: list[tuple[str, list[str], bool]] = []
     stack: list[list[str]] = []
 
     def look(layer: JaxLayer, call: Callable, args: tuple, keywords: dict) -> Any:
@@ -38,15 +38,17 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
         try:
             return call(*args, **keywords)
         finally:
-            calls.append((layer.path, type(layer.module).__name__, bool(stack.pop())))
+            names = [base.__name__ for base in type(layer.module).__mro__]
+            calls.append((layer.path, names, bool(stack.pop())))
 
     variables = model.shapes(inputs, kwargs, look)
     leaves: list[Leaf] = []
-    for path, name, has_children in calls:
+    for path, names, has_children in calls:
         if has_children or any(leaf.path == path for leaf in leaves):
             continue
         shapes = {k: tuple(v.shape) for k, v in _variables_at(variables, path).items()}
-        leaves.append(Leaf(path, name, registry.in_flax(name, shapes).name, shapes))
+        kind = registry.in_flax(names[0], shapes, names[1:])
+        leaves.append(Leaf(path, names[0], kind.name, shapes))
     called = {leaf.path for leaf in leaves}
     for (collection, *above, name), variable in _variables_by_path(variables):
         if "/".join(above) not in called and collection == "params":

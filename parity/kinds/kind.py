@@ -82,6 +82,7 @@ class Kind:
         in_flax: whether a Flax leaf is, by the name of its class and the shapes of its variables.
         inputs_follow_map: whether its number of inputs is that of a flattened map, so that a mistake before the layer
             shows in its weights' shapes; the last axis in Flax are its outputs.
+        splits_axes: whether a Flax leaf's weights may have several axes in a row where PyTorch's have one.
         linear: whether it is linear in its input and in its weights: then its bound is that of a sum of products.
         terms: of a linear layer with these settings, products that it sums for one output, without the bias; None to
             count them by running the layer on ones.
@@ -100,6 +101,7 @@ class Kind:
     in_torch: Callable[[Shapes], bool] = lambda shapes: False
     in_flax: Callable[[str, Shapes], bool] = lambda class_name, shapes: False
     inputs_follow_map: bool = False
+    splits_axes: bool = False
     linear: bool = False
     terms: Callable[[Settings], int] | None = None
     gradient_terms: Callable[[Settings, Shape], dict[str, int]] | None = None

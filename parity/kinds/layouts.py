@@ -1,6 +1,7 @@
 """How maps and rows lie on both sides: N C H W in PyTorch, N H W C in Flax; common to all kinds of layers.
 
-A map that was flattened lies in rows of C H W in PyTorch, of H W C in Flax, or isn't flattened there.
+A map that was flattened lies in rows of C H W in PyTorch, of H W C in Flax, or isn't flattened there. Flax's layers of
+several axes (`DenseGeneral`) keep heads and their values apart, (N, T, heads, dim), where PyTorch has (N, T, heads * dim).
 Only NumPy is used: these are moves of values, bit for bit.
 """
 
@@ -23,14 +24,18 @@ class Layout:
         moved: whether the channel axis moves from second to last.
         map_shape: (C, H, W) of the map whose flattening the reference holds, if the rows follow H, W, C.
         shape: shape in the candidate, where it keeps the map unflattened; None if as moved.
+        last: axes in the candidate that the reference holds as its last one; None if it is one there, too.
     """
 
     moved: bool = False
     map_shape: tuple[int, ...] | None = None
     shape: tuple[int, ...] | None = None
+    last: tuple[int, ...] | None = None
 
     def to_flax(self, array: NDArray) -> NDArray:
         """A reference activation as the candidate holds it."""
+        if self.last is not None:
+            return array.reshape(*array.shape[:-1], *self.last)
         if self.map_shape is not None:
             array = channels_last(array.reshape(array.shape[0], *self.map_shape))
             array = array.reshape(self.shape or (array.shape[0], -1))
@@ -40,6 +45,8 @@ class Layout:
 
     def to_torch(self, array: NDArray) -> NDArray:
         """A candidate activation as the reference holds it."""
+        if self.last is not None:
+            return array.reshape(*array.shape[: -len(self.last)], -1)
         if self.map_shape is not None:
             channels, *spatial = self.map_shape
             return channels_first(array.reshape(array.shape[0], *spatial, channels)).reshape(array.shape[0], -1)
@@ -54,6 +61,14 @@ def channels_last(array: NDArray) -> NDArray:
 def channels_first(array: NDArray) -> NDArray:
     """N ... C to N C ...."""
     return np.moveaxis(array, -1, 1)
+
+
+def splits(parts: tuple[int, ...], whole: tuple[int, ...]) -> bool:
+    """Whether each axis of the shape `whole` is one axis of `parts` or several in a row, such as (8, 6) of (8, 2, 3)."""
+    if not parts or not whole:
+        return parts == whole
+    counts = range(1, len(parts) + 1)
+    return any(math.prod(parts[:n]) == whole[0] and splits(parts[n:], whole[1:]) for n in counts)
 
 
 def candidates(reference: tuple[int, ...], flax: tuple[int, ...], map_shape: tuple[int, ...] | None) -> list[Layout]:
@@ -78,6 +93,9 @@ def candidates(reference: tuple[int, ...], flax: tuple[int, ...], map_shape: tup
         found.append(Layout())
     if len(reference) == 2 and len(flax) == 4 and not found and math.prod(reference) == math.prod(flax):
         found.append(Layout(map_shape=(flax[3], flax[1], flax[2]), shape=flax))
+    kept = len(reference) - 1
+    if 0 < kept < len(flax) - 1 and flax[:kept] == reference[:-1] and math.prod(flax[kept:]) == reference[-1]:
+        found.append(Layout(last=flax[kept:]))
     return found
 
 

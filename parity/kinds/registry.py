@@ -5,7 +5,7 @@ A new kind is a file of its own beside this one, and a line here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from parity.kinds import (
@@ -30,9 +30,9 @@ from parity.kinds.layer import Layer, Recorded
 from parity.kinds.normalization import STATISTICS
 
 KINDS: tuple[Kind, ...] = (
+    dense.KIND,  # before convolutions: with several axes, its kernels have as many as theirs in Flax
     transposed_convolution.KIND,  # before convolutions, whose kernels have the same shapes in Flax
     convolution.KIND,
-    dense.KIND,
     local_convolution.KIND,
     embedding.KIND,
     parameter.KIND,
@@ -71,10 +71,6 @@ _IN_LINEAR = "write the cell out with Linear layers"
 
 REFUSED_IN_FLAX: tuple[Refused, ...] = (
     Refused(("linear.ConvLocal",), "use a module of your own with a kernel of (H', W', h, w, in, out)"),
-    Refused(
-        ("attention.MultiHeadDotProductAttention", "attention.SelfAttention"),
-        "it computes with its projections' weights directly",
-    ),
     Refused(
         (
             "recurrent.SimpleCell",
@@ -129,9 +125,10 @@ def by_shapes(shapes: Shapes) -> Kind:
     return next((kind for kind in KINDS if kind.in_torch(shapes)), OTHER if shapes else PLAIN)
 
 
-def in_flax(class_name: str, shapes: Shapes) -> Kind:
-    """The kind of a Flax leaf, by the name of its class and the shapes of its variables."""
-    return next((kind for kind in KINDS if kind.in_flax(class_name, shapes)), OTHER if shapes else PLAIN)
+def in_flax(class_name: str, shapes: Shapes, bases: Sequence[str] = ()) -> Kind:
+    """The kind of a Flax leaf, by the name of its class, or of one of its bases, and the shapes of its variables."""
+    known = (kind for kind in KINDS if any(kind.in_flax(name, shapes) for name in (class_name, *bases)))
+    return next(known, OTHER if shapes else PLAIN)
 
 
 def known_class(bases: list[str]) -> str:
