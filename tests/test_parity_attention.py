@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import flax.linen as flax_nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -26,10 +27,16 @@ MASKS = {"none": None, "causal": CAUSAL[None, None], "padding": PADDING, "both":
 class TorchAttention(nn.Module):
     """Four Linear layers, and heads that are split from the last axis."""
 
+    q_proj: nn.Module
+    k_proj: nn.Module
+    v_proj: nn.Module
+    out_proj: nn.Module
+
     def __init__(self, mask: Any = None, width: int = WIDTH, names: str = "qkvo") -> None:
         super().__init__()
-        for name in names:
-            self.add_module({"o": "out_proj"}.get(name, f"{name}_proj"), nn.Linear(width, width))
+        made = {name: nn.Linear(width, width) for name in names}
+        for name in names:  # in this order
+            setattr(self, "out_proj" if name == "o" else f"{name}_proj", made[name])
         self.mask = None if mask is None else torch.tensor(mask)
 
     def heads(self, x: Tensor) -> Tensor:
@@ -49,9 +56,8 @@ class CausalTorchAttention(TorchAttention):
 
 
 class NnxAttention(nnx.Module):
-    def __init__(self, mask: Any = None) -> None:
-        rngs = nnx.Rngs(0)
-        self.attention = nnx.MultiHeadAttention(HEADS, WIDTH, decode=False, rngs=rngs, param_dtype=jnp.float64)
+    def __init__(self, mask: Any = None, **settings: Any) -> None:
+        self.attention = nnx.MultiHeadAttention(HEADS, WIDTH, decode=False, rngs=nnx.Rngs(0), **settings)
         self.mask = nnx.data(None) if mask is None else nnx.Variable(jnp.asarray(mask))
 
     def __call__(self, x: Any) -> Any:
@@ -64,23 +70,151 @@ def x() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(2, LENGTH, WIDTH))
 
 
-@pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(
+    ("mask", "dtype"), [("none", "float64"), ("causal", "float64"), ("both", "float64"), ("padding", "float32")]
+)
 def test_linen(mask: str, dtype: str, x: np.ndarray) -> None:
-    module = flax_nn.MultiHeadDotProductAttention(HEADS)
-    report = parity.compare(
-        module, TorchAttention(MASKS[mask]), x, dtype=dtype, flax_kwargs={"mask": MASKS[mask]}
-    )
+    module, theirs = flax_nn.MultiHeadDotProductAttention(HEADS), TorchAttention(MASKS[mask])
+    report = parity.compare(module, theirs, x, dtype=dtype, flax_kwargs={"mask": MASKS[mask]})
     assert report.exit_code == 0, str(report)
     gradients = {row.name for row in report.rows if row.stage == "backward:kernel"}
     assert gradients == {"query", "key", "value", "out"}
     assert {row.name for row in report.rows if row.stage == "cotangent"} >= {"query", "key", "value", "input"}
 
 
-@pytest.mark.parametrize("mask", MASKS)
-def test_nnx(mask: str, x: np.ndarray) -> None:
-    report = parity.compare(NnxAttention(MASKS[mask]), TorchAttention(MASKS[mask]), x)
+def in_full(q: Any, k: Any, v: Any, mask: Any = None, **settings: Any) -> Any:
+    """nnx's own attention takes its softmax in float32, even of float64."""
+    return flax_nn.dot_product_attention(q, k, v, mask=mask)
+
+
+@pytest.mark.usefixtures("flax_promotes")
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_nnx(dtype: str, x: np.ndarray) -> None:
+    own = {"attention_fn": in_full} if dtype == "float64" else {}
+    report = parity.compare(NnxAttention(MASKS["both"], **own), TorchAttention(MASKS["both"]), x, dtype=dtype)
     assert report.exit_code == 0, str(report)
     assert {row.name for row in report.rows if row.stage == "backward:bias"} == {
         f"attention/{name}" for name in ("query", "key", "value", "out")
     }
+
+
+@pytest.mark.usefixtures("flax_promotes")
+def test_the_float32_softmax_of_nnx_shows_in_float64(x: np.ndarray) -> None:
+    report = parity.compare(NnxAttention(), TorchAttention(), x, gradients=False)
+    assert report.first_divergence is not None
+    assert (report.first_divergence.name, report.first_divergence.stage) == ("attention/out", "input")
+    assert report.first_divergence.max_error < 1e-6
+
+
+def test_self_attention_in_a_module_pairs_by_role_whatever_the_order(x: np.ndarray) -> None:
+    class Ours(flax_nn.Module):
+        @flax_nn.compact
+        def __call__(self, x: Any) -> Any:
+            return flax_nn.Dense(3)(flax_nn.SelfAttention(HEADS)(x, CAUSAL[None, None]))
+
+    theirs = nn.Sequential()
+    theirs.add_module("mixer", CausalTorchAttention(names="kvqo"))
+    theirs.add_module("head", nn.Linear(WIDTH, 3))
+    report = parity.compare(Ours(), theirs, x, gradients=False)
+    assert report.exit_code == 0, str(report)
+    assert {"mixer.q_proj", "mixer.k_proj"} <= {row.torch_name for row in report.rows}
+
+
+def test_own_variables_are_held_to_pytorchs(x: np.ndarray) -> None:
+    module, theirs = flax_nn.MultiHeadDotProductAttention(HEADS), TorchAttention()
+    state = {name: value.detach().numpy().astype(np.float64) for name, value in theirs.state_dict().items()}
+    params = {}
+    for ours, name in (("query", "q_proj"), ("key", "k_proj"), ("value", "v_proj"), ("out", "out_proj")):
+        kernel, bias = state[f"{name}.weight"].T, state[f"{name}.bias"]
+        shape = (HEADS, DIM, WIDTH) if ours == "out" else (WIDTH, HEADS, DIM)
+        params[ours] = {"kernel": kernel.reshape(shape), "bias": bias.reshape(shape[1:] if ours != "out" else -1)}
+    variables = {"params": params}
+    assert parity.compare(module, theirs, x, variables=variables, gradients=False).exit_code == 0
+    params["query"]["kernel"] = state["q_proj.weight"].T.reshape(WIDTH, DIM, HEADS).swapaxes(1, 2)
+    report = parity.compare(module, theirs, x, variables=variables, gradients=False)
+    assert report.first_divergence is not None
+    assert (report.first_divergence.name, report.first_divergence.stage) == ("query", "weights:kernel")
+
+
+def test_a_query_transposed_before_it_is_split_is_named(x: np.ndarray) -> None:
+    module, theirs = flax_nn.MultiHeadDotProductAttention(HEADS), TorchAttention()
+    theirs.q_proj = Twisted(WIDTH, WIDTH)
+    report = parity.compare(module, theirs, x)
+    assert report.first_divergence is not None
+    assert (report.first_divergence.name, report.first_divergence.stage) == ("query", "forward")
+    assert "kernel_transposed" in report.first_divergence.cause_keys, str(report)
+
+
+class Twisted(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, self.weight.T, self.bias)
+
+
+def unscaled(q: Any, k: Any, v: Any, **settings: Any) -> Any:
+    return flax_nn.dot_product_attention(q * np.sqrt(DIM), k, v, **settings)
+
+
+def exchanged(q: Any, k: Any, v: Any, **settings: Any) -> Any:
+    return flax_nn.dot_product_attention(k, q, v, **settings)
+
+
+def interleaved(q: Any, k: Any, v: Any, **settings: Any) -> Any:
+    q, k, v = (x.reshape(*x.shape[:2], DIM, HEADS).swapaxes(2, 3) for x in (q, k, v))
+    return flax_nn.dot_product_attention(q, k, v, **settings)
+
+
+def unmerged(q: Any, k: Any, v: Any, **settings: Any) -> Any:
+    """Heads and their values are exchanged as they are put together."""
+    mixed = flax_nn.dot_product_attention(q, k, v, **settings)
+    return mixed.swapaxes(2, 3).reshape(mixed.shape)
+
+
+def off_by_one(q: Any, k: Any, v: Any, mask: Any, **settings: Any) -> Any:
+    return flax_nn.dot_product_attention(q, k, v, mask=jnp.tril(jnp.ones_like(mask), 1), **settings)
+
+
+def inverted(q: Any, k: Any, v: Any, mask: Any, **settings: Any) -> Any:
+    return flax_nn.dot_product_attention(q, k, v, mask=~mask, **settings)
+
+
+@pytest.mark.parametrize("bug", [unscaled, exchanged, interleaved, unmerged, off_by_one, inverted])
+def test_bugs_between_the_projections_show_where_they_are(bug: Any, x: np.ndarray) -> None:
+    module = flax_nn.MultiHeadDotProductAttention(HEADS, attention_fn=bug)
+    mask = CAUSAL[None, None]
+    report = parity.compare(module, CausalTorchAttention(), x, flax_kwargs={"mask": mask}, gradients=False)
+    wrong = {(row.name, row.stage) for row in report.rows if row.diverges and row.name != "end to end"}
+    assert wrong == {("out", "input")}, str(report)
+
+
+def test_bugs_of_gradients_alone_show_where_they_are(x: np.ndarray) -> None:
+    def detached(q: Any, k: Any, v: Any, **settings: Any) -> Any:
+        return flax_nn.dot_product_attention(q, jax.lax.stop_gradient(k), v, **settings)
+
+    module = flax_nn.MultiHeadDotProductAttention(HEADS, attention_fn=detached)
+    report = parity.compare(module, TorchAttention(), x)
+    assert report.first_divergence is not None
+    assert (report.first_divergence.name, report.first_divergence.stage) == ("key", "cotangent")
+
+
+def test_shapes_that_hold_the_same_values() -> None:
+    assert layouts.splits((8, 2, 3), (8, 6))
+    assert layouts.splits((2, 3, 8), (6, 8))
+    assert not layouts.splits((2, 8, 3), (6, 8))
+    assert not layouts.splits((6, 8), (8, 6))
+    kernel = np.arange(48.0).reshape(6, 8)  # out, in
+    moved = weights.to_flax("dense", "weight", kernel, shapes={"kernel": (8, 2, 3)})
+    assert np.array_equal(moved[:, 1, 2], kernel[5])
+    assert np.array_equal(weights.to_torch("dense", "weight", moved, shape=(6, 8)), kernel)
+    rows = np.arange(60.0).reshape(2, 5, 6)
+    (layout,) = layouts.candidates((2, 5, 6), (2, 5, 2, 3), None)
+    assert np.array_equal(layout.to_torch(layout.to_flax(rows)), rows)
+
+
+@pytest.mark.usefixtures("flax_promotes")
+def test_other_numbers_of_features_are_told(x: np.ndarray) -> None:
+    theirs = TorchAttention()
+    theirs.q_proj, theirs.k_proj = nn.Linear(WIDTH, 2 * WIDTH), nn.Linear(WIDTH, 2 * WIDTH)
+    report = parity.compare(flax_nn.MultiHeadDotProductAttention(HEADS), theirs, x, gradients=False)
+    assert report.first_divergence is not None
+    assert (report.first_divergence.name, report.first_divergence.verdict) == ("query", "shape")
+    assert "(8, 2, 4) in Flax, (8, 16) in PyTorch" in str(report)

@@ -5,6 +5,7 @@ Imports JAX and NumPy only; the reference is a directory of captures, whoever wr
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -143,7 +144,7 @@ class Candidate:
         variables = self.given if self.given is not None else self.placeholders
         try:
             result = self.model.apply(variables, arrays, self.kwargs, self._force)
-        except (TypeError, ValueError, FlaxError) as error:
+        except (TypeError, ValueError, AssertionError, FlaxError) as error:
             # Behind the place where PyTorch broke down, maps of the wrong size break Flax as well.
             if self.failed is None and isinstance(error, CannotCompare):
                 raise
@@ -372,7 +373,23 @@ class _Visit:
         row.causes, row.cause_keys = [str(cause) for cause in found], [cause.key for cause in found]
         c.rows.append(row)
         reference = c.store.array(self.key, "output.0")
-        return c._array(layouts.Layout(moved=reference.ndim > 2).to_flax(reference))
+        return c._array(self._guess(forced, reference.shape).to_flax(reference))
+
+    def _guess(self, forced: list[jax.Array], reference: tuple[int, ...]) -> layouts.Layout:
+        """How a result that the Flax leaf can't make would lie: as its own does, as far as that can be said."""
+
+        def own(*inputs: jax.Array) -> Any:
+            args, kwargs = self._arguments(inputs)
+            return jax.tree.leaves(self.layer.apply(self.layer.wanted(*args, **kwargs), *args, **kwargs))[0]
+
+        try:
+            shape = jax.eval_shape(own, *forced).shape
+        except (ValueError, TypeError, FlaxError):
+            return layouts.Layout(moved=len(reference) > 2)
+        heads = shape[len(reference) - 1 : -1]
+        if heads and shape[: len(reference) - 1] == reference[:-1] and reference[-1] % math.prod(heads) == 0:
+            return layouts.Layout(last=(*heads, -1))
+        return layouts.Layout(moved=len(reference) > 2)
 
     def _wanted(self, forced: list[jax.Array]) -> dict[str, tuple[int, ...]]:
         """Shapes of the variables that the Flax leaf would make for these inputs."""

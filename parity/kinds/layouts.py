@@ -1,7 +1,8 @@
 """How maps and rows lie on both sides: N C H W in PyTorch, N H W C in Flax; common to all kinds of layers.
 
-A map that was flattened lies in rows of C H W in PyTorch, of H W C in Flax, or isn't flattened there. Flax's layers of
-several axes (`DenseGeneral`) keep heads and their values apart, (N, T, heads, dim), where PyTorch has (N, T, heads * dim).
+A map that was flattened lies in rows of C H W in PyTorch, of H W C in Flax, or isn't flattened there. Flax's layers
+of several axes (`DenseGeneral`) keep heads and their values apart, (N, T, heads, dim), where PyTorch has
+(N, T, heads * dim).
 Only NumPy is used: these are moves of values, bit for bit.
 """
 
@@ -64,7 +65,7 @@ def channels_first(array: NDArray) -> NDArray:
 
 
 def splits(parts: tuple[int, ...], whole: tuple[int, ...]) -> bool:
-    """Whether each axis of the shape `whole` is one axis of `parts` or several in a row, such as (8, 6) of (8, 2, 3)."""
+    """Whether each axis of the shape `whole` is one axis of `parts`, or several in a row: (8, 6) is (8, 2, 3)."""
     if not parts or not whole:
         return parts == whole
     counts = range(1, len(parts) + 1)
@@ -93,9 +94,9 @@ def candidates(reference: tuple[int, ...], flax: tuple[int, ...], map_shape: tup
         found.append(Layout())
     if len(reference) == 2 and len(flax) == 4 and not found and math.prod(reference) == math.prod(flax):
         found.append(Layout(map_shape=(flax[3], flax[1], flax[2]), shape=flax))
-    kept = len(reference) - 1
-    if 0 < kept < len(flax) - 1 and flax[:kept] == reference[:-1] and math.prod(flax[kept:]) == reference[-1]:
-        found.append(Layout(last=flax[kept:]))
+    *kept, last = reference or (0,)
+    if kept and len(flax) > len(reference) and list(flax[: len(kept)]) == kept and math.prod(flax[len(kept) :]) == last:
+        found.append(Layout(last=flax[len(kept) :]))
     return found
 
 

@@ -52,7 +52,7 @@ def to_flax(
     """One parameter or statistic of PyTorch's name `name`, or its gradient, in Flax's layout; see `weights_to_flax`."""
     moved = registry.named(kind).weight(name).to_flax(array, layout)
     wanted = (shapes or {}).get(flax_name(kind, name), moved.shape)
-    return moved.reshape(wanted) if fits(kind, wanted, moved.shape) else moved
+    return moved.reshape(wanted) if wanted != moved.shape and fits(kind, wanted, moved.shape) else moved
 
 
 def to_torch(
