@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import flax.linen as flax_nn
@@ -15,6 +16,8 @@ from flax import nnx
 from torch import Tensor, nn
 
 import parity
+from parity.comparison import torch_attention
+from parity.errors import CannotCompare
 from parity.kinds import layouts, weights
 
 HEADS, DIM, LENGTH = 2, 4, 5
@@ -218,3 +221,105 @@ def test_other_numbers_of_features_are_told(x: np.ndarray) -> None:
     assert report.first_divergence is not None
     assert (report.first_divergence.name, report.first_divergence.verdict) == ("query", "shape")
     assert "(8, 2, 4) in Flax, (8, 16) in PyTorch" in str(report)
+
+
+class Packed(nn.Module):
+    """PyTorch's own module, whose weights are packed."""
+
+    def __init__(self, mask: Any = None, **settings: Any) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
+        for bias in (self.attention.in_proj_bias, self.attention.out_proj.bias):
+            nn.init.normal_(bias)  # zeros would hide one that is left out
+        self.mask, self.settings = None if mask is None else torch.tensor(~mask), settings
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(x, x, x, attn_mask=self.mask, **self.settings)[0]
+
+
+class Stock(flax_nn.Module):
+    attention_fn: Any = flax_nn.dot_product_attention
+    mask: bool = True
+
+    @flax_nn.compact
+    def __call__(self, x: Any) -> Any:
+        layer = flax_nn.MultiHeadDotProductAttention(HEADS, attention_fn=self.attention_fn, name="attention")
+        return layer(x, mask=CAUSAL[None, None] if self.mask else None)
+
+
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_packed_weights_are_taken_apart(need_weights: bool, x: np.ndarray) -> None:
+    theirs = Packed(CAUSAL, need_weights=need_weights)
+    report = parity.compare(Stock(), theirs, x)
+    assert report.exit_code == 0, str(report)
+    assert {row.torch_name for row in report.rows if row.stage == "backward:kernel"} == {
+        f"attention.{name}_proj" for name in ("q", "k", "v", "out")
+    }
+    assert type(theirs.attention) is nn.MultiheadAttention
+    wrong = parity.compare(Stock(off_by_one), theirs, x, gradients=False).first_divergence
+    assert wrong is not None
+    assert (wrong.name, wrong.stage) == ("attention/out", "input")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"batch_first": True},
+        {"bias": False},
+        {"kdim": 3, "vdim": 6},
+    ],
+)
+def test_a_separate_attention_is_the_packed_one(settings: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    packed = nn.MultiheadAttention(WIDTH, HEADS, dtype=torch.float64, **settings).eval()
+    separate, first = torch_attention.SeparateAttention(packed), settings.get("batch_first", False)
+    sizes = WIDTH, settings.get("kdim", WIDTH), settings.get("vdim", WIDTH)
+    q, k, v = (torch.randn((2, 5, n) if first else (5, 2, n), dtype=torch.float64) for n in sizes)
+    future = torch.ones(5, 5, dtype=torch.bool).triu(1)
+    padding = torch.tensor([[False] * 5, [False] * 3 + [True] * 2])
+    added = torch.zeros(2, 5, dtype=torch.float64).masked_fill(padding, -torch.inf)
+    for more in (
+        {},
+        {"need_weights": False, "attn_mask": future},
+        {"attn_mask": future, "key_padding_mask": padding, "average_attn_weights": False},
+        {"need_weights": False, "attn_mask": torch.randn(4, 5, 5, dtype=torch.float64), "key_padding_mask": added},
+    ):
+        for ours, theirs in zip(separate(q, k, v, **more), packed(q, k, v, **more), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_encoder_layers_call_what_stands_in_for_their_attention() -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 12, batch_first=True, dtype=torch.float64)
+    model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
+    x, called = torch.randn(2, LENGTH, WIDTH, dtype=torch.float64), []
+    with torch.no_grad():
+        expected = model(x)
+        separate = torch_attention.separated(copy.deepcopy(model), (x,), {})
+        for path, module in separate.named_modules():
+            if path.endswith("q_proj"):
+                module.register_forward_hook(lambda *call, path=path: called.append(path))
+        torch.testing.assert_close(separate(x), expected, rtol=1e-12, atol=1e-12)
+    assert called == [f"layers.{i}.self_attn.q_proj" for i in range(2)]
+
+
+def test_an_attention_that_is_another_when_taken_apart_is_refused(x: np.ndarray) -> None:
+    class Own(nn.MultiheadAttention):
+        pass
+
+    hooked, own, keys = Packed(), Packed(), Packed()
+    hooked.attention.register_forward_hook(lambda module, args, result: (2 * result[0], result[1]))
+    own.attention = Own(WIDTH, HEADS, batch_first=True)
+    keys.attention = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True, add_zero_attn=True)
+    for theirs in (hooked, own, keys):
+        with pytest.raises(CannotCompare, match=r"'attention' \(PyTorch\) can't be compared"):
+            parity.compare(Stock(), theirs, x)
+
+
+def test_a_wrong_replacement_is_noticed(x: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        torch_attention.SeparateAttention, "_heads", lambda self, x: x.unflatten(-1, (-1, HEADS)).movedim(-1, 1)
+    )
+    with pytest.raises(CannotCompare, match="when its packed weights are taken apart"):
+        parity.compare(Stock(), Packed(CAUSAL), x)

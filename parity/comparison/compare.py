@@ -89,7 +89,7 @@ def compare(
         raise CannotCompare(
             "another interpreter can't be handed an object: give both modules as 'package.module:attribute'"
         )
-    from parity.comparison import torch_backward, torch_side
+    from parity.comparison import torch_attention, torch_backward, torch_side
 
     check_dtype(dtype)
     typed = tuple(cast(x, dtype) for x in ours)
@@ -105,6 +105,7 @@ def compare(
         variables = jax_models.as_variables(variables)
     leaves, abstract = jax_leaves.structure(model, typed, kwargs)
     torch_model = torch_side.prepared(torch_module, dtype)
+    torch_model = torch_attention.separated(torch_model, torch_side.as_tensors(arrays, "float64"), torch_kwargs or {})
     torch_leaves = torch_side.structure(torch_model)
     pairs = matching.match(leaves, torch_leaves, mapping)
     directory = Path(workspace) if workspace else Path(tempfile.mkdtemp(prefix="parity-"))

@@ -77,11 +77,13 @@ def run_torch(workspace: Path, request: dict[str, Any]) -> None:
     """Step 2: write `pairs.json`, the captures and the weights of every leaf with any."""
     import torch
 
-    from parity.comparison import torch_backward, torch_side
+    from parity.comparison import torch_attention, torch_backward, torch_side
     from parity.kinds import torch_leaves
 
     torch.manual_seed(request["seed"])
     model = torch_side.prepared(load(request["torch"]), request["dtype"])
+    given = inputs(workspace, "torch")
+    model = torch_attention.separated(model, torch_side.as_tensors(given, "float64"), request["torch_kwargs"])
     leaves = _leaves(json.loads((workspace / "structure.json").read_text(encoding="utf-8")))
     structure = torch_side.structure(model)
     pairs = matching.match(leaves, structure, request["mapping"])
@@ -91,7 +93,7 @@ def run_torch(workspace: Path, request: dict[str, Any]) -> None:
     store = Store(workspace / "captures")
     torch_side.pin_precision()
     capture = torch_side.Capture(model, store, request["dtype"], set(pairs.values()), request["torch_kwargs"])
-    tensors = torch_side.as_tensors(inputs(workspace, "torch"), request["dtype"])
+    tensors = torch_side.as_tensors(given, request["dtype"])
     if request["gradients"]:
         torch_backward.run(capture, tensors, seed=request["seed"])
     else:

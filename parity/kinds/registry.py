@@ -86,7 +86,11 @@ REFUSED_IN_FLAX: tuple[Refused, ...] = (
 )
 
 REFUSED_IN_TORCH: tuple[Refused, ...] = (
-    Refused(("activation.MultiheadAttention",), "it computes with its projections' weights directly"),
+    Refused(
+        ("activation.MultiheadAttention",),
+        "with hooks, add_bias_kv or add_zero_attn, or as a class of its own, its packed weights can't be taken apart; "
+        "write its projections out as Linear layers",
+    ),
     Refused(("rnn.RNN", "rnn.LSTM", "rnn.GRU"), "write the loop over time out with cells of Linear layers"),
     Refused(("rnn.RNNCell", "rnn.LSTMCell", "rnn.GRUCell"), _IN_LINEAR),
     Refused(("linear.Bilinear",), "Flax has no such layer"),
