@@ -6,8 +6,8 @@ import html
 import math
 from dataclasses import dataclass
 
-from parity.reports.report import number
 from parity.reports.rows import Row
+from parity.reports.text import number
 
 STEP, TOP, BOTTOM, LEFT = 26, 34, 232, 66
 HEIGHT = BOTTOM + 155

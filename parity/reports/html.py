@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.reports import error_chart
-from parity.reports.report import ERROR_COLUMNS, Report, error_cells, number
+from parity.reports.report import Report
 from parity.reports.rows import Row
+from parity.reports.text import ERROR_COLUMNS, error_cells, number
 
 LIMIT_BYTES = 5_000_000
 
