@@ -70,6 +70,7 @@ def _tests(model: _Model, row: Row) -> Iterator[_Test]:
         yield lambda known: _natural(known) and (row.stage == "gradients" or _forward(known))
     elif row.kind in ("optimizer", "training"):
         yield lambda known: _of_one_recipe(row, known)
+        return  # memories of one name belong to as many optimizers as there are recipes
     elif row.stage in ("outputs", "gradient"):  # of a function, which has no layers
         yield lambda known: known.stage == "weights" or (row.stage == "gradient" and known.stage == "outputs")
     yield lambda known: known.name == row.name and _part(known) == part
