@@ -104,7 +104,8 @@ class Report:
             raise CannotCompare(f"this report has schema {plain.get('schema')!r}, this program reads {SCHEMA!r}")
         rows, known = [], {each.name for each in fields(Row)}
         for entry in plain["layers"]:
-            values = {key: value for key, value in entry.items() if key in known} | {"shape": tuple(entry["shape"])}
+            values = {key: value for key, value in entry.items() if key in known}
+            values["shape"] = tuple(entry["shape"])
             for name in ("max_error", "bound", "fraction", "largest"):
                 values[name] = float("inf") if entry[name] is None else entry[name]
             values["index"] = None if entry["index"] is None else tuple(entry["index"])
