@@ -37,13 +37,19 @@ class _Model:
     """One model's divergences so far, and the order in which its layers run."""
 
     def __init__(self) -> None:
-        self.sequence = ["input"]
+        self.running, self.runs = "input", 1
+        self.first, self.last = {"input": 0}, {"input": 0}  # places in the forward pass
+        self.after: dict[str, set[str]] = {}  # the layers that run right after each
         self.before: list[tuple[Row, int]] = []  # each with the index of the row that it follows from, or its own
 
     def see(self, row: Row) -> None:
         """Note the layers in the order of the natural forward pass."""
-        if row.stage in ("input", "forward") and row.name != self.sequence[-1]:
-            self.sequence.append(row.name)
+        if row.stage in ("input", "forward") and row.name != self.running:
+            self.after.setdefault(self.running, set()).add(row.name)
+            self.running = row.name
+            self.first.setdefault(row.name, self.runs)
+            self.last[row.name] = self.runs
+            self.runs += 1
 
     def add(self, index: int, row: Row) -> int | None:
         """Add a divergence; returns the index of the one that it follows from, or None."""
@@ -51,13 +57,9 @@ class _Model:
         self.before.append((row, index if root is None else root))
         return root
 
-    def after(self, name: str) -> set[str]:
-        """The layers that run right after this one."""
-        return {b for a, b in zip(self.sequence, self.sequence[1:], strict=False) if a == name}
-
     def follow(self, later: str, earlier: str) -> bool:
         """Whether a layer runs, ever, after another one has."""
-        return later in self.sequence and later in self.sequence[self.sequence.index(earlier) :]
+        return later in self.last and self.last[later] >= self.first[earlier]
 
 
 _Test = Callable[[Row], bool]
@@ -82,7 +84,7 @@ def _tests(model: _Model, row: Row) -> Iterator[_Test]:
         )
         yield lambda known: known.verdict == "missing" and _next(model, known, row)
         yield lambda known: known.stage == "weights:value" and _inside(row, known)
-    if part == "cotangent" and row.name in model.sequence:
+    if part == "cotangent" and row.name in model.first:
         # Backward, the code after a layer undoes what it does forward, before the next layer.
         yield lambda known: (_part(known) == "input" or known.verdict == "missing") and _next(model, row, known)
         # Residual connections lead through that code from far back. A cause that was named here is a bug of its own.
@@ -126,7 +128,7 @@ def _exchanged(row: Row) -> bool:
 
 
 def _next(model: _Model, one: Row, other: Row) -> bool:
-    return other.name in model.after(one.name)
+    return other.name in model.after.get(one.name, ())
 
 
 def _inside(row: Row, parameter: Row) -> bool:

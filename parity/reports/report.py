@@ -144,12 +144,14 @@ class Report:
 
     def findings(self) -> list[str]:
         """What differs, in order of execution, with causes, values and what follows from it."""
-        lines, follows = [], self.follows
+        lines, first = [], self.first_divergence
+        following: dict[int, list[Row]] = {}  # by the place of what they follow from
+        for place, root in (follows := self.follows).items():
+            following.setdefault(root, []).append(self.rows[place])
         for place, row in enumerate(self.rows):
             if row.diverges and place not in follows:
-                first = row is self.first_divergence
-                lines += text.described(row, "first divergence" if first else "also diverges")
-                lines += text.consequences([self.rows[i] for i, root in follows.items() if root == place])
+                lines += text.described(row, "first divergence" if row is first else "also diverges")
+                lines += text.consequences(following.get(place, []))
         for row in self.without_bound:
             lines += text.described(row, "no bound")
         return lines
