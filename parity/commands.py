@@ -71,15 +71,20 @@ def _layers(chosen: settings.Layers) -> int:
         batch=chosen.batch,
         images=Path(chosen.images) if chosen.images else None,
         weights=Path(chosen.weights) if chosen.weights else None,
-        show=lambda part: print(f"{part.table()}\n", flush=True),
+        show=lambda part: show(part, chosen),
     )
     report.settings["seconds"] = round(time.monotonic() - began, 1)
     return finish(report, chosen)
 
 
+def show(part: Report, chosen: Any) -> None:
+    """Print what differs in a part of a report, and its modules or with `--all` its comparisons."""
+    print(f"{part.body(chosen.all)}\n", flush=True)
+
+
 def finish(report: Report, chosen: Any) -> int:
-    """Print the conclusion, write the files that were asked for; returns the exit code."""
-    print("\n".join(report.conclusion()))
+    """Print the last lines, write the files that were asked for; returns the exit code."""
+    print("\n".join(report.outcome()))
     print(", ".join(f"{key} {value}" for key, value in report.settings.items()))
     if chosen.json:
         output_file.write_by("--json", chosen.json, report.write_json)
@@ -104,7 +109,7 @@ def _train(chosen: settings.Train) -> int:
         list(settings.RECIPES) if chosen.recipe == "all" else [chosen.recipe],
         dtype=chosen.dtype, steps=chosen.steps, runs=chosen.runs, batch=chosen.batch,
         image_size=chosen.image_size, seed=chosen.seed,
-        show=lambda part: print(f"{part.table()}\n", flush=True),
+        show=lambda part: show(part, chosen),
     )  # fmt: skip
     return finish(report, chosen)
 
@@ -133,7 +138,7 @@ def _data(chosen: settings.Data) -> int:
 
     images = Path(chosen.images) if chosen.images else None
     report = data.run(images, seed=chosen.seed, pictures=chosen.pictures, dtype=chosen.dtype)
-    print(f"{report.table()}\n")
+    show(report, chosen)
     return finish(report, chosen)
 
 
@@ -185,5 +190,5 @@ def _compare(chosen: settings.Compare) -> int:
         gradients=chosen.gradients, seed=chosen.seed, name="model", flax_kwargs={}, torch_kwargs={},
         mapping=json.loads(Path(chosen.mapping).read_text(encoding="utf-8")) if chosen.mapping else None,
     )  # fmt: skip
-    print(f"{report.table()}\n")
+    show(report, chosen)
     return finish(report, chosen)

@@ -55,6 +55,7 @@ class Layers:
         unset="drawn at random",
         metavar="FILE",
     )
+    all: bool = setting(False, "print every comparison, not only what differs")
     json: str | None = setting(None, "write the report as JSON to this file", writes="text")
     html: str | None = setting(None, "write the report as one HTML page to this file", writes="text")
     arrays: str | None = setting(None, "write both sides' arrays of the worst layer to this .npz file", writes="binary")
@@ -89,6 +90,7 @@ class Train:
     batch: int = setting(4, "images a step", minimum=1)
     image_size: int | None = setting(None, "side in pixels", minimum=1, unset="the smallest that suits the network")
     seed: int = setting(0, "of weights, images, labels and dropout masks", minimum=0)
+    all: bool = setting(False, "print every comparison, not only what differs")
     json: str | None = setting(None, "write the report as JSON to this file", writes="text")
     html: str | None = setting(None, "write the report as one HTML page to this file", writes="text")
 
@@ -140,6 +142,7 @@ class Data:
     pictures: int = setting(16, "how many of them are read, spread over the folder", minimum=1)
     dtype: str = setting("all", "of the networks' input: float64, float32 or both (all)", metavar="NAME")
     seed: int = setting(0, "of made-up pixels and of crops, flips and colour noise", minimum=0)
+    all: bool = setting(False, "print every comparison, not only what differs")
     json: str | None = setting(None, "write the report as JSON to this file", writes="text")
     html: str | None = setting(None, "write the report as one HTML page to this file", writes="text")
 
@@ -227,6 +230,7 @@ class Compare:
         metavar="PATH",
     )
     seed: int = setting(0, "of weights, inputs and cotangents", minimum=0, group="input")
+    all: bool = setting(False, "print every comparison, not only what differs")
     json: str | None = setting(None, "write the report as JSON to this file", writes="text")
     html: str | None = setting(None, "write the report as one HTML page to this file", writes="text")
     arrays: str | None = setting(None, "write both sides' arrays of the worst layer to this .npz file", writes="binary")

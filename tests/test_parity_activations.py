@@ -41,7 +41,11 @@ def test_curves_are_pytorchs() -> None:
     assert set(activation.CURVES) - set(MODULES) == {"gelu_quick"}
     for key, module in MODULES.items():
         found = activation.CURVES[key].function(X.numpy())
-        np.testing.assert_allclose(found, module(X).numpy(), rtol=1e-8, atol=1e-12, err_msg=key)
+        x = X.clone().requires_grad_()
+        y = module(x)
+        np.testing.assert_allclose(found, y.detach().numpy(), rtol=1e-8, atol=1e-12, err_msg=key)
+        (slope,) = torch.autograd.grad(y.sum(), x)
+        np.testing.assert_allclose(activation.CURVES[key].slope(X.numpy()), slope, rtol=1e-8, atol=1e-10, err_msg=key)
 
 
 class Original(nn.Module):

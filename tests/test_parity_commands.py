@@ -92,7 +92,9 @@ def test_layers_writes_its_files_and_exits_with_0(tmp_path: Path, capsys: pytest
     files = [tmp_path / name for name in ("r.json", "r.html", "r.npz")]
     options = [f"--{kind}={path}" for kind, path in zip(("json", "html", "arrays"), files, strict=True)]
     assert main(["layers", "--model", "cifar_18pct", *options]) == 0
-    assert "equal: 26 comparisons" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "equal: 26 comparisons" in said
+    assert "forward" not in said  # equal layers are a line each
     assert json.loads(files[0].read_text())["equal"] is True
     assert files[1].stat().st_size < 5_000_000
     with np.load(files[2]) as arrays:
@@ -100,14 +102,15 @@ def test_layers_writes_its_files_and_exits_with_0(tmp_path: Path, capsys: pytest
 
 
 def test_models_given_by_name_run_in_two_processes(
-    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["compare", "--torch", "original:net", "--shape", "2,3,5,6", "--jax-python", sys.executable]
     done = run(*command, "--torch-python", sys.executable, "--flax", "port:Net", cwd=models)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "backward:kernel" in done.stdout
+    assert "equal: " in done.stdout and "backward:kernel" not in done.stdout
     monkeypatch.chdir(models)
-    assert main([*command, "--flax", "port:wrong", f"--json={tmp_path / 'r.json'}"]) == 1
+    assert main([*command, "--flax", "port:wrong", "--all", f"--json={tmp_path / 'r.json'}"]) == 1
+    assert "backward:kernel" in capsys.readouterr().out
     first = json.loads((tmp_path / "r.json").read_text())["first_divergence"]
     assert (first["layer"], first["stage"]) == ("Dense_0", "input")
 

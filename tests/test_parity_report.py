@@ -1,4 +1,4 @@
-"""What a report shows: the table's columns say what they are, and the picture what the verdict speaks of."""
+"""What a report shows: each bug once and first, what is equal folded, and in the picture what the verdict speaks of."""
 
 import json
 import re
@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 
+from parity.alexnet import layerwise
 from parity.bounds.judging import missing
 from parity.bounds.magnitudes import Bound
 from parity.reports import error_chart, html
@@ -97,3 +98,155 @@ def test_a_heat_map_belongs_to_its_row() -> None:
     again = Report.from_json(json.loads(json.dumps(report.as_json())))
     assert again.arrays_of is again.rows[-1]
     assert Report.from_json(Report(rows).as_json()).arrays_of is None
+
+
+def nested(*more: Row) -> list[Row]:
+    layers = ("stem", "block/conv1", "block/norm1", "block/conv2", "head")
+    forward = [row(name, stage, 1e-15) for name in layers for stage in ("input", "forward")]
+    return [*forward, *more]
+
+
+def test_what_is_equal_is_folded_into_its_modules() -> None:
+    report = Report(nested())
+    assert str(report).splitlines() == [
+        "module  comparisons  used",
+        "stem              2  0.11",
+        "block             6  0.11",
+        "head              2  0.11",
+        "",
+        "equal: 10 comparisons, at most 0.11 of a bound used",
+    ]
+    assert report.table() in report.text(all_rows=True)
+    assert report.text(all_rows=True).endswith(str(report).splitlines()[-1])
+
+
+def test_what_differs_comes_first_with_its_cause_then_the_way_to_it() -> None:
+    wrong = row("block/conv2", "forward", 1e-3)
+    wrong.causes = ["JAX: it is scaled by 1.001"]
+    rows = nested(wrong, row("block/conv2", "backward", 1e-3), row("end to end", "outputs", 1e-3))
+    words = str(Report(rows))
+    found, modules, last = words.split("\n\n")
+    assert found.startswith("first divergence: net: block/conv2, forward, model: mismatch\n")
+    assert "  cause: JAX: it is scaled by 1.001" in found
+    assert found.endswith("what follows from it: block/conv2 (backward); end to end (outputs)")
+    assert [line.split()[0] for line in modules.splitlines()] == (
+        ["module", "stem", "block", "conv2", "forward", "head", "end"]
+    )
+    assert "1 DIFFERENT, 1 follow from others" in modules
+    assert (
+        last == "different: 3 of 13 comparisons, 2 of which follow from others; the first is net: block/conv2, forward"
+    )
+    assert words.count("first divergence") == 1
+
+
+def test_several_models_have_a_line_each() -> None:
+    rows = [*nested(), *(row("conv1", stage, 1e-15, model="other") for stage in ("input", "forward"))]
+    words = str(Report(rows)).splitlines()
+    assert [line.split()[:2] for line in words[1:3]] == [["net", "10"], ["other", "2"]]
+
+
+# Rows that differ in a network of conv1, relu1, conv2 and conv3, and those of them that tell of a bug.
+ECHOES = [
+    (["conv1 forward", "conv1 backward", "conv1 backward:kernel", "conv1 forward at ties"], ["conv1 forward"]),
+    (["relu1 backward", "relu1 backward at ties", "end to end gradients"], ["relu1 backward"]),
+    (["relu1 backward", "end to end outputs"], ["relu1 backward", "end to end outputs"]),  # backward tells on no output
+    (["relu1 backward at ties", "end to end gradients"], ["relu1 backward at ties", "end to end gradients"]),
+    (["conv2 input", "relu1 cotangent", "relu1 cotangent at ties", "end to end outputs"], ["conv2 input"]),
+    (["conv2 input", "conv2 forward"], ["conv2 input", "conv2 forward"]),  # the code before a layer, and the layer
+    (["conv1 forward", "conv2 forward", "conv3 input"], ["conv1 forward", "conv2 forward", "conv3 input"]),
+    (["conv2 backward", "conv1 backward"], ["conv2 backward", "conv1 backward"]),  # each gets the reference's cotangent
+    (["conv3 input", "conv2 cotangent", "conv1 cotangent"], ["conv3 input"]),  # conv1 through a residual connection
+    (["conv2 cotangent", "conv1 cotangent"], ["conv2 cotangent"]),
+    (["conv1 input", "conv2 cotangent"], ["conv1 input", "conv2 cotangent"]),  # the code after conv2 is no part of that
+    (["conv1 weights:kernel", "conv1 weights:weight exported"], ["conv1 weights:kernel"]),
+    (["conv1 forward", "conv1 weights:weight exported"], ["conv1 forward", "conv1 weights:weight exported"]),
+    (["output input", "conv3 cotangent"], ["output input"]),
+    (["conv1 input", "input cotangent"], ["conv1 input"]),
+]
+
+
+@pytest.mark.parametrize(("wrong", "bugs"), ECHOES)
+def test_one_bug_is_one_divergence(wrong: list[str], bugs: list[str]) -> None:
+    def differing(words: str, error: float = 1e-3) -> Row:
+        for name in ("end to end", *words.split()[:1]):
+            if words.startswith(name):
+                return row(name, words.removeprefix(name).strip(), error)
+        raise AssertionError(words)
+
+    clean = [f"{name} {stage}" for name in ("conv1", "relu1", "conv2", "conv3") for stage in ("input", "forward")]
+    forward = [differing(words, 1e-3 if words in wrong else 1e-15) for words in [*clean, "output input"]]
+    report = Report(forward + [differing(words) for words in wrong if words not in [*clean, "output input"]])
+    assert [f"{each.name} {each.stage}" for each in report.divergences] == bugs
+    assert report.divergences[0] is report.first_divergence
+    plain = json.loads(json.dumps(report.as_json()))
+    assert len(plain["layers"]) == len(report.rows)
+    assert sum(each["consequence_of"] is not None for each in plain["layers"]) == len(wrong) - len(bugs)
+    assert [each["layer"] for each in plain["divergences"]] == [each.name for each in report.divergences]
+    assert str(Report.from_json(plain)) == str(report)
+    for each in plain["layers"]:
+        del each["consequence_of"]  # a report that was written before there was any
+    assert str(Report.from_json(plain)) == str(report)
+
+
+def test_what_has_a_cause_of_its_own_is_no_consequence_of_what_is_far() -> None:
+    far, near = row("conv2", "cotangent", 1e-3), row("conv1", "cotangent", 1e-3)
+    near.cause_keys = ["gradient_kink"]
+    assert Report(network(far, near)).divergences == [far, near]
+
+
+def test_layers_in_another_order_are_one_bug() -> None:
+    rows = network()
+    for each in rows:
+        if each.stage == "input" and each.name != "conv1":
+            each.verdict, each.cause_keys = "mismatch", ["order"]
+    assert [each.name for each in Report(rows).divergences] == ["relu1"]
+
+
+def test_optimizers_and_functions_tell_each_bug_once() -> None:
+    def step(name: str, stage: str) -> Row:
+        found = row(name, stage, 1e-3)
+        found.kind = "optimizer"
+        return found
+
+    first = [step(name, "blog step 1") for name in ("loss", "gradients", "momentum_buffer", "parameters")]
+    later = [step("parameters", stage) for stage in ("blog step 2", "blog free step 1", "cifar step 1")]
+    assert Report([*first, *later]).divergences == [first[0], first[2], later[-1]]
+    function = [row("matrix", "weights", 1e-3), row("output 0", "outputs", 1e-3), row("matrix", "gradient", 1e-3)]
+    assert Report(function).divergences == function[:1]
+    assert Report(function[1:]).divergences == function[1:2]
+
+
+def test_the_page_tells_bugs_from_what_follows() -> None:
+    page = html.render(Report(network(row("conv2", "backward", 1e-3), row("end to end", "gradients", 1e-3))))
+    chart, table = page.split("All comparisons")
+    assert chart.count('stroke="#c4301c" stroke-width') == chart.count('stroke="#c98a3c" stroke-width') == 1
+    assert "mismatch, follows from conv2 backward" in table
+
+
+def test_a_page_that_is_too_long_keeps_what_the_verdict_speaks_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = row("conv1", "forward", 2e-14)
+    rows = [first, *(row("conv2", f"backward:{i}", 1.0) for i in range(200))]
+    monkeypatch.setattr(html, "LIMIT_BYTES", 60_000)
+    page = html.render(Report(rows))
+    assert "comparisons are shown" in page
+    assert "first divergence: net: conv1, forward" in page
+    assert page.count('class="first"') == 1
+
+
+def test_the_heat_map_says_whether_it_shows_the_first_divergence() -> None:
+    wrong, equal = row("end to end", "outputs", 1e-3), network()
+    report = Report([*equal, wrong], arrays={"difference": np.ones((2, 2))}, arrays_of=equal[1])
+    page = html.render(report)
+    assert "Where it differs" not in page
+    assert "Where most of a bound is used: net, conv1, forward (it is equal; the values of the first div" in page
+    report.arrays_of = wrong
+    assert "Where it differs: net, end to end, outputs<" in html.render(report)
+
+
+def test_of_several_models_the_arrays_are_those_of_the_first_divergence() -> None:
+    unknown, wrong = row("conv1", "forward", 1e-3), row("conv1", "forward", 1e-3, model="second")
+    unknown.verdict = "no bound"
+    merged = Report([])
+    for each in (unknown, wrong, row("conv1", "forward", 1.0, model="third")):
+        layerwise._merge(merged, Report([each], arrays={"difference": np.ones(1)}, arrays_of=each))
+    assert merged.first_divergence is wrong is merged.arrays_of

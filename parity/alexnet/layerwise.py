@@ -134,7 +134,7 @@ def exported(pair: pairs.Pair) -> list[Row]:
 
 def _merge(merged: Report, report: Report) -> None:
     """Add one model's report, keeping the arrays of the row that the merged report points at."""
-    better = not merged.rows or (merged.equal and (not report.equal or _used(report) > _used(merged)))
+    better = not merged.rows or _rank(report) > _rank(merged)
     merged.rows += report.rows
     merged.not_exercised += [f"{report.rows[0].model}: {what}" for what in report.not_exercised]
     merged.settings |= report.settings
@@ -142,5 +142,8 @@ def _merge(merged: Report, report: Report) -> None:
         merged.arrays, merged.arrays_of = report.arrays, report.arrays_of
 
 
-def _used(report: Report) -> float:
-    return max((row.fraction for row in report.rows), default=-1.0)
+def _rank(report: Report) -> tuple[int, float]:
+    """The first report that differs has the arrays, else one without bounds, else the worst of the equal."""
+    if report.first_divergence is not None:
+        return 2, 0.0
+    return (0, max((row.fraction for row in report.rows), default=-1.0)) if report.equal else (1, 0.0)

@@ -74,8 +74,6 @@ class Elementwise:
 
 # By the name of the ATen operation.
 FUNCTIONS = {
-    "tanh": Elementwise(np.tanh, lambda x, y: 1 - y * y),
-    "sigmoid": Elementwise(lambda x: _sigmoid(x), lambda x, y: y * (1 - y)),
     "exp": Elementwise(np.exp, lambda x, y: y),
     "abs": Elementwise(np.abs, lambda x, y: np.sign(x)),
     "neg": Elementwise(np.negative, lambda x, y: -np.ones_like(x)),
@@ -101,6 +99,10 @@ class Activation(Layer):
         """Value by value."""
         return CURVES[self.curve].function(self.x)
 
+    def input_gradient(self, g: NDArray) -> NDArray:
+        """The slope at each value."""
+        return g * CURVES[self.curve].slope(self.x)
+
     def own_mistakes(self) -> Iterator[Mistake]:
         """Another function in its place."""
         for key, other in CURVES.items():
@@ -110,10 +112,11 @@ class Activation(Layer):
 
 
 class Curve(NamedTuple):
-    """A function of one value, in words, and computed."""
+    """A function of one value: in words, computed, and its derivative."""
 
     words: str
     function: Change
+    slope: Change
 
 
 def _sigmoid(x: NDArray) -> NDArray:
@@ -124,30 +127,74 @@ def _error_function(x: NDArray) -> NDArray:
     return np.vectorize(math.erf, otypes=[float])(x) if x.size else x
 
 
-def _gelu_tanh(x: NDArray) -> NDArray:
-    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
+def _normal(x: NDArray) -> NDArray:
+    """The normal distribution's share below x."""
+    return 0.5 * (1 + _error_function(x / math.sqrt(2)))
+
+
+def _inner(x: NDArray) -> NDArray:
+    return np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+
+
+def _gelu_tanh_slope(x: NDArray) -> NDArray:
+    t = _inner(x)
+    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x**2)
+
+
+def _swish(x: NDArray, steepness: float) -> NDArray:
+    """Slope of x times the sigmoid of `steepness` x."""
+    s = _sigmoid(steepness * x)
+    return s + steepness * x * s * (1 - s)
+
+
+def _mish_slope(x: NDArray) -> NDArray:
+    t = np.tanh(np.logaddexp(0, x))
+    return t + x * (1 - t * t) * _sigmoid(x)
+
+
+def _bent(slope: float) -> Curve:
+    words = f"ReLU with slope {slope:g}"
+    return Curve(words, lambda x: np.where(x > 0, x, slope * x), lambda x: np.where(x > 0, 1.0, slope))
+
+
+def _within(low: float, high: float, inside: float = 1.0) -> Change:
+    return lambda x: np.where((x > low) & (x < high), inside, 0.0)
 
 
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
 CURVES = {
-    "gelu": Curve("GELU", lambda x: 0.5 * x * (1 + _error_function(x / math.sqrt(2)))),
-    "gelu_tanh": Curve("GELU's approximation by tanh", _gelu_tanh),
-    "gelu_quick": Curve("GELU's approximation by a sigmoid", lambda x: x * _sigmoid(1.702 * x)),
-    "relu": Curve("ReLU", lambda x: np.maximum(x, 0)),
-    "relu6": Curve("ReLU6", lambda x: np.clip(x, 0, 6)),
-    "silu": Curve("SiLU", lambda x: x * _sigmoid(x)),
-    "tanh": Curve("tanh", np.tanh),
-    "sigmoid": Curve("the sigmoid", _sigmoid),
-    "leaky_relu": Curve("ReLU with slope 0.01", lambda x: np.where(x > 0, x, 0.01 * x)),
-    "leaky_relu_fifth": Curve("ReLU with slope 0.2", lambda x: np.where(x > 0, x, 0.2 * x)),
-    "elu": Curve("ELU", lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0)))),
-    "selu": Curve("SELU", lambda x: _SELU_SCALE * np.where(x > 0, x, _SELU_ALPHA * np.expm1(np.minimum(x, 0)))),
-    "softplus": Curve("softplus", lambda x: np.logaddexp(0, x)),
-    "mish": Curve("mish", lambda x: x * np.tanh(np.logaddexp(0, x))),
-    "hardswish": Curve("hard swish", lambda x: x * np.clip(x + 3, 0, 6) / 6),
-    "hardsigmoid": Curve("the hard sigmoid", lambda x: np.clip(x + 3, 0, 6) / 6),
-    "hardtanh": Curve("hard tanh", lambda x: np.clip(x, -1, 1)),
-    "identity": Curve("nothing", lambda x: x),
+    "gelu": Curve(
+        "GELU", lambda x: x * _normal(x), lambda x: _normal(x) + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+    ),
+    "gelu_tanh": Curve("GELU's approximation by tanh", lambda x: 0.5 * x * (1 + _inner(x)), _gelu_tanh_slope),
+    "gelu_quick": Curve(
+        "GELU's approximation by a sigmoid", lambda x: x * _sigmoid(1.702 * x), lambda x: _swish(x, 1.702)
+    ),
+    "relu": Curve("ReLU", lambda x: np.maximum(x, 0), lambda x: np.where(x > 0, 1.0, 0.0)),
+    "relu6": Curve("ReLU6", lambda x: np.clip(x, 0, 6), _within(0, 6)),
+    "silu": Curve("SiLU", lambda x: x * _sigmoid(x), lambda x: _swish(x, 1.0)),
+    "tanh": Curve("tanh", np.tanh, lambda x: 1 - np.tanh(x) ** 2),
+    "sigmoid": Curve("the sigmoid", _sigmoid, lambda x: _sigmoid(x) * _sigmoid(-x)),
+    "leaky_relu": _bent(0.01),
+    "leaky_relu_fifth": _bent(0.2),
+    "elu": Curve(
+        "ELU", lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))), lambda x: np.exp(np.minimum(x, 0))
+    ),
+    "selu": Curve(
+        "SELU",
+        lambda x: _SELU_SCALE * np.where(x > 0, x, _SELU_ALPHA * np.expm1(np.minimum(x, 0))),
+        lambda x: _SELU_SCALE * np.where(x > 0, 1.0, _SELU_ALPHA * np.exp(np.minimum(x, 0))),
+    ),
+    "softplus": Curve("softplus", lambda x: np.logaddexp(0, x), _sigmoid),
+    "mish": Curve("mish", lambda x: x * np.tanh(np.logaddexp(0, x)), _mish_slope),
+    "hardswish": Curve(
+        "hard swish",
+        lambda x: x * np.clip(x + 3, 0, 6) / 6,
+        lambda x: np.where(x <= -3, 0.0, np.where(x >= 3, 1.0, (2 * x + 3) / 6)),
+    ),
+    "hardsigmoid": Curve("the hard sigmoid", lambda x: np.clip(x + 3, 0, 6) / 6, _within(-3, 3, 1 / 6)),
+    "hardtanh": Curve("hard tanh", lambda x: np.clip(x, -1, 1), _within(-1, 1)),
+    "identity": Curve("nothing", lambda x: x, np.ones_like),
 }
 # PyTorch's class to the curve, where its settings are the usual ones: name of a setting to its value.
 _CLASSES: dict[str, tuple[tuple[str, Mapping[str, object]], ...]] = {

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from parity.reports.report import number
 from parity.reports.rows import Row
+from parity.reports.text import number
 
 STEP, TOP, BOTTOM, LEFT = 26, 34, 232, 66
 HEIGHT = BOTTOM + 155
 ROWS = 40  # in one line: what a page is wide
 UNTOLD = 14.0  # height of the row above the axis: differences that no number tells
-_BLUE, _RED, _GREY = "#2f81f7", "#c4301c", "#9aa4ae"
+_BLUE, _RED, _ORANGE, _GREY = "#2f81f7", "#c4301c", "#c98a3c", "#9aa4ae"
 
 
 def pictured(rows: list[Row]) -> list[Row]:
@@ -23,12 +24,13 @@ def pictured(rows: list[Row]) -> list[Row]:
     return [row for row in rows if id(row) in kept] if own else rows
 
 
-def draw(rows: list[Row], first: Row | None = None) -> str:
+def draw(rows: list[Row], first: Row | None = None, following: Collection[int] = ()) -> str:
     """One model's errors on a logarithmic axis, with what is allowed at the same elements; as many lines as it takes.
 
     Args:
         rows: of the model, in order of execution.
         first: the row that the verdict speaks of; it is marked if it is among them.
+        following: ids (`id`) of the rows that follow from other divergences.
     """
     rows = pictured(rows)
     values = [v for row in rows for v in (row.max_error, row.bound) if v > 0 and math.isfinite(v)]
@@ -36,7 +38,7 @@ def draw(rows: list[Row], first: Row | None = None) -> str:
     axis = _Axis(low, max(math.ceil(math.log10(max(values, default=1.0))), low + 1))
     layers_alone = any(map(_of_a_layer, rows))
     lines = [rows[i : i + ROWS] for i in range(0, len(rows), ROWS)]
-    return "".join(_drawn(part, axis, layers_alone, first) for part in lines)
+    return "".join(_drawn(part, axis, layers_alone, first, following) for part in lines)
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class _Axis:
         return BOTTOM - (BOTTOM - TOP) * share
 
 
-def _drawn(rows: list[Row], axis: _Axis, layers_alone: bool, first: Row | None) -> str:
+def _drawn(rows: list[Row], axis: _Axis, layers_alone: bool, first: Row | None, following: Collection[int]) -> str:
     width = LEFT + STEP * len(rows) + 90  # the last name is slanted
     parts = [
         f'<div class="scroll"><svg viewBox="0 0 {width} {HEIGHT}" width="{width}" role="img" '
@@ -74,7 +76,8 @@ def _drawn(rows: list[Row], axis: _Axis, layers_alone: bool, first: Row | None) 
     parts.append(_line(told, f'stroke="{_BLUE}"'))
     for x, row in points:
         at = UNTOLD if _untold(row) else axis.y(row.max_error)
-        parts += [_mark(x, at, row), _name(x, row)]
+        follows = id(row) in following
+        parts += [_mark(x, at, row, follows), _name(x, row, follows)]
         if row is first:
             parts.append(_first(x, at))
     return "".join([*parts, "</svg></div>"])
@@ -93,9 +96,9 @@ def _untold(row: Row) -> bool:
     return not row.equal and (not math.isfinite(row.max_error) or row.verdict in ("shape", "missing", "dtype"))
 
 
-def _mark(x: float, y: float, row: Row) -> str:
+def _mark(x: float, y: float, row: Row, follows: bool) -> str:
     """A disk forward, a ring backward, a diamond for all else: code between layers, weights, whole models."""
-    colour, size = (_RED, 6) if row.diverges else (_GREY if row.open else _BLUE, 4)
+    colour, size = (_ORANGE if follows else _RED, 6) if row.diverges else (_GREY if row.open else _BLUE, 4)
     fill = colour if row.stage == "forward" else "none"
     words = f"{row.name} {row.stage}: {number(row.max_error)} of {number(row.bound)}, {row.verdict}"
     title = f"<title>{html.escape(words)}</title>"
@@ -106,7 +109,7 @@ def _mark(x: float, y: float, row: Row) -> str:
     return f'<polygon points="{corners}" {style}>{title}</polygon>'
 
 
-def _name(x: float, row: Row) -> str:
+def _name(x: float, row: Row, follows: bool) -> str:
     short = row.name.split("/")[-1]
     if row.stage == "forward":
         words = short
@@ -115,8 +118,8 @@ def _name(x: float, row: Row) -> str:
     else:
         words = f"{short}, {row.stage}"
     slanted = f'transform="translate({x + 3:.1f},{BOTTOM + 26}) rotate(60)"'
-    weight = ' font-weight="bold"' if row.diverges else ""
-    colour = _RED if row.diverges else "currentColor"
+    weight = ' font-weight="bold"' if row.diverges and not follows else ""
+    colour = (_ORANGE if follows else _RED) if row.diverges else "currentColor"
     return f'<text {slanted} font-size="10" fill="{colour}"{weight}>{html.escape(_short(words, 26))}</text>'
 
 

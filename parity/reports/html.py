@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.reports import error_chart
-from parity.reports.report import ERROR_COLUMNS, Report, error_cells, number
+from parity.reports.report import Report
 from parity.reports.rows import Row
+from parity.reports.text import ERROR_COLUMNS, error_cells, number
 
 LIMIT_BYTES = 5_000_000
 
@@ -37,8 +38,8 @@ th,td{border-color:#30363d}tr.bad{background:#4a1d18}.verdict{background:#12301d
 _CHART_WORDS = (
     "Each layer's error where most of its bound is used, and what is allowed there (grey, dashed): above it is a "
     "mismatch. Every layer gets the reference's input. Disks are forward passes, rings backward ones; diamonds all "
-    "else that differs: code between the layers, weights, whole models. What isn't equal is red, and a dotted line "
-    "leads from the first divergence to its name."
+    "else that differs: code between the layers, weights, whole models. What differs is red, what merely follows from "
+    "that orange, and a dotted line leads from the first divergence to its name."
 )
 _TABLE_WORDS = (
     "Largest error: of all elements, wherever it is allowed. The next three: of the element that uses most of what is "
@@ -55,19 +56,20 @@ def write(report: Report, path: str | Path) -> None:
 def render(report: Report) -> str:
     """The page as text."""
     models, first = list(dict.fromkeys(row.model for row in report.rows)), report.first_divergence
+    origins = {id(report.rows[i]): report.rows[root] for i, root in report.follows.items()}
     body = [
         "<h1>Parity of JAX and PyTorch</h1>",
         _verdict(report),
         "<h2>Error through the layers</h2>",
         f'<p class="note">{_CHART_WORDS}</p>',
         *(
-            f"<h3>{html.escape(m)}</h3>{error_chart.draw([r for r in report.rows if r.model == m], first)}"
+            f"<h3>{html.escape(m)}</h3>{error_chart.draw([r for r in report.rows if r.model == m], first, origins)}"
             for m in models
         ),
-        _heat_map(report),
+        _heat_map(report, origins),
         "<h2>All comparisons</h2>",
         f'<p class="note">{_TABLE_WORDS}</p>',
-        _table(report.rows),
+        _table(report.rows, origins),
         f'<p class="note">{html.escape(", ".join(f"{k}: {v}" for k, v in report.settings.items()))}</p>',
     ]
     head = f'<meta charset="utf-8"><title>Parity: {_outcome(report)}</title><style>{STYLE}</style>'
@@ -76,8 +78,13 @@ def render(report: Report) -> str:
 
 
 def _shortened(report: Report) -> Report:
-    """The rows that matter most, should there be tens of thousands of them."""
-    worst = sorted(report.rows, key=lambda row: (row.equal, row.open, -row.fraction))[: len(report.rows) // 2]
+    """The rows that matter most, should there be tens of thousands of them: first of all what the verdict speaks of."""
+    bugs = {id(row) for row in report.divergences}
+
+    def rank(row: Row) -> tuple[bool, bool, bool, float]:
+        return id(row) not in bugs, row.equal, row.open, -row.fraction
+
+    worst = sorted(report.rows, key=rank)[: len(report.rows) // 2]
     kept = {id(row) for row in worst}
     note = [*report.not_exercised, f"only {len(worst)} of {len(report.rows)} comparisons are shown"]
     rows = [r for r in report.rows if id(r) in kept]
@@ -96,11 +103,19 @@ def _outcome(report: Report) -> str:
     return "open" if report.rows and report.first_divergence is None else "mismatch"
 
 
-def _heat_map(report: Report) -> str:
+def _heat_map(report: Report, origins: dict[int, Row]) -> str:
     difference, row = report.arrays.get("difference"), report.arrays_of or report.worst_row
     if difference is None or difference.size == 0:
         return ""
-    title = f"{row.model}, {row.name}, {row.stage}" if row else "the worst layer"
+    title = _place(row) if row else "the worst layer"
+    first = report.first_divergence
+    heading = "Where it differs" if first or row is None or row.open else "Where most of a bound is used"
+    if first is not None and row is not None and row is not first:
+        origin = origins.get(id(row))
+        why = "it differs too" if row.diverges else "it is equal"
+        why = f"it follows from {_place(origin)}" if origin is not None else why
+        heading = "Where most of a bound is used" if row.equal else heading
+        title += f" ({why}; the values of the first divergence are not kept)"
     flat, over = _flattened(difference, row is not None and row.stage.startswith(("weights", "backward:")))
     untold = int((~np.isfinite(difference)).sum())
     top = float(np.max(difference, initial=0.0, where=np.isfinite(difference)))
@@ -108,10 +123,14 @@ def _heat_map(report: Report) -> str:
     words += f"; white: {untold:,} of {difference.size:,} values aren't finite on both sides." if untold else "."
     picture = base64.b64encode(_png(flat)).decode()
     return (
-        f"<h2>Where it differs: {html.escape(title)}</h2>"
+        f"<h2>{heading}: {html.escape(title)}</h2>"
         f'<p class="note">{html.escape(words)}</p>'
         f'<img alt="heat map of the difference" src="data:image/png;base64,{picture}">'
     )
+
+
+def _place(row: Row) -> str:
+    return f"{row.model}, {row.name}, {row.stage}"
 
 
 def _flattened(difference: NDArray, of_weights: bool) -> tuple[NDArray, str]:
@@ -145,7 +164,7 @@ def _png(values: NDArray) -> bytes:
     return buffer.getvalue()
 
 
-def _table(rows: list[Row]) -> str:
+def _table(rows: list[Row], origins: dict[int, Row]) -> str:
     names = ("model", "layer", "stage", "shape", "n", *ERROR_COLUMNS, "ratio", "verdict")
     left = {0, 1, 2, 3, len(names) - 1}
     head = "".join(f'<th class="l">{n}</th>' if i in left else f"<th>{n}</th>" for i, n in enumerate(names))
@@ -153,7 +172,9 @@ def _table(rows: list[Row]) -> str:
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         shape = "×".join(map(str, row.shape))
-        cells = (row.model, row.name, row.stage, shape, str(row.n), *error_cells(row), ratio, row.verdict)
+        origin = origins.get(id(row))
+        verdict = f"{row.verdict}, follows from {origin.name} {origin.stage}" if origin else row.verdict
+        cells = (row.model, row.name, row.stage, shape, str(row.n), *error_cells(row), ratio, verdict)
         inner = "".join(
             f'<td class="l">{html.escape(c)}</td>' if i in left else f"<td>{c}</td>" for i, c in enumerate(cells)
         )

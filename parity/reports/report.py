@@ -1,17 +1,16 @@
-"""What a comparison found: a table for people, JSON for machines, an exit code for scripts."""
+"""What a comparison found: words for people, JSON for machines, an exit code for scripts."""
 
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from parity.errors import CannotCompare
+from parity.reports import consequences, text
 from parity.reports.rows import Row
 
 SCHEMA = "parity-report/1"
@@ -53,13 +52,15 @@ class Report:
         return [row for row in self.rows if row.open]
 
     @property
+    def follows(self) -> dict[int, int]:
+        """Places in `rows` of the divergences that follow from an earlier one, each with the place of that."""
+        return consequences.consequences(self.rows)
+
+    @property
     def divergences(self) -> list[Row]:
-        """What diverges: of each layer the first row of its own, and the first of the code around it."""
-        found: dict[tuple[str, str, bool], Row] = {}
-        for row in self.rows:
-            if row.diverges:
-                found.setdefault((row.model, row.name, row.stage.startswith(("input", "cotangent"))), row)
-        return list(found.values())
+        """What diverges by itself: one row for each bug, in order of execution, without what follows from it."""
+        follows = self.follows
+        return [row for i, row in enumerate(self.rows) if row.diverges and i not in follows]
 
     @property
     def worst_row(self) -> Row | None:
@@ -74,8 +75,11 @@ class Report:
         return EXIT_NOT_EXERCISED if self.not_exercised or self.without_bound else EXIT_EQUAL
 
     def as_json(self) -> dict[str, Any]:
-        """The report as plain types; see SCHEMA for its version."""
-        first = self.first_divergence
+        """The report as plain types; see SCHEMA for its version.
+
+        `layers` holds every row; `consequence_of` is the place among them of the divergence that a row follows from.
+        """
+        first, follows = self.first_divergence, self.follows
         return {
             "schema": SCHEMA,
             "equal": self.equal,
@@ -86,7 +90,7 @@ class Report:
             "not_exercised": self.not_exercised,
             "settings": self.settings,
             "arrays_of": next((i for i, row in enumerate(self.rows) if row is self.arrays_of), None),
-            "layers": [row.as_json() for row in self.rows],
+            "layers": [row.as_json() | {"consequence_of": follows.get(i)} for i, row in enumerate(self.rows)],
         }
 
     @classmethod
@@ -98,9 +102,10 @@ class Report:
         """
         if plain.get("schema") != SCHEMA:
             raise CannotCompare(f"this report has schema {plain.get('schema')!r}, this program reads {SCHEMA!r}")
-        rows = []
+        rows, known = [], {each.name for each in fields(Row)}
         for entry in plain["layers"]:
-            values = {**entry, "shape": tuple(entry["shape"])}
+            values = {key: value for key, value in entry.items() if key in known}
+            values["shape"] = tuple(entry["shape"])
             for name in ("max_error", "bound", "fraction", "largest"):
                 values[name] = float("inf") if entry[name] is None else entry[name]
             values["index"] = None if entry["index"] is None else tuple(entry["index"])
@@ -114,25 +119,57 @@ class Report:
 
     def table(self) -> str:
         """One line per comparison, under a header."""
-        return "\n".join(_table(self.rows))
+        return "\n".join(text.table(self.rows))
+
+    def text(self, all_rows: bool = False) -> str:
+        """What differs, with its causes; the modules, with all that is equal folded; and what follows from it.
+
+        Args:
+            all_rows: a line for every comparison instead of the modules.
+        """
+        return "\n".join([self.body(all_rows), "", *self.outcome()])
+
+    def body(self, all_rows: bool = False) -> str:
+        """`text` without its last lines."""
+        found = self.findings()
+        shown = text.table(self.rows) if all_rows else text.tree(self.rows, self.follows)
+        return "\n".join([*found, *([""] if found else []), *shown])
 
     def __str__(self) -> str:
-        return "\n".join([self.table(), *self.conclusion()])
+        return self.text()
 
     def conclusion(self) -> list[str]:
         """What was found, in words: divergences with their causes, what was not exercised, or that all is equal."""
-        lines = []
-        for row in self.divergences:
-            first = row is self.first_divergence
-            lines += _described(row, "first divergence" if first else "also diverges")
+        return [*self.findings(), *self.outcome()]
+
+    def findings(self) -> list[str]:
+        """What differs, in order of execution, with causes, values and what follows from it."""
+        lines, first = [], self.first_divergence
+        following: dict[int, list[Row]] = {}  # by the place of what they follow from
+        for place, root in (follows := self.follows).items():
+            following.setdefault(root, []).append(self.rows[place])
+        for place, row in enumerate(self.rows):
+            if row.diverges and place not in follows:
+                lines += text.described(row, "first divergence" if row is first else "also diverges")
+                lines += text.consequences(following.get(place, []))
         for row in self.without_bound:
-            lines += _described(row, "no bound")
-        lines += [] if self.rows else ["nothing was compared"]
+            lines += text.described(row, "no bound")
+        return lines
+
+    def outcome(self) -> list[str]:
+        """The last lines: what was not exercised, and what the comparison as a whole says."""
+        lines = [] if self.rows else ["nothing was compared"]
         lines += [f"not exercised: {what}" for what in self.not_exercised]
         worst = max((row.fraction for row in self.rows), default=0.0)
+        first = self.first_divergence
         if self.equal:
-            lines.append(f"equal: {len(self.rows)} comparisons, at most {number(worst)} of a bound used")
-        elif self.rows and self.first_divergence is None:
+            lines.append(f"equal: {len(self.rows)} comparisons, at most {text.number(worst)} of a bound used")
+        elif first is not None:
+            wrong, follow = sum(row.diverges for row in self.rows), len(self.follows)
+            echoes = f", {follow} of which follow from others" if follow else ""
+            where = f"{first.model}: {first.name}, {first.stage}"
+            lines.append(f"different: {wrong} of {len(self.rows)} comparisons{echoes}; the first is {where}")
+        elif self.rows:
             judged = len(self.rows) - len(self.without_bound)
             lines.append(f"open: {judged} of {len(self.rows)} comparisons are equal, the others have no bound")
         return lines
@@ -149,67 +186,3 @@ def _divergence(row: Row) -> dict[str, Any]:
         "causes": row.causes,
         "cause_keys": row.cause_keys,
     }
-
-
-def _allowed(row: Row) -> str:
-    return "it isn't known what is allowed" if row.open else f"{number(row.bound)} is allowed"
-
-
-def _described(row: Row, title: str) -> list[str]:
-    where = f"{row.model}: {row.name}" + (f" ({row.torch_name} in PyTorch)" if row.torch_name != row.name else "")
-    lines = [f"{title}: {where}, {row.stage}, {row.kind or 'model'}: {row.verdict}"]
-    if row.index is not None:
-        lines.append(
-            f"  worst at {list(row.index)}: JAX {row.jax!r}, PyTorch {row.torch!r}; they differ by "
-            f"{number(abs((row.jax or 0) - (row.torch or 0)))}, {_allowed(row)}"
-        )
-    elif math.isfinite(row.max_error) and row.max_error:
-        lines.append(f"  they differ by {number(row.max_error)}, {_allowed(row)}")
-    if row.detail:
-        lines.append(f"  {row.detail}")
-    lines += [f"  cause: {cause}" for cause in row.causes]
-    return lines
-
-
-def _table(rows: list[Row]) -> list[str]:
-    """Columns as wide as their contents; numbers to the right."""
-    header = ["layer", "stage", "shape", "n", *ERROR_COLUMNS, "ratio", "verdict"]
-    several = len({row.model for row in rows}) > 1
-    cells = [
-        [
-            f"{row.model}/{row.name}" if several else row.name,
-            row.stage,
-            "x".join(map(str, row.shape)) or "-",
-            str(row.n),
-            *error_cells(row),
-            "-" if row.ratio is None else f"{row.ratio:.2f}",
-            row.verdict if row.equal else row.verdict.upper(),
-        ]
-        for row in rows
-    ]
-    widths = [max(len(line[i]) for line in [header, *cells]) for i in range(len(header))]
-    left = {0, 1, 2, len(header) - 1}
-    lines = []
-    for line in [header, *cells]:
-        parts = [c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True))]
-        lines.append("  ".join(parts).rstrip())
-    return lines
-
-
-# The largest difference of all elements, and three columns of the one that uses most of what is allowed to it.
-ERROR_COLUMNS = ("largest error", "error at worst", "bound there", "used")
-
-
-def error_cells(row: Row) -> tuple[str, ...]:
-    """What stands in `ERROR_COLUMNS`."""
-    bound, used = ("-", "-") if row.open else (number(row.bound), number(row.fraction))
-    return number(row.largest), number(row.max_error), bound, used
-
-
-def number(value: float) -> str:
-    """Two significant digits; infinities by name."""
-    if value == 0:
-        return "0"
-    if not math.isfinite(value):
-        return "inf" if value > 0 or np.isnan(value) else "-inf"
-    return f"{value:.2g}" if 1e-2 <= abs(value) < 1e4 else f"{value:.1e}"
