@@ -45,7 +45,8 @@ def test_curves_are_pytorchs() -> None:
         y = module(x)
         np.testing.assert_allclose(found, y.detach().numpy(), rtol=1e-8, atol=1e-12, err_msg=key)
         (slope,) = torch.autograd.grad(y.sum(), x)
-        np.testing.assert_allclose(activation.CURVES[key].slope(X.numpy()), slope, rtol=1e-8, atol=1e-10, err_msg=key)
+        # PyTorch holds the sixth of its hard sigmoid's slope in float32.
+        np.testing.assert_allclose(activation.CURVES[key].slope(X.numpy()), slope, rtol=1e-7, atol=1e-10, err_msg=key)
 
 
 class Original(nn.Module):

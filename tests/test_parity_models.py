@@ -233,3 +233,30 @@ def test_what_keeps_a_function_from_being_compared_is_said(rng, torch_net):
     assert report.first_divergence is not None and report.first_divergence.name == "second/offset"
     with pytest.raises(CannotCompare, match="Residual is a class: give an instance"):
         parity.compare(Residual, torch_net, x)
+
+
+def test_a_layer_that_jax_cannot_differentiate_costs_its_own_row(rng, flax_promotes):
+    import jax
+
+    class Counted(nnx.Module):
+        def __call__(self, x: Any) -> Any:
+            return jax.lax.while_loop(lambda c: c[0] < 2, lambda c: (c[0] + 1, c[1] * 2), (0, x))[1]
+
+    class Net(nnx.Module):
+        def __init__(self) -> None:
+            self.a, self.act, self.b = nnx.Linear(3, 3, rngs=nnx.Rngs(0)), Counted(), nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+
+        def __call__(self, x: Any) -> Any:
+            return self.b(self.act(self.a(x)))
+
+    class TorchCounted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * 4
+
+    original = nn.Sequential()
+    for name, module in (("a", nn.Linear(3, 3)), ("act", TorchCounted()), ("b", nn.Linear(3, 2))):
+        original.add_module(name, module)
+    report = parity.compare(Net(), original, rng.normal(size=(2, 3)))
+    [row] = [row for row in report.rows if row.name == "act" and row.stage == "backward"]
+    assert row.verdict == "shape" and "can't differentiate it" in row.detail
+    assert all(row.equal for row in report.rows if row.name in ("a", "b") and row.stage.startswith("backward"))

@@ -21,6 +21,7 @@ from parity.comparison.jax_models import JaxLayer
 from parity.comparison.jax_side import Candidate, _Visit
 from parity.comparison.store import Store
 from parity.comparison.totals import Total
+from parity.errors import CannotCompare
 from parity.kinds import jax_leaves, layouts, parameter, weights
 from parity.reports.rows import Row
 
@@ -38,15 +39,31 @@ def run(candidate: Candidate, inputs: tuple[NDArray, ...]) -> list[Row]:
         visit = candidate.visited[key]
         computed = candidate.natural is None or not visit.facts["linear"]  # at ties
         if backwards[key] in known and visit.comparable and computed:
-            _leaf(candidate, visit, backwards[key])
+            try:
+                _leaf(candidate, visit, backwards[key])
+            except (TypeError, ValueError, NotImplementedError) as error:
+                _refused(candidate, visit.row("backward"), error)
     _sums(candidate)
     if candidate.natural is None or candidate.store.facts("complete")["between"]:
-        _glue(candidate, inputs)
+        try:
+            _glue(candidate, inputs)
+        except (TypeError, ValueError, NotImplementedError) as error:
+            row = Row(candidate.name, "between layers", "between layers", "cotangent", candidate.dtype)
+            _refused(candidate, row, error)
     total = len(candidate.records)
     for row in candidate.rows[first:]:
         row.order = 2 * total + 1 - row.order
     candidate.rows[first:] = sorted(candidate.rows[first:], key=lambda row: row.order)
     return candidate.rows[first:]
+
+
+def _refused(candidate: Candidate, row: Row, error: Exception) -> None:
+    """JAX can't differentiate a layer, or the code between layers: a row says so, and the others stay."""
+    if isinstance(error, CannotCompare):
+        raise error
+    row.verdict, row.fraction = "shape", float("inf")
+    row.detail = f"JAX can't differentiate it: {str(error).splitlines()[0]}"
+    candidate.rows.append(row)
 
 
 def _leaf(candidate: Candidate, visit: _Visit, key: str) -> None:

@@ -177,9 +177,7 @@ CURVES = {
     "sigmoid": Curve("the sigmoid", _sigmoid, lambda x: _sigmoid(x) * _sigmoid(-x)),
     "leaky_relu": _bent(0.01),
     "leaky_relu_fifth": _bent(0.2),
-    "elu": Curve(
-        "ELU", lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))), lambda x: np.exp(np.minimum(x, 0))
-    ),
+    "elu": Curve("ELU", lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))), lambda x: np.exp(np.minimum(x, 0))),
     "selu": Curve(
         "SELU",
         lambda x: _SELU_SCALE * np.where(x > 0, x, _SELU_ALPHA * np.expm1(np.minimum(x, 0))),
