@@ -110,7 +110,7 @@ def _link(name: str, args: list[Any]) -> Link | None:
         settings = known.settings(args)
         return None if settings is None else _known(known.class_name, known.title, settings)
     if name in FUNCTIONS:
-        return Link(name, FUNCTIONS[name].value)
+        return Link(name, FUNCTIONS[name].function)
     numbers = [a for a in args if isinstance(a, (int, float)) and not isinstance(a, bool)]
     if name in ("mul", "div", "add", "sub") and len(numbers) == 1:
         value = float(numbers[0])

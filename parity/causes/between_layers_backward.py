@@ -80,18 +80,18 @@ def _backward(links: list[Link], start: NDArray, g: NDArray) -> NDArray | None:
         return None
     coming: NDArray | None = np.asarray(g, np.float64).reshape(values[-1].shape)
     for i in reversed(range(len(links))):
-        coming = None if coming is None else _through(links[i], values[i], values[i + 1], coming)
+        coming = None if coming is None else _through(links[i], values[i], coming)
     return coming
 
 
-def _through(link: Link, x: NDArray, y: NDArray, g: NDArray) -> NDArray | None:
+def _through(link: Link, x: NDArray, g: NDArray) -> NDArray | None:
     if link.layer is not None:
         return replace(link.layer, x=x).input_gradient(g)
     name = link.name.split(" ")[0]
     if name == "flatten":
         return g.reshape(x.shape)
     if name in FUNCTIONS:
-        return g * FUNCTIONS[name].slope(x, y)
+        return g * FUNCTIONS[name].slope(x)
     # Arithmetic with a constant: straight lines.
     return g * (link.run(np.ones(())) - link.run(np.zeros(()))) if name in ("add", "sub", "mul", "div") else None
 
@@ -108,4 +108,4 @@ def _mistakes(links: list[Link], start: NDArray, g: NDArray) -> Iterator[tuple[s
         for key, text, wrong in () if layer is None else replace(layer, x=values[i]).gradient_mistakes(coming):
             if (predicted := _backward(links[:i], start, wrong)) is not None:
                 yield key, f"{links[i].name}: {text}", predicted
-        coming = _through(links[i], values[i], values[i + 1], coming)
+        coming = _through(links[i], values[i], coming)

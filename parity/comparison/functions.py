@@ -70,9 +70,7 @@ def compare(
 
     torch_side.pin_precision()
     state = {n: torch_side.to_numpy(t) for n, t in _state(model)}
-    tree = jax.tree.map(
-        lambda x: jnp.asarray(x, DTYPES[dtype] if jnp.issubdtype(x.dtype, jnp.floating) else None), tree
-    )
+    tree = jax.tree.map(lambda x: _array(x, dtype), tree)
     parameters = list(pair(named(tree), state, mapping))
     inputs = torch_side.as_tensors(arrays, dtype)
     wanted = tuple(x.requires_grad_(gradients and x.is_floating_point()) for x in inputs)
@@ -81,10 +79,6 @@ def compare(
     if gradients:
         torch_backward.pull(outputs, cotangents)
     rows = [_weights(name, dtype, parameter, named(tree), state) for parameter in parameters]
-
-    def run(tree: Any, *xs: Any) -> list[Any]:
-        return jax.tree.leaves(function(tree, *xs, **kwargs))
-
     xs = [_array(x, dtype) for x in ours]
     with jax.default_matmul_precision("highest"):
         floats = [i for i, x in enumerate(xs) if jnp.issubdtype(x.dtype, jnp.floating)]
@@ -93,7 +87,7 @@ def compare(
             whole = list(xs)
             for i, x in zip(floats, some, strict=True):
                 whole[i] = x
-            return run(tree, *whole)
+            return jax.tree.leaves(function(tree, *whole, **kwargs))
 
         results, pull_back = jax.vjp(of_floats, tree, *(xs[i] for i in floats))
         if len(results) != len(outputs):

@@ -59,27 +59,6 @@ def _instead(key: str, text: str, function: Change) -> Mistake:
     return Mistake(key, text, lambda p: Function.of(p, function))
 
 
-@dataclass(frozen=True)
-class Elementwise:
-    """A function of one value, where code between layers calls it.
-
-    Attributes:
-        value: of the function.
-        slope: its derivative, from the input and the value.
-    """
-
-    value: Change
-    slope: Callable[[NDArray, NDArray], NDArray]
-
-
-# By the name of the ATen operation.
-FUNCTIONS = {
-    "exp": Elementwise(np.exp, lambda x, y: y),
-    "abs": Elementwise(np.abs, lambda x, y: np.sign(x)),
-    "neg": Elementwise(np.negative, lambda x, y: -np.ones_like(x)),
-}
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Activation(Layer):
     """One of `CURVES`.
@@ -193,6 +172,12 @@ CURVES = {
     "hardsigmoid": Curve("the hard sigmoid", lambda x: np.clip(x + 3, 0, 6) / 6, _within(-3, 3, 1 / 6)),
     "hardtanh": Curve("hard tanh", lambda x: np.clip(x, -1, 1), _within(-1, 1)),
     "identity": Curve("nothing", lambda x: x, np.ones_like),
+}
+# What code between layers computes besides, by the name of the ATen operation: no layers, so nothing stands for them.
+FUNCTIONS = {
+    "exp": Curve("exp", np.exp, np.exp),
+    "abs": Curve("abs", np.abs, np.sign),
+    "neg": Curve("neg", np.negative, lambda x: -np.ones_like(x)),
 }
 # PyTorch's class to the curve, where its settings are the usual ones: name of a setting to its value.
 _CLASSES: dict[str, tuple[tuple[str, Mapping[str, object]], ...]] = {
