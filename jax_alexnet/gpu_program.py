@@ -172,9 +172,12 @@ def lower(settings: GpuSettings, network: Callable[[Any], Any] | None = None) ->
         described(jax.ShapeDtypeStruct((batch,), jnp.float32), rows),
     )
     whole = SimpleNamespace(
-        mean_image=np.zeros((side, side, 3)), mean=np.zeros(3), std=np.ones(3), eigenvalues=np.zeros(3),
+        mean_image=np.zeros((side, side, 3)),
+        mean=np.zeros(3),
+        std=np.ones(3),
+        eigenvalues=np.zeros(3),
         eigenvectors=np.zeros((3, 3)),
-    )  # fmt: skip
+    )
     rest = (
         jax.ShapeDtypeStruct((), jnp.float32),
         jax.eval_shape(lambda: jax.random.key(0)),
@@ -252,10 +255,7 @@ def table(program: GpuProgram) -> str:
     for name in [*names, ""]:
         cells = ""
         for direction in PASSES[:3]:
-            chosen = [
-                x for x in program.launches
-                if x.layer == name and (x.direction or "forward") == direction
-            ]  # fmt: skip
+            chosen = [x for x in program.launches if x.layer == name and (x.direction or "forward") == direction]
             cells += _cells(chosen)
         lines.append(f"{name or 'other':10}{cells}")
     lines.append(

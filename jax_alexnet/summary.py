@@ -66,8 +66,10 @@ def main() -> int:
     if settings.json:
         print(json.dumps(summary))
     else:
-        print(f"{settings.model}, {settings.image_size or v.VARIANTS[settings.model].image_size} pixels, "
-              f"{summary['classes']} classes; output is height x width x channels")  # fmt: skip
+        print(
+            f"{settings.model}, {settings.image_size or v.VARIANTS[settings.model].image_size} pixels, "
+            f"{summary['classes']} classes; output is height x width x channels"
+        )
         print(table(summary))
     return 0
 

@@ -241,9 +241,17 @@ def _open(folder: Path, files: Images, resizing: Resizing) -> PreparedImages | N
         os.utime(folder)
     checksums, sums = index.sums
     return PreparedImages(
-        images, index.bad, checksums, folder, folder.name.removeprefix("images-"), index.several, sums, files, resizing,
+        images,
+        index.bad,
+        checksums,
+        folder,
+        folder.name.removeprefix("images-"),
+        index.several,
+        sums,
+        files,
+        resizing,
         held,
-    )  # fmt: skip
+    )
 
 
 def _shape(files: Images, resizing: Resizing) -> tuple[int, int, int, int]:

@@ -47,8 +47,9 @@ def layout(variant: v.Variant, devices: Sequence[Any], group: int) -> Layout:
         )
     if group == 1:
         return Layout("hybrid", make_mesh(devices, data=len(devices)), variant)
-    return Layout("hybrid", make_mesh(devices, data=len(devices) // group, part=group), one_part(variant, group),
-                  _place(variant))  # fmt: skip
+    return Layout(
+        "hybrid", make_mesh(devices, data=len(devices) // group, part=group), one_part(variant, group), _place(variant)
+    )
 
 
 def misfit(variant: v.Variant) -> str | None:

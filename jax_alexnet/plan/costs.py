@@ -119,10 +119,10 @@ def basis(scheme: str, devices: int, compiled: Sequence[int], machine: int, grou
     """
     wanted = neighbours(scheme, devices, machine, group_size)
     fitting = [
-        n for n in compiled
-        if 1 < n < devices and devices % n == 0
-        and neighbours(scheme, n, machine, group_size) == wanted and n > wanted
-    ]  # fmt: skip
+        n
+        for n in compiled
+        if 1 < n < devices and devices % n == 0 and neighbours(scheme, n, machine, group_size) == wanted and n > wanted
+    ]
     return max(fitting, default=None)
 
 

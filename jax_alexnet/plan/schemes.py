@@ -35,9 +35,14 @@ class Programs:
         if devices == 1:
             scheme, group = "data", None  # alone, there is nothing to share
         settings = GpuSettings(
-            model=self.model, gpu=self.gpu, devices=devices, batch_size=images, precision=self.precision,
-            parallel=scheme, group_size=group,
-        )  # fmt: skip
+            model=self.model,
+            gpu=self.gpu,
+            devices=devices,
+            batch_size=images,
+            precision=self.precision,
+            parallel=scheme,
+            group_size=group,
+        )
         if settings not in self._read:
             self._read[settings] = self._begin(settings)
         return self._read[settings]

@@ -27,24 +27,30 @@ def table_of_schemes(settings: PlanSettings, plan: Plan) -> str:
         f"{n * settings.images(n):,} in all; {_speeds(plan, n)}",
         MODELLED,
         f"work scaled by {plan.slowdown:.2f}: {settings.step_ms:g} ms were measured on one GPU\n"
-        if settings.step_ms else "",
-        f"{'':9}" + "".join(f"{kind:>16}" for kind in kinds)
+        if settings.step_ms
+        else "",
+        f"{'':9}"
+        + "".join(f"{kind:>16}" for kind in kinds)
         + f"{'sends':>9}{'memory':>9}{'work':>9}{'messages':>10}{'step':>9}{'overlapped':>12}{'images/s':>12}",
-        f"{'scheme':9}" + f"{'MB':>16}" * len(kinds)
+        f"{'scheme':9}"
+        + f"{'MB':>16}" * len(kinds)
         + f"{'MB':>9}{'GB':>9}{'ms':>9}{'ms':>10}{'ms':>9}{'ms':>12}{'':>12}",
-    ]  # fmt: skip
+    ]
     for cost in plan.costs:
         lines.append(
-            f"{cost.scheme:9}" + "".join(f"{cost.by_kind.get(kind, 0) / 1e6:>16.3f}" for kind in kinds)
+            f"{cost.scheme:9}"
+            + "".join(f"{cost.by_kind.get(kind, 0) / 1e6:>16.3f}" for kind in kinds)
             + f"{cost.sent / 1e6:>9.1f}{cost.memory / 1e9:>9.2f}{cost.compute * 1e3:>9.2f}"
             f"{cost.communication * 1e3:>10.2f}{cost.seconds * 1e3:>9.2f}{cost.overlapped * 1e3:>12.2f}"
             f"{cost.images_per_second:>12,.0f}"
-        )  # fmt: skip
+        )
     lines += ["", *(f"{name}: {why}" for name, why in plan.misfits.items())]
     lines += [
         f"{cost.scheme} doesn't fit: it needs {cost.memory / 1e9:.1f} GB of {memory / 1e9:.1f} GB; use a smaller "
-        "--batch-size" for cost in plan.costs if cost.memory > memory
-    ]  # fmt: skip
+        "--batch-size"
+        for cost in plan.costs
+        if cost.memory > memory
+    ]
     best = best_of(plan.costs, memory)
     if best:
         lines.append(f"best: {best.scheme}, {best.seconds * 1e3:.2f} ms a step, {best.images_per_second:,.0f} images/s")
@@ -105,11 +111,14 @@ def as_json(settings: PlanSettings, plan: Plan) -> dict[str, Any]:
         "misfits": plan.misfits,
         "crossover": plan.crossover,
         "scaling": [
-            {**_entry(cost), "efficiency": efficiency(cost, plan.scaling[1]["data"]),
-             "efficiency_overlapped": efficiency(cost, plan.scaling[1]["data"], overlapped=True)}
+            {
+                **_entry(cost),
+                "efficiency": efficiency(cost, plan.scaling[1]["data"]),
+                "efficiency_overlapped": efficiency(cost, plan.scaling[1]["data"], overlapped=True),
+            }
             for cost in rows
         ],
-    }  # fmt: skip
+    }
 
 
 def _entry(cost: Cost) -> dict[str, Any]:

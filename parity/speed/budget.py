@@ -69,9 +69,12 @@ class Budget:
         seconds = None if self.seconds == math.inf else self.seconds
         workable = None if self.workable is None else math.ceil(self.workable)
         return {
-            "seconds": seconds, "used_seconds": round(self.used(), 1), "workable_seconds": workable,
-            "cut": self.cut, "advice": self.advice,
-        }  # fmt: skip
+            "seconds": seconds,
+            "used_seconds": round(self.used(), 1),
+            "workable_seconds": workable,
+            "cut": self.cut,
+            "advice": self.advice,
+        }
 
     @property
     def advice(self) -> str:

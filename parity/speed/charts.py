@@ -10,8 +10,12 @@ from typing import Any
 
 from parity.speed.statistics import brief
 
-COLOURS = {("jax", "plain"): "#9ecae1", ("jax", "tuned"): "#0072b2", ("torch", "plain"): "#fdd0a2",
-           ("torch", "tuned"): "#d55e00"}  # fmt: skip
+COLOURS = {
+    ("jax", "plain"): "#9ecae1",
+    ("jax", "tuned"): "#0072b2",
+    ("torch", "plain"): "#fdd0a2",
+    ("torch", "tuned"): "#d55e00",
+}
 OTHER = "#7a8590"
 _DIRECTIONS = {"forward": 1.0, "backward": 0.55, "update": 0.3}  # opacity
 

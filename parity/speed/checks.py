@@ -50,10 +50,13 @@ def compare(file: Path, reference: Path, precision: str, *, training: bool = Fal
     logits = judge_worst(own, other, allowed)
     update = judge_worst(ours, theirs, UPDATE_ALLOWED[precision]) if training or ours or theirs else None
     return {
-        "logits": logits.error, "allowed": allowed, "update": update and update.error,
-        "update_of": update and update.name, "update_allowed": UPDATE_ALLOWED[precision],
+        "logits": logits.error,
+        "allowed": allowed,
+        "update": update and update.error,
+        "update_of": update and update.name,
+        "update_allowed": UPDATE_ALLOWED[precision],
         "equal": logits.equal and (update is None or update.equal),
-    }  # fmt: skip
+    }
 
 
 def _read(file: Path) -> dict[str, np.ndarray]:
@@ -70,9 +73,13 @@ def layers(base: Workload, folder: Path, pythons: dict[str, str | None], seconds
     words = ["layers", f"--model={base.model}", f"--dtype={dtype}", f"--json={report}"]
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "parity", *words], capture_output=True, text=True, env=environment(), check=False,
+            [sys.executable, "-m", "parity", *words],
+            capture_output=True,
+            text=True,
+            env=environment(),
+            check=False,
             timeout=None if seconds == math.inf else seconds,
-        )  # fmt: skip
+        )
     except subprocess.TimeoutExpired:
         return None
     if not report.exists():

@@ -25,10 +25,16 @@ def throughput(chosen: Throughput) -> int:
     from parity.speed.budget import Budget
 
     plan = measuring.Plan(
-        rounds=chosen.rounds, warmup=chosen.warmup, block_seconds=chosen.block_seconds, pythons=_pythons(chosen),
-        say=lambda line: print(line, flush=True), trace=chosen.trace, check_layers=chosen.check_layers,
-        profile=chosen.profile, budget=Budget(chosen.budget_seconds),
-    )  # fmt: skip
+        rounds=chosen.rounds,
+        warmup=chosen.warmup,
+        block_seconds=chosen.block_seconds,
+        pythons=_pythons(chosen),
+        say=lambda line: print(line, flush=True),
+        trace=chosen.trace,
+        check_layers=chosen.check_layers,
+        profile=chosen.profile,
+        budget=Budget(chosen.budget_seconds),
+    )
     if chosen.mode == "input":
         return _input(chosen, plan)
     styles = ["plain", "tuned"] if chosen.style == "both" else [chosen.style]
@@ -103,9 +109,14 @@ def _gpu_profile(chosen: Profile) -> int:
     from parity.speed import profile_page
 
     settings = gpu_program.GpuSettings(
-        model=chosen.model, gpu=chosen.gpu or "", devices=chosen.devices, batch_size=chosen.batch_size or 256,
-        precision=chosen.precision or "bfloat16", parallel=chosen.parallel, image_size=chosen.image_size,
-    )  # fmt: skip
+        model=chosen.model,
+        gpu=chosen.gpu or "",
+        devices=chosen.devices,
+        batch_size=chosen.batch_size or 256,
+        precision=chosen.precision or "bfloat16",
+        parallel=chosen.parallel,
+        image_size=chosen.image_size,
+    )
     program = gpu_program.compile_step(settings)
     print(gpu_program.report(program))
     _write(chosen, gpu_program.as_json(program), profile_page.render_gpu)
@@ -152,9 +163,16 @@ def _workload(chosen: Any, mode: str) -> Workload:
     style = "tuned" if chosen.style == "both" else chosen.style
     form = "nchw-eager" if style == "plain" else ""
     return Workload(
-        "jax", style, chosen.model, size, chosen.batch_size or 32, chosen.precision or "float32", mode,
-        threads=chosen.threads or cores, form=form,
-    )  # fmt: skip
+        "jax",
+        style,
+        chosen.model,
+        size,
+        chosen.batch_size or 32,
+        chosen.precision or "float32",
+        mode,
+        threads=chosen.threads or cores,
+        form=form,
+    )
 
 
 def _pythons(chosen: Any) -> dict[str, str | None]:

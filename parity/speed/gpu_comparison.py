@@ -59,9 +59,11 @@ class Comparison:
     def as_json(self) -> dict[str, Any]:
         """Everything, as JSON can hold it."""
         return {
-            "schema": "gpu-comparison/1", "ratio": self.ratio,
-            "own": as_json(self.own), "obvious": as_json(self.obvious),
-        }  # fmt: skip
+            "schema": "gpu-comparison/1",
+            "ratio": self.ratio,
+            "own": as_json(self.own),
+            "obvious": as_json(self.obvious),
+        }
 
 
 def compare_with_obvious(settings: GpuSettings) -> Comparison:

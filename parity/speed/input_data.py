@@ -68,9 +68,14 @@ def given(
     from alexnet_io.run.progress import now_and_then
 
     data = open_source(
-        spec, image_size=stored_size, data_dir=data_dir, cache_dir=cache_dir, holdout=holdout, measuring=True,
+        spec,
+        image_size=stored_size,
+        data_dir=data_dir,
+        cache_dir=cache_dir,
+        holdout=holdout,
+        measuring=True,
         progress=now_and_then(),
-    )  # fmt: skip
+    )
     store, classes = data.train.store, len(data.class_names)
     if store is None:
         raise UserError(

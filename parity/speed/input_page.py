@@ -62,9 +62,14 @@ def _table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         speed, compiled, peak = row["images_per_second"], row["compile_seconds"], row["peak_bytes"]
         cells = [
-            row["batch_size"] or "-", f"{speed['median']:.4g}", f"{speed['low']:.4g}", f"{speed['high']:.4g}", row["n"],
-            "-" if compiled is None else f"{compiled:.1f}", "-" if peak is None else f"{peak / 1e9:.2f}",
-        ]  # fmt: skip
+            row["batch_size"] or "-",
+            f"{speed['median']:.4g}",
+            f"{speed['low']:.4g}",
+            f"{speed['high']:.4g}",
+            row["n"],
+            "-" if compiled is None else f"{compiled:.1f}",
+            "-" if peak is None else f"{peak / 1e9:.2f}",
+        ]
         more = [f"{key} {row[key]}" for key in ("loader", "crops", "stored_bytes", "files") if key in row]
         note = f' <span class="note">{html.escape(", ".join(more))}</span>' if more else ""
         lines.append(

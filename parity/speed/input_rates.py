@@ -37,10 +37,17 @@ def run(
     """
     with tempfile.TemporaryDirectory(prefix="input-") as folder:
         images = source(Path(folder))
-        result = InputResult({
-            **base.as_json(), "mode": "input", "stored_size": stored, "images": images.name,
-            "decoding_of": images.files and images.name, "rounds": plan.rounds, "block_seconds": plan.block_seconds,
-        })  # fmt: skip
+        result = InputResult(
+            {
+                **base.as_json(),
+                "mode": "input",
+                "stored_size": stored,
+                "images": images.name,
+                "decoding_of": images.files and images.name,
+                "rounds": plan.rounds,
+                "block_seconds": plan.block_seconds,
+            }
+        )
         plan.say(f"reading {images.name}")
         parts: dict[str, Callable[[float], None]] = {}
         if images.files is None:
@@ -123,18 +130,30 @@ def _files(
 
 
 def _side(
-    workload: Workload, images: input_data.Source, plan: Plan, stored: int, folder: Path, result: InputResult,
+    workload: Workload,
+    images: input_data.Source,
+    plan: Plan,
+    stored: int,
+    folder: Path,
+    result: InputResult,
     ends: float,
-) -> None:  # fmt: skip
+) -> None:
     """A framework's reading, and its training from the cache beside training on a batch that is there."""
     name, batch, seeds = workload.framework, workload.batch_size, iter(range(10**9))
     worker = _worker(name, workload, images, stored, plan, folder)
     try:
         facts = {
-            "framework": name, "style": "tuned", "devices": workload.devices, "batch_size": batch,
-            "precision": workload.precision, "model": workload.model, "image_size": workload.image_size,
-            "device": worker.facts["device"], "loader": worker.facts["loader"], "threads": workload.threads,
-        }  # fmt: skip
+            "framework": name,
+            "style": "tuned",
+            "devices": workload.devices,
+            "batch_size": batch,
+            "precision": workload.precision,
+            "model": workload.model,
+            "image_size": workload.image_size,
+            "device": worker.facts["device"],
+            "loader": worker.facts["loader"],
+            "threads": workload.threads,
+        }
 
         def read(steps: int) -> float:
             return float(worker.ask("read", steps=steps, seed=next(seeds))["seconds"])

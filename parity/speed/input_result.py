@@ -18,11 +18,14 @@ FILLING_TARGET = 0.9  # of one core's decoding, on one core
 TRAINING_TARGET = 0.97  # of training on a batch that is there
 
 WORDS = {
-    "reading": "warm cache, whole batches", "decode": "decoding alone, from memory",
-    "prepare": "decoding and resizing, from memory", "fill": "filling the cache",
-    "fill, all cores": "filling the cache, all cores", "cached": "training from the cache",
+    "reading": "warm cache, whole batches",
+    "decode": "decoding alone, from memory",
+    "prepare": "decoding and resizing, from memory",
+    "fill": "filling the cache",
+    "fill, all cores": "filling the cache, all cores",
+    "cached": "training from the cache",
     "there": "training on a batch that is there",
-}  # fmt: skip
+}
 
 
 @dataclass
@@ -41,25 +44,44 @@ class InputResult:
         """A rate: images a second of every block."""
         speed = statistics.median_interval(blocks)
         common = dict.fromkeys(("style", "compile_seconds", "peak_bytes", "ceiling_fraction", "parity"))
-        self.rows.append({
-            **common, "framework": None, "devices": None, "batch_size": None, "precision": None, "mode": "input",
-            "what": what, "images_per_second": vars(speed), "n": len(blocks), "blocks": blocks, "void": False,
-            "target": target, "met": met(speed, target), **facts,
-        })  # fmt: skip
+        self.rows.append(
+            {
+                **common,
+                "framework": None,
+                "devices": None,
+                "batch_size": None,
+                "precision": None,
+                "mode": "input",
+                "what": what,
+                "images_per_second": vars(speed),
+                "n": len(blocks),
+                "blocks": blocks,
+                "void": False,
+                "target": target,
+                "met": met(speed, target),
+                **facts,
+            }
+        )
 
     def compare(self, what: str, over: list[float], under: list[float], target: float, **facts: Any) -> None:
         """A ratio of rates, of neighbouring blocks."""
         ratio = statistics.ratio_interval(over, under)
-        self.ratios.append({
-            "what": what, **vars(ratio), "ratio": str(ratio), "target": target, "met": met(ratio, target), **facts,
-        })  # fmt: skip
+        self.ratios.append(
+            {"what": what, **vars(ratio), "ratio": str(ratio), "target": target, "met": met(ratio, target), **facts}
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Plain types."""
         return {
-            "schema": SCHEMA, "settings": self.settings, "machine": self.machine, "rows": self.rows,
-            "ratios": self.ratios, "aa_control": self.control, "skipped": self.skipped, "budget": self.budget,
-        }  # fmt: skip
+            "schema": SCHEMA,
+            "settings": self.settings,
+            "machine": self.machine,
+            "rows": self.rows,
+            "ratios": self.ratios,
+            "aa_control": self.control,
+            "skipped": self.skipped,
+            "budget": self.budget,
+        }
 
     def table(self) -> str:
         """For a terminal."""

@@ -156,12 +156,24 @@ class Side:
         """Of a training run: random crops and flips, no statistics needed."""
         w = self.workload
         return TrainSettings(
-            model=w.model, data=f"synthetic:classes={len(self.data.class_names)},train={w.batch_size},test=1",
-            image_size=w.image_size, stored_size=self.stored, batch_size=w.batch_size, precision=w.precision,
-            devices=str(w.devices), optimizer="sgd", momentum=MOMENTUM, weight_decay=WEIGHT_DECAY,
-            learning_rate=LEARNING_RATE, schedule="constant", normalize="half", crop=True, flip=True,
-            color_noise=False, recipe="blog",
-        )  # fmt: skip
+            model=w.model,
+            data=f"synthetic:classes={len(self.data.class_names)},train={w.batch_size},test=1",
+            image_size=w.image_size,
+            stored_size=self.stored,
+            batch_size=w.batch_size,
+            precision=w.precision,
+            devices=str(w.devices),
+            optimizer="sgd",
+            momentum=MOMENTUM,
+            weight_decay=WEIGHT_DECAY,
+            learning_rate=LEARNING_RATE,
+            schedule="constant",
+            normalize="half",
+            crop=True,
+            flip=True,
+            color_noise=False,
+            recipe="blog",
+        )
 
 
 class Jax(Side):

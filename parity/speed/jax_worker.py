@@ -31,9 +31,7 @@ def main(arguments: list[str]) -> None:
         "flags": job.flags,
         "count": len(job.mesh.devices.flat),
     }
-    actions = {
-        "run": job.timed, "check": job.check, "ceilings": job.ceilings, "peak": job.peak, "trace": job.trace,
-    }  # fmt: skip
+    actions = {"run": job.timed, "check": job.check, "ceilings": job.ceilings, "peak": job.peak, "trace": job.trace}
     processes.serve(facts, actions)
 
 
@@ -50,12 +48,25 @@ class Job:
         from jax_alexnet.variants import VARIANTS
 
         self.workload = workload
-        self.settings = recipes.resolve(TrainSettings(
-            model=workload.model, data="synthetic", image_size=workload.image_size, stored_size=workload.image_size,
-            batch_size=workload.batch_size, precision=workload.precision, optimizer="sgd", momentum=MOMENTUM,
-            weight_decay=WEIGHT_DECAY, learning_rate=LEARNING_RATE, normalize="half", crop=False, flip=False,
-            color_noise=False, recipe="blog",
-        ))  # fmt: skip
+        self.settings = recipes.resolve(
+            TrainSettings(
+                model=workload.model,
+                data="synthetic",
+                image_size=workload.image_size,
+                stored_size=workload.image_size,
+                batch_size=workload.batch_size,
+                precision=workload.precision,
+                optimizer="sgd",
+                momentum=MOMENTUM,
+                weight_decay=WEIGHT_DECAY,
+                learning_rate=LEARNING_RATE,
+                normalize="half",
+                crop=False,
+                flip=False,
+                color_noise=False,
+                recipe="blog",
+            )
+        )
         self.dtype = devices.set_precision(workload.precision)
         chosen = devices.choose_devices(str(workload.devices))
         self.mesh = devices.data_mesh(chosen)
@@ -67,9 +78,10 @@ class Job:
         rng = np.random.default_rng(0)
         shape = workload.batch_size, workload.image_size, workload.image_size, 3
         host = steps.DeviceBatch(
-            rng.integers(0, 256, shape, np.uint8), rng.integers(0, self.classes, shape[0]).astype(np.int32),
+            rng.integers(0, 256, shape, np.uint8),
+            rng.integers(0, self.classes, shape[0]).astype(np.int32),
             np.ones(shape[0], np.float32),
-        )  # fmt: skip
+        )
         self.batch = steps.split(host, self.mesh)
         self.statistics: dict[str, Any] = {}
         self.params = steps.replicate(params, self.mesh)

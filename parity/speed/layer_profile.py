@@ -48,8 +48,12 @@ def run(
             found[framework] = worker.facts["layers"]
             worker.close()
     return {
-        "schema": SCHEMA, "settings": base.as_json(), "machine": machine.describe(), "frameworks": found, "cut": cut,
-    }  # fmt: skip
+        "schema": SCHEMA,
+        "settings": base.as_json(),
+        "machine": machine.describe(),
+        "frameworks": found,
+        "cut": cut,
+    }
 
 
 def table(result: dict[str, Any]) -> str:

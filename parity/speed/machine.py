@@ -12,10 +12,12 @@ from typing import Any
 def describe() -> dict[str, Any]:
     """Processor, cores, memory and GPUs."""
     found: dict[str, Any] = {
-        "system": platform.platform(), "python": platform.python_version(), "processor": _processor(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "vector_units": _vector_units(),
-    }  # fmt: skip
+    }
     if hasattr(os, "sysconf"):
         found["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     if shutil.which("nvidia-smi"):

@@ -138,8 +138,22 @@ LAYERS_NOTE = (
 
 
 def _table(rows: list[dict[str, Any]]) -> str:
-    names = ("batch", "images/s", "low", "high", "n", "of ceiling", "bandwidth", "scaling", "compile s", "peak GB",
-             "logits apart", "allowed", "update apart", "allowed")  # fmt: skip
+    names = (
+        "batch",
+        "images/s",
+        "low",
+        "high",
+        "n",
+        "of ceiling",
+        "bandwidth",
+        "scaling",
+        "compile s",
+        "peak GB",
+        "logits apart",
+        "allowed",
+        "update apart",
+        "allowed",
+    )
     heads = "".join(f"<th>{name}</th>" for name in names)
     lines = [f"<tr><th class=l>who</th>{heads}<th class=l>parity</th></tr>"]
     for row in rows:
@@ -150,11 +164,18 @@ def _table(rows: list[dict[str, Any]]) -> str:
         ]
         held = said(row)
         cells = [
-            row["batch_size"], f"{speed['median']:.4g}", f"{speed['low']:.4g}", f"{speed['high']:.4g}", row["n"],
-            percent(row["ceiling_fraction"]), percent(row["bandwidth_fraction"]),
-            percent((row["scaling_efficiency"] or {}).get("median")), f"{row['compile_seconds']:.1f}",
-            f"{row['peak_bytes'] / 1e9:.2f}", *apart,
-        ]  # fmt: skip
+            row["batch_size"],
+            f"{speed['median']:.4g}",
+            f"{speed['low']:.4g}",
+            f"{speed['high']:.4g}",
+            row["n"],
+            percent(row["ceiling_fraction"]),
+            percent(row["bandwidth_fraction"]),
+            percent((row["scaling_efficiency"] or {}).get("median")),
+            f"{row['compile_seconds']:.1f}",
+            f"{row['peak_bytes'] / 1e9:.2f}",
+            *apart,
+        ]
         lines.append(
             f"<tr{' class=bad' if row['void'] else ''}><td class=l>{html.escape(_label(row))}</td>"
             + "".join(f"<td>{cell}</td>" for cell in cells)

@@ -49,9 +49,14 @@ class PlainAlexNet(nn.Module):
             case v.Conv():
                 edges = _edges(x, row.window, row.stride, row.padding, row.ceil)
                 return nn.Conv(
-                    row.features, (row.window, row.window), row.stride, edges, feature_group_count=row.groups,
-                    dtype=self.dtype, name=row.name,
-                )(x)  # fmt: skip
+                    row.features,
+                    (row.window, row.window),
+                    row.stride,
+                    edges,
+                    feature_group_count=row.groups,
+                    dtype=self.dtype,
+                    name=row.name,
+                )(x)
             case v.Dense():
                 return nn.Dense(row.features or self.classes, dtype=self.dtype, name=row.name)(x.reshape(len(x), -1))
             case v.Relu():

@@ -50,9 +50,14 @@ class Worker:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by close()
         try:
             self._process = subprocess.Popen(
-                command, env=environment(**variables), text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=self._errors, start_new_session=True,
-            )  # fmt: skip
+                command,
+                env=environment(**variables),
+                text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                start_new_session=True,
+            )
         except OSError as error:
             self._errors.close()
             raise UserError(f"the interpreter {command[0]!r} can't be run: {error.strerror}; name another") from error
@@ -148,9 +153,7 @@ def flags(workload: Workload, folder: Path) -> dict[str, str]:
     """
     found = {"OMP_NUM_THREADS": str(max(workload.threads // workload.devices, 1))}
     if workload.framework == "torch":
-        return found | {
-            "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"), "TRITON_CACHE_DIR": str(folder / "triton"),
-        }  # fmt: skip
+        return found | {"TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"), "TRITON_CACHE_DIR": str(folder / "triton")}
     found["JAX_ENABLE_COMPILATION_CACHE"] = "false"
     # Two frameworks share a GPU's memory: neither may take most of it beforehand.
     found["XLA_PYTHON_CLIENT_PREALLOCATE"] = os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "false")

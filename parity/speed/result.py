@@ -64,20 +64,35 @@ class Result:
         moved = facts.get("bytes_a_step")
         bandwidth = None if moved is None else moved * speed.median / w.batch_size
         return {
-            "framework": w.framework, "style": w.style, "form": w.form, "devices": w.devices,
-            "batch_size": w.batch_size, "precision": w.precision, "mode": w.mode, "model": w.model,
-            "image_size": w.image_size, "images_per_second": vars(speed), "n": len(timing.blocks),
-            "blocks": timing.blocks, "compile_seconds": facts.get("compile_seconds"),
-            "peak_bytes": timing.peak_bytes, "flops_per_second": flops,
+            "framework": w.framework,
+            "style": w.style,
+            "form": w.form,
+            "devices": w.devices,
+            "batch_size": w.batch_size,
+            "precision": w.precision,
+            "mode": w.mode,
+            "model": w.model,
+            "image_size": w.image_size,
+            "images_per_second": vars(speed),
+            "n": len(timing.blocks),
+            "blocks": timing.blocks,
+            "compile_seconds": facts.get("compile_seconds"),
+            "peak_bytes": timing.peak_bytes,
+            "flops_per_second": flops,
             "ceiling_fraction": self._share(flops, "flops", timing),
-            "bytes_a_step": moved, "bytes_per_second": bandwidth,
+            "bytes_a_step": moved,
+            "bytes_per_second": bandwidth,
             "bandwidth_fraction": self._share(bandwidth, "bytes_per_second", timing),
             "scaling_efficiency": self._efficiency(timing),
-            "ceilings": timing.ceilings, "parity": parity,
+            "ceilings": timing.ceilings,
+            "parity": parity,
             "void": parity["equal"] is False or not math.isfinite(speed.median),
-            "versions": facts.get("versions"), "flags": facts.get("flags"), "device": facts.get("device"),
-            "platform": facts.get("platform"), "threads": w.threads,
-        }  # fmt: skip
+            "versions": facts.get("versions"),
+            "flags": facts.get("flags"),
+            "device": facts.get("device"),
+            "platform": facts.get("platform"),
+            "threads": w.threads,
+        }
 
     def _share(self, reached: float | None, limit: str, timing: Timing) -> float | None:
         """Of the highest limit that either framework measured."""
@@ -108,10 +123,17 @@ class Result:
     def as_json(self) -> dict[str, Any]:
         """Plain types."""
         return {
-            "schema": SCHEMA, "settings": self.settings, "machine": self.machine, "rows": self.rows(),
-            "ratios": self.ratios, "aa_control": self.control, "plain_forms": self.trials, "profile": self.profile,
-            "budget": self.budget, "layers": self.layers,
-        }  # fmt: skip
+            "schema": SCHEMA,
+            "settings": self.settings,
+            "machine": self.machine,
+            "rows": self.rows(),
+            "ratios": self.ratios,
+            "aa_control": self.control,
+            "plain_forms": self.trials,
+            "profile": self.profile,
+            "budget": self.budget,
+            "layers": self.layers,
+        }
 
     def table(self) -> str:
         """For a terminal."""

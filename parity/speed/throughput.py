@@ -69,11 +69,17 @@ def run(base: Workload, devices: list[int], frameworks: list[str], styles: list[
         styles: `plain`, `tuned` or both.
         plan: how much is measured.
     """
-    result = Result({
-        **base.as_json(), "devices": devices, "rounds": plan.rounds, "warmup": plan.warmup,
-        "block_seconds": plan.block_seconds, "check_layers": plan.check_layers,
-        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
-    })  # fmt: skip
+    result = Result(
+        {
+            **base.as_json(),
+            "devices": devices,
+            "rounds": plan.rounds,
+            "warmup": plan.warmup,
+            "block_seconds": plan.block_seconds,
+            "check_layers": plan.check_layers,
+            "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+        }
+    )
     with tempfile.TemporaryDirectory(prefix="throughput-") as folder:
         _Measuring(base, frameworks, Path(folder), plan, result).all(devices, styles)
     result.budget = plan.budget.as_json()
@@ -191,10 +197,16 @@ class _Measuring:
             style = ours if ours == other else f"{ours} over {other}"
             words = f"JAX ({ours})", f"PyTorch ({other})"
             ratio = statistics.ratio_interval(timings[0].blocks, timings[1].blocks)
-            self.result.ratios.append({
-                "style": style, "devices": count, **vars(ratio), "n": len(timings[0].blocks), "ratio": str(ratio),
-                "verdict": statistics.verdict(ratio, *words),
-            })  # fmt: skip
+            self.result.ratios.append(
+                {
+                    "style": style,
+                    "devices": count,
+                    **vars(ratio),
+                    "n": len(timings[0].blocks),
+                    "ratio": str(ratio),
+                    "verdict": statistics.verdict(ratio, *words),
+                }
+            )
 
     def _control(self, count: int) -> None:
         ours = self._entry("jax", "tuned", count)

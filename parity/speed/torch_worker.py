@@ -42,11 +42,12 @@ def main(arguments: list[str]) -> None:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "platform": "gpu" if torch.cuda.is_available() else "cpu",
         "flags": {
-            "threads": torch.get_num_threads(), "mkldnn": torch.backends.mkldnn.is_available(),
+            "threads": torch.get_num_threads(),
+            "mkldnn": torch.backends.mkldnn.is_available(),
             "matmul_precision": torch.get_float32_matmul_precision(),
         },
         "count": workload.devices,
-    }  # fmt: skip
+    }
     actions = {"run": job.timed, "check": job.check, "ceilings": job.ceilings, "peak": job.peak}
     processes.serve(facts, actions)
 
