@@ -112,7 +112,7 @@ class JaxEngine:
 
     def first_kernel(self) -> FirstKernel:
         """The weights of conv1, whole in every process."""
-        return np.asarray(self.setup.layout.whole(self.state.params)["conv1"]["kernel"], np.float32)
+        return np.asarray(self.setup.layout.gathered(self.state.params)["conv1"]["kernel"], np.float32)
 
     # --- checkpoints -------------------------------------------------------------------------------------
 
@@ -130,13 +130,13 @@ class JaxEngine:
 
     def save(self, step: int, facts: dict[str, Any]) -> None:
         """Save weights and optimizer state, gathered by all processes and written by the first."""
-        whole = self.setup.layout.whole(self.state)._asdict()
+        whole = self.setup.layout.gathered(self.state)._asdict()
         if self._saver is not None:
             self._saver.save(step, whole, self._metadata(facts))
 
     def save_best(self, step: int, facts: dict[str, Any], top1: float) -> None:
         """Save the weights alone, a third of the state."""
-        whole = {"params": self.setup.layout.whole(self.state.params)}
+        whole = {"params": self.setup.layout.gathered(self.state.params)}
         if self._best_saver is not None:
             self._best_saver.save(step, whole, self._metadata(facts), metric=top1)
 

@@ -18,7 +18,7 @@ from jax_alexnet import augment
 from jax_alexnet.devices import compiler_options
 from jax_alexnet.model import AlexNet
 from jax_alexnet.ops.cross_entropy import cross_entropy, rank
-from jax_alexnet.parallel import data_parallel as data
+from jax_alexnet.parallel import data_parallel
 from jax_alexnet.parallel.layout import Layout, batch_axes, batch_spec
 from jax_alexnet.variants import VARIANTS
 
@@ -96,11 +96,9 @@ def make_train_step(
             # The batch's mean, not its sum: dividing here costs nothing, dividing the gradients a pass over them.
             return metrics.loss / examples.astype(metrics.loss.dtype), metrics
 
-        params = layout.mark_varying(state.params)
-        grads, metrics = layout.reduced(*jax.grad(share_of_loss, has_aux=True)(params))
-        own = layout.own_part(state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state, own, learning_rate=learning_rate)
-        params = layout.joined(optax.apply_updates(own, updates), state.params)
+        # In plain data parallelism: `jax.grad`, summed over the devices, and `optimizer.update`, alike on each of them.
+        grads, metrics = layout.grad(share_of_loss, state.params)
+        params, opt_state = layout.update(optimizer, grads, state.opt_state, state.params, learning_rate=learning_rate)
         return TrainState(state.step + 1, params, opt_state), metrics
 
     def train_step(state: TrainState, batch: DeviceBatch, learning_rate: Array, key: Array, statistics: Tree):
@@ -128,7 +126,7 @@ def state_shapes(model: AlexNet, optimizer: optax.GradientTransformationExtraArg
 def _layout(where: Mesh | Layout, model: AlexNet) -> Layout:
     if isinstance(where, Layout):
         return where
-    return data.over(VARIANTS[model.variant] if isinstance(model.variant, str) else model.variant, where)
+    return data_parallel.on_mesh(VARIANTS[model.variant] if isinstance(model.variant, str) else model.variant, where)
 
 
 def make_eval_step(

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from alexnet_io.command_line import output_file, packages
 from alexnet_io.command_line.settings import parse
 from parity import settings
-from parity.speed import commands as speed_commands
 from parity.speed import settings as speed_settings
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ def run(command: str, arguments: list[str]) -> int:
     runners: dict[str, Callable[[Any], int]] = {
         "layers": _layers, "grads": _layers, "train": _train, "runs": _runs, "data": _data,
         "mutants": _mutants, "clean": _clean, "compare": _compare,
-        "throughput": speed_commands.throughput, "profile": speed_commands.profile,
+        "throughput": _speed, "profile": _speed,
     }  # fmt: skip
     program = f"python -m parity {command}"
     chosen = parse(classes[command], program, arguments)
@@ -57,6 +56,12 @@ def start_frameworks() -> None:
 
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_default_matmul_precision", "highest")
+
+
+def _speed(chosen: speed_settings.Throughput | speed_settings.Profile) -> int:
+    from parity.speed import commands as speed
+
+    return speed.profile(chosen) if isinstance(chosen, speed_settings.Profile) else speed.throughput(chosen)
 
 
 def _layers(chosen: settings.Layers) -> int:

@@ -19,9 +19,9 @@ from alexnet_io.command_line.settings import parse, parse_given, run_command
 from alexnet_io.command_line.train_settings import MODELS, RECIPES, TrainSettings
 from alexnet_io.errors import FailedRun, UserError
 from jax_alexnet.cache import CacheSettings
+from jax_alexnet.compiled.gpu_settings import GpuSettings
 from jax_alexnet.evaluate import EvaluateSettings
 from jax_alexnet.export import ExportSettings
-from jax_alexnet.gpu_program import GpuSettings
 from jax_alexnet.launch import LaunchSettings
 from jax_alexnet.plan.settings import PlanSettings
 from jax_alexnet.predict import PredictSettings

@@ -13,7 +13,7 @@ import torch
 
 from alexnet_io.errors import UserError
 from parity.__main__ import main
-from parity.speed import charts, checks, commands, page, statistics, torch_forms, torch_worker
+from parity.speed import charts, checks, commands, page, statistics, torch_forms, torch_job
 from parity.speed.processes import rivals
 from parity.speed.result import Result, Timing
 from parity.speed.statistics import Interval
@@ -161,7 +161,7 @@ def test_what_is_checked_is_the_form_that_is_timed(tmp_path: Path, monkeypatch: 
     workload = Workload("torch", "plain", "cifar_18pct", 32, 2, mode=mode, form="nchw-compiled")
     for wrong in (True, False):
         monkeypatch.setattr(torch_forms, "compiled", lambda x, *_, wrong=wrong: Twice(x) if wrong else x)
-        job = torch_worker.Job(workload, weights)
+        job = torch_job.Job(workload, weights)
         job.run(2)
         job.check(str(ours), str(reference))
         # Without the bug they are equal: the weights are the first ones, not those that the timing has left behind.

@@ -10,7 +10,7 @@ import pytest
 from alexnet_io.data.decoding import Resizing, prepare
 from alexnet_io.errors import UserError
 from parity.__main__ import main
-from parity.speed import input_data, input_page, input_result, input_worker
+from parity.speed import input_data, input_files, input_page, input_result, torch_input
 from parity.speed.statistics import Interval
 from parity.speed.workload import Workload
 from tests.image_files import write_folder
@@ -56,12 +56,12 @@ def test_every_image_is_decoded_and_filled(made: input_data.Source, monkeypatch:
     from alexnet_io.data.sources import files as listing
 
     seen: list[str] = []
-    monkeypatch.setattr(input_worker.processes, "pin", lambda *_: None)
-    monkeypatch.setattr(input_worker, "_decode", lambda data: seen.append("decode"))
-    monkeypatch.setattr(input_worker.Files, "_prepare", lambda self, data: seen.append("prepare"))
+    monkeypatch.setattr(input_files.processes, "pin", lambda *_: None)
+    monkeypatch.setattr(input_files, "_decode", lambda data: seen.append("decode"))
+    monkeypatch.setattr(input_files.Files, "_prepare", lambda self, data: seen.append("prepare"))
     once = listing.prepare_first
     monkeypatch.setattr(listing, "prepare_first", lambda *words: (seen.append("fill"), once(*words))[1])
-    job = input_worker.Files(made, 37)
+    job = input_files.Files(made, 37)
     for what in ("decode", "prepare", "fill"):
         assert job.time(what, 9)["seconds"] > 0
     assert {what: seen.count(what) for what in seen} == {"decode": 9, "prepare": 9, "fill": 9}
@@ -69,7 +69,7 @@ def test_every_image_is_decoded_and_filled(made: input_data.Source, monkeypatch:
 
 def test_blocks_have_as_many_batches_as_they_say(made: input_data.Source) -> None:
     data = input_data.open_store(made)
-    side = input_worker.Torch(TINY, 37, data)
+    side = torch_input.Torch(TINY, 37, data)
     used = []
     side.use = lambda batch, step: used.append(batch)  # type: ignore[method-assign]
     assert side.read(5, seed=3)["seconds"] > 0
@@ -81,7 +81,7 @@ def test_blocks_have_as_many_batches_as_they_say(made: input_data.Source) -> Non
     reads = []
     fetch = data.train.fetch
     split = dataclasses.replace(data.train, fetch=lambda places: (reads.append(len(places)), fetch(places))[1])
-    counted = input_worker.Torch(TINY, 37, dataclasses.replace(data, train=split))
+    counted = torch_input.Torch(TINY, 37, dataclasses.replace(data, train=split))
     reads.clear()
     counted.read(3, seed=0)
     assert reads == [4, 4, 4]

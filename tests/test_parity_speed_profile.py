@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from alexnet_io.errors import UserError
-from jax_alexnet import gpu_program
-from jax_alexnet.compiled import gpu_compiler
+from jax_alexnet.compiled import gpu_compiler, gpu_reading, gpu_step
+from jax_alexnet.compiled.collectives import Collective
+from jax_alexnet.compiled.gpu_settings import GpuSettings
 from jax_alexnet.variants import VARIANTS
 from parity.__main__ import main
 from parity.speed import charts, profile_page, settings
@@ -28,23 +29,23 @@ def test_time_by_layer_of_both_frameworks(tmp_path: Path, capfd: pytest.CaptureF
     assert all(words in out and words in page for words in ("jax forward", "torch backward"))
 
 
-def launch(layer: str, direction: str, seconds: float) -> gpu_program.Launch:
-    return gpu_program.Launch("fusion", "fusion", "", layer, direction, 1000, 2000, seconds)
+def launch(layer: str, direction: str, seconds: float) -> gpu_reading.Launch:
+    return gpu_reading.Launch("fusion", "fusion", "", layer, direction, 1000, 2000, seconds)
 
 
-PROGRAM = gpu_program.GpuProgram(
+PROGRAM = gpu_reading.GpuProgram(
     {"model": "cifar_18pct", "precision": "bfloat16", "batch_size": 4, "devices": 2, "gpu": "h100"},
     [launch("", "", 1e-6), launch("conv1", "forward", 2e-6), launch("conv1", "forward", 1e-6),
      launch("conv1", "backward", 4e-6), launch("fc10", "update", 5e-6)],
-    [gpu_program.Collective("all-reduce", "f32", 400, 1, 2, 1)], [], [], [], 10, 20,
+    [Collective("all-reduce", "f32", 400, 1, 2, 1)], [], [], [], 10, 20,
 )  # fmt: skip
 
 
 def test_a_gpu_program_by_layer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    asked: list[gpu_program.GpuSettings] = []
-    monkeypatch.setattr(gpu_program, "compile_step", lambda settings: (asked.append(settings), PROGRAM)[1])
+    asked: list[GpuSettings] = []
+    monkeypatch.setattr(gpu_step, "compile_step", lambda settings: (asked.append(settings), PROGRAM)[1])
     files = [tmp_path / "g.json", tmp_path / "g.html"]
     words = ["--gpu=h100", "--devices=2", "--model=cifar_18pct", f"--json={files[0]}", f"--html={files[1]}"]
     assert main(["profile", *words, "--batch-size=4", "--precision=tf32", "--image-size=40"]) == 0
@@ -81,7 +82,7 @@ ENTRY %main (param.1: f32[4,4]) -> f32[4,4] {
 
 
 def test_an_update_belongs_to_the_layer_whose_weights_it_reads() -> None:
-    program = gpu_program.read(HLO, gpu_program.GpuSettings("cifar_18pct"), 0, 0)
+    program = gpu_reading.read(HLO, GpuSettings("cifar_18pct"), 0, 0)
     found = {launch.name: (launch.layer, launch.direction) for launch in program.launches}
     assert found == {"update": ("fc10", "update"), "cast": ("fc10", "forward"), "conv": ("conv1", "forward")}
 

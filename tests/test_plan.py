@@ -13,7 +13,7 @@ from PIL import Image
 from alexnet_io.errors import UserError
 from jax_alexnet.compiled import gpu_compiler, hlo
 from jax_alexnet.compiled.collectives import Collective, Links, message_of, on_more_devices
-from jax_alexnet.gpu_program import GpuProgram, Launch
+from jax_alexnet.compiled.gpu_reading import GpuProgram, Launch
 from jax_alexnet.plan import plot, published, schemes, text
 from jax_alexnet.plan.costs import basis, cost_of, crossover, extrapolated, group_of
 from jax_alexnet.plan.settings import PlanSettings

@@ -18,9 +18,9 @@ from jax_alexnet.variants import Variant
 
 def layout(variant: Variant, devices: Sequence[Any]) -> Layout:
     """Every device alike along one axis, `data`."""
-    return over(variant, make_mesh(devices, data=len(devices)))
+    return on_mesh(variant, make_mesh(devices, data=len(devices)))
 
 
-def over(variant: Variant, mesh: Mesh) -> Layout:
+def on_mesh(variant: Variant, mesh: Mesh) -> Layout:
     """Data parallelism over a mesh that is there already."""
     return Layout("data", mesh, variant)

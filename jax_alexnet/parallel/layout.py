@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -113,7 +114,7 @@ class Layout:
 
         return jax.tree.map(one, state, self.specs(state))
 
-    def whole(self, state: Tree) -> Tree:
+    def gathered(self, state: Tree) -> Tree:
         """`state` with every array readable in this process; all processes must call it together."""
         if all(leaf.is_fully_addressable or leaf.is_fully_replicated for leaf in jax.tree.leaves(state)):
             return state
@@ -121,11 +122,31 @@ class Layout:
 
     # --- inside the step -----------------------------------------------------------------------------------
 
-    def mark_varying(self, params: Tree) -> Tree:
+    def grad(self, function: Callable[[Tree], tuple[Array, Tree]], params: Tree) -> tuple[Tree, Tree]:
+        """`jax.grad(function, has_aux=True)`, with the gradients and the second result added over all devices.
+
+        Args:
+            function: the weights to the share that this device's images have in the loss, and to sums over them.
+            params: the weights as this device has them.
+
+        Returns:
+            Gradients of the whole batch, of those parts of the weights that this device updates; sums over the batch.
+        """
+        return self._reduced(*jax.grad(function, has_aux=True)(self._mark_varying(params)))
+
+    def update(
+        self, optimizer: optax.GradientTransformationExtraArgs, grads: Tree, opt_state: Tree, params: Tree, **rest: Any
+    ) -> tuple[Tree, Tree]:
+        """An optimizer's step from the gradients of `grad`: the weights as this device keeps them, and its state."""
+        own = self._own_part(params)
+        updates, opt_state = optimizer.update(grads, opt_state, own, **rest)
+        return self._joined(optax.apply_updates(own, updates), params), opt_state
+
+    def _mark_varying(self, params: Tree) -> Tree:
         """The weights marked as differing between devices that have different images.
 
         It keeps autodiff from reducing by itself, layer by layer and in the compute dtype: each device gets the
-        gradient of its own images, and `reduced` adds them up.
+        gradient of its own images, and `_reduced` adds them up.
         """
         return jax.tree.map(
             lambda leaf, spec: jax.lax.pcast(leaf, axes, to="varying") if (axes := self._differing(spec)) else leaf,
@@ -133,7 +154,7 @@ class Layout:
             self.specs(params),
         )
 
-    def reduced(self, grads: Tree, sums: Tree) -> tuple[Tree, Tree]:
+    def _reduced(self, grads: Tree, sums: Tree) -> tuple[Tree, Tree]:
         """Gradients of the whole batch, and `sums` over all its parts: each array is reduced exactly once.
 
         Where the moments are divided, a device receives only the part of the gradient that it has the moments of.
@@ -154,7 +175,7 @@ class Layout:
         added = _sum_by_axes(everything)
         return structure.unflatten(added[: len(leaves)]), sums_structure.unflatten(added[len(leaves) :])
 
-    def own_part(self, params: Tree) -> Tree:
+    def _own_part(self, params: Tree) -> Tree:
         """Of each weight, the part that this device updates."""
 
         def one(leaf: Array, part: tuple[str, int] | None) -> Array:
@@ -167,7 +188,7 @@ class Layout:
         leaves, structure = jax.tree.flatten(params)
         return structure.unflatten(map(one, leaves, self._divided(params)))
 
-    def joined(self, parts: Tree, params: Tree) -> Tree:
+    def _joined(self, parts: Tree, params: Tree) -> Tree:
         """The weights that a device keeps, from the parts that the devices have updated."""
         leaves, structure = jax.tree.flatten(parts)
         divided = self._divided(params)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from math import gcd
 
 from jax_alexnet.compiled.collectives import Collective, Links, on_more_devices
-from jax_alexnet.gpu_program import GpuProgram
+from jax_alexnet.compiled.gpu_reading import GpuProgram
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from jax_alexnet.compiled.collectives import Links
-from jax_alexnet.gpu_program import GpuProgram
+from jax_alexnet.compiled.gpu_reading import GpuProgram
 from jax_alexnet.plan.costs import cost_of
 from jax_alexnet.plan.schemes import Programs
 

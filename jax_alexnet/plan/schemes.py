@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from alexnet_io.errors import UserError
 from jax_alexnet.compiled import gpu_compiler
 from jax_alexnet.compiled.collectives import Links
-from jax_alexnet.gpu_program import GpuProgram, GpuSettings, compile_lowered, lower
+from jax_alexnet.compiled.gpu_reading import GpuProgram
+from jax_alexnet.compiled.gpu_settings import GpuSettings
+from jax_alexnet.compiled.gpu_step import compile_lowered, lower
 from jax_alexnet.parallel import fitting_schemes
 from jax_alexnet.plan.costs import Cost, basis, cost_of, crossover, extrapolated, group_of
 from jax_alexnet.plan.settings import MOST_DEVICES, PlanSettings

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from jax_alexnet.files.weights import torch_shapes
+from jax_alexnet.variants import VARIANTS
 from parity.bounds.judging import judge_worst
 from parity.bounds.magnitudes import UNIT_ROUNDOFF
 from parity.comparison.environments import environment
@@ -92,9 +94,6 @@ def layers(base: Workload, folder: Path, pythons: dict[str, str | None], seconds
 
 def write_weights(path: Path, model: str, image_size: int) -> None:
     """The same weights for all processes: uniform, of He's deviation, .npz in `torch_ref`'s names and layouts."""
-    from jax_alexnet.files.weights import torch_shapes
-    from jax_alexnet.variants import VARIANTS
-
     rng = np.random.default_rng(0)
     state: dict[str, Any] = {}
     for name, shape in torch_shapes(VARIANTS[model], image_size).items():

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alexnet_io.command_line import output_file
+from alexnet_io.command_line.complete_settings import stored_size
 from alexnet_io.errors import UserError
-
-if TYPE_CHECKING:
-    from parity.speed.settings import Profile, Throughput
-    from parity.speed.throughput import Plan
-    from parity.speed.workload import Workload
+from jax_alexnet.compiled import gpu_text
+from jax_alexnet.compiled.gpu_settings import GpuSettings
+from jax_alexnet.variants import VARIANTS
+from parity.speed import input_data, input_page, input_rates, layer_profile, page, profile_page
+from parity.speed import throughput as measuring
+from parity.speed.budget import Budget
+from parity.speed.settings import Profile, Throughput
+from parity.speed.throughput import Plan
+from parity.speed.workload import Workload
 
 
 def throughput(chosen: Throughput) -> int:
     """Measure, print the table, write the files; 1 if a row is void or none could be measured, else 0."""
-    from parity.speed import page
-    from parity.speed import throughput as measuring
-    from parity.speed.budget import Budget
-
-    plan = measuring.Plan(
+    plan = Plan(
         rounds=chosen.rounds,
         warmup=chosen.warmup,
         block_seconds=chosen.block_seconds,
@@ -49,9 +52,6 @@ def throughput(chosen: Throughput) -> int:
 
 def _input(chosen: Throughput, plan: Plan) -> int:
     """`--mode input`."""
-    from alexnet_io.command_line.complete_settings import stored_size
-    from parity.speed import input_data, input_page, input_rates
-
     base = _workload(chosen, "train")
     if chosen.image_size is None and base.image_size == 227:
         base = replace(base, image_size=224)  # of the paper's text, and of most networks
@@ -93,8 +93,6 @@ def _plain(found: Any) -> Any:
 
 def profile(chosen: Profile) -> int:
     """Time every layer, print the table, write the files; with `--gpu` read a compiled program instead."""
-    from parity.speed import layer_profile, profile_page
-
     if chosen.gpu is not None:
         return _gpu_profile(chosen)
     result = layer_profile.run(_workload(chosen, "train"), chosen.frameworks.split(","), _pythons(chosen))
@@ -105,10 +103,9 @@ def profile(chosen: Profile) -> int:
 
 def _gpu_profile(chosen: Profile) -> int:
     """The training step's program for GPUs that needn't be there, by layer with the modelled time."""
-    from jax_alexnet import gpu_program
-    from parity.speed import profile_page
+    from jax_alexnet.compiled.gpu_step import compile_step  # imports JAX, which the other measurements leave to workers
 
-    settings = gpu_program.GpuSettings(
+    settings = GpuSettings(
         model=chosen.model,
         gpu=chosen.gpu or "",
         devices=chosen.devices,
@@ -117,9 +114,9 @@ def _gpu_profile(chosen: Profile) -> int:
         parallel=chosen.parallel,
         image_size=chosen.image_size,
     )
-    program = gpu_program.compile_step(settings)
-    print(gpu_program.report(program))
-    _write(chosen, gpu_program.as_json(program), profile_page.render_gpu)
+    program = compile_step(settings)
+    print(gpu_text.report(program))
+    _write(chosen, gpu_text.as_json(program), profile_page.render_gpu)
     return 0
 
 
@@ -145,9 +142,6 @@ def device_counts(words: str) -> list[int]:
 
 
 def _gpus() -> int:
-    import shutil
-    import subprocess
-
     if not shutil.which("nvidia-smi"):
         return 0
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
@@ -155,9 +149,6 @@ def _gpus() -> int:
 
 
 def _workload(chosen: Any, mode: str) -> Workload:
-    from jax_alexnet.variants import VARIANTS
-    from parity.speed.workload import Workload
-
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     size = chosen.image_size or VARIANTS[chosen.model].image_size
     style = "tuned" if chosen.style == "both" else chosen.style

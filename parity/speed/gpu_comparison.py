@@ -7,15 +7,17 @@ and optimizer are the same, and the network is either the repository's or `plain
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from alexnet_io.command_line import output_file
 from alexnet_io.command_line.settings import parse, run_command, setting
-from jax_alexnet.gpu_program import GpuProgram, GpuSettings, as_json, compile_step
-
-if TYPE_CHECKING:
-    from jax_alexnet.model import AlexNet
-    from parity.speed.plain_jax import PlainAlexNet
+from jax_alexnet.compiled.gpu_reading import GpuProgram
+from jax_alexnet.compiled.gpu_settings import GpuSettings
+from jax_alexnet.compiled.gpu_step import compile_step
+from jax_alexnet.compiled.gpu_text import as_json
+from jax_alexnet.model import AlexNet
+from jax_alexnet.variants import VARIANTS
+from parity.speed.plain_jax import PlainAlexNet
 
 PROGRAM = "python -m parity.speed.gpu_comparison"
 # The others have layers that Flax's box lacks.
@@ -78,9 +80,6 @@ def compare_with_obvious(settings: GpuSettings) -> Comparison:
 
 
 def _obvious(network: AlexNet) -> PlainAlexNet:
-    from jax_alexnet.variants import VARIANTS
-    from parity.speed.plain_jax import PlainAlexNet
-
     table = VARIANTS[network.variant] if isinstance(network.variant, str) else network.variant
     return PlainAlexNet(table, network.classes or table.classes, network.dtype)
 

@@ -24,7 +24,7 @@ def render(result: dict[str, Any]) -> str:
 
 
 def render_gpu(result: dict[str, Any]) -> str:
-    """The page of a GPU program's JSON; see `jax_alexnet.gpu_program.as_json`."""
+    """The page of a GPU program's JSON; see `jax_alexnet.compiled.gpu_text.as_json`."""
     settings = result["settings"]
     where = f"{settings['batch_size']} images on each of {settings['devices']} {settings['gpu']}"
     title = f"{settings['model']}, {settings['precision']}, {where}"

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from alexnet_io.errors import UserError
+from jax_alexnet.shapes import trace
+from jax_alexnet.variants import VARIANTS
 
 FRAMEWORKS = ("jax", "torch")
 STYLES = ("plain", "tuned")
@@ -65,9 +67,6 @@ def arithmetic(model: str, image_size: int, mode: str) -> float:
 
     The gradient of the images themselves isn't needed, so conv1 counts twice, not three times.
     """
-    from jax_alexnet.shapes import trace
-    from jax_alexnet.variants import VARIANTS
-
     rows = [row for row in trace(VARIANTS[model], image_size) if row.macs]
     total = sum(row.macs for row in rows)
     return 2.0 * total if mode == "infer" else 2.0 * (3 * total - rows[0].macs)
