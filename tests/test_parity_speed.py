@@ -175,7 +175,7 @@ def test_what_is_checked_is_the_form_that_is_timed(tmp_path: Path, monkeypatch: 
 def test_what_is_checked_drops_nothing() -> None:
     with torch.device("meta"):
         kinds = [
-            {type(child) for child in torch_forms.network("single_column", 10, 67, "plain", dropout).children()}
+            {type(child) for child in torch_forms.network("single_column", 10, 67, "nchw-eager", dropout).children()}
             for dropout in (True, False)
         ]
     assert kinds[0] - kinds[1] == {torch.nn.Dropout}

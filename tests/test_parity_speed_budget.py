@@ -16,7 +16,7 @@ from parity.speed import checks, throughput
 from parity.speed.budget import LEAST_ROUNDS, Budget
 from parity.speed.processes import OverBudget, rivals
 from parity.speed.result import Result
-from parity.speed.workload import Workload
+from parity.speed.workload import PLAIN_FORMS, Workload
 
 
 class Clock:
@@ -104,8 +104,8 @@ def test_a_process_that_is_not_ready_in_time_is_ended(tmp_path: Path) -> None:
 class Busy:
     """Stands for the processes of a slow machine: each takes so many seconds until it is ready, and for each step."""
 
-    def __init__(self, clock: Clock, ready: dict[str, float], step: float = 0.5) -> None:
-        self.clock, self.ready, self.step = clock, ready, step
+    def __init__(self, clock: Clock, ready: dict[str, float], steps: dict[str, float]) -> None:
+        self.clock, self.ready, self.steps = clock, ready, steps
         self.started: list[str] = []
 
     @contextlib.contextmanager
@@ -123,33 +123,47 @@ class Busy:
             self.started.append(workload.name)
             spend(self.ready[workload.name])
             return SimpleNamespace(
-                workload=workload, facts={"compile_seconds": self.ready[workload.name], "platform": "cpu"},
-                run=lambda steps: spend(self.step * steps), check=lambda *_: spend(self.ready[workload.name]),
-                ceilings=dict, peak_bytes=lambda: 0,
-            )  # fmt: skip
+                workload=workload,
+                facts={"compile_seconds": self.ready[workload.name], "platform": "cpu"},
+                run=lambda steps: spend(self.steps.get(workload.name, 0.5) * steps),
+                check=lambda *_: spend(self.ready[workload.name]),
+                ceilings=dict,
+                peak_bytes=lambda: 0,
+            )
 
         yield [rival(workload) for workload in workloads]
 
 
+PLAIN = {form: 9.0 if form.endswith("eager") else 80.0 for form in PLAIN_FORMS}
 READY = {
-    "jax tuned": 20.0, "jax plain": 18.0, "torch tuned": 90.0, "torch plain (nchw-eager)": 9.0,
-    "torch plain (channels_last-eager)": 9.0, "torch plain (channels_last-compiled)": 80.0,
-    "torch plain (nchw-compiled)": 80.0,
-}  # fmt: skip
+    "jax tuned": 20.0,
+    "jax plain": 18.0,
+    **{f"torch plain ({form})": seconds for form, seconds in PLAIN.items()},
+    **{f"torch tuned (shifted-{form})": seconds + 10 for form, seconds in PLAIN.items()},
+    **{f"torch tuned ({form})": seconds for form, seconds in PLAIN.items()},
+}
+
+
+COMPILED = [f"{norm}{form}" for norm in ("shifted-", "") for form in PLAIN_FORMS if form.endswith("compiled")]
 
 
 def measured(
-    monkeypatch: pytest.MonkeyPatch, seconds: float, frameworks: str = "jax,torch", styles: str = "plain,tuned"
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    frameworks: str = "jax,torch",
+    styles: str = "plain,tuned",
+    mode: str = "train",
+    steps: dict[str, float] | None = None,
 ) -> tuple[Result, Busy]:
     clock = Clock()
-    busy = Busy(clock, READY)
+    busy = Busy(clock, READY, steps or {})
     monkeypatch.setattr(throughput, "rivals", busy.rivals)
     monkeypatch.setattr(checks, "write_weights", lambda *_: None)
     monkeypatch.setattr(checks, "compare", lambda *_, **__: {"equal": True})
     # It takes all that it may.
     monkeypatch.setattr(checks, "layers", lambda *args: setattr(clock, "now", clock.now + min(args[-1], 600.0)))
     plan = throughput.Plan(rounds=4, warmup=1, block_seconds=1.0, budget=Budget(seconds, clock))
-    base = Workload("jax", "tuned", "cifar_18pct", 32, 8)
+    base = Workload("jax", "tuned", "cifar_18pct", 32, 8, mode=mode)
     return throughput.run(base, [1], frameworks.split(","), styles.split(","), plan), busy
 
 
@@ -194,6 +208,31 @@ def test_without_a_result_it_says_why_and_what_to_try(monkeypatch: pytest.Monkey
     assert (whole.budget or {})["advice"] == ""
 
 
+FROZEN = {f"torch tuned ({form.replace('compiled', 'frozen')})": READY[f"torch tuned ({form})"] for form in COMPILED}
+
+
+@pytest.mark.parametrize(
+    ("best", "mode", "tried"),
+    [
+        ("shifted-channels_last-compiled", "train", 5),
+        ("shifted-nchw-compiled", "train", 5),
+        ("channels_last-eager", "train", 5),
+        ("shifted-nchw-frozen", "infer", 7),
+    ],
+)
+def test_ratios_are_against_the_fastest_of_all_forms(
+    monkeypatch: pytest.MonkeyPatch, best: str, mode: str, tried: int
+) -> None:
+    monkeypatch.setattr("test_parity_speed_budget.READY", READY | FROZEN)
+    faster = {f"torch tuned ({best})": 0.1, f"torch plain ({best})": 0.2}
+    result, _ = measured(monkeypatch, math.inf, mode=mode, steps=faster)
+    assert len(result.trials["tuned"]) == tried
+    assert ("jax tuned", 1) in result.timings
+    assert {name for name, _ in result.timings if "torch tuned" in name} == {f"torch tuned ({best})"}
+    assert f"PyTorch's best form here, which tuned is: {best}, of {tried} that were tried" in result.table()
+    assert result.as_json()["tuned_forms"][best] == 80.0
+
+
 OPTIONS = [
     "--model=cifar_18pct",
     "--batch-size=8",
@@ -211,7 +250,13 @@ def test_the_command_without_time_measures_nothing_and_says_so(
     assert main(["throughput", *OPTIONS, "--budget-seconds=0.001", "--profile", f"--json={file}"]) == 1
     read = json.loads(file.read_text())
     assert (read["rows"], read["ratios"], read["aa_control"], read["profile"]) == ([], [], None, None)
-    parts = ["jax tuned against torch tuned, 1 device(s)", "comparison of the layers", "A/A control", "time by layer"]
+    parts = [
+        "jax tuned against torch tuned (shifted-channels_last-compiled), 1 device(s)",
+        "comparison of the layers",
+        "forms of tuned PyTorch",
+        "A/A control",
+        "time by layer",
+    ]
     assert read["budget"]["cut"] == [f"{part}: not run, for lack of time" for part in parts]
     out = capfd.readouterr().out
     assert all(line in out for line in read["budget"]["cut"])

@@ -49,7 +49,7 @@ class Result:
     ratios: list[dict[str, Any]] = field(default_factory=list)
     control: dict[str, Any] | None = None
     layers: dict[str, Any] | None = None
-    trials: dict[str, float] = field(default_factory=dict)
+    trials: dict[str, dict[str, float]] = field(default_factory=lambda: {"plain": {}, "tuned": {}})
     profile: dict[str, Any] | None = None
     budget: dict[str, Any] | None = None
 
@@ -129,7 +129,8 @@ class Result:
             "rows": self.rows(),
             "ratios": self.ratios,
             "aa_control": self.control,
-            "plain_forms": self.trials,
+            "plain_forms": self.trials["plain"],
+            "tuned_forms": self.trials["tuned"],
             "profile": self.profile,
             "budget": self.budget,
             "layers": self.layers,
@@ -153,6 +154,9 @@ class Result:
             f"{r['verdict']} ({r['style']}, {r['devices']} device(s), {r['n']} rounds): {r['ratio']}"
             for r in self.ratios
         ]
+        if tuned := self.trials["tuned"]:
+            best = max(tuned, key=lambda form: tuned[form])
+            lines.append(f"PyTorch's best form here, which tuned is: {best}, of {len(tuned)} that were tried")
         if self.control:
             lines.append(f"A/A control, JAX against itself: {self.control['ratio']} ({self.control['n']} rounds)")
         if self.layers and self.layers["equal"] is None:

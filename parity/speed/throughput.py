@@ -1,9 +1,9 @@
 """`parity throughput`: images a second of both frameworks, in pairs that alternate.
 
 Two comparisons and a bridge between them: `plain` against `plain` (what users write in each), `tuned` against `tuned`
-(every trick on both sides), and this repository's JAX against plain PyTorch. Each pair runs in two processes of its
-own on the same cores, block by block in ABBA order; ratios are of neighbouring blocks. An A/A pair, JAX against
-itself, says what the machine makes of nothing.
+(this repository's JAX against the fastest of all PyTorch's forms), and this repository's JAX against plain PyTorch.
+Each pair runs in two processes of its own on the same cores, block by block in ABBA order; ratios are of neighbouring
+blocks. An A/A pair, JAX against itself, says what the machine makes of nothing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,14 +19,11 @@ from parity.speed import checks, layer_profile, statistics
 from parity.speed.budget import Budget
 from parity.speed.processes import OverBudget, Rival, rivals
 from parity.speed.result import Result, Timing
-from parity.speed.workload import Workload
+from parity.speed.workload import PLAIN_FORMS, TUNED_FORM, Workload, best_forms
 
-# Forms that plain PyTorch is tried in; the fastest speaks for it. See `torch_forms`. Where time is short the first
-# ones are tried, which are ready at once.
-PLAIN_FORMS = ("nchw-eager", "channels_last-eager", "channels_last-compiled", "nchw-compiled")
-
-# Beside a pair: two of the forms are compiled for the first time.
-_TRIALS_WEIGHT = 3.0
+# Beside a pair: two of users' forms are compiled for the first time, and as many of the others; in inference four.
+_PLAIN_TRIALS_WEIGHT = 3.0
+_BEST_TRIALS_WEIGHT = {"train": 3.0, "infer": 5.0}
 
 # Checking a form compiles it once more, without dropout, and takes a few steps.
 _CHECK_COMPILES = 1.5
@@ -91,6 +88,7 @@ class _Measuring:
     """One call on its way.
 
     Attributes:
+        forms: of PyTorch by style: the fastest that was found.
         compile_seconds: of a workload's first process: later ones find what PyTorch compiled.
     """
 
@@ -99,7 +97,7 @@ class _Measuring:
     folder: Path
     plan: Plan
     result: Result
-    form: str = ""
+    forms: dict[str, str] = field(default_factory=lambda: {"plain": PLAIN_FORMS[0], "tuned": TUNED_FORM})
     compile_seconds: dict[tuple[str, int], float] = field(default_factory=dict)
 
     def all(self, devices: list[int], styles: list[str]) -> None:
@@ -110,11 +108,20 @@ class _Measuring:
         if both and len(styles) == 2:
             pairs.insert(1, ("tuned", "plain"))
         layers, trials = plan.check_layers and both, "torch" in self.frameworks and "plain" in styles
+        best = "torch" in self.frameworks and "tuned" in styles
         control = "jax" in self.frameworks and "tuned" in styles
         todo = [(count, *pair) for count in devices for pair in pairs]
         hurried = plan.budget.seconds < math.inf
         eager = hurried and trials
-        plan.budget.parts = eager + layers + trials * _TRIALS_WEIGHT + len(todo) + control + plan.profile
+        plan.budget.parts = (
+            eager
+            + layers
+            + trials * _PLAIN_TRIALS_WEIGHT
+            + best * _BEST_TRIALS_WEIGHT[self.base.mode]
+            + len(todo)
+            + control
+            + plan.profile
+        )
         checks.write_weights(self.weights, self.base.model, self.base.image_size)
         if eager:
             self._pair(devices[0], styles[-1], "plain", PLAIN_FORMS[0])
@@ -123,7 +130,10 @@ class _Measuring:
         if layers:
             self._layers()
         if trials:
-            self._trials()
+            self._try_forms("plain", PLAIN_FORMS, _PLAIN_TRIALS_WEIGHT)
+        if best:
+            forms = best_forms(self.forms["plain"] if trials else "channels_last-compiled", self.base.mode)
+            self._try_forms("tuned", forms, _BEST_TRIALS_WEIGHT[self.base.mode])
         for count, ours, theirs in todo:
             self._pair(count, ours, theirs)
         if control:
@@ -150,15 +160,15 @@ class _Measuring:
         if self.result.layers is None:
             self.plan.budget.cut.append("comparison of the layers: not finished, for lack of time")
 
-    def _trials(self) -> None:
-        """The memory layout and compiler setting in which plain PyTorch is fastest here."""
-        budget, trials = self.plan.budget, self.result.trials
-        ends = budget.begin("forms of plain PyTorch", _TRIALS_WEIGHT)
-        for form in PLAIN_FORMS if ends is not None else ():
+    def _try_forms(self, style: str, forms: Sequence[str], weight: float) -> None:
+        """Find the form in which PyTorch is fastest here, for `plain` among users' own."""
+        budget, trials = self.plan.budget, self.result.trials[style]
+        ends = budget.begin(f"forms of {style} PyTorch", weight)
+        for form in forms if ends is not None else ():
             if trials and budget.used() >= (ends or 0.0):
-                budget.cut.append(f"plain PyTorch, {form}: not tried, for lack of time")
+                budget.cut.append(f"{style} PyTorch, {form}: not tried, for lack of time")
                 continue
-            chosen = replace(self.base, framework="torch", style="plain", form=form)
+            chosen = replace(self.base, framework="torch", style=style, form=form)
             try:
                 with rivals([chosen], self.weights, self.plan.pythons, budget.left) as (rival,):
                     self._compiled(rival)
@@ -166,13 +176,13 @@ class _Measuring:
                     steps = max(2, math.ceil(self.plan.block_seconds / rival.run(1)))
                     trials[form] = steps * self.base.batch_size / rival.run(steps)
             except OverBudget as over:
-                budget.cut.append(f"plain PyTorch, {form}: {over}")
+                budget.cut.append(f"{style} PyTorch, {form}: {over}")
                 break
-            self.plan.say(f"plain PyTorch, {form}: {trials[form]:.3g} images/s")
-        self.form = max(trials, key=lambda form: trials[form], default=PLAIN_FORMS[0])
+            self.plan.say(f"{style} PyTorch, {form}: {trials[form]:.3g} images/s")
+        self.forms[style] = max(trials, key=lambda form: trials[form], default=self.forms[style])
 
     def _entry(self, framework: str, style: str, count: int, form: str | None = None) -> Workload:
-        form = (form or self.form) if (framework, style) == ("torch", "plain") else ""
+        form = (form or self.forms[style]) if framework == "torch" else ""
         return replace(self.base, framework=framework, style=style, devices=count, form=form)
 
     def _pair(self, count: int, ours: str, theirs: str, form: str | None = None) -> None:
@@ -182,7 +192,7 @@ class _Measuring:
             count: of devices.
             ours: JAX's style.
             theirs: PyTorch's.
-            form: of plain PyTorch; the fastest if None.
+            form: of PyTorch; the fastest that was found if None.
         """
         wanted = [self._entry("jax", ours, count), self._entry("torch", theirs, count, form)]
         wanted = [w for w in wanted if w.framework in self.frameworks]

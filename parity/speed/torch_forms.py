@@ -1,8 +1,9 @@
-"""PyTorch's networks for timing: as users write them, and with every trick.
+"""PyTorch's networks for timing: as users write them, and in the forms of which the fastest is its best.
 
-Plain: `torch.nn.LocalResponseNorm` and `torch.nn.Dropout` in the reference's network, in NCHW or channels_last, eager
-or compiled. Tuned: channels_last, `torch.compile`, a fused optimizer, and LRN as shifted sums with reciprocal roots,
-whose backward pass the compiler fuses (PyTorch's own LRN is a 3-d average pool and a general power).
+A form says, with a dash between: `shifted`, LRN as shifted sums with reciprocal roots, whose backward pass a compiler
+fuses (PyTorch's own LRN is a 3-d average pool and a general power); left out, LRN is `torch.nn.LocalResponseNorm`. Then
+the memory format, `nchw` or `channels_last`. Then `eager`, `compiled`, or in inference `frozen`: compiled with the
+weights as constants, which the compiler may lay out anew.
 """
 
 from __future__ import annotations
@@ -16,9 +17,6 @@ from torch import Tensor, nn
 from torch_ref import alexnet
 from torch_ref.layers import Dropout
 from torch_ref.lrn import LocalResponseNorm
-
-PLAIN_FORMS = ("nchw-eager", "channels_last-eager", "nchw-compiled", "channels_last-compiled")
-TUNED_FORM = "channels_last-compiled"
 
 
 class UsersNorm(nn.Module):
@@ -60,12 +58,13 @@ class ShiftedNorm(nn.Module):
         return (wide * base**-self.beta).to(x.dtype)
 
 
-def network(model: str, classes: int, image_size: int, style: str, dropout: bool = True) -> nn.Module:
-    """The reference's network with the style's norms and PyTorch's own dropout, or none."""
+def network(model: str, classes: int, image_size: int, form: str, dropout: bool = True) -> nn.Module:
+    """The reference's network with the form's norms and PyTorch's own dropout, or none."""
     found = alexnet.build(model, classes, image_size)
+    norm = ShiftedNorm if form.startswith("shifted-") else UsersNorm
     for name, child in list(found.named_children()):
         if isinstance(child, LocalResponseNorm):
-            setattr(found, name, UsersNorm(child) if style == "plain" else ShiftedNorm(child))
+            setattr(found, name, norm(child))
         if isinstance(child, Dropout):
             setattr(found, name, nn.Dropout(child.rate) if dropout else nn.Identity())
     return found
@@ -73,12 +72,13 @@ def network(model: str, classes: int, image_size: int, style: str, dropout: bool
 
 def arranged(module: nn.Module, form: str) -> tuple[nn.Module, Any]:
     """The network in a form's memory layout, and the memory format of its input."""
-    layout = torch.channels_last if form.startswith("channels_last") else torch.contiguous_format
+    layout = torch.channels_last if "channels_last" in form else torch.contiguous_format
     return module.to(memory_format=layout), layout  # type: ignore[call-overload]
 
 
 def compiled(module: Any, form: str, gpu: bool) -> Any:
     """The network compiled, if the form says so."""
-    if not form.endswith("compiled"):
+    if form.endswith("eager"):
         return module
-    return torch.compile(module, mode="max-autotune" if gpu else "default")
+    options: dict[str, Any] = dict(torch._inductor.list_mode_options("max-autotune")) if gpu else {}
+    return torch.compile(module, options=options | {"freezing": form.endswith("frozen")})

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from parity.speed import checks, processes, torch_forms
-from parity.speed.workload import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Workload
+from parity.speed.workload import LEARNING_RATE, MOMENTUM, TUNED_FORM, WEIGHT_DECAY, Workload
 from torch_ref import alexnet
 
 
@@ -34,7 +34,7 @@ class Job:
         state = checks.read_weights(weights)
         self.weights = {name: torch.from_numpy(value) for name, value in state.items()}
         self.classes = len(self.weights[[name for name in self.weights if name.endswith(".bias")][-1]])
-        self.form = workload.form or torch_forms.TUNED_FORM
+        self.form = workload.form or TUNED_FORM
         if workload.devices > 1:
             torch.distributed.init_process_group("nccl" if self.gpu else "gloo")
         self.bare, self.network = self._networks(dropout=True)
@@ -48,7 +48,7 @@ class Job:
     def _networks(self, dropout: bool) -> tuple[Any, Any]:
         """The style's network with the shared weights, bare and in the form that runs."""
         w = self.workload
-        bare = torch_forms.network(w.model, self.classes, w.image_size, w.style, dropout)
+        bare = torch_forms.network(w.model, self.classes, w.image_size, self.form, dropout)
         bare.load_state_dict(self.weights)
         bare, self.layout = torch_forms.arranged(bare.to(self.device, self._weights_dtype), self.form)
         trained: Any = bare

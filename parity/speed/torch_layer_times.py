@@ -9,7 +9,7 @@ import torch
 
 from parity.speed import torch_forms
 from parity.speed.timing import least
-from parity.speed.workload import Workload
+from parity.speed.workload import TUNED_FORM, Workload
 
 
 def layer_times(workload: Workload) -> list[dict[str, Any]]:
@@ -17,9 +17,9 @@ def layer_times(workload: Workload) -> list[dict[str, Any]]:
     torch.set_num_threads(workload.threads)
     gpu = torch.cuda.is_available()
     device = torch.device("cuda" if gpu else "cpu")
-    form = workload.form or torch_forms.TUNED_FORM
+    form = workload.form or TUNED_FORM
     classes = 1000
-    network = torch_forms.network(workload.model, classes, workload.image_size, workload.style).to(device)
+    network = torch_forms.network(workload.model, classes, workload.image_size, form).to(device)
     network, layout = torch_forms.arranged(network, form)
     shape = workload.batch_size, 3, workload.image_size, workload.image_size
     x = torch.randn(shape, device=device).contiguous(memory_format=layout)

@@ -14,6 +14,11 @@ STYLES = ("plain", "tuned")
 MODES = ("train", "infer")
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
+# Forms of PyTorch, see `torch_forms`. Users' own come first as they are ready at once; the fastest speaks for it.
+PLAIN_FORMS = ("nchw-eager", "channels_last-eager", "channels_last-compiled", "nchw-compiled")
+# What is taken for PyTorch's best where nothing has been tried.
+TUNED_FORM = "shifted-channels_last-compiled"
+
 # The same update in every process: PyTorch's momentum with coupled weight decay.
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 5e-4
 
@@ -32,7 +37,7 @@ class Workload:
         mode: `train` (a whole step with optimizer) or `infer`.
         devices: how many.
         threads: CPU threads of all devices together.
-        form: of plain PyTorch: `nchw` or `channels_last`, `eager` or `compiled`, such as `nchw-eager`.
+        form: of PyTorch, such as `nchw-eager`; see `torch_forms`.
     """
 
     framework: str
@@ -60,6 +65,19 @@ class Workload:
     def as_json(self) -> dict[str, Any]:
         """Plain types."""
         return asdict(self)
+
+
+def best_forms(plain: str, mode: str) -> list[str]:
+    """Forms that PyTorch's best is sought among, besides users' slower ones.
+
+    Args:
+        plain: the fastest of users' forms, which takes part with a fused optimizer.
+        mode: `train` or `infer`.
+    """
+    forms = [TUNED_FORM, *(f"shifted-{form}" for form in PLAIN_FORMS if f"shifted-{form}" != TUNED_FORM), plain]
+    if mode == "infer":
+        forms += [form.removesuffix("compiled") + "frozen" for form in forms if form.endswith("compiled")]
+    return forms
 
 
 def arithmetic(model: str, image_size: int, mode: str) -> float:
