@@ -167,18 +167,18 @@ class Dropout(nn.Module):
             draws = torch.rand(x.shape, device=x.device, dtype=torch.float32, generator=self.generator)
             keep = draws >= self.rate
         else:
-            keep = self._checked_mask(x)
+            keep = _checked_mask(self.mask, x)
         return torch.where(keep, x * (1 / (1 - self.rate)), torch.zeros((), dtype=x.dtype, device=x.device))
-
-    def _checked_mask(self, x: Tensor) -> Tensor:
-        assert self.mask is not None
-        if self.mask.dtype != torch.bool or self.mask.shape != x.shape:
-            raise UserError(
-                f"dropout mask is {self.mask.dtype} of shape {tuple(self.mask.shape)}; "
-                f"it must be torch.bool of shape {tuple(x.shape)}, True where kept"
-            )
-        return self.mask.to(x.device)
 
     def extra_repr(self) -> str:
         """Settings, for printing."""
         return f"rate={self.rate}"
+
+
+def _checked_mask(mask: Tensor, x: Tensor) -> Tensor:
+    if mask.dtype != torch.bool or mask.shape != x.shape:
+        raise UserError(
+            f"dropout mask is {mask.dtype} of shape {tuple(mask.shape)}; "
+            f"it must be torch.bool of shape {tuple(x.shape)}, True where kept"
+        )
+    return mask.to(x.device)

@@ -93,7 +93,7 @@ class Progress:
         if self._bar is None:
             self._say(f"step {step}/{self._total}  {text}".rstrip())
         else:
-            self._draw(step, text)
+            self._draw(self._bar, step, text)
 
     def message(self, text: str) -> None:
         """Prints `text` as lines that stay, above the bar if there is one."""
@@ -140,9 +140,7 @@ class Progress:
             self._bar.start()
             self._bar.refresh()
 
-    def _draw(self, step: int, text: str) -> None:
-        bar = self._bar
-        assert bar is not None
+    def _draw(self, bar: Bar, step: int, text: str) -> None:
         with self._giving_up_quietly():
             bar.update(self._task, completed=step, facts=text)
             bar.refresh()

@@ -1,7 +1,7 @@
 """Max, average and adaptive pooling on NHWC maps, without padding, floor or ceil, with cheap exact gradients."""
 
 from collections.abc import Iterator
-from functools import partial
+from functools import partial, reduce
 from itertools import product
 
 import jax
@@ -76,13 +76,12 @@ def _shares_spread(geometry: tuple[int, int, bool], sides: tuple[int, int], chos
     """The gradient of each place in the window spread over the pixels, and all added: one pass over memory on GPUs."""
     window, stride, _ = geometry
     zero = jnp.zeros((), gradient.dtype)
-    total = None
-    for index in range(window * window):
+
+    def spread(index: int) -> Array:
         share = jnp.where(chosen == index, gradient, zero)
-        spread = lax.pad(share, zero, _spread(sides, gradient.shape, divmod(index, window), stride))
-        total = spread if total is None else total + spread
-    assert total is not None
-    return total
+        return lax.pad(share, zero, _spread(sides, gradient.shape, divmod(index, window), stride))
+
+    return reduce(jnp.add, map(spread, range(window * window)))
 
 
 def _shares_by_phase(geometry: tuple[int, int, bool], sides: tuple[int, int], chosen: Array, gradient: Array) -> Array:

@@ -63,8 +63,7 @@ def one_column(variant: v.Variant) -> v.Variant:
             both = True
         if isinstance(row, v.Conv):
             row, both = replace(row, features=row.features // 2, groups=1), False
-        elif isinstance(row, v.Dense) and row.name != last:
-            assert row.features is not None
+        elif isinstance(row, v.Dense) and row.name != last and row.features is not None:
             row, both = replace(row, features=row.features // 2), False
         elif isinstance(row, v.LRN):
             row = replace(row, columns=1)

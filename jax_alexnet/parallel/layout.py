@@ -60,7 +60,8 @@ def mesh_share(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
         part = int(np.ravel_multi_index([place[d] for d in axes], sizes)) if axes else 0
         parts.setdefault(device.process_index, set()).add(part)
     mine = sorted(parts[process])
-    assert mine == list(range(mine[0], mine[0] + len(mine))), "a process's devices are neighbours in the mesh"
+    if mine != list(range(mine[0], mine[0] + len(mine))):
+        raise ValueError(f"process {process} has parts {mine} of the batch: its devices must be neighbours in the mesh")
     return mine[0] // len(mine), int(np.prod(sizes, dtype=int)) // len(mine)
 
 
