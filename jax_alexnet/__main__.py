@@ -21,5 +21,10 @@ def main() -> int:
     return command_list.run("jax_alexnet", "AlexNet and its relatives in JAX.", COMMANDS)
 
 
-if __name__ == "__main__":
+def console() -> None:
+    """The installed command."""
     run_command(main)
+
+
+if __name__ == "__main__":
+    console()

@@ -29,5 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(str(error)) from None  # exit code 2: 1 is a mismatch here
 
 
-if __name__ == "__main__":
+def console() -> None:
+    """The installed command."""
     run_command(main)
+
+
+if __name__ == "__main__":
+    console()

@@ -11,5 +11,10 @@ def main() -> int:
     return command_list.run("torch_ref", "The PyTorch reference of AlexNet and its relatives.", COMMANDS)
 
 
-if __name__ == "__main__":
+def console() -> None:
+    """The installed command."""
     run_command(main)
+
+
+if __name__ == "__main__":
+    console()
