@@ -1,26 +1,25 @@
-"""What the run computes on and with: devices, precision, and compiler switches.."""
+"""What the run computes on and with: devices, precision, and compiler switches."""
 
 import functools
 import os
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh
 
 from alexnet_io.errors import UserError
-
-if TYPE_CHECKING:
-    import jax
-    import numpy as np
+from jax_alexnet.gpus import listed_gpus
 
 
-def set_precision(precision: str) -> "np.dtype":
+def set_precision(precision: str) -> np.dtype:
     """Pin JAX's arithmetic and return the dtype of activations.
 
     float32 and float64 are computed in full (JAX's default on GPUs would be TF32); tf32 allows TF32 on GPUs
     that have it and is float32 elsewhere; bfloat16 keeps weights, optimizer state and loss in float32.
     """
-    import jax
-    import jax.numpy as jnp
-
     jax.config.update("jax_enable_x64", precision == "float64")
     products = {"float32": "float32", "tf32": "tensorfloat32", "bfloat16": "bfloat16", "float64": "float32"}
     jax.config.update("jax_default_matmul_precision", products[precision])
@@ -38,8 +37,6 @@ def choose_devices(wanted: str) -> list[Any]:
     Raises:
         UserError: not of that form, or not there; what exists is listed.
     """
-    import jax
-
     if jax.process_count() > 1:
         return _of_every_process(wanted)
     devices = jax.devices()
@@ -65,8 +62,6 @@ def choose_devices(wanted: str) -> list[Any]:
 
 def _of_every_process(wanted: str) -> list[Any]:
     """In a run of several processes, `--devices` counts those of each process."""
-    import jax
-
     processes = jax.process_count()
     own = [[d for d in jax.devices() if d.process_index == i] for i in range(processes)]
     fewest = min(map(len, own))
@@ -90,19 +85,14 @@ def check_batch(batch_size: int, devices: int) -> None:
         )
 
 
-def data_mesh(devices: list[Any]) -> "jax.sharding.Mesh":
+def data_mesh(devices: list[Any]) -> Mesh:
     """A mesh of one axis, `data`, over which the batch is split."""
-    import numpy as np
-    from jax.sharding import AxisType, Mesh
-
     # Explicit axes, JAX's default for new meshes, would make every array carry its sharding in its type.
     return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
 def unusable_gpu() -> str | None:
     """A line for the user when the machine has an NVIDIA GPU that JAX does not use; None otherwise."""
-    import jax
-
     if jax.default_backend() != "cpu" or os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
         return None
     gpus = listed_gpus()
@@ -115,37 +105,6 @@ def unusable_gpu() -> str | None:
     )
 
 
-def listed_gpus() -> list[str]:
-    """The machine's NVIDIA GPUs as `nvidia-smi` lists them, a line each; none where there is no such command."""
-    import shutil
-    import subprocess
-
-    if not shutil.which("nvidia-smi"):
-        return []
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return [] if listed.returncode else [line.strip() for line in listed.stdout.splitlines() if line.startswith("GPU ")]
-
-
-def visible_gpus() -> list[str]:
-    """What `CUDA_VISIBLE_DEVICES` would call the GPUs that a process started here sees, without starting JAX.
-
-    They are those that the variable names already; else all of the machine's, by number. None where `JAX_PLATFORMS`
-    asks for the CPU.
-    """
-    if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
-        return []
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is None:
-        return [str(number) for number in range(len(listed_gpus()))]
-    words = [word.strip() for word in named.split(",")]
-    # CUDA hides what follows a word that names no device, such as -1 or nothing.
-    end = next((i for i, word in enumerate(words) if not word or word.startswith("-")), len(words))
-    return words[:end]
-
-
 # On CPUs XLA sends convolutions to a library that is slower here than Eigen; this keeps that library for matrix
 # products alone. Experimental: tried once, and left out with a warning by a jaxlib that doesn't know it.
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
@@ -156,8 +115,6 @@ def compiler_options(platform: str) -> dict[str, str]:
     """Options for `jax.jit(compiler_options=...)` on `platform` (`cpu`, `gpu`)."""
     if platform != "cpu":
         return {}
-    import jax
-
     try:
         jax.jit(lambda: 0, compiler_options=_CPU_OPTIONS).lower().compile()
     except Exception as error:

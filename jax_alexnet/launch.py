@@ -20,7 +20,7 @@ from alexnet_io.command_line.flags import flags_of
 from alexnet_io.command_line.parser import CommandParser
 from alexnet_io.command_line.settings import REFUSED, parse, run_command, setting
 from alexnet_io.errors import UserError
-from jax_alexnet.devices import visible_gpus
+from jax_alexnet.gpus import visible_gpus
 from jax_alexnet.launchers import spare_proxies
 
 PROGRAM = "python -m jax_alexnet.launch"

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from alexnet_io.errors import UserError
 from alexnet_io.run.evaluation_report import TOP, ClassCount, EvaluationReport
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["ClassCount", "Evaluation", "EvaluationReport"]
 
@@ -33,8 +32,6 @@ class Evaluation:
     """
 
     def __init__(self, class_names: Sequence[str]) -> None:
-        import numpy as np
-
         self.class_names = list(class_names)
         twice = sorted({name for name in self.class_names if self.class_names.count(name) > 1})
         if twice or not self.class_names:
@@ -59,8 +56,6 @@ class Evaluation:
             ValueError: a shape is wrong, a label out of range, or a weight neither 0 nor 1.
             UserError: the logits of an example hold a NaN, so that it has no likeliest class.
         """
-        import numpy as np
-
         scores = np.asarray(logits, np.float64)
         if scores.ndim != 2 or scores.shape[1] != len(self.class_names):
             raise ValueError(f"logits have shape {scores.shape}, not (N, {len(self.class_names)})")
@@ -101,8 +96,6 @@ class Evaluation:
         Raises:
             ValueError: as for `add`.
         """
-        import numpy as np
-
         truth, counted = self._checked(labels, weights, len(np.asarray(labels)))
         arrays = [np.asarray(predicted), np.asarray(in_top5, bool), np.asarray(losses, np.float64)]
         if any(array.shape != truth.shape for array in arrays):
@@ -122,8 +115,6 @@ class Evaluation:
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """The counts as arrays of fixed shapes, to be gathered from every process."""
-        import numpy as np
-
         parts = np.zeros(_PARTS, np.float64)
         parts[: len(self._loss)] = self._loss
         parts[-1] = self._loss_not_finite
@@ -132,8 +123,6 @@ class Evaluation:
     @classmethod
     def from_arrays(cls, class_names: Sequence[str], arrays: dict[str, NDArray[Any]]) -> Evaluation:
         """The inverse of `to_arrays`."""
-        import numpy as np
-
         made = cls(class_names)
         made._confusion += np.asarray(arrays["confusion"])
         made._top5 = int(arrays["top5"])
@@ -169,8 +158,6 @@ class Evaluation:
         self, labels: ArrayLike, weights: ArrayLike | None, rows: int
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Labels as int64 and the mask of the rows that count."""
-        import numpy as np
-
         truth = np.asarray(labels)
         weight = np.ones(rows) if weights is None else np.asarray(weights)
         if truth.shape != (rows,) or weight.shape != (rows,):
@@ -193,8 +180,6 @@ class Evaluation:
         top5: NDArray[np.bool_],
         losses: NDArray[np.float64],
     ) -> None:
-        import numpy as np
-
         np.add.at(self._confusion, (truth, predicted), 1)
         self._top5 += int(top5.sum())
         for loss in losses.tolist():

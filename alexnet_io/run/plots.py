@@ -11,17 +11,20 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import ArrayLike, NDArray
 
 from alexnet_io.command_line.printing import printable
 from alexnet_io.files import atomic_file
 from alexnet_io.run.metrics import SPLITS, MetricsRow
-
-if TYPE_CHECKING:
-    import numpy as np
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from numpy.typing import ArrayLike, NDArray
 
 CURVES, FILTERS, CONFUSION = "curves.png", "filters.png", "confusion.png"
 MOST_LABELS = 40  # beyond that many classes their names can't be read
@@ -98,8 +101,6 @@ def draw_filters(
         ValueError: the kernel has another shape or weights that aren't finite.
         UserError: the PNG can't be written.
     """
-    import numpy as np
-
     weights = np.asarray(kernel, np.float64)
     if weights.ndim != 4 or weights.shape[2] not in (1, 3) or weights.shape[3] % columns:
         raise ValueError(f"a kernel of shape {weights.shape} can't be drawn in {columns} columns of RGB filters")
@@ -129,10 +130,6 @@ def draw_confusion(confusion: ArrayLike, class_names: Sequence[str], path: str |
         ValueError: the matrix isn't square or doesn't fit the names.
         UserError: the PNG can't be written.
     """
-    import numpy as np
-    from matplotlib.colors import PowerNorm
-    from matplotlib.ticker import MaxNLocator
-
     counts = np.asarray(confusion, np.float64)
     classes = len(class_names)
     if counts.shape != (classes, classes):
@@ -162,8 +159,6 @@ def draw_confusion(confusion: ArrayLike, class_names: Sequence[str], path: str |
 
 
 def _draw_curve(axes: Axes, rows: Sequence[MetricsRow], name: str, label: str, colour: str, style: str = "-") -> None:
-    import numpy as np
-
     points = [(row.epoch, value) for row in rows if (value := getattr(row, name)) is not None]
     if not any(math.isfinite(value) for _, value in points):
         return
@@ -193,8 +188,6 @@ def _draw_rate(axes: Axes, rows: Sequence[MetricsRow]) -> None:
 
 def _grey_centred(weights: NDArray[np.float64], scale: str) -> NDArray[np.float64]:
     """Weights as brightness from 0 to 1, 0.5 for zero."""
-    import numpy as np
-
     axes = (0, 1, 2) if scale == "each" else None
     largest = np.abs(weights).max(axis=axes, keepdims=True)
     return 0.5 + weights / (2 * np.where(largest > 0, largest, 1))
@@ -202,8 +195,6 @@ def _grey_centred(weights: NDArray[np.float64], scale: str) -> NDArray[np.float6
 
 def _filter_grid(filters: NDArray[np.float64]) -> NDArray[np.float64]:
     """The filters of (height, width, inputs, n) side by side on white, every tap a square of pixels."""
-    import numpy as np
-
     height, width, _, count = filters.shape
     # About 8:3, as the paper's 96 filters in rows of 16; whole rows if some width up to 16 gives them.
     ideal = min(16, math.ceil(math.sqrt(8 / 3 * count)))
@@ -249,21 +240,14 @@ def _shortened(name: str) -> str:
 
 
 def _blues() -> Any:
-    from matplotlib import colormaps
-
     return colormaps["Blues"].with_extremes(bad="#dddddd")  # bad: classes without examples
 
 
 def _percent() -> Any:
-    from matplotlib.ticker import PercentFormatter
-
     return PercentFormatter(1, decimals=0)
 
 
 def _figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(width, height), dpi=_DPI, layout=layout)
     FigureCanvasAgg(figure)
     return figure

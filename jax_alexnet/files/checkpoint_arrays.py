@@ -7,15 +7,15 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import jax
+import numpy as np
 
 from alexnet_io.command_line.printing import printable
 from alexnet_io.files import atomic_file
 from jax_alexnet.files import manifest as manifests
 from jax_alexnet.files.manifest import DamagedCheckpoint, Manifest
-
-if TYPE_CHECKING:
-    import numpy as np
 
 STATE = "state"
 
@@ -30,9 +30,6 @@ def to_host(state: Any, *, copy: bool = False) -> dict[str, np.ndarray]:
     Raises:
         ValueError: a leaf is spread over several processes, or two leaves have one name.
     """
-    import jax
-    import numpy as np
-
     leaves = {
         name: jax.random.key_data(leaf) if _is_key(leaf) else leaf for name, leaf in named_leaves(state)[0].items()
     }
@@ -79,7 +76,6 @@ def read_arrays(path: Path, manifest: Manifest, names: list[str]) -> dict[str, n
         DamagedCheckpoint: they aren't what the manifest says.
         UserError: a file can't be read for lack of permission.
     """
-    import numpy as np
     import orbax.checkpoint as ocp
 
     manifests.check_files(path, manifest)
@@ -106,7 +102,6 @@ def _orbax() -> Any:
     cores, against 1.8 s with OCDBT, whose merging writes everything twice, and 4.4 s with its default of OCDBT
     and compression, which made the files 8% smaller.
     """
-    import jax
     import orbax.checkpoint as ocp
 
     logging.getLogger("absl").addFilter(_worth_saying)
@@ -130,8 +125,6 @@ def _first_line(error: Exception) -> str:
 
 def named_leaves(tree: Any) -> tuple[dict[str, Any], Any]:
     """The leaves by path, in order, and the tree's structure."""
-    import jax
-
     paths, structure = jax.tree_util.tree_flatten_with_path(tree)
     leaves = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in paths}
     if len(leaves) != len(paths):
@@ -158,25 +151,18 @@ def _at(nested: Any, name: str) -> Any:
 
 def like(leaf: Any, array: np.ndarray) -> Any:
     """`array`, made a typed PRNG key if the template's `leaf` is one."""
-    import jax
-
     if not _is_key(leaf):
         return array
     return jax.random.wrap_key_data(jax.numpy.asarray(array), impl=jax.random.key_impl(leaf))
 
 
 def _is_key(leaf: Any) -> bool:
-    import jax
-
     dtype = getattr(leaf, "dtype", None)
     return dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
 
 
 def structure_differences(manifest: Manifest, leaves: Mapping[str, Any], partial: bool) -> list[str]:
     """How the template's leaves differ from those in the manifest, one line each, shapes first."""
-    import jax
-    import numpy as np
-
     other, absent = [], []
     for name, leaf in leaves.items():
         saved = manifest.leaves.get(name)
