@@ -11,7 +11,7 @@ CUDA := $(if $(CUDA_MAJOR),$(if $(filter 13 14 15,$(CUDA_MAJOR)),cuda13,cuda12))
 # Huge pages spare the allocator a tenth of a training step on CPUs; a C library without the tunable ignores it.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: train test test-slow mutants mutants-programs clean-runs bench-gpu gpu-compiler lint types format clean
+.PHONY: train test test-slow test-versions test-newest test-floor mutants mutants-programs clean-runs bench-gpu gpu-compiler lint types format clean
 
 train: $(VENV)/.base
 	$(BIN)/python -m jax_alexnet.train --devices all $(ARGS)
@@ -23,6 +23,12 @@ test: $(VENV)/.dev
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+# The core of the suite on the newest Python here with the newest packages, and on the oldest that are promised.
+test-versions: test-newest test-floor
+
+test-newest test-floor: test-%:
+	$(PYTHON) tests/versions.py $* $(ARGS)
 
 # What the parity harness is worth: every planted bug, and 200 runs without one.
 mutants: $(VENV)/.dev
