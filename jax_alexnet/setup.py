@@ -18,7 +18,7 @@ from alexnet_io.run.progress import now_and_then
 from jax_alexnet import augment, steps
 from jax_alexnet.devices import check_batch, choose_devices, set_precision
 from jax_alexnet.model import AlexNet
-from jax_alexnet.ops.cpu import onednn
+from jax_alexnet.ops.cpu import onednn, proof
 from jax_alexnet.optim import make_optimizer
 from jax_alexnet.parallel import Layout, choose_layout
 from jax_alexnet.parallel.distributed import Processes
@@ -115,18 +115,12 @@ def _init(model: AlexNet, image_size: int, key: jax.Array) -> Any:
 
 
 def make_model(settings: CompleteSettings, classes: int, dtype: jnp.dtype) -> AlexNet:
-    """The network that settings describe.
-
-    Raises:
-        UserError: oneDNN is asked for where it can't be used.
-    """
-    cpu_convolution = settings.cpu_convolution
-    if cpu_convolution == "onednn" and (reason := onednn.reason_against(dtype)):
-        raise UserError(f"--cpu-convolution onednn can't be had: {reason}; take auto, winograd or xla")
+    """The network that settings describe; whether oneDNN computes it is looked for in their cache directory."""
+    proof.keep_in(settings.cache_dir)
     wide = jnp.dtype(jnp.float64) if settings.precision == "float64" else jnp.dtype(jnp.float32)
     return AlexNet(
         choose_variant(settings), classes, settings.weight_init, settings.dropout, dtype, wide,
-        cpu_convolution,  # type: ignore[arg-type]
+        settings.cpu_convolution,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -135,7 +129,8 @@ def prepare(settings: CompleteSettings, processes: Processes | None = None) -> S
 
     Raises:
         UserError: an image size the network can't take, devices that aren't there, a scheme that doesn't fit, a
-            batch they can't share or that can't fit into memory, data that can't be used.
+            batch they can't share or that can't fit into memory, data that can't be used, oneDNN asked for where it
+            can't be used.
     """
     variant = choose_variant(settings)
     trace(variant, settings.image_size)
@@ -143,10 +138,14 @@ def prepare(settings: CompleteSettings, processes: Processes | None = None) -> S
     devices = choose_devices(settings.devices)
     layout = choose_layout(settings.parallel, variant, devices, settings.group_size)
     check_batch(settings.batch_size, layout.batch_parts)
-    count = (processes or Processes()).count
+    processes = processes or Processes()
+    _check_convolutions(settings, dtype)
     data = open_for(
         settings,
-        step=step_memory(variant, settings.image_size, settings.precision, list(layout.mesh.devices.flat), count),
+        step=step_memory(
+            variant, settings.image_size, settings.precision, list(layout.mesh.devices.flat), processes.count
+        ),
+        say=processes.say,
     )
     model = make_model(settings, len(data.class_names), dtype)
     augmentation = augment.Augmentation.of(settings)
@@ -159,7 +158,7 @@ def prepare(settings: CompleteSettings, processes: Processes | None = None) -> S
         data=data,
         model=model,
         layout=layout,
-        processes=processes or Processes(),
+        processes=processes,
         augmentation=augmentation,
         statistics_arrays=arrays,
         statistics=steps.replicate(arrays, layout.mesh),
@@ -171,9 +170,15 @@ def prepare(settings: CompleteSettings, processes: Processes | None = None) -> S
             f"{settings.model}, {parameters:,} parameters, recipe {settings.recipe}, {settings.precision}; "
             f"{len(data.train):,} training and {len(data.test):,} test images in {len(data.class_names)} classes at "
             f"{settings.image_size} pixels; batches of {settings.batch_size} on {len(devices)} {devices[0].platform} "
-            f"device(s){_how(layout, processes or Processes())}"
+            f"device(s){_how(layout, processes)}"
         ),
     )
+
+
+def _check_convolutions(settings: CompleteSettings, dtype: jnp.dtype) -> None:
+    proof.keep_in(settings.cache_dir)
+    if settings.cpu_convolution == "onednn" and (reason := onednn.reason_against(dtype)):
+        raise UserError(f"--cpu-convolution onednn can't be had: {reason}; take auto, winograd or xla")
 
 
 def _how(layout: Layout, processes: Processes) -> str:

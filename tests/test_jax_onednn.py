@@ -11,9 +11,11 @@ import pytest
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from alexnet_io.errors import UserError
 from jax_alexnet.model import AlexNet
 from jax_alexnet.ops import convolution, dense
-from jax_alexnet.ops.cpu import kernel_gradient, onednn
+from jax_alexnet.ops.bias import add_bias
+from jax_alexnet.ops.cpu import kernel_gradient, onednn, proof
 
 PRECISIONS = ["float32", "bfloat16"]
 
@@ -167,31 +169,47 @@ def test_long_float32_sums_are_left_to_others(channels, forward):
     assert calls(jax.grad(value), x) == 1
 
 
-def test_where_it_may_be_used(monkeypatch):
+FLAGS = "avx2 avx512bw avx512dq avx512vl avx512_bf16"
+
+
+@pytest.fixture
+def proven(monkeypatch):
+    """A machine for which the proof has been given."""
+    monkeypatch.setattr("platform.system", lambda: "Linux")
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(proof, "processor", lambda: {"flags": FLAGS})
+    monkeypatch.setattr(proof, "reason_against", lambda dtype: None)
+
+
+@pytest.mark.usefixtures("proven")
+def test_what_is_needed_before_it_is_tried(monkeypatch):
+    float32, bfloat16 = jnp.dtype("float32"), jnp.dtype("bfloat16")
     assert "float64" in (onednn.reason_against(jnp.dtype("float64")) or "")
-    monkeypatch.setattr(onednn, "_processor_flags", lambda: frozenset({"avx512bw", "avx512dq", "avx512vl"}))
-    monkeypatch.setattr("platform.system", lambda: "Linux")
-    monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    monkeypatch.setattr(onednn.jaxlib, "__version__", onednn.JAXLIB_VERSIONS[0])
-    assert onednn.reason_against(jnp.dtype("float32")) is None
-    assert "avx512_bf16" in (onednn.reason_against(jnp.dtype("bfloat16")) or "")
+    assert onednn.reason_against(float32) is None
+    assert onednn.reason_against(bfloat16) is None
+    for name, value in (("ONEDNN_MAX_CPU_ISA", "sse41"), ("DNNL_MAX_CPU_ISA", "AVX")):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            assert f"needs AVX2, which {name}={value}" in (onednn.reason_against(float32) or "")
+    monkeypatch.setattr(proof, "processor", lambda: {"flags": FLAGS.removesuffix(" avx512_bf16")})
+    assert onednn.reason_against(float32) is None
+    assert "avx512_bf16" in (onednn.reason_against(bfloat16) or "")
+    monkeypatch.setattr(proof, "processor", lambda: {"flags": "sse4_1 avx"})
+    assert "needs AVX2" in (onednn.reason_against(float32) or "")
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    assert "aarch64" in (onednn.reason_against(jnp.dtype("float32")) or "")
-    monkeypatch.setattr(onednn.jaxlib, "__version__", "0.9.9")
-    assert "0.9.9" in (onednn.reason_against(jnp.dtype("float32")) or "")
+    assert "aarch64" in (onednn.reason_against(float32) or "")
 
 
+@pytest.mark.usefixtures("proven")
 def test_a_line_says_whether_it_is_used(monkeypatch):
-    monkeypatch.setattr("platform.system", lambda: "Linux")
-    monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    monkeypatch.setattr(onednn.jaxlib, "__version__", onednn.JAXLIB_VERSIONS[0])
     float32 = jnp.dtype("float32")
     used = onednn.status(float32)
     assert "computes convolutions in float32" in used
+    assert onednn.jaxlib.__version__ in used
     assert onednn.status(float32, "onednn") == used
-    monkeypatch.setattr(onednn.jaxlib, "__version__", "0.12.0")
+    monkeypatch.setattr(proof, "reason_against", lambda dtype: f"in {dtype} a sum came out wrong")
     for line, words in (
-        (onednn.status(float32), ("not used", "0.12.0", *onednn.JAXLIB_VERSIONS, "slower")),
+        (onednn.status(float32), ("not used", "in float32 a sum came out wrong", "slower")),
         (onednn.status(jnp.dtype("float64")), ("not used", "float64")),
         (onednn.status(float32, "xla"), ("not used", "--cpu-convolution xla")),
         (onednn.status(float32, "winograd"), ("not used", "--cpu-convolution winograd")),
@@ -199,6 +217,18 @@ def test_a_line_says_whether_it_is_used(monkeypatch):
     ):
         assert all(word in line for word in words), line
         assert "\n" not in line
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_the_environment_has_a_switch(dtype, monkeypatch):
+    monkeypatch.setenv(onednn.SWITCH, "off")
+    x, kernel = jnp.ones((2, 6, 6, 32), dtype), jnp.ones((3, 3, 32, 16), dtype)
+    assert calls(lambda x, kernel: of_onednn(x, kernel, stride=1, padding=1, groups=1), x, kernel) == 0
+    gradient = jax.jit(jax.grad(lambda bias: add_bias(x, bias).sum(dtype=jnp.float32)))
+    assert "__onednn" not in gradient.lower(jnp.ones(32, dtype)).as_text()
+    monkeypatch.setenv(onednn.SWITCH, "perhaps")
+    with pytest.raises(UserError, match=f"{onednn.SWITCH}=perhaps is neither on nor off"):
+        onednn.reason_against(jnp.dtype(dtype))
 
 
 def test_what_cannot_be_had_is_refused():

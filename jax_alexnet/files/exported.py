@@ -15,6 +15,7 @@ from jax_alexnet import augment, steps
 from jax_alexnet.devices import choose_devices, data_mesh, set_precision
 from jax_alexnet.files import weights
 from jax_alexnet.files.finished_run import TrainedNetwork, load_run, saved_settings
+from jax_alexnet.ops.cpu import onednn
 from jax_alexnet.recipes import resolve
 from jax_alexnet.setup import make_model
 
@@ -22,7 +23,9 @@ from jax_alexnet.setup import make_model
 def open_network(
     run: Path | None, file: Path | None, *, model: str | None, checkpoint: str, devices: str, precision: str | None
 ) -> TrainedNetwork:
-    """What `--run`, or else `--weights`, names; where a run's best weights are meant and there are none, it is said.
+    """What `--run`, or else `--weights`, names.
+
+    On standard error it is said whether oneDNN computes it, and if a run has no best weights where these are meant.
 
     Args:
         run: the directory that training wrote; None for a file.
@@ -36,10 +39,13 @@ def open_network(
         UserError: no network there that can be used.
     """
     if run is None:
-        return load_weights(file or Path(), model=model, devices=devices, precision=precision)
-    set_precision(precision or saved_settings(run).precision)
-    network = load_run(run, which=checkpoint, devices=choose_devices(devices), precision=precision)
-    say_fallback(network, checkpoint)
+        network = load_weights(file or Path(), model=model, devices=devices, precision=precision)
+    else:
+        set_precision(precision or saved_settings(run).precision)
+        network = load_run(run, which=checkpoint, devices=choose_devices(devices), precision=precision)
+        say_fallback(network, checkpoint)
+    device = network.mesh.devices.flat[0].platform
+    print(onednn.status(network.model.dtype, network.model.cpu_convolution, device), file=sys.stderr)
     return network
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,7 +72,12 @@ def open_source(
     return replace(data, notes=(*data.notes, *uncovered(data, holdout)))
 
 
-def open_for(settings: CompleteSettings, measuring: bool = False, step: StepMemory | None = None) -> DataSet:
+def open_for(
+    settings: CompleteSettings,
+    measuring: bool = False,
+    step: StepMemory | None = None,
+    say: Callable[[str], None] | None = None,
+) -> DataSet:
     """The data set that a run's settings name, its images stored at the size from which crops are taken.
 
     Says what there is to say about the data, and now and then how far a long preparation has come.
@@ -81,10 +87,12 @@ def open_for(settings: CompleteSettings, measuring: bool = False, step: StepMemo
         measuring: see `open_source`.
         step: what a training step holds, for a run whose batches are yet to be checked: against the memory before the
             data are opened, against the number of training images after.
+        say: prints what there is to say about the data; of a run of several processes once for all. Default: `print`.
 
     Raises:
         UserError: as `open_source`, and batches that can't fit into memory.
     """
+    say = say or _printed
     if step is not None:
         refuse_what_cannot_fit(settings.batch_size, settings.stored_size, step)
     data = open_source(
@@ -100,15 +108,18 @@ def open_for(settings: CompleteSettings, measuring: bool = False, step: StepMemo
         progress=now_and_then(),
     )
     for note in data.notes:
-        print(note, flush=True)
+        say(note)
     if step is not None and settings.batch_size > len(data.train):
-        print(
+        say(
             f"warning: --batch-size {settings.batch_size} is more than the {len(data.train)} training images: an epoch "
             f"is one step, whose batch is filled up with {settings.batch_size - len(data.train)} images that don't "
-            "count. A smaller --batch-size gives more steps an epoch",
-            flush=True,
+            "count. A smaller --batch-size gives more steps an epoch"
         )
     return data
+
+
+def _printed(text: str) -> None:
+    print(text, flush=True)
 
 
 def _open(

@@ -4,14 +4,15 @@ jaxlib contains oneDNN, with its kernels for AVX-512, bfloat16 and AMX, and XLA'
 `__onednn$convolution` and `__onednn$matmul`; only the compiler pass that would put such calls into a program isn't part
 of the build (openxla/xla, xla/service/cpu: `onednn_convolution.cc` and `onednn_matmul.cc` read the calls,
 `onednn_config.proto` describes them). So the calls are written here. They are no public interface: another version may
-describe them differently, and oneDNN ends the process over a description that it can't read. `reason_against` therefore
-allows only what has been tested. A program with such calls can't be written to JAX's persistent compilation cache; JAX
-warns of it and compiles anew.
+describe them differently, and oneDNN ends the process over a description that it can't read. So they are tried first,
+in another process (`proof`). A program with such calls can't be written to JAX's persistent compilation cache, and is
+compiled anew by each process.
 """
 
-import functools
 import json
+import os
 import platform
+import warnings
 from typing import Any, Literal
 
 import jax
@@ -19,29 +20,63 @@ import jax.numpy as jnp
 import jaxlib
 from jax import Array
 
+from alexnet_io.errors import UserError
+from jax_alexnet.ops.cpu import proof
+
 Edges = tuple[tuple[int, int], tuple[int, int]]
 
 # Who is asked on CPUs; the last two leave oneDNN out of everything, biases and fully connected layers included.
 CpuForm = Literal["auto", "onednn", "winograd", "xla"]
 
-# Those of which tests/test_jax_onednn.py has been run.
-JAXLIB_VERSIONS = ("0.10.2",)
+# The environment variable that leaves oneDNN out of everything, with `off`, in every program.
+SWITCH = "JAX_ALEXNET_ONEDNN"
 
-# What oneDNN computes bfloat16 with; on processors without it would refuse, or convert each number.
+# What oneDNN computes with; with less it has waited for ever. And what it computes bfloat16 with: processors without it
+# would convert each number.
+_FLAGS = {"avx2"}
 _BFLOAT16_FLAGS = {"avx512bw", "avx512dq", "avx512vl", "avx512_bf16"}
+
+# Values of oneDNN's own variable for the instructions that it may use, by which it is left without AVX2.
+_BELOW_AVX2 = ("SSE41", "AVX")
+
+# What JAX says where it can't keep a program with such calls (`jax._src.compiler`); the program runs all the same.
+_NOT_KEPT = "Error writing persistent compilation cache entry for .*: MemoryError: std::bad_alloc"
 
 
 def reason_against(dtype: jnp.dtype) -> str | None:
-    """Why oneDNN can't be used for maps of this dtype on this machine, or None if it can."""
+    """Why oneDNN can't be used for maps of this dtype in this process, or None if it can.
+
+    Where nothing else is against it, it is tried, in a process of its own, unless the answer is kept from before.
+
+    Raises:
+        UserError: the environment variable `SWITCH` says neither on nor off.
+    """
     if dtype not in (jnp.float32, jnp.bfloat16):
         return f"it has no convolutions in {dtype}"
-    if jaxlib.__version__ not in JAXLIB_VERSIONS:
-        return f"it is tested with jaxlib {', '.join(JAXLIB_VERSIONS)}, not {jaxlib.__version__}"
+    if _switched_off():
+        return f"{SWITCH}={os.environ[SWITCH]} leaves it out"
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        return f"it is tested on Linux on x86_64, not {platform.system()} on {platform.machine()}"
-    if dtype == jnp.bfloat16 and (missing := _BFLOAT16_FLAGS - _processor_flags()):
+        return f"it is for Linux on x86_64, not {platform.system()} on {platform.machine()}"
+    flags = set(proof.processor().get("flags", "").split())
+    if missing := _FLAGS - flags:
+        return f"it needs {', '.join(missing).upper()}, which the processor lacks"
+    for name in ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"):
+        if (limit := os.environ.get(name, "")).upper() in _BELOW_AVX2:
+            return f"it needs AVX2, which {name}={limit} doesn't let it use"
+    if dtype == jnp.bfloat16 and (missing := _BFLOAT16_FLAGS - flags):
         return f"for bfloat16 the processor lacks {', '.join(sorted(missing))}"
-    return None
+    if (platform_used := jax.default_backend()) != "cpu":
+        return f"it computes on CPUs, and this process on devices of the kind {platform_used}"
+    return proof.reason_against(jnp.dtype(dtype).name)
+
+
+def _switched_off() -> bool:
+    match os.environ.get(SWITCH, "").lower():
+        case "" | "on" | "1":
+            return False
+        case "off" | "0":
+            return True
+    raise UserError(f"{SWITCH}={os.environ[SWITCH]} is neither on nor off: set it to one of them, or leave it out")
 
 
 def usable(dtype: jnp.dtype, cpu: CpuForm) -> bool:
@@ -64,19 +99,9 @@ def status(dtype: jnp.dtype, cpu: CpuForm = "auto", device: str = "cpu") -> str:
         return f"oneDNN is not used: --cpu-convolution {cpu} leaves it out"
     reason = reason_against(dtype)
     if reason is None:
-        return f"oneDNN computes convolutions in {dtype} on this CPU (jaxlib {jaxlib.__version__})"
+        return f"oneDNN computes convolutions in {dtype} on this CPU (checked here with jaxlib {jaxlib.__version__})"
     slower = "" if dtype == jnp.float64 else "; XLA's own forms take its place, which are slower"
     return f"oneDNN is not used: {reason}{slower}"
-
-
-@functools.cache
-def _processor_flags() -> frozenset[str]:
-    try:
-        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
-            line = next((line for line in file if line.startswith("flags")), "")
-    except OSError:
-        line = ""
-    return frozenset(line.partition(":")[2].split())
 
 
 def convolve(
@@ -123,6 +148,7 @@ def product(a: Array, b: Array, *, transpose_a: bool = False, transpose_b: bool 
 
 
 def _call(name: str, result: Any, description: dict[str, Any], *operands: Array) -> Array:
+    warnings.filterwarnings("ignore", message=_NOT_KEPT, category=UserWarning)
     call = jax.ffi.ffi_call(
         f"__onednn${name}",
         result,
