@@ -14,6 +14,8 @@ from alexnet_io.command_line.train_settings import MODELS
 from alexnet_io.data.memory import StepMemory, available_memory, refuse_what_cannot_fit
 from alexnet_io.data.sources import open_for
 from alexnet_io.errors import UserError
+from jax_alexnet.parallel import distributed
+from jax_alexnet.setup import prepare
 from jax_alexnet.shapes import smallest_image_size
 from jax_alexnet.step_memory import step_memory as of_jax
 from jax_alexnet.variants import VARIANTS
@@ -127,6 +129,15 @@ def test_a_batch_larger_than_the_training_set_is_warned_of(batch_size, warned, c
         )
     )
     assert out.count("\n") == warned
+
+
+@pytest.mark.parametrize(("index", "warned"), [(0, 1), (1, 0)])
+def test_of_several_processes_the_first_says_it(index, warned, capsys):
+    settings = complete_settings(
+        data="synthetic:classes=2,train=30,test=4", model="cifar_18pct", batch_size=32, devices="1", normalize="half"
+    )
+    prepare(settings, distributed.Processes(index, 2))
+    assert capsys.readouterr().out.count("warning: --batch-size 32 is more") == warned
 
 
 def test_evaluation_is_not_warned_of_the_size_of_training_batches(capsys):

@@ -117,6 +117,7 @@ def test_an_export_alone_predicts_what_the_run_does_for_a_folder(run, exported, 
     ]
     assert "note:" not in errors
     assert str(pictures / "a.jpg") in errors
+    assert errors.count("oneDNN computes convolutions") + errors.count("oneDNN is not used: ") == 1
     assert len({entry["classes"][0]["probability"] for entry in got}) == 4
 
 
@@ -166,7 +167,9 @@ def test_evaluation_takes_an_export(exported, capsys, tmp_path):
             picture.save(tmp_path / "data" / name / f"{index}.png")
     words = ["--data", f"folder:{tmp_path / 'data'}", "--cache-dir", str(tmp_path / "cache"), "--devices", "1"]
     assert evaluate.main(["--weights", str(exported["torch_ref"]), *words, "--json", "-"]) == 0
-    report = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr()
+    report = json.loads(said.out)
+    assert said.err.count("oneDNN computes convolutions") + said.err.count("oneDNN is not used: ") == 1
     assert {name: entry["total"] for name, entry in report["per_class"].items()} == {"b": 1, "c": 2, "café": 3}
 
 
