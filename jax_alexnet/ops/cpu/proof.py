@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import jax
 import jaxlib
@@ -30,11 +30,12 @@ from alexnet_io.files import atomic_file
 
 # A proof takes 3 s; on a machine that is busy, or under a debugger, several times that.
 LIMIT_S = 60.0
+_GRACE_S = 2.0  # until a process that ought to have ended itself is ended
 
 # What ended for want of time, or by an exit of its own, may do better later: such an answer is kept for a day.
 PASSING_S = 86400.0
 
-PROVER = (sys.executable, "-P", "-m", "jax_alexnet.ops.cpu.prover")
+PROVER = (sys.executable or "python3", "-P", "-m", "jax_alexnet.ops.cpu.prover")
 
 # Signals by which a program ends itself; others come from outside and say nothing of it.
 _OWN_SIGNALS = (
@@ -178,7 +179,7 @@ def kept_or_proven(
     path = None if directory is None else directory / f"onednn-{_key(facts)}.json"
     answer, kept = _read(path, facts), True
     if answer is None:
-        with _one_at_a_time(directory):
+        with _one_at_a_time(directory, limit + _GRACE_S):
             answer = _read(path, facts)  # of a process that was faster
             if answer is None:
                 answer = prove(facts["dtype"], prover, limit)
@@ -215,15 +216,25 @@ def _write(path: Path | None, facts: dict[str, Any], answer: Answer) -> bool:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(directory: Path | None) -> Iterator[None]:
-    """One process proves and the others wait, for no longer than a proof may take; without locks each proves."""
+def _one_at_a_time(directory: Path | None, longest: float) -> Iterator[None]:
+    """One process proves while others wait, so many seconds at most; where nothing can be locked each proves."""
     with contextlib.ExitStack() as stack:
         if directory is not None:
             with contextlib.suppress(OSError):
                 directory.mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context(open(directory / "onednn.lock", "ab"))
-                fcntl.flock(file, fcntl.LOCK_EX)
+                _locked(stack.enter_context(open(directory / "onednn.lock", "ab")), longest)
         yield
+
+
+def _locked(file: IO[bytes], longest: float) -> None:
+    end = time.monotonic() + longest
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return None
+        time.sleep(0.05)
 
 
 def prove(dtype: str, prover: Sequence[str] = PROVER, limit: float = LIMIT_S) -> Answer:
@@ -237,7 +248,7 @@ def prove(dtype: str, prover: Sequence[str] = PROVER, limit: float = LIMIT_S) ->
             text=True,
             errors="replace",
             check=False,
-            timeout=limit + 2,
+            timeout=limit + _GRACE_S,
             env=_environment(),
             start_new_session=True,  # Ctrl-C is for this process, which ends the other
         )
