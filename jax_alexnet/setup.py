@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from alexnet_io.data.batches import Batch, steps_in_epoch
 from alexnet_io.data.sources import DataSet, open_for
 from alexnet_io.errors import UserError
 from alexnet_io.run import statistics_file
+from alexnet_io.run.fine_tuning import Beginning
 from alexnet_io.run.progress import now_and_then
 from jax_alexnet import augment, steps
 from jax_alexnet.devices import check_batch, choose_devices, set_precision
@@ -28,6 +29,19 @@ from jax_alexnet.shapes import trace
 from jax_alexnet.step_memory import step_memory
 
 BEST = "best"  # inside a run's directory: the weights that did best on the test images
+
+
+class Start(Protocol):
+    """Weights from elsewhere; see `files.starting_weights.StartingWeights`."""
+
+    @property
+    def beginning(self) -> Beginning:
+        """Where they are from, and what is new."""
+        ...
+
+    def put_into(self, fresh: Any) -> Any:
+        """A network's fresh weights, with these in their place."""
+        ...
 
 
 @dataclass
@@ -47,6 +61,7 @@ class Setup:
     optimizer: Any
     batch_size: int
     headline: str
+    start: "Start | None" = None  # weights to begin with, instead of all fresh ones
 
     @property
     def mesh(self) -> Mesh:
@@ -79,8 +94,9 @@ class Setup:
         return Weighted(list(self.data.class_names), self.mesh, self.eval_step, params, self.statistics)
 
     def new_state(self) -> steps.TrainState:
-        """Fresh weights and optimizer state on all devices."""
+        """Fresh weights, or those to begin with, and optimizer state on all devices."""
         params = init_params(self.model, self.settings.image_size, self.settings.seed)
+        params = params if self.start is None else self.start.put_into(params)
         state = steps.TrainState(jnp.asarray(0, jnp.int32), params, self.optimizer.init(params))
         return self.layout.place(state)
 

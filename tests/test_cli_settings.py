@@ -378,7 +378,8 @@ def test_the_help_of_training_is_grouped_by_what_settings_are_for():
     titles = [line[:-1] for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
     assert titles == [
         "data", "network", "recipe and optimizer", "input and augmentation", "learning rate schedule",
-        "arithmetic and devices", "several processes", "the run's directory", "reporting", "help", "examples",
+        "fine-tuning", "arithmetic and devices", "several processes", "the run's directory", "reporting", "help",
+        "examples",
     ]  # fmt: skip
     theirs = render(TrainSettings, "python -m torch_ref.train", flags_of(TrainSettings), 100)
     assert "--coordinator" in text

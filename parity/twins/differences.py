@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from alexnet_io.run.evaluation import EvaluationReport
 from alexnet_io.run.metrics import MetricsRow
 from parity.bounds import judging
 from parity.twins import ledger
-from parity.twins.records import Record, StepRecord
+from parity.twins.records import Record, StepRecord, part_of
 
 # In float64: what a step's input is made of is rounded a few times; a step is a few thousand roundings, and each step
 # doubles what the one before left, at most. All are fractions of the largest value of the array.
@@ -83,6 +84,7 @@ def between(jax: Record, torch: Record, largest: Largest) -> Iterator[Difference
 def from_ledger(record: Record) -> Iterator[Difference]:
     """In what a whole run differs from what its settings ask for and what its steps gave."""
     side, steps, per_epoch = record.side, record.steps, record.per_epoch
+    yield from _beginning(record)
     errors = {step: 1 - report.top1 for step, report in record.evaluations.items()}
     expected = ledger.rates(record.settings, len(steps), per_epoch, errors)
     for step, rate in zip(steps, expected, strict=True):
@@ -108,6 +110,21 @@ def from_ledger(record: Record) -> Iterator[Difference]:
         for name in after.keys() | kept.keys():
             if name not in kept or name not in after or not np.array_equal(after[name], kept[name]):
                 yield Difference(step, f"{which} weights kept, {name}", f"{side} kept others than it had")
+
+
+def _beginning(record: Record) -> Iterator[Difference]:
+    """Weights that aren't those of the file to begin with, and frozen ones that move."""
+    side, first = record.side, record.first_parameters
+    for name, array in ledger.begun_with(record.settings).items():
+        # A new last layer has another number of classes here.
+        if name not in first or (first[name].shape == array.shape and not np.array_equal(first[name], array)):
+            yield Difference(0, f"weights {name}", f"{side} doesn't begin with those of {record.settings['init_from']}")
+    layers = sorted({name.rpartition(".")[0] for name in first}, key=lambda name: int(re.sub(r"\D", "", name)))
+    still = ledger.frozen(record.settings, layers)
+    for step in record.steps if still else []:
+        for name, array in step.parameters.items():
+            if name.rpartition(".")[0] in still and not np.array_equal(array, part_of({name: first[name]})[name]):
+                yield Difference(step.number, f"frozen weights {name}", f"{side} moved them")
 
 
 def from_straight(record: Record, straight: Record, before: int) -> Iterator[Difference]:

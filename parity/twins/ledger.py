@@ -6,11 +6,13 @@ The third witness of a run's bookkeeping, which both training programs share.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
+from alexnet_io.files import tensor_file
 from alexnet_io.run.loop import Sums
 from alexnet_io.run.metrics import MetricsRow
-from parity.twins.records import Record
+from parity.twins.records import Arrays, Record
 
 
 def rates(settings: dict[str, Any], steps: int, per_epoch: int, errors: dict[int, float]) -> list[float]:
@@ -51,6 +53,26 @@ def _plateau_rates(settings: dict[str, Any], steps: int, per_epoch: int, errors:
                 resting, bad = settings["plateau_cooldown"], 0
         found.append(rate)
     return found
+
+
+def frozen(settings: dict[str, Any], layers: list[str]) -> set[str]:
+    """The layers that `--freeze` names: single ones, and all from one to another, in the network's order."""
+    found: set[str] = set()
+    for word in (settings.get("freeze") or "").split(","):
+        ends = [layers.index(name.strip()) for name in word.split("..") if name.strip()]
+        found.update(layers[ends[0] : ends[-1] + 1] if ends else [])
+    return found
+
+
+def begun_with(settings: dict[str, Any]) -> Arrays:
+    """The weights that a run must begin with: those of its file, whose last layer only has the run's classes by chance.
+
+    Only files in PyTorch's names and layouts are read here.
+    """
+    if settings.get("init_from") is None:
+        return {}
+    arrays, _ = tensor_file.read(Path(settings["init_from"]))
+    return dict(arrays)
 
 
 def evaluated_steps(settings: dict[str, Any], steps: int, per_epoch: int) -> list[int]:
