@@ -101,11 +101,15 @@ class JaxEngine:
     # --- evaluation --------------------------------------------------------------------------------------
 
     def evaluate(self) -> EvaluationReport:
+        """Over every image once that steers the run."""
+        return evaluate_split(self.setup.evaluable(self.state.params), self.setup.data.steering)
+
+    def evaluate_test(self) -> EvaluationReport:
         """Over every test image once."""
         return evaluate_split(self.setup.evaluable(self.state.params), self.setup.data.test)
 
     def count_error(self, error: float) -> None:
-        """Let a plateau schedule see an epoch's test error."""
+        """Let a plateau schedule see an epoch's error."""
         if self.plateau is not None:
             self.plateau.update(error)
 

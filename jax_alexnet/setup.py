@@ -13,7 +13,7 @@ from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.data.batches import Batch, steps_in_epoch
 from alexnet_io.data.sources import DataSet, open_for
 from alexnet_io.errors import UserError
-from alexnet_io.run import statistics_file
+from alexnet_io.run import statistics_file, steering
 from alexnet_io.run.fine_tuning import Beginning
 from alexnet_io.run.progress import now_and_then
 from jax_alexnet import augment, steps
@@ -28,7 +28,7 @@ from jax_alexnet.recipes import choose_variant
 from jax_alexnet.shapes import trace
 from jax_alexnet.step_memory import step_memory
 
-BEST = "best"  # inside a run's directory: the weights that did best on the test images
+BEST = "best"  # inside a run's directory: the weights that did best on the images that steer the run
 
 
 class Start(Protocol):
@@ -185,7 +185,7 @@ def prepare(settings: CompleteSettings, processes: Processes | None = None) -> S
         batch_size=settings.batch_size,
         headline=(
             f"{settings.model}, {parameters:,} parameters, recipe {settings.recipe}, {settings.precision}; "
-            f"{len(data.train):,} training and {len(data.test):,} test images in {len(data.class_names)} classes at "
+            f"{steering.counts(data)} in {len(data.class_names)} classes at "
             f"{settings.image_size} pixels; batches of {settings.batch_size} on {len(devices)} {devices[0].platform} "
             f"device(s){_how(layout, processes or Processes())}"
         ),

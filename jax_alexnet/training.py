@@ -6,7 +6,7 @@ from alexnet_io.command_line.complete_settings import CompleteSettings, plain
 from alexnet_io.command_line.settings import as_yaml
 from alexnet_io.data.sources.fingerprint import fingerprint
 from alexnet_io.errors import on_the_way
-from alexnet_io.run import preflight, statistics_file
+from alexnet_io.run import preflight, statistics_file, steering
 from alexnet_io.run.directory import RunDirectory, new_default_directory
 from alexnet_io.run.fine_tuning import begun_with, notes
 from alexnet_io.run.loop import TrainingLoop
@@ -45,6 +45,7 @@ def _train(settings: CompleteSettings, processes: Processes, engine: type[JaxEng
     setup.start = start = None if settings.resume else starting_weights(setup)
     for line in notes(settings, start.beginning if start else None, layers_with_weights(choose_variant(settings))):
         processes.say(line)
+    processes.say(steering.note(settings))
     if settings.dry_run:
         return _dry_run(setup)
     if not processes.first:

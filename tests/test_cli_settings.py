@@ -67,7 +67,11 @@ def test_help_and_mistakes_load_no_framework():
         "jax_alexnet." + name
         for name in ("train", "evaluate", "predict", "export", "summary", "cache", "plan", "launch")
     ]
-    calls = [f"{name} {word}" for name in [*names, "torch_ref.train"] for word in ("--help", "--batchsiz 4")]
+    calls = [
+        f"{name} {word}"
+        for name in [*names, "torch_ref.train", "torch_ref.evaluate"]
+        for word in ("--help", "--batchsiz 4")
+    ]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _LOADED],
         input="\n".join(calls),

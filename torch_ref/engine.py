@@ -95,11 +95,15 @@ class TorchEngine:
     # --- evaluation --------------------------------------------------------------------------------------
 
     def evaluate(self) -> EvaluationReport:
+        """Over every image once that steers the run."""
+        return evaluate(self.setup, self.setup.data.steering)
+
+    def evaluate_test(self) -> EvaluationReport:
         """Over every test image once."""
         return evaluate(self.setup, self.setup.data.test)
 
     def count_error(self, error: float) -> None:
-        """Let a plateau schedule see an epoch's test error."""
+        """Let a plateau schedule see an epoch's error."""
         if self.setup.plateau is not None:
             self.setup.plateau.step(error)
 

@@ -14,7 +14,7 @@ from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.data.batches import Batch, batches, steps_in_epoch
 from alexnet_io.data.image_statistics import training_statistics
 from alexnet_io.data.sources import DataSet, open_for
-from alexnet_io.run import statistics_file
+from alexnet_io.run import statistics_file, steering
 from alexnet_io.run.fine_tuning import frozen_layers
 from alexnet_io.run.progress import now_and_then
 from torch_ref import augment
@@ -84,7 +84,7 @@ class Setup:
         parameters = sum(parameter.numel() for parameter in self.network.parameters())
         return (
             f"{settings.model}, {parameters:,} parameters, recipe {settings.recipe}, {settings.precision}; "
-            f"{len(data.train):,} training and {len(data.test):,} test images in {len(data.class_names)} classes at "
+            f"{steering.counts(data)} in {len(data.class_names)} classes at "
             f"{settings.image_size} pixels; batches of {self.batch_size} on {group.count} {group.device.type} device(s)"
         )
 

@@ -8,7 +8,7 @@ from alexnet_io.command_line.complete_settings import CompleteSettings, plain
 from alexnet_io.command_line.settings import as_yaml
 from alexnet_io.data.sources.fingerprint import fingerprint
 from alexnet_io.errors import on_the_way
-from alexnet_io.run import preflight, statistics_file
+from alexnet_io.run import preflight, statistics_file, steering
 from alexnet_io.run.directory import RunDirectory, new_default_directory
 from alexnet_io.run.fine_tuning import begun_with, notes
 from alexnet_io.run.loop import TrainingLoop
@@ -44,6 +44,7 @@ def train(settings: CompleteSettings, engine: type[TorchEngine] = TorchEngine) -
             beginning = setup.start.beginning if setup.start else None
             for line in notes(settings, beginning, layers_with_weights(setup.network)):
                 group.say(line)
+            group.say(steering.note(settings))
             directory, identity = None, fingerprint(setup.data)
             if not settings.dry_run:
                 directory = group.first_then_others(lambda: _directory(setup, identity) if group.first else None)

@@ -61,7 +61,8 @@ def slots(state: Any) -> dict[str, Any]:
     Of a state in which optax has masked layers that don't learn, the others' memories.
     """
     if isinstance(state, optax.transforms.PartitionState):
-        found = [slots(masked.inner_state) for masked in state.inner_states.values()]
+        masked: Any = state.inner_states.values()
+        found = [slots(each.inner_state) for each in masked]
         return {key: _unmasked(tree) for each in found for key, tree in each.items()}
     parts = state if isinstance(state, tuple) and not hasattr(state, "_fields") else (state,)
     return {key: getattr(part, name) for part in parts for name, key in SLOTS.items() if hasattr(part, name)}

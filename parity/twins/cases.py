@@ -100,6 +100,11 @@ def choose(
     return found
 
 
+def validating(case: Case, share: float = 0.3) -> Case:
+    """The same run, steered by a share of its training images."""
+    return Case(f"{case.name}, validation", replace(case.settings, validation=share))
+
+
 def fine_tuning(case: Case, weights: Path) -> Case:
     """The same run from the weights of one with other classes: a new last layer, and a first one that stays.
 

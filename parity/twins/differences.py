@@ -75,6 +75,8 @@ def between(jax: Record, torch: Record, largest: Largest) -> Iterator[Difference
         limit = min(STEP_LIMIT * GROWTH**number, LAST_LIMIT)
         if number in jax.evaluations or number in torch.evaluations:
             yield from _evaluation(number, jax.evaluations.get(number), torch.evaluations.get(number), limit, largest)
+        if number in jax.tests or number in torch.tests:
+            yield from _evaluation(number, jax.tests.get(number), torch.tests.get(number), limit, largest)
         if number in jax.plateaus or number in torch.plateaus:
             yield from _plateau(number, jax.plateaus.get(number, {}), torch.plateaus.get(number, {}))
     yield from _scalars(len(jax.steps), "choice of the best", jax.best, torch.best)
@@ -93,6 +95,10 @@ def from_ledger(record: Record) -> Iterator[Difference]:
     asked = ledger.evaluated_steps(record.settings, len(steps), per_epoch)
     if sorted(record.evaluations) != asked:
         yield Difference(0, "evaluated steps", f"{side} {sorted(record.evaluations)}, asked for {asked}")
+        return
+    tested = [] if record.settings["validation"] is None else [len(steps)]
+    if sorted(record.tests) != tested:
+        yield Difference(0, "tested steps", f"{side} {sorted(record.tests)}, asked for {tested}")
         return
     yield from _rows(f"metrics of {side}", record.rows, ledger.rows(record))
     best = ledger.improvements(record)

@@ -100,9 +100,15 @@ class _Watched:
         return super().agree(stop, save)  # type: ignore[misc]
 
     def evaluate(self) -> EvaluationReport:
-        """Over every test image once."""
+        """Over every image once that steers the run."""
         report: EvaluationReport = super().evaluate()  # type: ignore[misc]
         self.record.evaluations[self._number] = report
+        return report
+
+    def evaluate_test(self) -> EvaluationReport:
+        """Over every test image once."""
+        report: EvaluationReport = super().evaluate_test()  # type: ignore[misc]
+        self.record.tests[self._number] = report
         return report
 
     def save_best(self, step: int, facts: dict[str, Any], top1: float) -> None:

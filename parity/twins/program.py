@@ -90,6 +90,7 @@ def run(
         chosen = cases.choose(model, recipe, schedule, data, seed, root / "cache", image_size)
         if recipe == "all":
             chosen.append(cases.fine_tuning(chosen[0], root / "weights.safetensors"))
+            chosen.append(cases.validating(chosen[1]))
         pairs = []
         for number, case in enumerate(chosen):
             jax, torch, outcome = twin(case, root / str(number), programs)
