@@ -56,7 +56,7 @@ class EvaluateSettings(DataSettings):
     )
     run: Path | None = setting(None, "the directory that training wrote", group=_NETWORK, metavar="DIR")
     weights: Path | None = setting(
-        None, "instead of a run: a .safetensors or .pth file; needs --data", group=_NETWORK, metavar="FILE"
+        None, "instead of a run: a .safetensors, .npz or .pth file; needs --data", group=_NETWORK, metavar="FILE"
     )
     model: str | None = setting(
         None, "what --weights is for: " + ", ".join(MODELS), group=_NETWORK, unset="as the file says", choices=MODELS
@@ -74,7 +74,7 @@ class EvaluateSettings(DataSettings):
     )
     checkpoint: str = setting(
         "best",
-        "of a run: best (highest accuracy on the images that steered it) or newest",
+        "of a run: best (highest validation or test accuracy) or newest",
         group=_NETWORK,
         choices=("best", "newest"),
     )

@@ -106,7 +106,9 @@ def validating(case: Case, share: float = 0.3) -> Case:
 
 
 def fine_tuning(case: Case, weights: Path) -> Case:
-    """The same run from the weights of one with other classes: a new last layer, and a first one that stays.
+    """The same run from another's weights: a new last layer, and a first one that stays.
+
+    The other has a single class, which no data set has.
 
     Args:
         case: of `choose`.
@@ -114,7 +116,7 @@ def fine_tuning(case: Case, weights: Path) -> Case:
     """
     settings = case.settings
     with torch.device("meta"):
-        network = build(settings.model, 7, settings.image_size)
+        network = build(settings.model, 1, settings.image_size)
     drawn = np.random.default_rng(settings.seed)
     arrays = {name: drawn.normal(0, 0.03, tuple(shape.shape)) for name, shape in network.named_parameters()}
     stated = {"model": settings.model, "image_size": settings.image_size or network.image_size[0], "home": "torch_ref"}
