@@ -176,7 +176,7 @@ def _listed(pictures: Pictures) -> list[Picture]:
 def _jax_as_it_was() -> Iterator[None]:
     """Undo what computing in another precision changes for JAX as a whole."""
     names = ("jax_enable_x64", "jax_default_matmul_precision")
-    before = {name: jax.config.read(name) for name in names}
+    before = {name: getattr(jax.config, name) for name in names}
     try:
         yield
     finally:

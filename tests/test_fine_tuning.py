@@ -342,6 +342,16 @@ def test_the_last_layer_is_kept_where_the_classes_are_the_same(side, runs, tmp_p
     assert read_description(tmp_path / "new")["begun_with"]["new_layers"] == []
 
 
+def test_frozen_layers_stay_where_the_optimizers_memories_are_divided(runs, tmp_path):
+    words = {"init_from": str(runs / "export.safetensors"), "freeze": "conv1,conv3", "optimizer": "adam"}
+    for name, more in (("one", {}), ("two", {"devices": "2", "parallel": "zero"})):
+        assert train("jax", output=tmp_path / name, **words, **more) == 0
+    began, one, two = (weights_now("jax", where) for where in (runs / "jax", tmp_path / "one", tmp_path / "two"))
+    for name, value in one.items():
+        assert np.allclose(two[name], value, rtol=1e-4, atol=1e-6), name
+        assert np.array_equal(two[name], began[name]) == name.startswith(("conv1", "conv3")), name
+
+
 def test_other_classes_than_as_many_make_a_new_layer():
     def reason(there, here, classes=None):
         origin = fine_tuning.Origin("x", "cifar_18pct", classes or len(there), tuple(there))
