@@ -9,7 +9,6 @@ from alexnet_io.command_line.evaluate_settings import EvaluateSettings, check_cl
 from alexnet_io.command_line.printing import printable
 from alexnet_io.command_line.settings import parse_given, run_command
 from alexnet_io.errors import UserError
-from alexnet_io.run.crops import views
 from jax_alexnet.files.network_source import check_source
 
 PROGRAM = "python -m jax_alexnet.evaluate"
@@ -29,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _evaluate(settings: EvaluateSettings, given: dict[str, Any]) -> None:
     from alexnet_io.data.memory import refuse_what_cannot_fit
     from alexnet_io.data.sources import open_for
+    from alexnet_io.run.crops import views
     from jax_alexnet.evaluation import evaluate_split
     from jax_alexnet.files.exported import open_network, with_names
     from jax_alexnet.recipes import choose_variant

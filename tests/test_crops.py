@@ -11,6 +11,7 @@ from torchvision.transforms import functional as transforms
 
 import alexnet_io.run.loop as loop_module
 from alexnet_io.command_line.complete_settings import CompleteSettings
+from alexnet_io.command_line.evaluate_settings import PROTOCOLS
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.data.sources import open_for
 from alexnet_io.errors import UserError
@@ -132,7 +133,7 @@ def test_both_programs_find_the_same_as_by_hand(count, run, capsys):
     """By hand in float64: each crop cut and normalised with NumPy, the probabilities' mean, its logarithm."""
     found = {side: evaluated(side, run, "--crops", str(count)) for side in ("jax", "torch")}
     said = capsys.readouterr().out
-    assert said.count(f"test images of {DATA}, {crops.PROTOCOLS[count]}; best weights, step 2") == 2
+    assert said.count(f"test images of {DATA}, {PROTOCOLS[count]}; best weights, step 2") == 2
     saved = open_network(run, None, model=None, checkpoint="best", devices="1", precision=None)
     network = build("cifar_13pct", 6, 16).double()
     network.load_state_dict({k: v.double() for k, v in state_for(read(run / BEST_WEIGHTS), network).items()})
@@ -149,7 +150,7 @@ def test_both_programs_find_the_same_as_by_hand(count, run, capsys):
     mean_of_all = total / len(offsets[count])
     loss = -np.log(mean_of_all[np.arange(9), data.test.labels]).mean()
     for side, report in found.items():
-        assert report["crops"] == count and report["protocol"] == crops.PROTOCOLS[count], side
+        assert report["crops"] == count and report["protocol"] == PROTOCOLS[count], side
         assert report["loss"] == pytest.approx(loss, rel=1e-5), side
         assert report["top1"] == pytest.approx((mean_of_all.argmax(1) == data.test.labels).mean()), side
 

@@ -12,7 +12,6 @@ from alexnet_io.command_line.settings import setting
 from alexnet_io.command_line.train_settings import MODELS, PRECISIONS, DataSettings
 from alexnet_io.data.sources.class_names import only_in_one
 from alexnet_io.errors import UserError
-from alexnet_io.run.crops import PROTOCOLS
 
 if TYPE_CHECKING:
     from alexnet_io.data.sources.dataset import DataSet, Split
@@ -20,6 +19,13 @@ if TYPE_CHECKING:
 
 _NETWORK, _ARITHMETIC = "the trained network", "arithmetic and devices"
 SPLITS = ("test", "train", "validation")
+# The paper's section 4.1: the four corner patches, the central one, and their horizontal reflections. cuda-convnet's
+# multiview test of its 24-pixel CIFAR networks: three rows and three columns of patches, none mirrored.
+PROTOCOLS = {
+    1: "central crop",
+    10: "probabilities averaged over 10 crops: four corners, centre, and their mirror images",
+    9: "probabilities averaged over 9 crops: three rows of three, none mirrored",
+}
 
 
 @dataclass(frozen=True)

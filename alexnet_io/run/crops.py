@@ -1,25 +1,14 @@
 """Evaluation over several crops of each image, whose probabilities are averaged, as the papers report it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.errors import UserError
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import ArrayLike, NDArray
-
-# The paper's section 4.1: the four corner patches, the central one, and their horizontal reflections. cuda-convnet's
-# multiview test of its 24-pixel CIFAR networks: three rows and three columns of patches, none mirrored.
-PROTOCOLS = {
-    1: "central crop",
-    10: "probabilities averaged over 10 crops: four corners, centre, and their mirror images",
-    9: "probabilities averaged over 9 crops: three rows of three, none mirrored",
-}
 OF_NINE = ("cifar_13pct", "cifar_11pct")
 
 
@@ -36,7 +25,7 @@ def views(crops: int, settings: CompleteSettings) -> tuple[View, ...]:
     """The crops of a protocol; none for the central crop, which evaluation takes by itself.
 
     Args:
-        crops: a key of `PROTOCOLS`.
+        crops: 1, 9 or 10; see `evaluate_settings.PROTOCOLS`.
         settings: of the network: which it is, what it sees, and what that is cut from.
 
     Raises:
@@ -74,16 +63,12 @@ def cut(images: NDArray[np.uint8], view: View, size: int) -> NDArray[np.uint8]:
     Returns:
         (n, size, size, 3).
     """
-    import numpy as np
-
     crop = images[:, view.top : view.top + size, view.left : view.left + size]
     return np.ascontiguousarray(crop[:, :, ::-1] if view.flip else crop)
 
 
 def averaged(logits: Sequence[ArrayLike]) -> NDArray[np.float64]:
     """Logits of the mean of the probabilities: (n, classes), from one such array a view."""
-    import numpy as np
-
     total: NDArray[np.float64] | float = 0.0
     for each in logits:
         scores = np.asarray(each, np.float64)
