@@ -22,6 +22,7 @@ from jax_alexnet.cache import CacheSettings
 from jax_alexnet.compiled.gpu_settings import GpuSettings
 from jax_alexnet.evaluate import EvaluateSettings
 from jax_alexnet.export import ExportSettings
+from jax_alexnet.features import FeaturesSettings
 from jax_alexnet.launch import LaunchSettings
 from jax_alexnet.plan.settings import PlanSettings
 from jax_alexnet.predict import PredictSettings
@@ -33,7 +34,7 @@ from parity.speed import settings as speed
 EVERY = [
     *(TrainSettings, EvaluateSettings, PredictSettings, ExportSettings, SummarySettings, LaunchSettings, CacheSettings),
     *(PlanSettings, GpuSettings, parity.Layers, parity.Grads, parity.Train, parity.Runs, parity.Data, parity.Mutants),
-    *(parity.Clean, parity.Compare, speed.Throughput, speed.Profile),
+    *(parity.Clean, parity.Compare, speed.Throughput, speed.Profile, FeaturesSettings),
 ]
 _LOADED = """
 import runpy, sys
@@ -65,7 +66,7 @@ def run(monkeypatch, capsys):
 def test_help_and_mistakes_load_no_framework():
     names = [
         "jax_alexnet." + name
-        for name in ("train", "evaluate", "predict", "export", "summary", "cache", "plan", "launch")
+        for name in ("train", "evaluate", "predict", "features", "export", "summary", "cache", "plan", "launch")
     ]
     calls = [
         f"{name} {word}"
