@@ -142,7 +142,7 @@ def test_both_programs_find_the_same_as_by_hand(count, run, capsys):
     offsets = {1: [(2, 2, 1)], 9: [(row, column, 1) for row in (0, 2, 4) for column in (0, 2, 4)]}
     places = ((0, 0), (0, 4), (4, 0), (4, 4), (2, 2))
     offsets[10] = [(row, column, step) for row, column in places for step in (1, -1)]
-    total = 0
+    total: Any = 0
     for top, left, step in offsets[count]:
         crop = images[:, top : top + 16, left : left + 16][:, :, ::step].astype(np.float64) - mean
         with torch.no_grad():

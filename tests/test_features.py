@@ -77,6 +77,13 @@ def test_arrays_are_treated_as_files_are(network, folder):
     assert many.shape == (35, 6) and np.array_equal(many, np.repeat(many[:1], 35, axis=0))
 
 
+def _keeping(seen: dict[str, Any], name: str):
+    def hook(layer: torch.nn.Module, given: Any, out: torch.Tensor) -> None:
+        seen[name] = out.detach().numpy()
+
+    return hook
+
+
 def test_features_are_what_pytorchs_layers_put_out(network, folder):
     """The reference's network in float64, with these weights, on input that is normalised by hand."""
     theirs = build("cifar_18pct", 6, 16).double()
@@ -85,9 +92,9 @@ def test_features_are_what_pytorchs_layers_put_out(network, folder):
     theirs.load_state_dict({name: torch.tensor(value).double() for name, value in state.items()})
     pixels = np.asarray(Image.open(names_of(folder)[1]))[1:17, 1:17].astype(np.float64)
     mean = np.asarray(network._network.statistics["mean_image"], np.float64)
-    seen = {}
+    seen: dict[str, Any] = {}
     for name, layer in theirs.named_children():
-        layer.register_forward_hook(lambda _, __, out, name=name: seen.update({name: out.detach().numpy()}))
+        layer.register_forward_hook(_keeping(seen, name))
     with torch.no_grad():
         theirs(torch.from_numpy((pixels - mean).transpose(2, 0, 1)[None]))
     for layer in ("conv1", "conv3", "fc10"):

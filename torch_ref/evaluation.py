@@ -1,5 +1,6 @@
 """What `python -m torch_ref.evaluate` does: a trained network of this side read back and measured."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -148,7 +149,7 @@ def _trained(
     names: tuple[str, ...],
     network: Network,
     state: dict[str, Tensor],
-    arrays: dict[str, np.ndarray],
+    arrays: Mapping[str, np.ndarray],
     settings: EvaluateSettings,
     which: str,
     step: int,
