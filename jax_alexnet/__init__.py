@@ -9,16 +9,18 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jax_alexnet.loaded import load_run
     from jax_alexnet.model import AlexNet
     from jax_alexnet.ops.lrn import local_response_norm
     from jax_alexnet.variants import VARIANTS, Variant
 
-__all__ = ["VARIANTS", "AlexNet", "Variant", "local_response_norm"]
+__all__ = ["VARIANTS", "AlexNet", "Variant", "load_run", "local_response_norm"]
 
 _HOME = {
     "AlexNet": "jax_alexnet.model",
     "VARIANTS": "jax_alexnet.variants",
     "Variant": "jax_alexnet.variants",
+    "load_run": "jax_alexnet.loaded",
     "local_response_norm": "jax_alexnet.ops.lrn",
 }
 

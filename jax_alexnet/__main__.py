@@ -7,6 +7,7 @@ COMMANDS = {
     "train": "train a network; a run's directory is left",
     "evaluate": "how well a run or an export does on a data set",
     "predict": "the likeliest classes of pictures",
+    "features": "what a layer puts out for pictures, as a NumPy file",
     "export": "a run's network as one file, for Flax, torch_ref or torchvision",
     "summary": "a network's layers, parameters and multiply-accumulates",
     "cache": "the decoded images that earlier runs left, listed or removed",

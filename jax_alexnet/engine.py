@@ -17,6 +17,8 @@ from alexnet_io.run.pictures import FirstKernel
 from jax_alexnet import steps
 from jax_alexnet.evaluation import evaluate_split
 from jax_alexnet.files import checkpoint
+from jax_alexnet.files.starting_weights import StartingWeights
+from jax_alexnet.files.starting_weights import read as read_starting_weights
 from jax_alexnet.parallel.agreement import Agreement
 from jax_alexnet.schedules import learning_rate, plateau_for
 from jax_alexnet.setup import BEST, Setup
@@ -57,7 +59,8 @@ class JaxEngine:
     # --- training ----------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin with fresh weights."""
+        """Begin with fresh weights, or with those that `--init-from` names."""
+        self.setup.start = self.setup.start or starting_weights(self.setup)
         self.state = self.setup.new_state()
 
     def batches(self, step: int) -> Iterator[Batch]:
@@ -98,11 +101,15 @@ class JaxEngine:
     # --- evaluation --------------------------------------------------------------------------------------
 
     def evaluate(self) -> EvaluationReport:
+        """Over every image once that steers the run."""
+        return evaluate_split(self.setup.evaluable(self.state.params), self.setup.data.steering)
+
+    def evaluate_test(self) -> EvaluationReport:
         """Over every test image once."""
         return evaluate_split(self.setup.evaluable(self.state.params), self.setup.data.test)
 
     def count_error(self, error: float) -> None:
-        """Let a plateau schedule see an epoch's test error."""
+        """Let a plateau schedule see an epoch's error."""
         if self.plateau is not None:
             self.plateau.update(error)
 
@@ -163,6 +170,17 @@ class JaxEngine:
         self.state = setup.layout.place(steps.TrainState(**found.state))
         self.say(f"resumed after step {found.step} from {found.path}")
         return found.step, found.metadata
+
+
+def starting_weights(setup: Setup) -> StartingWeights | None:
+    """What `--init-from` names, read for this run; None where it names nothing.
+
+    Raises:
+        UserError: there are no such weights, or they don't fit.
+    """
+    if setup.settings.init_from is None:
+        return None
+    return read_starting_weights(setup.settings, setup.data.class_names, setup.state_shapes().params)
 
 
 @jax.jit

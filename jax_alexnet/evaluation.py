@@ -1,5 +1,6 @@
 """Evaluation of a split: every example once, whatever the batch size and the number of devices."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
@@ -8,6 +9,7 @@ from jax.sharding import Mesh
 
 from alexnet_io.data.batches import batches
 from alexnet_io.data.sources import Split
+from alexnet_io.run.crops import View, averaged, cut
 from alexnet_io.run.evaluation import Evaluation, EvaluationReport
 from jax_alexnet import steps
 from jax_alexnet.parallel.distributed import Processes
@@ -43,13 +45,21 @@ class Evaluable(Protocol):
         ...
 
 
-def evaluate_split(network: Evaluable, split: Split, batch_size: int | None = None) -> EvaluationReport:
-    """Top-1, top-5, loss and per-class accuracy over the central crop of every image of `split`.
+def evaluate_split(
+    network: Evaluable,
+    split: Split,
+    batch_size: int | None = None,
+    views: Sequence[View] = (),
+    image_size: int = 0,
+) -> EvaluationReport:
+    """Top-1, top-5, loss and per-class accuracy over every image of `split`.
 
     Args:
         network: weights and compiled step.
         split: the images.
         batch_size: images a step, rounded up to a multiple of the devices; 128 by default, or all where they are fewer.
+        views: crops whose probabilities are averaged; the central crop alone by default.
+        image_size: side of these crops.
     """
     counts = Evaluation(network.class_names)
     devices = network.mesh.devices.size
@@ -57,14 +67,22 @@ def evaluate_split(network: Evaluable, split: Split, batch_size: int | None = No
     step, pending = network.eval_step, None
     index, count = mesh_share(network.mesh)
     for batch in batches(split, batch_size=size, process_index=index, process_count=count):
-        on_devices = steps.split(steps.DeviceBatch(batch.images, batch.labels, batch.weights), network.mesh)
-        logits, _ = step(network.params, on_devices, network.statistics)
+        logits = []
+        for images in [cut(batch.images, view, image_size) for view in views] or [batch.images]:
+            on_devices = steps.split(steps.DeviceBatch(images, batch.labels, batch.weights), network.mesh)
+            logits.append(step(network.params, on_devices, network.statistics)[0])
         if pending:
-            counts.add(own_rows(pending[0]), pending[1].labels, pending[1].weights)
+            counts.add(_of_views(pending[0]), pending[1].labels, pending[1].weights)
         pending = (logits, batch)
     if pending:
-        counts.add(own_rows(pending[0]), pending[1].labels, pending[1].weights)
+        counts.add(_of_views(pending[0]), pending[1].labels, pending[1].weights)
     return _over_processes(counts, index).report()
+
+
+def _of_views(logits: Sequence[jax.Array]) -> np.ndarray:
+    """This process's logits: of the one view, or of the mean of the views' probabilities."""
+    rows = [own_rows(each) for each in logits]
+    return rows[0] if len(rows) == 1 else averaged(rows)
 
 
 def own_rows(array: jax.Array) -> np.ndarray:

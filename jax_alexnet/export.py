@@ -27,7 +27,7 @@ class ExportSettings:
 
     run: Path | None = setting(None, "the directory that training wrote; needed", metavar="DIR", group="what")
     checkpoint: str = setting(
-        "best", "best (highest test accuracy) or newest", choices=("best", "newest"), group="what"
+        "best", "best (highest validation or test accuracy) or newest", choices=("best", "newest"), group="what"
     )
     to: Path | None = setting(
         None,

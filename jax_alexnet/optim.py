@@ -4,6 +4,7 @@ The rate comes in from outside because a plateau schedule knows it only after an
 always coupled: it joins the gradient before momentum or Adam see it, as in PyTorch and in the paper.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,8 @@ import optax
 from jax import Array
 
 from alexnet_io.command_line.complete_settings import CompleteSettings
-from jax_alexnet.variants import Variant
+from alexnet_io.run.fine_tuning import frozen_layers
+from jax_alexnet.variants import Variant, layers_with_weights
 
 Tree = Any
 
@@ -86,24 +88,39 @@ def make_optimizer(settings: CompleteSettings, variant: Variant, params: Tree) -
     """The optimizer of a run; `update` takes `learning_rate`, a scalar array.
 
     Args:
-        settings: the run's.
+        settings: the run's; the layers that it freezes get no update and have no memories.
         variant: its per-layer weight decay applies where the recipe is `cifar`.
         params: the tree {layer: {"kernel", "bias"}} or its shapes.
     """
     by_layer = dict(variant.weight_decay) if settings.recipe == "cifar" else {}
+    layers = layers_with_weights(variant)
+    frozen = frozen_layers(settings, layers)
 
-    def decay_of(path: tuple[Any, ...], _: Any) -> float:
-        layer, kind = (entry.key for entry in path[-2:])
-        if kind == "bias" and not settings.decay_biases:
-            return 0.0
-        return by_layer.get(layer, settings.weight_decay)
+    def decay_of(layer: str, kind: str) -> float:
+        return 0.0 if kind == "bias" and not settings.decay_biases else by_layer.get(layer, settings.weight_decay)
 
-    def factor_of(path: tuple[Any, ...], _: Any) -> float:
-        return settings.bias_learning_rate_factor if path[-1].key == "bias" else 1.0
+    def factor_of(layer: str, kind: str) -> float:
+        factor = settings.bias_learning_rate_factor if kind == "bias" else 1.0
+        return factor * settings.new_layer_learning_rate_factor if layer == layers[-1] else factor
 
-    decay = jax.tree_util.tree_map_with_path(decay_of, params)
-    factors = jax.tree_util.tree_map_with_path(factor_of, params)
+    def of_each(value: Callable[[str, str], float]) -> Tree:
+        """A value for each parameter that learns, in the tree that optax hands to what it masks."""
+
+        def one(path: tuple[Any, ...], _: Any) -> Any:
+            layer, kind = (entry.key for entry in path[-2:])
+            return optax.MaskedNode() if layer in frozen else value(layer, kind)
+
+        return jax.tree_util.tree_map_with_path(one, params)
+
+    decay, factors = of_each(decay_of), of_each(factor_of)
     if settings.optimizer == "paper":
-        return paper_momentum(settings.momentum, decay, factors)
-    middle = _mixing(optax.scale_by_adam()) if settings.optimizer == "adam" else optax.trace(settings.momentum)
-    return optax.with_extra_args_support(optax.chain(add_decay(decay), middle, descend(factors)))
+        learning = paper_momentum(settings.momentum, decay, factors)
+    else:
+        middle = _mixing(optax.scale_by_adam()) if settings.optimizer == "adam" else optax.trace(settings.momentum)
+        learning = optax.with_extra_args_support(optax.chain(add_decay(decay), middle, descend(factors)))
+    if not frozen:
+        return learning
+    labels = {
+        layer: dict.fromkeys(leaves, "frozen" if layer in frozen else "learning") for layer, leaves in params.items()
+    }
+    return optax.partition({"learning": learning, "frozen": optax.set_to_zero()}, labels)

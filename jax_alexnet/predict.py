@@ -38,7 +38,7 @@ class PredictSettings:
     images: list[Path] = positional("pictures, or folders of them at any depth", metavar="FILE")
     run: Path | None = _network(None, "the directory that training wrote", metavar="DIR")
     weights: Path | None = _network(
-        None, "instead of a run: a .safetensors or .pth file, such as an export or torchvision's", metavar="FILE"
+        None, "instead of a run: a .safetensors, .npz or .pth file, such as an export or torchvision's", metavar="FILE"
     )
     model: str | None = _network(
         None, "what --weights is for: " + ", ".join(MODELS), unset="as the file says", choices=MODELS
@@ -46,7 +46,9 @@ class PredictSettings:
     class_names: Path | None = _network(
         None, "text file with the name of class 0, 1, ... a line, for --weights without them", metavar="FILE"
     )
-    checkpoint: str = _network("best", "of a run: best (highest test accuracy) or newest", choices=("best", "newest"))
+    checkpoint: str = _network(
+        "best", "of a run: best (highest validation or test accuracy) or newest", choices=("best", "newest")
+    )
     devices: str = setting("1", "all, a count, or ids such as 0,2", group=_ARITHMETIC, metavar="WHICH")
     precision: str | None = setting(
         None, ", ".join(PRECISIONS), group=_ARITHMETIC, unset="what it was trained in", choices=PRECISIONS

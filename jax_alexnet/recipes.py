@@ -9,7 +9,8 @@ from alexnet_io.command_line.complete_settings import CompleteSettings, complete
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.data.sources import parse_spec
 from alexnet_io.errors import UserError
-from jax_alexnet.variants import VARIANTS, Conv, Variant, spanning_columns
+from alexnet_io.run.fine_tuning import frozen_layers, refuse_what_needs_weights
+from jax_alexnet.variants import VARIANTS, Conv, Variant, layers_with_weights, spanning_columns
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ def resolve(settings: TrainSettings) -> CompleteSettings:
     """
     parse_spec(settings.data)
     variant = choose_variant(settings)
+    frozen_layers(settings, layers_with_weights(variant))
+    refuse_what_needs_weights(settings)
     settings = data_defaults(settings)
     name = settings.recipe or variant.recipe
     values = asdict(RECIPES[name])

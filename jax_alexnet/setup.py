@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,8 @@ from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.data.batches import Batch, steps_in_epoch
 from alexnet_io.data.sources import DataSet, open_for
 from alexnet_io.errors import UserError
-from alexnet_io.run import statistics_file
+from alexnet_io.run import statistics_file, steering
+from alexnet_io.run.fine_tuning import Beginning
 from alexnet_io.run.progress import now_and_then
 from jax_alexnet import augment, steps
 from jax_alexnet.devices import check_batch, choose_devices, set_precision
@@ -27,7 +28,20 @@ from jax_alexnet.recipes import choose_variant
 from jax_alexnet.shapes import trace
 from jax_alexnet.step_memory import step_memory
 
-BEST = "best"  # inside a run's directory: the weights that did best on the test images
+BEST = "best"  # inside a run's directory: the weights that did best on the images that steer the run
+
+
+class Start(Protocol):
+    """Weights from elsewhere; see `files.starting_weights.StartingWeights`."""
+
+    @property
+    def beginning(self) -> Beginning:
+        """Where they are from, and what is new."""
+        ...
+
+    def put_into(self, fresh: Any) -> Any:
+        """A network's fresh weights, with these in their place."""
+        ...
 
 
 @dataclass
@@ -47,6 +61,7 @@ class Setup:
     optimizer: Any
     batch_size: int
     headline: str
+    start: "Start | None" = None  # weights to begin with, instead of all fresh ones
 
     @property
     def mesh(self) -> Mesh:
@@ -79,8 +94,9 @@ class Setup:
         return Weighted(list(self.data.class_names), self.mesh, self.eval_step, params, self.statistics)
 
     def new_state(self) -> steps.TrainState:
-        """Fresh weights and optimizer state on all devices."""
+        """Fresh weights, or those to begin with, and optimizer state on all devices."""
         params = init_params(self.model, self.settings.image_size, self.settings.seed)
+        params = params if self.start is None else self.start.put_into(params)
         state = steps.TrainState(jnp.asarray(0, jnp.int32), params, self.optimizer.init(params))
         return self.layout.place(state)
 
@@ -168,7 +184,7 @@ def prepare(settings: CompleteSettings, processes: Processes | None = None) -> S
         batch_size=settings.batch_size,
         headline=(
             f"{settings.model}, {parameters:,} parameters, recipe {settings.recipe}, {settings.precision}; "
-            f"{len(data.train):,} training and {len(data.test):,} test images in {len(data.class_names)} classes at "
+            f"{steering.counts(data)} in {len(data.class_names)} classes at "
             f"{settings.image_size} pixels; batches of {settings.batch_size} on {len(devices)} {devices[0].platform} "
             f"device(s){_how(layout, processes)}"
         ),

@@ -151,6 +151,25 @@ def make_eval_step(
     return jax.jit(eval_step, compiler_options=compiler_options(mesh.devices.flat[0].platform))
 
 
+def make_feature_step(
+    model: AlexNet, augmentation: augment.Augmentation, mesh: Mesh, layer: str
+) -> Callable[[Tree, DeviceBatch, Tree], Array]:
+    """Compiled (params, batch, statistics) -> what `layer` puts out for each image (batch, ...), at least float32."""
+
+    def local_step(params: Tree, batch: DeviceBatch, statistics: Tree) -> Array:
+        images = augment.apply(batch.images, None, augmentation.for_evaluation, statistics)
+        _, activations = model.apply({"params": params}, images, train=False, capture=True)
+        return _wide(activations[layer])
+
+    def feature_step(params: Tree, batch: DeviceBatch, statistics: Tree) -> Array:
+        rows = batch_spec(mesh)
+        return jax.shard_map(local_step, mesh=mesh, in_specs=(P(), rows, P()), out_specs=rows)(
+            params, batch, statistics
+        )
+
+    return jax.jit(feature_step, compiler_options=compiler_options(mesh.devices.flat[0].platform))
+
+
 def in_compute_dtype(params: Tree, model: AlexNet) -> Tree:
     """The weights as the model's activations are: what evaluation would make of them in each step, made once.
 

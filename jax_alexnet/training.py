@@ -6,14 +6,17 @@ from alexnet_io.command_line.complete_settings import CompleteSettings, plain
 from alexnet_io.command_line.settings import as_yaml
 from alexnet_io.data.sources.fingerprint import fingerprint
 from alexnet_io.errors import on_the_way
-from alexnet_io.run import preflight, statistics_file
+from alexnet_io.run import preflight, statistics_file, steering
 from alexnet_io.run.directory import RunDirectory, new_default_directory
+from alexnet_io.run.fine_tuning import begun_with, notes
 from alexnet_io.run.loop import TrainingLoop
 from alexnet_io.run.signals import Signals
 from jax_alexnet.devices import unusable_gpu
-from jax_alexnet.engine import JaxEngine
+from jax_alexnet.engine import JaxEngine, starting_weights
 from jax_alexnet.parallel.distributed import Processes, joined
+from jax_alexnet.recipes import choose_variant
 from jax_alexnet.setup import Setup, prepare
+from jax_alexnet.variants import layers_with_weights
 
 
 def train(settings: CompleteSettings, engine: type[JaxEngine] = JaxEngine) -> int:
@@ -39,6 +42,10 @@ def _train(settings: CompleteSettings, processes: Processes, engine: type[JaxEng
     setup = prepare(settings, processes)
     processes.say(setup.headline)
     processes.say(setup.convolutions)
+    setup.start = start = None if settings.resume else starting_weights(setup)
+    for line in notes(settings, start.beginning if start else None, layers_with_weights(choose_variant(settings))):
+        processes.say(line)
+    processes.say(steering.note(settings))
     if settings.dry_run:
         return _dry_run(setup)
     if not processes.first:
@@ -60,6 +67,7 @@ def _run(setup: Setup, directory: RunDirectory | None, engine: type[JaxEngine]) 
             settings_yaml=as_yaml(settings),
             data=identity,
             convolutions=setup.convolutions,
+            **begun_with(setup.start.beginning if setup.start else None),
         )
     with Signals() as signals:
         loop = TrainingLoop(engine(setup, directory), settings, identity, directory, signals)

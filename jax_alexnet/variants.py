@@ -305,6 +305,11 @@ VARIANTS: dict[str, Variant] = {
 }  # fmt: skip
 
 
+def layers_with_weights(variant: Variant) -> tuple[str, ...]:
+    """Names of the layers that have a kernel and a bias, in order; the last one makes the logits."""
+    return tuple(row.name for row in variant.layers if isinstance(row, Conv | LocalConv | Dense))
+
+
 def spanning_columns(variant: Variant) -> Variant:
     """The same network with LRN windows that cross the columns."""
     return replace(variant, layers=tuple(replace(x, columns=1) if isinstance(x, LRN) else x for x in variant.layers))

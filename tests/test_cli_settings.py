@@ -22,6 +22,7 @@ from jax_alexnet.cache import CacheSettings
 from jax_alexnet.compiled.gpu_settings import GpuSettings
 from jax_alexnet.evaluate import EvaluateSettings
 from jax_alexnet.export import ExportSettings
+from jax_alexnet.features import FeaturesSettings
 from jax_alexnet.launch import LaunchSettings
 from jax_alexnet.plan.settings import PlanSettings
 from jax_alexnet.predict import PredictSettings
@@ -33,7 +34,7 @@ from parity.speed import settings as speed
 EVERY = [
     *(TrainSettings, EvaluateSettings, PredictSettings, ExportSettings, SummarySettings, LaunchSettings, CacheSettings),
     *(PlanSettings, GpuSettings, parity.Layers, parity.Grads, parity.Train, parity.Runs, parity.Data, parity.Mutants),
-    *(parity.Clean, parity.Compare, speed.Throughput, speed.Profile),
+    *(parity.Clean, parity.Compare, speed.Throughput, speed.Profile, FeaturesSettings),
 ]
 _LOADED = """
 import runpy, sys
@@ -65,9 +66,13 @@ def run(monkeypatch, capsys):
 def test_help_and_mistakes_load_no_framework():
     names = [
         "jax_alexnet." + name
-        for name in ("train", "evaluate", "predict", "export", "summary", "cache", "plan", "launch")
+        for name in ("train", "evaluate", "predict", "features", "export", "summary", "cache", "plan", "launch")
     ]
-    calls = [f"{name} {word}" for name in [*names, "torch_ref.train"] for word in ("--help", "--batchsiz 4")]
+    calls = [
+        f"{name} {word}"
+        for name in [*names, "torch_ref.train", "torch_ref.evaluate"]
+        for word in ("--help", "--batchsiz 4")
+    ]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _LOADED],
         input="\n".join(calls),
@@ -378,7 +383,8 @@ def test_the_help_of_training_is_grouped_by_what_settings_are_for():
     titles = [line[:-1] for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
     assert titles == [
         "data", "network", "recipe and optimizer", "input and augmentation", "learning rate schedule",
-        "arithmetic and devices", "several processes", "the run's directory", "reporting", "help", "examples",
+        "fine-tuning", "arithmetic and devices", "several processes", "the run's directory", "reporting", "help",
+        "examples",
     ]  # fmt: skip
     theirs = render(TrainSettings, "python -m torch_ref.train", flags_of(TrainSettings), 100)
     assert "--coordinator" in text

@@ -41,4 +41,4 @@ def test_importing_a_package_alone_loads_nothing_heavy(package):
 
 def test_the_package_offers_its_names():
     code = "import jax_alexnet; print([getattr(jax_alexnet, name).__name__ for name in jax_alexnet.__all__[1:]])"
-    assert _run(code)[0] == "['AlexNet', 'Variant', 'local_response_norm']"
+    assert _run(code)[0] == "['AlexNet', 'Variant', 'load_run', 'local_response_norm']"

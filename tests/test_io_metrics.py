@@ -97,7 +97,7 @@ def test_no_step_appears_twice(tmp_path):
 def test_a_row_that_is_none_is_refused(tmp_path):
     with MetricsWriter(tmp_path) as writer:
         low: Any = "low"
-        for wrong in (row(1, "validation"), MetricsRow(-1, 0, "train", 1.0), MetricsRow(1, 0, "train", low)):
+        for wrong in (row(1, "holdout"), MetricsRow(-1, 0, "train", 1.0), MetricsRow(1, 0, "train", low)):
             with pytest.raises(ValueError, match=r"split is|step is|loss is"):
                 writer.write(wrong)
     assert both_files(tmp_path) == []

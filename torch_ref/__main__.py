@@ -3,7 +3,10 @@
 from alexnet_io.command_line import command_list
 from alexnet_io.command_line.settings import run_command
 
-COMMANDS = {"train": "train the reference, alone or under torchrun; a run's directory is left (needs PyTorch)"}
+COMMANDS = {
+    "train": "train the reference, alone or under torchrun; a run's directory is left (needs PyTorch)",
+    "evaluate": "how well a run of the reference, or a file of weights, does on a data set (needs PyTorch)",
+}
 
 
 def main() -> int:

@@ -2,11 +2,15 @@
 
 from dataclasses import fields
 
+import torch
+
 from alexnet_io.command_line.complete_settings import CompleteSettings, complete, data_defaults
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.data.sources import parse_spec
 from alexnet_io.errors import UserError
-from torch_ref.alexnet import HAVE_DROPOUT, VARIANTS
+from alexnet_io.run.fine_tuning import frozen_layers, refuse_what_needs_weights
+from torch_ref.alexnet import HAVE_DROPOUT, VARIANTS, build
+from torch_ref.network import layers_with_weights
 from torch_ref.recipes import recipe_for
 from torch_ref.schedules import Constant, EveryEpochs, EverySteps, Milestones, Plateau, Schedule
 
@@ -39,6 +43,10 @@ def resolve(settings: TrainSettings) -> CompleteSettings:
     if settings.dropout and settings.model not in HAVE_DROPOUT:
         raise UserError(f"--dropout is for networks with dropout, which {settings.model} has not: leave the flag out")
     _refuse_what_only_jax_has(settings)
+    if settings.freeze is not None:
+        with torch.device("meta"):  # refuses names of layers before anything slow is done for them
+            frozen_layers(settings, layers_with_weights(build(settings.model)))
+    refuse_what_needs_weights(settings)
     settings = data_defaults(settings)
     name = settings.recipe or OWN_RECIPE[settings.model]
     recipe = recipe_for(name, settings.model)

@@ -14,11 +14,14 @@ from alexnet_io.run.evaluation import EvaluationReport
 from alexnet_io.run.loop import Sums
 from alexnet_io.run.pictures import FirstKernel
 from torch_ref import checkpoint
+from torch_ref.optim import learning_rate_of
 from torch_ref.schedules import learning_rate
 from torch_ref.setup import Setup
+from torch_ref.starting_weights import BEST_WEIGHTS
+from torch_ref.starting_weights import read as read_starting_weights
 from torch_ref.steps import StepSums, Votes, evaluate, train_step
 
-WEIGHTS = "best/weights.safetensors"
+WEIGHTS = BEST_WEIGHTS
 
 
 class TorchEngine:
@@ -54,17 +57,21 @@ class TorchEngine:
     # --- training ----------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin with the weights that the network was built with."""
+        """Begin with the weights that the network was built with; in a run that goes on, those of `--init-from` too."""
+        setup = self.setup
+        if setup.settings.init_from is not None and setup.start is None:
+            setup.start = read_starting_weights(setup.settings, setup.data.class_names, setup.network)
+            setup.start.put_into(setup.network)
 
     def batches(self, step: int) -> Iterator[Batch]:
         """This process's share of what is left of the epoch in which `step` lies."""
         return self.setup.order(step)
 
     def learning_rate(self, step: int) -> float:
-        """Of the weights, in the step after `step` steps: conv1's, which have no multiplier."""
+        """Of the weights that have no multiplier, in the step after `step` steps."""
         setup = self.setup
         if setup.plateau is not None:
-            return float(setup.optimizer.param_groups[0]["lr"])
+            return learning_rate_of(setup.optimizer)
         epoch = step // setup.steps_per_epoch
         return learning_rate(setup.schedule, setup.settings.learning_rate, epoch=epoch, step=step)
 
@@ -88,11 +95,15 @@ class TorchEngine:
     # --- evaluation --------------------------------------------------------------------------------------
 
     def evaluate(self) -> EvaluationReport:
+        """Over every image once that steers the run."""
+        return evaluate(self.setup, self.setup.data.steering)
+
+    def evaluate_test(self) -> EvaluationReport:
         """Over every test image once."""
         return evaluate(self.setup, self.setup.data.test)
 
     def count_error(self, error: float) -> None:
-        """Let a plateau schedule see an epoch's test error."""
+        """Let a plateau schedule see an epoch's error."""
         if self.setup.plateau is not None:
             self.setup.plateau.step(error)
 

@@ -94,6 +94,11 @@ class Network(nn.Module):
         return next(name for name, layer in self.named_children() if isinstance(layer, nn.Linear))
 
 
+def layers_with_weights(network: nn.Module) -> tuple[str, ...]:
+    """Names of the layers that have parameters, in running order; the last one makes the logits."""
+    return tuple(name for name, layer in network.named_children() if any(True for _ in layer.parameters()))
+
+
 def _output_side(layer: nn.Module, side: int) -> int:
     """Side of a layer's output map given that of its input; 0 or less where nothing fits."""
     match layer:

@@ -1,6 +1,6 @@
 """The paper's update rule, and the optimizer that settings ask for."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -82,19 +82,26 @@ class MomentumInside(Optimizer):
 def parameter_groups(network: nn.Module, settings: CompleteSettings) -> list[dict[str, Any]]:
     """A network's parameters grouped by the run's rates and decays, these by layer where its recipe has them so.
 
-    Layer names are the last but one part of a parameter's name, so wrappers (``module.``) do no harm.
+    Parameters that need no gradient, which are those of frozen layers, are in none of them. Layer names are the last
+    but one part of a parameter's name, so wrappers (``module.``) do no harm.
 
     Returns:
         Groups with `params`, `lr_multiplier` and `weight_decay`, in order of first appearance.
     """
     by_layer = recipe_for(settings.recipe, settings.model).layer_weight_decay
     groups: dict[tuple[float, float], list[Tensor]] = {}
+    *_, (last_name, _) = network.named_parameters()
+    last = last_name.split(".")[-2]
     for name, parameter in network.named_parameters():
         layer, kind = name.split(".")[-2:]
+        if not parameter.requires_grad:
+            continue
         multiplier, decay = 1.0, by_layer.get(layer, settings.weight_decay)
         if kind == "bias":
             multiplier = settings.bias_learning_rate_factor
             decay = decay if settings.decay_biases else 0.0
+        if layer == last:
+            multiplier *= settings.new_layer_learning_rate_factor
         groups.setdefault((multiplier, decay), []).append(parameter)
     return [
         {"params": parameters, "lr_multiplier": multiplier, "weight_decay": decay}
@@ -120,6 +127,21 @@ def build_optimizer(network: nn.Module, settings: CompleteSettings) -> Optimizer
             raise UserError(f"unknown optimizer {settings.optimizer!r}; choose one of: adam, sgd, paper")
     set_learning_rate(optimizer, settings.learning_rate)
     return optimizer
+
+
+def freeze(network: nn.Module, layers: Sequence[str]) -> None:
+    """Leave the parameters of these children of a network as they are: no gradient, no decay, no memories."""
+    for name in layers:
+        network.get_submodule(name).requires_grad_(False)
+
+
+def learning_rate_of(optimizer: Optimizer) -> float:
+    """The learning rate that an optimizer has, without any group's multiplier; see `set_learning_rate`."""
+    group = next(
+        (one for one in optimizer.param_groups if one.get("lr_multiplier", 1.0) == 1), optimizer.param_groups[0]
+    )
+    inside = isinstance(optimizer, MomentumInside)
+    return float(group["lr"] if inside else group["lr"] / group.get("lr_multiplier", 1.0))
 
 
 def set_learning_rate(optimizer: Optimizer, rate: float) -> None:

@@ -14,17 +14,20 @@ from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.data.batches import Batch, batches, steps_in_epoch
 from alexnet_io.data.image_statistics import training_statistics
 from alexnet_io.data.sources import DataSet, open_for
-from alexnet_io.run import statistics_file
+from alexnet_io.run import statistics_file, steering
+from alexnet_io.run.fine_tuning import frozen_layers
 from alexnet_io.run.progress import now_and_then
 from torch_ref import augment
 from torch_ref.alexnet import build
 from torch_ref.completion import schedule_of
 from torch_ref.dropout_masks import DropoutMasks
 from torch_ref.initialization import initialize
-from torch_ref.network import Network
-from torch_ref.optim import build_optimizer
+from torch_ref.network import Network, layers_with_weights
+from torch_ref.optim import build_optimizer, freeze
 from torch_ref.processes import Processes, set_precision
 from torch_ref.schedules import Plateau, Schedule, plateau
+from torch_ref.starting_weights import StartingWeights
+from torch_ref.starting_weights import read as read_starting_weights
 from torch_ref.step_memory import step_memory
 
 
@@ -46,6 +49,8 @@ class Setup:
         plateau: the counter, where the schedule is one.
         arrays: the normalisation's, as the run's directory keeps them.
         statistics: the same on the device, and `zero`, whose dtype is the input's.
+        start: the weights from elsewhere that the network was begun with; None where they are all fresh, and in a run
+            that goes on.
     """
 
     settings: CompleteSettings
@@ -60,6 +65,7 @@ class Setup:
     plateau: ReduceLROnPlateau | None
     arrays: dict[str, np.ndarray]
     statistics: dict[str, Tensor]
+    start: StartingWeights | None = None
 
     @property
     def batch_size(self) -> int:
@@ -78,7 +84,7 @@ class Setup:
         parameters = sum(parameter.numel() for parameter in self.network.parameters())
         return (
             f"{settings.model}, {parameters:,} parameters, recipe {settings.recipe}, {settings.precision}; "
-            f"{len(data.train):,} training and {len(data.test):,} test images in {len(data.class_names)} classes at "
+            f"{steering.counts(data)} in {len(data.class_names)} classes at "
             f"{settings.image_size} pixels; batches of {self.batch_size} on {group.count} {group.device.type} device(s)"
         )
 
@@ -128,7 +134,15 @@ def prepare(settings: CompleteSettings, group: Processes) -> Setup:
     data, arrays = group.first_then_others(open_and_measure)
     network = network_for(len(data.class_names))
     initialize(network, settings.weight_init, seed=settings.seed)
+    start = (
+        None
+        if settings.init_from is None or settings.resume
+        else read_starting_weights(settings, data.class_names, network)
+    )
     network.to(group.device, dtype)
+    if start is not None:
+        start.put_into(network)
+    freeze(network, frozen_layers(settings, layers_with_weights(network)))
     optimizer, schedule = build_optimizer(network, settings), schedule_of(settings)
     return Setup(
         settings=settings,
@@ -146,4 +160,5 @@ def prepare(settings: CompleteSettings, group: Processes) -> Setup:
             name: torch.from_numpy(value).to(group.device).to(dtype)
             for name, value in {**arrays, "zero": np.zeros((), np.float32)}.items()
         },
+        start=start,
     )

@@ -2,18 +2,22 @@
 
 import contextlib
 import signal
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.data.batches import Batch, batches
 from alexnet_io.data.sources import Split
+from alexnet_io.run.crops import View, averaged, cut
 from alexnet_io.run.evaluation import Evaluation, EvaluationReport
 from alexnet_io.run.loop import Sums
 from torch_ref import augment
 from torch_ref.optim import set_learning_rate
+from torch_ref.processes import Processes
 from torch_ref.setup import Setup
 
 EVALUATION_BATCH = 128
@@ -81,22 +85,63 @@ def train_step(setup: Setup, batch: Batch, step: int, rate: float, votes: Votes 
     return StepSums(Sums(*added[:4]), Votes(*added[4:]))
 
 
+class Evaluable(Protocol):
+    """What a run in progress and a trained network have in common."""
+
+    @property
+    def settings(self) -> CompleteSettings:
+        """Which decide what the network sees and computes."""
+        ...
+
+    @property
+    def group(self) -> Processes:
+        """The processes that share the images."""
+        ...
+
+    @property
+    def data(self) -> Any:
+        """The data set; its classes are named as the logits are."""
+        ...
+
+    @property
+    def network(self) -> nn.Module:
+        """The bare network."""
+        ...
+
+    @property
+    def statistics(self) -> dict[str, Tensor]:
+        """See `augment.network_input`."""
+        ...
+
+
 @torch.no_grad()
-def evaluate(setup: Setup, split: Split) -> EvaluationReport:
-    """Top-1, top-5, loss and per-class accuracy over every image of `split` once, over all processes."""
-    group, names = setup.group, setup.data.class_names
+def evaluate(
+    setup: Evaluable, split: Split, views: Sequence[View] = (), batch_size: int | None = None
+) -> EvaluationReport:
+    """Top-1, top-5, loss and per-class accuracy over every image of `split` once, over all processes.
+
+    Args:
+        setup: a run's, or a trained network.
+        split: the images.
+        views: crops whose probabilities are averaged; the central crop alone by default.
+        batch_size: images at a time, rounded up to a multiple of the processes.
+    """
+    group, names, side = setup.group, setup.data.class_names, setup.settings.image_size
     counts, whole = Evaluation(names), Evaluation(names)
     setup.network.eval()
-    size = -(-EVALUATION_BATCH // group.count) * group.count
+    size = -(-(batch_size or EVALUATION_BATCH) // group.count) * group.count
     for batch in batches(split, batch_size=size, loader="threads", process_index=group.rank, process_count=group.count):
-        images = augment.network_input(batch.images, None, setup.settings, setup.statistics)
-        counts.add(_logits(setup, setup.network, images).cpu().numpy(), batch.labels, batch.weights)
+        logits = []
+        for crops in [cut(batch.images, view, side) for view in views] or [batch.images]:
+            images = augment.network_input(crops, None, setup.settings, setup.statistics)
+            logits.append(_logits(setup, setup.network, images).cpu().numpy())
+        counts.add(averaged(logits) if views else logits[0], batch.labels, batch.weights)
     for arrays in group.gather(counts.to_arrays()):
         whole.merge(Evaluation.from_arrays(names, arrays))
     return whole.report()
 
 
-def _logits(setup: Setup, network: nn.Module, images: Tensor) -> Tensor:
+def _logits(setup: Evaluable, network: nn.Module, images: Tensor) -> Tensor:
     """(batch, classes), at least float32."""
     half = setup.settings.precision == "bfloat16"
     with torch.autocast(images.device.type, torch.bfloat16) if half else contextlib.nullcontext():

@@ -8,12 +8,14 @@ from alexnet_io.command_line.complete_settings import CompleteSettings, plain
 from alexnet_io.command_line.settings import as_yaml
 from alexnet_io.data.sources.fingerprint import fingerprint
 from alexnet_io.errors import on_the_way
-from alexnet_io.run import preflight, statistics_file
+from alexnet_io.run import preflight, statistics_file, steering
 from alexnet_io.run.directory import RunDirectory, new_default_directory
+from alexnet_io.run.fine_tuning import begun_with, notes
 from alexnet_io.run.loop import TrainingLoop
 from alexnet_io.run.signals import Signals
 from torch_ref.engine import TorchEngine
 from torch_ref.launch import said_once
+from torch_ref.network import layers_with_weights
 from torch_ref.processes import processes
 from torch_ref.setup import Setup, prepare
 
@@ -39,6 +41,10 @@ def train(settings: CompleteSettings, engine: type[TorchEngine] = TorchEngine) -
                 group.say(f"warning: {warning}")
             setup = prepare(settings, group)
             group.say(setup.headline)
+            beginning = setup.start.beginning if setup.start else None
+            for line in notes(settings, beginning, layers_with_weights(setup.network)):
+                group.say(line)
+            group.say(steering.note(settings))
             directory, identity = None, fingerprint(setup.data)
             if not settings.dry_run:
                 directory = group.first_then_others(lambda: _directory(setup, identity) if group.first else None)
@@ -69,6 +75,7 @@ def _directory(setup: Setup, identity: dict[str, Any]) -> RunDirectory:
             settings_yaml=as_yaml(settings),
             framework="torch_ref",
             data=identity,
+            **begun_with(setup.start.beginning if setup.start else None),
         )
     return directory
 

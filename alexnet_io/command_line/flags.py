@@ -146,10 +146,11 @@ class Flag:
                     raise UserError(f"{self.spelling} {number} is out of range: {limit}")
 
 
-def one_of(name: str, value: str, valid: Sequence[str]) -> None:
+def one_of(name: str, value: str | int, valid: Sequence[str] | Sequence[int]) -> None:
     """Refuse a value that isn't among the valid ones, naming them and the nearest."""
     if value not in valid:
-        raise UserError(f"{name} {value!r} is not known{nearest(value, valid)}. Choose from: {', '.join(valid)}")
+        words = [str(each) for each in valid]
+        raise UserError(f"{name} {value!r} is not known{nearest(str(value), words)}. Choose from: {', '.join(words)}")
 
 
 def _read(kind: Any, given: Any) -> Any:

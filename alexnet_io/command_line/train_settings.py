@@ -27,6 +27,7 @@ SCHEMES = ("data", "columns", "hybrid", "zero")
 # Settings by the part of --help that they stand in; those that a recipe decides are None until it does.
 _data = partial(setting, group="data")
 _network = partial(setting, group="network")
+_fine_tuning = partial(setting, group="fine-tuning")
 _recipe = partial(setting, None, group="recipe and optimizer", unset="from the recipe")
 _schedule = partial(setting, None, group="learning rate schedule", unset="from the recipe")
 _input = partial(setting, None, group="input and augmentation", unset="from the recipe")
@@ -69,8 +70,21 @@ class TrainSettings(DataSettings):
         ),
         ("--data cifar10 --download --model cifar_18pct --output runs/cifar", "on CIFAR-10, fetched once"),
         ("--resume --output runs/cifar --epochs 160", "go on with that run, to a later end"),
+        (
+            "--model cifar_18pct --data folder:pictures --init-from runs/cifar --freeze conv1..conv3",
+            "a new last layer on what that run learnt",
+        ),
     )
 
+    validation: float | None = _data(
+        None,
+        "share of the training images kept for validation: schedules and the choice of the best weights follow these, "
+        "and the test images are evaluated once, at the end",
+        metavar="SHARE",
+        unset="none; the test images do it",
+        above=0,
+        below=1,
+    )
     model: str = _network("single_column", ", ".join(MODELS), choices=MODELS)
     recipe: str | None = _recipe(
         "how to train: " + ", ".join(RECIPES) + "; --print-config shows what it sets",
@@ -135,6 +149,22 @@ class TrainSettings(DataSettings):
         None, "share of units dropped after fc6 and fc7", metavar="SHARE", unset="the network's own", minimum=0, below=1
     )
     span_columns: bool = _network(False, "let the LRN windows of two_column span both columns")
+    init_from: str | None = _fine_tuning(
+        None,
+        "begin with these weights: a run's directory, or a .safetensors, .npz or PyTorch file; the last layer is new "
+        "where the classes are others",
+        metavar="RUN|FILE",
+        unset="fresh weights",
+    )
+    freeze: str | None = _fine_tuning(
+        None,
+        "layers whose weights stay as they begin: names, or the first and the last of several, as in conv1..conv5,fc6",
+        metavar="LAYERS",
+        unset="none",
+    )
+    new_layer_learning_rate_factor: float = _fine_tuning(
+        1.0, "the new last layer's learning rate over the other layers'", above=0
+    )
     precision: str = _devices("float32", ", ".join(PRECISIONS), choices=PRECISIONS)
     cpu_convolution: str = _devices(
         "auto",

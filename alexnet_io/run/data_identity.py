@@ -7,6 +7,8 @@ from typing import Any
 
 from alexnet_io.errors import UserError
 
+_NAMES = {"train": "training", "validation": "validation", "test": "test"}
+
 
 @dataclass(frozen=True)
 class OtherData:
@@ -14,11 +16,11 @@ class OtherData:
 
     Attributes:
         warning: what that means, for the user.
-        other_test_images: whether accuracies from before can't be compared with those from now on.
+        other_steering_images: whether the accuracies that choose the best can't be compared with those from now on.
     """
 
     warning: str
-    other_test_images: bool
+    other_steering_images: bool
 
 
 def refuse_other_data(
@@ -41,7 +43,8 @@ def refuse_other_data(
     """
     if saved is None or saved == now:
         return None
-    words = [_difference(split, saved[split], now[split]) for split in ("train", "test") if saved[split] != now[split]]
+    splits = [split for split in _NAMES if split in saved and split in now]
+    words = [_difference(split, saved[split], now[split]) for split in splits if saved[split] != now[split]]
     if saved["classes"] != now["classes"]:
         words.append(f"{saved['classes']} classes then, {now['classes']} now")
     found = "; ".join(words)
@@ -55,13 +58,14 @@ def refuse_other_data(
             f"the data are not those that the run was trained on ({found}): pass the run's own --data, or start a new "
             f"run with another --output. --changed-data goes on all the same: {meaning}"
         )
-    other_test = saved["test"] != now["test"]
-    best = "; the best is chosen anew, among accuracies on the new test images" if other_test else ""
-    return OtherData(f"warning: going on with other data ({found}): {meaning}{best}", other_test)
+    steering = "validation" if "validation" in now else "test"
+    other = saved.get(steering) != now[steering]
+    best = f"; the best is chosen anew, among accuracies on the new {steering} images" if other else ""
+    return OtherData(f"warning: going on with other data ({found}): {meaning}{best}", other)
 
 
 def _difference(split: str, saved: dict[str, Any], now: dict[str, Any]) -> str:
-    name = {"train": "training", "test": "test"}[split]
+    name = _NAMES[split]
     if saved["examples"] != now["examples"]:
         return f"{saved['examples']} {name} images then, {now['examples']} now"
     return f"{now['examples']} {name} images as then, but other pictures, names or labels"

@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn, Protocol
 
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.data.batches import Batch
-from alexnet_io.run import pictures
+from alexnet_io.run import pictures, steering
 from alexnet_io.run.data_identity import refuse_other_data
 from alexnet_io.run.directory import RunDirectory
 from alexnet_io.run.evaluation import EvaluationReport
@@ -97,11 +97,15 @@ class Engine(Protocol):
         ...
 
     def evaluate(self) -> EvaluationReport:
-        """Over every test image once."""
+        """Over every image once that steers the run: the validation images, or the test images where there are none."""
+        ...
+
+    def evaluate_test(self) -> EvaluationReport:
+        """Over every test image once; asked for only where others steer the run."""
         ...
 
     def count_error(self, error: float) -> None:
-        """Let a plateau schedule see an epoch's test error, 0 to 1."""
+        """Let a plateau schedule see an epoch's error on the images that steer the run, 0 to 1."""
         ...
 
     def weights_are_finite(self) -> bool:
@@ -227,7 +231,7 @@ class TrainingLoop:
         )
         if changed is not None:
             self.engine.say(changed.warning)
-            if changed.other_test_images:
+            if changed.other_steering_images:
                 self.best, self.best_step = -math.inf, 0
         if self.step >= self.last_step:
             last = (
@@ -338,18 +342,8 @@ class TrainingLoop:
     # --- evaluation --------------------------------------------------------------------------------------
 
     def _evaluate(self) -> EvaluationReport:
-        """Measure the weights of this step, and keep them if they are the best so far."""
-        started, per_epoch = time.perf_counter(), self.engine.steps_per_epoch
-        report = self.engine.evaluate()
-        speed = report.examples / max(time.perf_counter() - started, 1e-9)
-        rate = self.engine.learning_rate(self.step - 1) if self.rate is None else self.rate
-        epoch = self.step / per_epoch if self.step % per_epoch else self.step // per_epoch
-        self._write(MetricsRow(self.step, epoch, "test", report.loss, report.top1, report.top5, rate, speed))
-        text = f"test loss {report.loss:.4f}, accuracy {report.top1:.2%} of {report.examples}"
-        if self.progress is not None:
-            self.progress.message(
-                f"epoch {epoch}: {text}" if isinstance(epoch, int) else f"step {self.step}, epoch {epoch:.2f}: {text}"
-            )
+        """Measure the weights of this step on the images that steer, and keep them if they are the best so far."""
+        report = self._measured(steering.split_of(self.settings), self.engine.evaluate)
         if report.top1 > self.best:
             self.best, self.best_step = report.top1, self.step
             self._check_finite()
@@ -357,8 +351,23 @@ class TrainingLoop:
         self.report, self.evaluated_step = report, self.step
         return report
 
+    def _measured(self, split: str, evaluate: Callable[[], EvaluationReport]) -> EvaluationReport:
+        """An evaluation of this step's weights, written down and told."""
+        started, per_epoch = time.perf_counter(), self.engine.steps_per_epoch
+        report = evaluate()
+        speed = report.examples / max(time.perf_counter() - started, 1e-9)
+        rate = self.engine.learning_rate(self.step - 1) if self.rate is None else self.rate
+        epoch = self.step / per_epoch if self.step % per_epoch else self.step // per_epoch
+        self._write(MetricsRow(self.step, epoch, split, report.loss, report.top1, report.top5, rate, speed))
+        text = f"{split} loss {report.loss:.4f}, accuracy {report.top1:.2%} of {report.examples}"
+        if self.progress is not None:
+            self.progress.message(
+                f"epoch {epoch}: {text}" if isinstance(epoch, int) else f"step {self.step}, epoch {epoch:.2f}: {text}"
+            )
+        return report
+
     def _measure_the_end(self) -> None:
-        """The last rows, of steps that no row has told of yet, and an evaluation of the last step's weights."""
+        """The last rows, of steps that no row has told of yet, and evaluations of the last step's weights."""
         if self.sums.examples:
             self._write_train_row(self.step)
         if self.evaluated_step != self.step:
@@ -366,6 +375,8 @@ class TrainingLoop:
             self._evaluate()  # in the middle of an epoch: nothing that a plateau counts
             if self.best_step != best_step:
                 self.saved_step = -1
+        if self.settings.validation is not None:
+            self.report = self._measured("test", self.engine.evaluate_test)
 
     # --- checkpoints -------------------------------------------------------------------------------------
 
@@ -411,7 +422,8 @@ class TrainingLoop:
         complaint = pictures.draw(path, kernel, report)
         if complaint:
             self.engine.say(f"warning: {complaint}")
+        where = "" if self.settings.validation is None else " on the validation images"
         self.engine.say(
             f"reached {report.top1:.2%} on {report.examples} test images after {self.step} steps (best "
-            f"{self.best:.2%}, step {self.best_step}); the run lies in {path}"
+            f"{self.best:.2%}{where}, step {self.best_step}); the run lies in {path}"
         )

@@ -25,7 +25,7 @@ from alexnet_io.run.directory import METRICS as JSONL
 
 CSV = "metrics.csv"
 TENSORBOARD = "tensorboard"
-SPLITS = ("train", "test")
+SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +35,7 @@ class MetricsRow:
     Attributes:
         step: optimizer steps done so far.
         epoch: passes over the training set done so far; a fraction inside an epoch.
-        split: "train" or "test".
+        split: "train", "validation" or "test".
         loss: mean cross-entropy in nats.
         top1: share of examples whose first guess is right, 0 to 1.
         top5: the same for the first five guesses.
@@ -87,7 +87,7 @@ class MetricsWriter:
 
         Raises:
             UserError: the disk is full or gone.
-            ValueError: the split is neither "train" nor "test".
+            ValueError: the split is none of `SPLITS`.
         """
         row = _checked(dataclasses.asdict(row))
         if row.step <= self._last.get(row.split, -1):

@@ -30,7 +30,7 @@ CURVES, FILTERS, CONFUSION = "curves.png", "filters.png", "confusion.png"
 MOST_LABELS = 40  # beyond that many classes their names can't be read
 
 _DPI = 120
-_TRAIN, _TEST, _INK = "#0072b2", "#d55e00", "#333333"  # told apart by colour-blind readers too
+_TRAIN, _VALIDATION, _TEST, _INK = "#0072b2", "#009e73", "#d55e00", "#333333"  # told apart by colour-blind readers too
 _SMOOTHED_FROM = 100  # training points from which the mean of their neighbours is drawn over them
 _CELL_PIXELS = 64  # at least, for one filter
 _GAP_PIXELS = 4
@@ -54,11 +54,11 @@ def draw_curves(rows: Sequence[MetricsRow], path: str | os.PathLike[str]) -> Pat
         raise ValueError("there are no metrics to draw")
     figure = _figure(8, 9)
     loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.4))
-    for split, colour in zip(SPLITS, (_TRAIN, _TEST), strict=True):
+    for split, colour in zip(SPLITS, (_TRAIN, _VALIDATION, _TEST), strict=True):
         chosen = [row for row in rows if row.split == split]
         _draw_curve(loss, chosen, "loss", split, colour)
         _draw_curve(accuracy, chosen, "top1", f"{split}, top-1", colour)
-        if split == "test" and any(row.top5 is not None for row in chosen):
+        if split != "train" and any(row.top5 is not None for row in chosen):
             _draw_curve(accuracy, chosen, "top5", f"{split}, top-5", colour, style="--")
     _draw_rate(rate, rows)
     loss.set_ylabel("cross-entropy (nats)")

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from alexnet_io.command_line.complete_settings import CompleteSettings
@@ -73,11 +74,7 @@ def load_run(run: Path, *, which: str, devices: list[Any], precision: str | None
     settings = saved_settings(run)
     dtype = set_precision(precision or settings.precision)
     model = make_model(settings, len(description["class_names"]), dtype)
-    shapes = jax.eval_shape(lambda: init_params(model, settings.image_size, 0))
-    if description.get("framework") == "torch_ref":
-        params, step = _reference_weights(Path(run), which, settings, shapes)
-    else:
-        params, step, which = _restored(Path(run), which, {"params": shapes})
+    params, step, which = weights_of(run, which, model, settings)
     augmentation = augment.Augmentation.of(settings)
     mesh = data_mesh(devices)
     return TrainedNetwork(
@@ -91,6 +88,27 @@ def load_run(run: Path, *, which: str, devices: list[Any], precision: str | None
         step=step,
         which=which,
     )
+
+
+def weights_of(run: Path, which: str, model: AlexNet, settings: CompleteSettings) -> tuple[Any, int, str]:
+    """A run's weights on the host, the steps they are after, and which they are.
+
+    Args:
+        run: the directory that training wrote.
+        which: `best` or `newest`.
+        model: the run's network, of as many classes.
+        settings: the run's.
+
+    Raises:
+        UserError: no intact checkpoint.
+    """
+    shapes = jax.eval_shape(lambda: init_params(model, settings.image_size, 0))
+    if read_description(run).get("framework") == "torch_ref":
+        return *_reference_weights(Path(run), which, settings, shapes), which
+    # Those of a run in float64 are read as such, whatever JAX is set to here.
+    wanted = np.dtype(np.float64 if settings.precision == "float64" else np.float32)
+    template = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), wanted), leaf.shape), shapes)
+    return _restored(Path(run), which, {"params": template})
 
 
 def _restored(run: Path, which: str, template: dict[str, Any]) -> tuple[Any, int, str]:

@@ -1,4 +1,4 @@
-"""Files of weights, .safetensors and PyTorch's, read so that nothing in them can run."""
+"""Files of weights, .safetensors, .npz and PyTorch's, read so that nothing in them can run."""
 
 import argparse
 import io
@@ -14,7 +14,7 @@ import numpy as np
 from alexnet_io.command_line import packages
 from alexnet_io.command_line.printing import printable
 from alexnet_io.errors import UserError
-from alexnet_io.files import atomic_file, tensor_file
+from alexnet_io.files import atomic_file, npz_file, tensor_file
 from alexnet_io.run import network_facts
 
 Arrays = dict[str, np.ndarray]
@@ -39,26 +39,32 @@ class Content:
     description: str | None = None
 
 
-def read(path: Path, name: str | None = None) -> Content:
+def read(path: Path, name: str | None = None, flag: str = "--weights") -> Content:
     """The arrays of a file and what it states about them.
 
     Args:
         path: the file.
         name: says the kind by its ending; the path's own by default.
+        flag: the command line's word for the file, which an error names.
 
     Raises:
         UserError: no such file, of another kind, damaged, or without a state dict; PyTorch isn't there to read its own.
     """
     shown, name = printable(path), (name or path.name).lower()
     if not path.is_file():
-        raise UserError(f"--weights {shown} is not a file: pass a .safetensors or .pth file")
+        raise UserError(f"{flag} {shown} is not a file: pass a .safetensors, .npz or .pth file")
     if name.endswith(".safetensors"):
         arrays, facts = tensor_file.read(path)
+        return Content(arrays, facts, facts.get(network_facts.KEY))
+    if name.endswith(".npz"):
+        arrays, facts = npz_file.read(path)
         return Content(arrays, facts, facts.get(network_facts.KEY))
     if name.endswith(TORCH_ENDINGS):
         return _read_torch(path, shown)
     kinds = ", ".join(TORCH_ENDINGS)
-    raise UserError(f"--weights {shown}: only .safetensors and .pth files ({kinds}) are read, not {path.suffix!r}")
+    raise UserError(
+        f"{flag} {shown}: only .safetensors and .pth files ({kinds}) and .npz are read, not {path.suffix!r}"
+    )
 
 
 def write(path: Path, content: Content, check: Callable[[Path], None]) -> None:

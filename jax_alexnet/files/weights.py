@@ -121,23 +121,39 @@ def load(path: Path, model: str, image_size: int | None = None) -> tuple[dict[st
     return loaded.params, loaded.classes
 
 
-def read(path: Path, model: str | None = None, image_size: int | None = None) -> Loaded:
-    """Weights from a .safetensors or .pth file of any home, and what it says of their network.
+def read(
+    path: Path,
+    model: str | None = None,
+    image_size: int | None = None,
+    *,
+    usual_size: int | None = None,
+    flag: str = "--weights",
+) -> Loaded:
+    """Weights from a .safetensors, .npz or PyTorch file of any home, and what it says of their network.
 
     Args:
         path: the file.
         model: the network they must be for; the file's own by default, or the only one that its shapes fit.
-        image_size: side in pixels that the network is made for; the file's or the variant's own by default.
+        image_size: side in pixels that the network is made for; the file's own by default.
+        usual_size: the same where neither `image_size` nor the file says it; the variant's own by default.
+        flag: the command line's word for the file, which an error names.
 
     Raises:
         UserError: unreadable, unsafe, for another network, for none or several alike, with wrong keys, shapes, types or
             values, or with an impossible description.
     """
-    return _read(path, path.name, model, image_size)
+    return _read(path, path.name, model, image_size, usual_size, flag)
 
 
-def _read(path: Path, name: str, model: str | None, image_size: int | None) -> Loaded:
-    shown, content = printable(path.with_name(name)), weight_files.read(path, name)
+def _read(
+    path: Path,
+    name: str,
+    model: str | None,
+    image_size: int | None,
+    usual_size: int | None = None,
+    flag: str = "--weights",
+) -> Loaded:
+    shown, content = printable(path.with_name(name)), weight_files.read(path, name, flag)
     facts = NetworkFacts.from_text(content.description, shown) if content.description else None
     stated = facts.model if facts else content.facts.get("model")
     if stated not in VARIANTS:
@@ -145,11 +161,13 @@ def _read(path: Path, name: str, model: str | None, image_size: int | None) -> L
     if model and stated and stated != model:
         raise UserError(f"{shown} holds weights of {stated}, not of {model}: pass --model {stated}")
     home, arrays = content.facts.get("home"), content.arrays
-    size = image_size or (facts.image_size if facts else _side(content.facts.get("image_size")))
+    if home is None and arrays and all("/" in key for key in arrays):
+        home = "flax"  # torch_ref's and torchvision's names have dots
+    size = image_size or (facts.image_size if facts else _side(content.facts.get("image_size"))) or usual_size
     try:
-        if stated is None and home != "flax":
-            arrays = own_names(arrays)
-            stated = "one_weird_trick" if is_torchvision(arrays) else _only_fitting(arrays, model, size)
+        if stated is None:
+            arrays = arrays if home == "flax" else own_names(arrays)
+            stated = "one_weird_trick" if is_torchvision(arrays) else _only_fitting(arrays, model, size, home)
         chosen = VARIANTS.get(model or stated or "")
         if chosen is None:
             raise UserError(
@@ -173,12 +191,12 @@ def _read(path: Path, name: str, model: str | None, image_size: int | None) -> L
     return loaded
 
 
-def _only_fitting(arrays: Mapping[str, np.ndarray], model: str | None, size: int | None) -> str | None:
+def _only_fitting(arrays: Arrays, model: str | None, size: int | None, home: str | None) -> str | None:
     """The one network that weights without a name on them fit, or None; refused where `model` is one of several."""
     fitting = []
     for variant in VARIANTS.values():
         try:
-            to_flax(arrays, variant, size)
+            to_torch(_nested(arrays), variant, size) if home == "flax" else to_flax(arrays, variant, size)
         except UserError:
             continue
         fitting.append(variant.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import optax
 from numpy.typing import NDArray
 from torch import nn
 
@@ -55,6 +56,21 @@ class ParameterNames:
 
 
 def slots(state: Any) -> dict[str, Any]:
-    """The optimizer memories in an optax state: PyTorch's key to a tree of the parameters' shape."""
+    """The optimizer memories in an optax state: PyTorch's key to a tree of the parameters' shape.
+
+    Of a state in which optax has masked layers that don't learn, the others' memories.
+    """
+    if isinstance(state, optax.transforms.PartitionState):
+        masked: Any = state.inner_states.values()
+        found = [slots(each.inner_state) for each in masked]
+        return {key: _unmasked(tree) for each in found for key, tree in each.items()}
     parts = state if isinstance(state, tuple) and not hasattr(state, "_fields") else (state,)
     return {key: getattr(part, name) for part in parts for name, key in SLOTS.items() if hasattr(part, name)}
+
+
+def _unmasked(tree: Any) -> Any:
+    return {
+        layer: leaves
+        for layer, leaves in tree.items()
+        if not any(isinstance(leaf, optax.MaskedNode) for leaf in leaves.values())
+    }

@@ -6,9 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from alexnet_io.command_line.train_settings import SCHEDULES, TrainSettings
+from alexnet_io.files import tensor_file
 from parity.alexnet.trajectory import RATES, SMALL_SIZES
 from parity.settings import RECIPES
+from torch_ref.alexnet import build
 
 # Eight images a step, 22 in all: a short last batch. 133 test images: a short last batch of 128. Ten classes: five
 # guesses are not all. Two epochs and two steps of the third: an end in the middle.
@@ -93,3 +98,29 @@ def choose(
             )
             found.append(Case(f"{one}, {rule}", settings))
     return found
+
+
+def validating(case: Case, share: float = 0.3) -> Case:
+    """The same run, steered by a share of its training images."""
+    return Case(f"{case.name}, validation", replace(case.settings, validation=share))
+
+
+def fine_tuning(case: Case, weights: Path) -> Case:
+    """The same run from another's weights: a new last layer, and a first one that stays.
+
+    The other has a single class, which no data set has.
+
+    Args:
+        case: of `choose`.
+        weights: where a file for it is written; with made-up weights, so that neither side has a part in them.
+    """
+    settings = case.settings
+    with torch.device("meta"):
+        network = build(settings.model, 1, settings.image_size)
+    drawn = np.random.default_rng(settings.seed)
+    arrays = {name: drawn.normal(0, 0.03, tuple(shape.shape)) for name, shape in network.named_parameters()}
+    stated = {"model": settings.model, "image_size": settings.image_size or network.image_size[0], "home": "torch_ref"}
+    tensor_file.write(weights, arrays, stated)
+    first = next(iter(arrays)).partition(".")[0]
+    changed = replace(settings, init_from=str(weights), freeze=first, new_layer_learning_rate_factor=3.0)
+    return Case(f"{case.name}, fine-tuning", changed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from alexnet_io.run.evaluation import EvaluationReport
 from alexnet_io.run.metrics import MetricsRow
 from parity.bounds import judging
 from parity.twins import ledger
-from parity.twins.records import Record, StepRecord
+from parity.twins.records import Record, StepRecord, part_of
 
 # In float64: what a step's input is made of is rounded a few times; a step is a few thousand roundings, and each step
 # doubles what the one before left, at most. All are fractions of the largest value of the array.
@@ -74,6 +75,8 @@ def between(jax: Record, torch: Record, largest: Largest) -> Iterator[Difference
         limit = min(STEP_LIMIT * GROWTH**number, LAST_LIMIT)
         if number in jax.evaluations or number in torch.evaluations:
             yield from _evaluation(number, jax.evaluations.get(number), torch.evaluations.get(number), limit, largest)
+        if number in jax.tests or number in torch.tests:
+            yield from _evaluation(number, jax.tests.get(number), torch.tests.get(number), limit, largest)
         if number in jax.plateaus or number in torch.plateaus:
             yield from _plateau(number, jax.plateaus.get(number, {}), torch.plateaus.get(number, {}))
     yield from _scalars(len(jax.steps), "choice of the best", jax.best, torch.best)
@@ -83,6 +86,7 @@ def between(jax: Record, torch: Record, largest: Largest) -> Iterator[Difference
 def from_ledger(record: Record) -> Iterator[Difference]:
     """In what a whole run differs from what its settings ask for and what its steps gave."""
     side, steps, per_epoch = record.side, record.steps, record.per_epoch
+    yield from _beginning(record)
     errors = {step: 1 - report.top1 for step, report in record.evaluations.items()}
     expected = ledger.rates(record.settings, len(steps), per_epoch, errors)
     for step, rate in zip(steps, expected, strict=True):
@@ -91,6 +95,10 @@ def from_ledger(record: Record) -> Iterator[Difference]:
     asked = ledger.evaluated_steps(record.settings, len(steps), per_epoch)
     if sorted(record.evaluations) != asked:
         yield Difference(0, "evaluated steps", f"{side} {sorted(record.evaluations)}, asked for {asked}")
+        return
+    tested = [] if record.settings["validation"] is None else [len(steps)]
+    if sorted(record.tests) != tested:
+        yield Difference(0, "tested steps", f"{side} {sorted(record.tests)}, asked for {tested}")
         return
     yield from _rows(f"metrics of {side}", record.rows, ledger.rows(record))
     best = ledger.improvements(record)
@@ -108,6 +116,21 @@ def from_ledger(record: Record) -> Iterator[Difference]:
         for name in after.keys() | kept.keys():
             if name not in kept or name not in after or not np.array_equal(after[name], kept[name]):
                 yield Difference(step, f"{which} weights kept, {name}", f"{side} kept others than it had")
+
+
+def _beginning(record: Record) -> Iterator[Difference]:
+    """Weights that aren't those of the file to begin with, and frozen ones that move."""
+    side, first = record.side, record.first_parameters
+    for name, array in ledger.begun_with(record.settings).items():
+        # A new last layer has another number of classes here.
+        if name not in first or (first[name].shape == array.shape and not np.array_equal(first[name], array)):
+            yield Difference(0, f"weights {name}", f"{side} doesn't begin with those of {record.settings['init_from']}")
+    layers = sorted({name.rpartition(".")[0] for name in first}, key=lambda name: int(re.sub(r"\D", "", name)))
+    still = ledger.frozen(record.settings, layers)
+    for step in record.steps if still else []:
+        for name, array in step.parameters.items():
+            if name.rpartition(".")[0] in still and not np.array_equal(array, part_of({name: first[name]})[name]):
+                yield Difference(step.number, f"frozen weights {name}", f"{side} moved them")
 
 
 def from_straight(record: Record, straight: Record, before: int) -> Iterator[Difference]:

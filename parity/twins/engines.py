@@ -27,12 +27,13 @@ from parity.twins.jax_draws import JaxDraws
 from parity.twins.records import Arrays, Record, StepRecord, part_of
 from torch_ref import alexnet
 from torch_ref.engine import TorchEngine
+from torch_ref.optim import learning_rate_of
 from torch_ref.setup import Setup as TorchSetup
 
 # Settings on which a compiled step depends.
 _COMPILED = ("model", "recipe", "image_size", "stored_size", "batch_size", "optimizer", "momentum", "weight_decay")
 _COMPILED += ("decay_biases", "bias_learning_rate_factor", "normalize", "crop", "flip", "color_noise", "dropout")
-_COMPILED += ("span_columns", "precision", "weight_init")
+_COMPILED += ("span_columns", "precision", "weight_init", "freeze", "new_layer_learning_rate_factor")
 
 
 class Killed(BaseException):
@@ -99,9 +100,15 @@ class _Watched:
         return super().agree(stop, save)  # type: ignore[misc]
 
     def evaluate(self) -> EvaluationReport:
-        """Over every test image once."""
+        """Over every image once that steers the run."""
         report: EvaluationReport = super().evaluate()  # type: ignore[misc]
         self.record.evaluations[self._number] = report
+        return report
+
+    def evaluate_test(self) -> EvaluationReport:
+        """Over every test image once."""
+        report: EvaluationReport = super().evaluate_test()  # type: ignore[misc]
+        self.record.tests[self._number] = report
         return report
 
     def save_best(self, step: int, facts: dict[str, Any], top1: float) -> None:
@@ -189,11 +196,13 @@ class WatchedTorchEngine(_Watched, TorchEngine):
             self._seen.append(to_numpy(inputs[0]).copy())
 
     def start(self) -> None:
-        """Begin with JAX's weights."""
+        """Begin with JAX's fresh weights; those from elsewhere it has read by itself."""
         super().start()
+        read = self.setup.start.state if self.setup.start else {}
         with torch.no_grad():
             for name, parameter in self.setup.network.named_parameters():
-                parameter.copy_(torch.from_numpy(self.first_parameters[name]))
+                if name not in read:
+                    parameter.copy_(torch.from_numpy(self.first_parameters[name]))
 
     def train(self, batch: Batch, step: int, rate: float) -> Sums:
         """Take one step and look at what it leaves."""
@@ -216,7 +225,7 @@ class WatchedTorchEngine(_Watched, TorchEngine):
         counter = self.setup.plateau
         if counter is not None:
             self.record.plateaus[self._number] = {
-                "learning rate": float(self.setup.optimizer.param_groups[0]["lr"]),
+                "learning rate": learning_rate_of(self.setup.optimizer),
                 "best": float(counter.best),
                 "bad epochs": counter.num_bad_epochs,
                 "cooldown left": counter.cooldown_counter,
@@ -230,7 +239,7 @@ class WatchedTorchEngine(_Watched, TorchEngine):
         return {
             f"{key} {name}": to_numpy(value)
             for name, parameter in self.setup.network.named_parameters()
-            for key, value in self.setup.optimizer.state[parameter].items()
+            for key, value in self.setup.optimizer.state.get(parameter, {}).items()
             if isinstance(value, torch.Tensor) and value.shape == parameter.shape
         }
 

@@ -6,11 +6,13 @@ The third witness of a run's bookkeeping, which both training programs share.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
+from alexnet_io.files import tensor_file
 from alexnet_io.run.loop import Sums
 from alexnet_io.run.metrics import MetricsRow
-from parity.twins.records import Record
+from parity.twins.records import Arrays, Record
 
 
 def rates(settings: dict[str, Any], steps: int, per_epoch: int, errors: dict[int, float]) -> list[float]:
@@ -53,8 +55,28 @@ def _plateau_rates(settings: dict[str, Any], steps: int, per_epoch: int, errors:
     return found
 
 
+def frozen(settings: dict[str, Any], layers: list[str]) -> set[str]:
+    """The layers that `--freeze` names: single ones, and all from one to another, in the network's order."""
+    found: set[str] = set()
+    for word in (settings.get("freeze") or "").split(","):
+        ends = [layers.index(name.strip()) for name in word.split("..") if name.strip()]
+        found.update(layers[ends[0] : ends[-1] + 1] if ends else [])
+    return found
+
+
+def begun_with(settings: dict[str, Any]) -> Arrays:
+    """The weights that a run must begin with: those of its file, whose last layer only has the run's classes by chance.
+
+    Only files in PyTorch's names and layouts are read here.
+    """
+    if settings.get("init_from") is None:
+        return {}
+    arrays, _ = tensor_file.read(Path(settings["init_from"]))
+    return dict(arrays)
+
+
 def evaluated_steps(settings: dict[str, Any], steps: int, per_epoch: int) -> list[int]:
-    """After which steps the test images are evaluated: ends of epochs, as often as asked for, and the run's end."""
+    """After which steps the images that steer the run are evaluated: ends of epochs, as asked for, and the end."""
     every = 1 if settings["schedule"] == "plateau" else settings["evaluate_every"]
     ends = [step for step in range(per_epoch, steps + 1, per_epoch) if step // per_epoch % every == 0]
     return sorted({*ends, steps})
@@ -63,6 +85,7 @@ def evaluated_steps(settings: dict[str, Any], steps: int, per_epoch: int) -> lis
 def rows(record: Record) -> list[MetricsRow]:
     """The rows of a whole run's metrics file, speeds left out, in the order in which they are written."""
     settings, per_epoch, last = record.settings, record.per_epoch, record.steps[-1].number
+    split = "test" if settings["validation"] is None else "validation"
     found, sums = [], Sums()
     evaluated = evaluated_steps(settings, last, per_epoch)
     for step in record.steps:
@@ -75,12 +98,15 @@ def rows(record: Record) -> list[MetricsRow]:
         if step.number in evaluated and step.number in record.evaluations:
             report = record.evaluations[step.number]
             epoch = step.number // per_epoch if step.number % per_epoch == 0 else epoch
+            found.append(MetricsRow(step.number, epoch, split, report.loss, report.top1, report.top5, step.rate))
+        if step.number == last and split != "test" and last in record.tests:
+            report = record.tests[last]
             found.append(MetricsRow(step.number, epoch, "test", report.loss, report.top1, report.top5, step.rate))
     return found
 
 
 def improvements(record: Record) -> list[tuple[int, float]]:
-    """Steps whose weights were better on the test images than any before, with their top-1."""
+    """Steps whose weights were better on the images that steer the run than any before, with their top-1."""
     best, found = -math.inf, []
     for step, report in sorted(record.evaluations.items()):
         if report.top1 > best:
@@ -92,8 +118,10 @@ def improvements(record: Record) -> list[tuple[int, float]]:
 def conclusion(record: Record) -> str:
     """The last line that the program must print, up to the place of its directory."""
     last = record.steps[-1].number
-    report, (best_step, best) = record.evaluations[last], improvements(record)[-1]
+    validated = record.settings["validation"] is not None
+    report, (best_step, best) = (record.tests if validated else record.evaluations)[last], improvements(record)[-1]
+    where = " on the validation images" if validated else ""
     return (
-        f"reached {report.top1:.2%} on {report.examples} test images after {last} steps (best {best:.2%}, step "
+        f"reached {report.top1:.2%} on {report.examples} test images after {last} steps (best {best:.2%}{where}, step "
         f"{best_step}); the run lies in "
     )

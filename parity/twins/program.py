@@ -88,6 +88,9 @@ def run(
     with tempfile.TemporaryDirectory() as scratch:
         root, programs = Path(scratch), JaxPrograms()
         chosen = cases.choose(model, recipe, schedule, data, seed, root / "cache", image_size)
+        if recipe == "all":
+            chosen.append(cases.fine_tuning(chosen[0], root / "weights.safetensors"))
+            chosen.append(cases.validating(chosen[1]))
         pairs = []
         for number, case in enumerate(chosen):
             jax, torch, outcome = twin(case, root / str(number), programs)

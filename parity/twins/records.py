@@ -55,7 +55,8 @@ class Record:
         per_epoch: steps of an epoch.
         first_parameters: before the first step of this process.
         steps: in order.
-        evaluations: by the step whose weights were evaluated.
+        evaluations: of the images that steer the run, by the step whose weights were evaluated.
+        tests: of the test images, where others steer it.
         plateaus: what the plateau's counter was after each epoch's test error, by step.
         best: (step, top-1) of the weights that were kept as the best, in order.
         code: exit code; None after a kill.
@@ -72,6 +73,7 @@ class Record:
     first_parameters: Arrays = field(default_factory=dict)
     steps: list[StepRecord] = field(default_factory=list)
     evaluations: dict[int, EvaluationReport] = field(default_factory=dict)
+    tests: dict[int, EvaluationReport] = field(default_factory=dict)
     plateaus: dict[int, dict[str, float]] = field(default_factory=dict)
     best: list[tuple[int, float]] = field(default_factory=list)
     code: int | None = None

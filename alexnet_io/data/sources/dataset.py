@@ -18,7 +18,7 @@ class Split:
     """A list of labelled images, all of one size, in a fixed order; an image's place in it is its id.
 
     Attributes:
-        name: "train" or "test".
+        name: "train", "validation" or "test".
         labels: int32 (N,), 0 to classes - 1.
         names: N sample names: paths inside the data folder, or made up.
         image_shape: (height, width, 3).
@@ -78,6 +78,7 @@ class DataSet:
         class_names: the name of label 0, 1, ...; stored with the weights.
         train: images to learn from.
         test: images to be measured on.
+        validation: images kept from training by which the run is steered; None where the test images steer it.
         notes: what the user should be told: files left out, choices made.
     """
 
@@ -86,6 +87,7 @@ class DataSet:
     train: Split
     test: Split
     notes: tuple[str, ...] = ()
+    validation: Split | None = None
 
     def __post_init__(self) -> None:
         if len(self.class_names) < 2:
@@ -93,10 +95,20 @@ class DataSet:
                 f"{self.spec}: only one class ({', '.join(self.class_names) or 'none'}) was found, and telling "
                 "classes apart needs two or more. Each class is a folder of its own: PATH/train/CLASS/*.jpg"
             )
-        for split in (self.train, self.test):
+        for split in self.splits:
             if not len(split):
                 raise UserError(f"{self.spec}: the {split.name} split has no images")
             check_labels(split, len(self.class_names), self.spec)
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """All that there are."""
+        return (self.train, *([self.validation] if self.validation else []), self.test)
+
+    @property
+    def steering(self) -> Split:
+        """The images on which schedules and the choice of the best weights act."""
+        return self.validation or self.test
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -19,13 +19,12 @@ def fingerprint(data: DataSet) -> dict[str, Any]:
     read: contents were summed up when the images were decoded, to 32 bits for each.
 
     Returns:
-        {"train": {"examples": int, "digest": str}, "test": {"examples": int, "digest": str}, "classes": int}
+        {"train": {"examples": int, "digest": str}, "test": {"examples": int, "digest": str}, "classes": int}, and
+        "validation" where images are kept for it.
     """
-    return {
-        "train": _of_split(data.train, data.class_names),
-        "test": _of_split(data.test, data.class_names),
-        "classes": len(data.class_names),
-    }
+    splits = {"train": data.train, "validation": data.validation, "test": data.test}
+    found = {name: _of_split(split, data.class_names) for name, split in splits.items() if split is not None}
+    return {**found, "classes": len(data.class_names)}
 
 
 def _of_split(split: Split, class_names: Sequence[str]) -> dict[str, Any]:

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.printing import printable
 from alexnet_io.data.cache import Progress
 from alexnet_io.data.decoding import Resizing
 from alexnet_io.data.memory import StepMemory, refuse_what_cannot_fit
 from alexnet_io.data.sources.dataset import DataSet
-from alexnet_io.data.sources.prepared import Preparing, uncovered
+from alexnet_io.data.sources.prepared import Preparing, held_out, uncovered
 from alexnet_io.data.sources.specs import Spec, parse_spec
 from alexnet_io.errors import UserError
 from alexnet_io.run.progress import now_and_then
@@ -107,6 +109,8 @@ def open_for(
         measuring=measuring,
         progress=now_and_then(),
     )
+    if settings.validation is not None and not measuring:
+        data = with_validation(data, settings.validation, settings.seed)
     for note in data.notes:
         say(note)
     if step is not None and settings.batch_size > len(data.train):
@@ -120,6 +124,25 @@ def open_for(
 
 def _printed(text: str) -> None:
     print(text, flush=True)
+
+
+def with_validation(data: DataSet, share: float, seed: int) -> DataSet:
+    """The data set with a share of its training images as its validation images.
+
+    They are chosen in each class as `--holdout` chooses test images, but by the run's seed too.
+
+    Raises:
+        UserError: the share is no image, or a split that is no split.
+    """
+    train = data.train
+    held, notes = held_out(train.names, train.labels, share, seed=seed, flag="--validation", split="validation")
+    kept, validation = np.flatnonzero(~held), np.flatnonzero(held)
+    return replace(
+        data,
+        train=train.subset(kept),
+        validation=train.subset(validation, "validation"),
+        notes=(*data.notes, *notes),
+    )
 
 
 def _open(

@@ -20,7 +20,8 @@ from alexnet_io.errors import UserError
 
 PAPER_SIZE = 256  # shorter side to 256, then the central 256x256 (section 2)
 IN_MEMORY_BYTES = 2**30
-_ROLES = {"train": "training", "test": "test"}
+_ROLES = {"train": "training", "validation": "validation", "test": "test"}
+_PURPOSE = {"validation": "validate", "test": "test"}
 _DUPLICATE_SHARE = 0.01  # a stray copy in a large set is worth a word, not a refusal
 
 
@@ -56,22 +57,39 @@ class Listing:
     ignored: dict[str, int]
 
 
-def held_out(names: Sequence[str], labels: np.ndarray, share: float) -> tuple[np.ndarray, list[str]]:
-    """Chooses the images to test on: bool (N,), and what to tell the user.
+def held_out(
+    names: Sequence[str],
+    labels: np.ndarray,
+    share: float,
+    *,
+    seed: int | None = None,
+    flag: str = "--holdout",
+    split: str = "test",
+) -> tuple[np.ndarray, list[str]]:
+    """Chooses the images to test or to validate on: bool (N,), and what to tell the user.
 
     In each class the images are ordered by a hash of their names and the first `share` of them, rounded, are
     held out, at least one staying in training. Where classes are so small that this gives none, `share` of all
     images are held out, whatever their class.
+
+    Args:
+        names: of the images.
+        labels: of the images.
+        share: of them that is held out.
+        seed: goes into the hashes; None for the same choice whatever the run's seed.
+        flag: what asks for it on the command line.
+        split: what the images become.
 
     Raises:
         UserError: `share` of all images is none.
     """
     if round(share * len(names)) < 1:
         raise UserError(
-            f"--holdout {share:g} of {len(names)} images is none, so nothing would be left to test on: "
+            f"{flag} {share:g} of {len(names)} images is none, so nothing would be left to {_PURPOSE[split]} on: "
             + (f"take at least {1 / len(names):.2g}" if len(names) > 1 else "more images are needed")
         )
-    keys = np.array([hashlib.sha256(_bytes(name)).digest()[:8] for name in names]).view(">u8").ravel()
+    salt = b"" if seed is None else f"{seed}\0".encode()
+    keys = np.array([hashlib.sha256(salt + _bytes(name)).digest()[:8] for name in names]).view(">u8").ravel()
     order = np.argsort(keys, kind="stable")
     held = np.zeros(len(names), bool)
     for label in np.unique(labels):
@@ -81,7 +99,8 @@ def held_out(names: Sequence[str], labels: np.ndarray, share: float) -> tuple[np
         return held, []
     held[order[: min(round(share * len(names)), len(names) - 1)]] = True
     lost = len(set(labels[held]) - set(labels[~held]))
-    return held, [f"the classes are too small to hold out {share:g} of each: {lost} of them are only in the test split"]
+    small = f"the classes are too small to hold out {share:g} of each"
+    return held, [f"{small}: {lost} of them are only in the {split} split"]
 
 
 def prepared_split(
