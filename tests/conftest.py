@@ -1,14 +1,19 @@
 """Strict JAX for every test: eight virtual CPU devices, float64 available, no implicit promotion, fixed seeds."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
-# Before anything touches a backend: the many-device tests need devices to exist. And of LLVM's passes those that take
-# long are left out: nearly all programs here run for less time than they are compiled.
+# Before anything touches a backend: the many-device tests need devices to exist. And LLVM optimises nothing: nearly all
+# programs here run for less time than they are compiled. What XLA itself does to a program stays. The environment's own
+# flags come last and win: `make test-slow` takes programs as users compile them.
 os.environ["XLA_FLAGS"] = " ".join(
     [
-        *os.environ.get("XLA_FLAGS", "").split(),
         "--xla_force_host_platform_device_count=8",
+        "--xla_backend_optimization_level=0",
         "--xla_llvm_disable_expensive_passes=true",
+        *os.environ.get("XLA_FLAGS", "").split(),
     ]
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -17,6 +22,12 @@ os.environ.setdefault("JAX_ENABLE_X64", "1")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# A program that several tests and their processes need is compiled once in a run: JAX keeps it here, for all of them.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # Processes of pytest-xdist have a processor each: more threads would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
