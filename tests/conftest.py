@@ -5,13 +5,14 @@ import os
 import shutil
 import tempfile
 
-# Before anything touches a backend: the many-device tests need devices to exist. And LLVM optimises nothing: nearly all
-# programs here run for less time than they are compiled. What XLA itself does to a program stays. The environment's own
-# flags come last and win: `make test-slow` takes programs as users compile them.
+# Before anything touches a backend: the many-device tests need devices to exist. And XLA writes its code the short way
+# and LLVM leaves it as it is, since nearly all programs here run for less time than they are compiled; what they compute
+# stays. The environment's own flags come last and win: `make test-slow` takes programs as users compile them.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         "--xla_force_host_platform_device_count=8",
         "--xla_backend_optimization_level=0",
+        "--xla_cpu_use_fusion_emitters=false",
         "--xla_llvm_disable_expensive_passes=true",
         *os.environ.get("XLA_FLAGS", "").split(),
     ]
@@ -54,6 +55,21 @@ def jax_as_it_was() -> Iterator[None]:
 def rng() -> np.random.Generator:
     """A seeded generator, the same for every test that asks for one."""
     return np.random.default_rng(2012)
+
+
+@pytest.fixture(scope="module")
+def optimized_steps() -> Iterator[None]:
+    """Training steps as users compile them, for tests in which they run for longer than that saves.
+
+    Convolutions in float64 are loops, which LLVM makes many times as fast.
+    """
+    from jax_alexnet import steps
+    from jax_alexnet.devices import compiler_options
+
+    with pytest.MonkeyPatch.context() as patch:
+        usual = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+        patch.setattr(steps, "compiler_options", lambda platform: {**compiler_options(platform), **usual})
+        yield
 
 
 @pytest.fixture(scope="session")
