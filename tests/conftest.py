@@ -6,8 +6,8 @@ import shutil
 import tempfile
 
 # Before anything touches a backend: the many-device tests need devices to exist. And XLA writes its code the short way
-# and LLVM leaves it as it is, since nearly all programs here run for less time than they are compiled; what they compute
-# stays. The environment's own flags come last and win: `make test-slow` takes programs as users compile them.
+# and LLVM leaves it as it is, since nearly all programs here run for less time than they are compiled; what they
+# compute stays. The environment's own flags come last and win: `make test-slow` takes programs as users compile them.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         "--xla_force_host_platform_device_count=8",
