@@ -51,7 +51,8 @@ def same_as_alone(name: str, scheme: str, devices: int, group: int | None = None
 @pytest.mark.parametrize(
     ("name", "scheme", "devices", "group"),
     [
-        ("two_column", "columns", 4, None),  # two pairs: columns and data at once
+        ("two_column", "columns", 2, None),
+        ("two_column", "columns", 4, None),
         ("two_column", "hybrid", 4, 2),
         ("two_column", "zero", 2, None),
     ],

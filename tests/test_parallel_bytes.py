@@ -69,7 +69,6 @@ def talk(batch: int) -> Counter:
     })  # fmt: skip
 
 
-@pytest.mark.slow
 def test_columns_talk_at_conv3_and_the_fully_connected_layers_alone():
     """Two devices: there is no gradient to be shared."""
     found = collectives(compiled_step("two_column", "columns", 2, 128).as_text())
