@@ -23,8 +23,7 @@ test: $(VENV)/.dev
 
 # Whole matrices, on programs that are compiled as users compile them.
 test-slow: $(VENV)/.dev
-	XLA_FLAGS="--xla_backend_optimization_level=3 --xla_cpu_use_fusion_emitters=true $(XLA_FLAGS)" \
-		$(BIN)/python -m pytest -m slow $(ARGS)
+	OPTIMIZED=1 $(BIN)/python -m pytest -m slow $(ARGS)
 
 # The core of the suite on the newest Python here with the newest packages, and on the oldest that are promised.
 test-versions: test-newest test-floor
