@@ -4,13 +4,8 @@ import atexit
 import os
 import shutil
 import tempfile
-from importlib.metadata import version
 
-# How XLA compiles here, and how it compiles for users: it writes its code the short way and LLVM leaves it as it is, since
-# nearly all programs run for less time than they are compiled; what they compute stays. `make test-slow` sets OPTIMIZED.
-SHORT: dict[str, tuple[int, int]] = {"xla_backend_optimization_level": (0, 3)}
-if version("jaxlib").startswith("0.10."):  # later ones have one way alone, and end at a flag that they don't know
-    SHORT["xla_cpu_use_fusion_emitters"] = (0, 1)
+import compiling
 
 # Before anything touches a backend: the many-device tests need devices to exist.
 os.environ["XLA_FLAGS"] = " ".join(
@@ -18,7 +13,7 @@ os.environ["XLA_FLAGS"] = " ".join(
         *os.environ.get("XLA_FLAGS", "").split(),
         "--xla_force_host_platform_device_count=8",
         "--xla_llvm_disable_expensive_passes=true",
-        *(f"--{name}={usual if os.environ.get('OPTIMIZED') else short}" for name, (short, usual) in SHORT.items()),
+        *compiling.flags(),
     ]
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -71,8 +66,7 @@ def optimized_steps() -> Iterator[None]:
     from jax_alexnet.devices import compiler_options
 
     with pytest.MonkeyPatch.context() as patch:
-        usual = {name: usual for name, (_, usual) in SHORT.items()}
-        patch.setattr(steps, "compiler_options", lambda platform: {**compiler_options(platform), **usual})
+        patch.setattr(steps, "compiler_options", lambda platform: {**compiler_options(platform), **compiling.USUAL})
         yield
 
 
