@@ -1,7 +1,7 @@
 """How XLA compiles in tests: the short way, since nearly all programs run for less time than they are compiled.
 
-It writes its code without its newer emitters, and LLVM leaves that as it is; what is computed stays. `make test-slow` sets
-OPTIMIZED and compiles as for users.
+It writes its code without its newer emitters, and LLVM leaves that as it is; what is computed stays. `make test-slow`
+sets OPTIMIZED and compiles as for users.
 """
 
 import os
