@@ -84,20 +84,25 @@ def gpu_compiler() -> Path:
 
 # Files whose tests take longest, the longest first: at the end no process is left alone with one of them.
 LONGEST = (
-    "test_parity_runs.py",
     "test_multiprocess.py",
-    "test_cli_train.py",
     "test_torch_train_processes.py",
-    "test_parity_mutants.py",
+    "test_parity_runs.py",
+    "test_gpu_program.py",
     "test_parallel.py",
-    "test_parallel_bytes.py",
     "test_jax_derivatives.py",
+    "test_parity_pairs.py",
     "test_parity_train.py",
-    "test_parity_generic.py",
-    "test_jax_networks.py",
+    "test_parity_speed_bare.py",
+    "test_parity_mutants.py",
+    "test_cli_train.py",
     "test_parity_commands.py",
+    "test_parallel_bytes.py",
     "test_parity_speed.py",
+    "test_jax_onednn.py",
+    "test_jax_networks.py",
     "test_parity_speed_budget.py",
+    "test_parity_attention.py",
+    "test_parity_generic.py",
 )
 
 
