@@ -21,8 +21,9 @@ train: $(VENV)/.base
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
+# Whole matrices, on programs that are compiled as users compile them.
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	OPTIMIZED=1 $(BIN)/python -m pytest -m slow $(ARGS)
 
 # The core of the suite on the newest Python here with the newest packages, and on the oldest that are promised.
 test-versions: test-newest test-floor

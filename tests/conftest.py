@@ -1,14 +1,19 @@
 """Strict JAX for every test: eight virtual CPU devices, float64 available, no implicit promotion, fixed seeds."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
-# Before anything touches a backend: the many-device tests need devices to exist. And of LLVM's passes those that take
-# long are left out: nearly all programs here run for less time than they are compiled.
+import compiling
+
+# Before anything touches a backend: the many-device tests need devices to exist.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         *os.environ.get("XLA_FLAGS", "").split(),
         "--xla_force_host_platform_device_count=8",
         "--xla_llvm_disable_expensive_passes=true",
+        *compiling.flags(),
     ]
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -17,6 +22,12 @@ os.environ.setdefault("JAX_ENABLE_X64", "1")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# A program that several tests and their processes need is compiled once in a run: JAX keeps it here, for all of them.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # Processes of pytest-xdist have a processor each: more threads would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -45,6 +56,20 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(2012)
 
 
+@pytest.fixture(scope="module")
+def optimized_steps() -> Iterator[None]:
+    """Training steps as users compile them, for tests in which they run for longer than that saves.
+
+    Convolutions in float64 are loops, which LLVM makes many times as fast.
+    """
+    from jax_alexnet import steps
+    from jax_alexnet.devices import compiler_options
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steps, "compiler_options", lambda platform: {**compiler_options(platform), **compiling.USUAL})
+        yield
+
+
 @pytest.fixture(scope="session")
 def gpu_compiler() -> Path:
     """The library of XLA's GPU compiler; where it isn't installed a test is skipped, but in CI it must be."""
@@ -59,20 +84,25 @@ def gpu_compiler() -> Path:
 
 # Files whose tests take longest, the longest first: at the end no process is left alone with one of them.
 LONGEST = (
-    "test_parity_runs.py",
     "test_multiprocess.py",
-    "test_cli_train.py",
     "test_torch_train_processes.py",
-    "test_parity_mutants.py",
+    "test_parity_runs.py",
+    "test_gpu_program.py",
     "test_parallel.py",
-    "test_parallel_bytes.py",
     "test_jax_derivatives.py",
+    "test_parity_pairs.py",
     "test_parity_train.py",
-    "test_parity_generic.py",
-    "test_jax_networks.py",
+    "test_parity_speed_bare.py",
+    "test_parity_mutants.py",
+    "test_cli_train.py",
     "test_parity_commands.py",
+    "test_parallel_bytes.py",
     "test_parity_speed.py",
+    "test_jax_onednn.py",
+    "test_jax_networks.py",
     "test_parity_speed_budget.py",
+    "test_parity_attention.py",
+    "test_parity_generic.py",
 )
 
 

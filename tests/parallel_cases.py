@@ -37,8 +37,8 @@ def narrow(variant: v.Variant, channels: int = 8, units: int = 64) -> v.Variant:
 
 
 def table(name: str) -> v.Variant:
-    """The variant, narrowed unless it is small already."""
-    return v.VARIANTS[name] if name.startswith("cifar") else narrow(v.VARIANTS[name])
+    """The variant, narrowed."""
+    return narrow(v.VARIANTS[name])
 
 
 def layout_of(scheme: str, variant: v.Variant, devices: int, group: int | None = None) -> Layout:

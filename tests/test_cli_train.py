@@ -1,22 +1,18 @@
 """Runs as a user starts them: train, resume, evaluate, predict, and what goes wrong."""
 
-import contextlib
-import importlib
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from commands import run as run_here
 from PIL import Image
 from stops import StoppedOnce
 
-from alexnet_io.command_line.settings import run_command
 from alexnet_io.run.metrics import read_metrics
 from jax_alexnet import training
 
@@ -34,22 +30,8 @@ def _command(name, *words):
 
 
 def _environment(devices=2):
-    flags = f"--xla_force_host_platform_device_count={devices} --xla_llvm_disable_expensive_passes=true"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
     return {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONUNBUFFERED": "1"}
-
-
-def _run(name, *words, devices=2, code=0):
-    """Run a command in this process, on its first `devices` virtual devices."""
-    out, err = io.StringIO(), io.StringIO()
-    argv, sys.argv = sys.argv, [name, *map(str, words), "--devices", str(devices)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
-            run_command(importlib.import_module(f"jax_alexnet.{name}").main)
-    finally:
-        sys.argv = argv
-    done = SimpleNamespace(stdout=out.getvalue(), stderr=err.getvalue())
-    assert end.value.code == code, done.stdout + done.stderr
-    return done
 
 
 @pytest.fixture
@@ -92,7 +74,7 @@ def no_pictures(monkeypatch):
 def finished(tmp_path_factory):
     """A run of two epochs on two devices."""
     run = tmp_path_factory.mktemp("runs") / "straight"
-    done = _run("train", *SMALL, "--epochs", 2, "--output", run)
+    done = run_here("train", *SMALL, "--epochs", 2, "--output", run)
     return run, done.stdout
 
 
@@ -115,7 +97,7 @@ def test_evaluation_counts_every_example_once(finished, tmp_path):
     reports = []
     for devices, batch in ((1, 7), (2, 3), (2, 16)):
         file = tmp_path / f"{devices}-{batch}.json"
-        _run("evaluate", "--run", run, "--batch-size", batch, "--json", file, devices=devices)
+        run_here("evaluate", "--run", run, "--batch-size", batch, "--json", file, devices=devices)
         reports.append(json.loads(file.read_text()))
     for report in reports:
         assert set(report) >= {"examples", "top1", "top5", "loss", "per_class"}
@@ -133,7 +115,7 @@ def test_predict_names_unreadable_files_and_goes_on(finished, tmp_path):
     good, bad = tmp_path / "good.png", tmp_path / "bad.png"
     Image.new("RGB", (50, 40), (200, 30, 30)).save(good)
     bad.write_bytes(b"<html>not found</html>")
-    done = _run("predict", "--run", run, bad, good, code=1)
+    done = run_here("predict", "--run", run, bad, good, code=1)
     assert "bad.png" in done.stderr
     lines = done.stdout.strip().splitlines()
     assert lines[0] == str(good)
@@ -151,7 +133,7 @@ def test_a_folder_of_test_images_alone_can_be_evaluated(finished, tmp_path):
         for shade in range(number + 1):
             Image.new("RGB", (40, 40), (60 * number, 50 * shade, 9)).save(tmp_path / "pictures" / name / f"{shade}.png")
     words = ("--data", f"folder:{tmp_path / 'pictures'}", "--cache-dir", tmp_path / "cache", "--json", tmp_path / "e")
-    _run("evaluate", "--run", run, *words)
+    run_here("evaluate", "--run", run, *words)
     report = json.loads((tmp_path / "e").read_text())
     assert [report["per_class"][name]["total"] for name in names] == [1, 2, 3, 4]
 
@@ -161,8 +143,8 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(finished, tmp_path, 
     straight, _ = finished
     run = tmp_path / "broken"
     stopped_after(4)
-    _run("train", *SMALL, "--epochs", 2, "--output", run, code=128 + signal.SIGTERM)
-    done = _run("train", "--resume", "--output", run)
+    run_here("train", *SMALL, "--epochs", 2, "--output", run, code=128 + signal.SIGTERM)
+    done = run_here("train", "--resume", "--output", run)
     assert "resumed after step 4" in done.stdout
     assert _without_speed(run) == _without_speed(straight)
     (step, ours), (expected_step, expected) = _state(run), _state(straight)
@@ -178,8 +160,8 @@ def test_a_run_goes_on_with_another_number_of_devices(finished, tmp_path):
 
     straight, _ = finished
     run = tmp_path / "moved"
-    _run("train", *SMALL, "--epochs", 2, "--steps", 4, "--output", run, devices=2)
-    _run("train", "--resume", "--output", run, "--steps", 6, devices=1)
+    run_here("train", *SMALL, "--epochs", 2, "--steps", 4, "--output", run, devices=2)
+    run_here("train", "--resume", "--output", run, "--steps", 6, devices=1)
     (_, ours), (_, expected) = _state(run), _state(straight)
     for a, b in zip(jax.tree.leaves(ours["params"]), jax.tree.leaves(expected["params"]), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-4)  # Adam's step is 1e-3: a sample left out would show
@@ -221,7 +203,7 @@ def test_killed_without_warning_it_goes_on_from_the_last_save(tmp_path):
     process.wait(60)
     process.stdout.close()
     step, _ = _state(run)
-    done = _run("train", "--resume", "--output", run, "--steps", step + 3)
+    done = run_here("train", "--resume", "--output", run, "--steps", step + 3)
     assert "resumed after step" in done.stdout
     assert _state(run)[0] == step + 3
     steps = [row.step for row in read_metrics(run) if row.split == "test"]
@@ -230,33 +212,33 @@ def test_killed_without_warning_it_goes_on_from_the_last_save(tmp_path):
 
 def test_what_a_run_must_not_become(finished, tmp_path):
     run, _ = finished
-    done = _run("train", *SMALL, "--output", run, code=2)
+    done = run_here("train", *SMALL, "--output", run, code=2)
     assert "--resume" in done.stderr
-    done = _run("train", "--resume", "--output", run, "--model", "single_column", "--batch-size", 16, code=2)
+    done = run_here("train", "--resume", "--output", run, "--model", "single_column", "--batch-size", 16, code=2)
     assert "--model single_column (the run has cifar_18pct)" in done.stderr
     assert "--batch-size 16 (the run has 32)" in done.stderr
     other = tmp_path / "other"
     other.mkdir()
     description = json.loads((run / "run.json").read_text())
     (other / "run.json").write_text(json.dumps({**description, "framework": "torch_ref"}))
-    done = _run("train", "--resume", "--output", other, code=2)
+    done = run_here("train", "--resume", "--output", other, code=2)
     assert "trained by python -m torch_ref.train" in done.stderr
-    done = _run("train", "--resume", "--output", tmp_path / "nothing", code=2)
+    done = run_here("train", "--resume", "--output", tmp_path / "nothing", code=2)
     assert "no run" in done.stderr
-    done = _run("evaluate", "--run", run, "--data", "digits", code=2)
+    done = run_here("evaluate", "--run", run, "--data", "digits", code=2)
     assert "must be the same by name" in done.stderr
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
     words = ("--optimizer", "paper", "--learning-rate", 1e12, "--epochs", 3)
-    done = _run("train", *SMALL, *words, "--output", tmp_path / "run", code=1)
+    done = run_here("train", *SMALL, *words, "--output", tmp_path / "run", code=1)
     assert "at step" in done.stderr or "after step" in done.stderr
     assert "smaller --learning-rate" in done.stderr
 
 
 def test_a_batch_that_devices_cannot_share_is_refused_first():
     """https://github.com/google/objax/pull/52: 6 images on 4 devices."""
-    done = _run("train", "--batch-size", 6, "--devices", 4, "--dry-run", devices=4, code=2)
+    done = run_here("train", "--batch-size", 6, "--devices", 4, "--dry-run", devices=4, code=2)
     assert "--batch-size 6 can't be shared evenly by 4 devices: use 4 or 8" in done.stderr
 
 

@@ -3,11 +3,12 @@
 Needs XLA's GPU compiler (`make gpu-compiler`), and runs it in processes of its own: JAX runs here without it.
 """
 
+import functools
 import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 
@@ -26,10 +27,11 @@ def compare(*words: object, **environment: str) -> subprocess.CompletedProcess[s
 
 
 @pytest.fixture(scope="module")
-def comparisons(gpu_compiler: None, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], dict]:
-    """What the command writes for each case, two at a time."""
+def comparison(gpu_compiler: None, tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, int]], dict]:
+    """What the command writes for a case, each compiled once."""
     folder = tmp_path_factory.mktemp("gpu")
 
+    @functools.cache
     def compiled(case: tuple[str, int]) -> dict:
         model, devices = case
         path = folder / f"{model}-{devices}.json"
@@ -40,18 +42,24 @@ def comparisons(gpu_compiler: None, tmp_path_factory: pytest.TempPathFactory) ->
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(path.read_text()) | {"printed": done.stdout}
 
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(CASES, pool.map(compiled, CASES), strict=True))
+    return compiled
 
 
-@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
+# Each takes a quarter of a minute to compile: two show either network, and one device and several.
+SOON = ("single_column", 1), ("two_column", 8)
+
+
+@pytest.fixture(
+    params=[case if case in SOON else pytest.param(case, marks=pytest.mark.slow) for case in CASES],
+    ids=[f"{model}-{devices}" for model, devices in CASES],
+)
 def case(request: pytest.FixtureRequest) -> tuple[str, int]:
     return request.param
 
 
 @pytest.fixture
-def found(comparisons: dict, case: tuple[str, int]) -> dict:
-    return comparisons[case]
+def found(comparison: Callable[[tuple[str, int]], dict], case: tuple[str, int]) -> dict:
+    return comparison(case)
 
 
 def test_at_most_three_fifths_of_the_obvious_forms_bytes(found: dict) -> None:
@@ -93,10 +101,12 @@ def test_gradients_are_summed_once_in_float32(found: dict, case: tuple[str, int]
     assert sum(message["nbytes"] for message in messages) == 4 * (facts.NETWORKS[model].parameters + 4)
 
 
-def test_each_device_does_the_same_whatever_their_number(comparisons: dict) -> None:
+@pytest.mark.slow
+def test_each_device_does_the_same_whatever_their_number(comparison: Callable[[tuple[str, int]], dict]) -> None:
     for model in ("single_column", "two_column"):
         one, eight = (
-            sum(launch["operations"] for launch in comparisons[model, devices]["own"]["launches"]) for devices in (1, 8)
+            sum(launch["operations"] for launch in comparison((model, devices))["own"]["launches"])
+            for devices in (1, 8)
         )
         assert one == eight > 0
 

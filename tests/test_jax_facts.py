@@ -6,10 +6,12 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from math import prod
 from typing import Any
 
+import compiling
 import facts
 import jax
 import jax.numpy as jnp
@@ -298,7 +300,7 @@ def initial_statistics(model: str, image_size: int) -> dict[str, Any]:
     network = AlexNet(replace(variant, layers=narrow), classes=50)
     images = jnp.zeros((1, image_size, image_size, 3), jnp.float32)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiling.USUAL)  # a loop over millions of numbers
     def measure(key: jax.Array) -> Any:
         params = network.init(key, images)["params"]
         return jax.tree.map(lambda w: (w.mean(), w.std(), jnp.abs(w).max(), w.size), params)

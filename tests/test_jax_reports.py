@@ -1,7 +1,9 @@
 """What people reported of other implementations, tried on this one: the smallest input and the right value."""
 
+from functools import partial
 from typing import Any
 
+import compiling
 import facts
 import flax.errors
 import jax
@@ -302,7 +304,7 @@ def test_training_starts_from_the_loss_of_chance(rng: np.random.Generator) -> No
     network = AlexNet("single_column", max(facts.CHANCE_LOSS))
     images = jnp.asarray(rng.uniform(-1, 1, size=(4, 67, 67, 3)), jnp.float32)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiling.USUAL)  # a loop over millions of numbers
     def run(key: jax.Array) -> Any:
         return network.apply(network.init(key, images), images)
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from commands import run as run_here
 
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.data.batches import batches
@@ -24,6 +25,8 @@ from alexnet_io.run.metrics import read_metrics
 from jax_alexnet.files import checkpoint
 from jax_alexnet.parallel import distributed
 from jax_alexnet.parallel.layout import mesh_share
+
+pytestmark = pytest.mark.usefixtures("optimized_steps")
 
 ROOT = Path(__file__).resolve().parent.parent
 # 96 images in batches of 40: of the last, the second process has filled-up places only; 41 test images.
@@ -52,6 +55,9 @@ def command(processes: int, *words: object) -> list[str]:
 
 
 def run(processes: int, *words: object) -> str:
+    """What training in so many processes says; in one, here."""
+    if processes == 1:
+        return run_here("train", *words, devices=1).stdout
     done = subprocess.run(
         command(processes, *words), capture_output=True, text=True, timeout=400, check=False, cwd=ROOT, env=ENVIRONMENT
     )
@@ -85,10 +91,10 @@ def same_training(one: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def compiled_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Programs of float64 alone can be kept: processes that would compile the same ones find them."""
+def no_pictures() -> Iterator[None]:
+    """Drawing takes longer than the runs in this process, and nothing here looks at it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ENVIRONMENT, "JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
+        patch.setattr("alexnet_io.run.loop.pictures.draw", lambda *_: None)
         yield
 
 

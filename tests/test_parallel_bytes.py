@@ -57,25 +57,31 @@ def test_hybrid_sends_three_times_less_than_data(data):
     assert reduced == 4 * (sum(layers[f"conv{i}"].parameters for i in range(1, 6)) + 1000) + SCALARS
 
 
-def test_columns_talk_at_conv3_and_the_fully_connected_layers_alone():
+def talk(batch: int) -> Counter:
     """The inputs of conv3, fc6, fc7 and fc8 forward; back the gradients of all but fc8's, which needs nothing."""
-    batch = 128
-    found = collectives(compiled_step("two_column", "columns", 2, batch).as_text())
-    assert Counter((one.kind, one.shape) for one in found) == {
+    return Counter({
         ("all-gather", (batch, 13, 13, 256)): 1,
         ("all-gather", (batch, 6, 6, 256)): 1,
         ("all-gather", (batch, 4096)): 2,
         ("reduce-scatter", (batch, 13, 13, 128)): 1,
         ("reduce-scatter", (batch, 6, 6, 128)): 1,
         ("reduce-scatter", (batch, 2048)): 1,
-    }
+    })  # fmt: skip
+
+
+def test_columns_talk_at_conv3_and_the_fully_connected_layers_alone():
+    """Two devices: there is no gradient to be shared."""
+    found = collectives(compiled_step("two_column", "columns", 2, 128).as_text())
+    assert Counter((one.kind, one.shape) for one in found) == talk(128)
 
 
 def test_columns_beside_data_parallelism_reduce_each_half_once():
-    """Four pairs: besides the talk within a pair, each device's own half of the gradients, and all of fc8's."""
+    """Four pairs: the talk within a pair, and each device's own half of the gradients, and all of fc8's."""
     found = collectives(compiled_step("two_column", "columns", 8, BATCH).as_text())
     reduced = [one for one in found if one.kind == "all-reduce"]
     assert {one.group for one in reduced} == {4}
     last = facts.NETWORKS["two_column"].layers["fc8"].parameters
     assert sum(one.payload for one in reduced) == 2 * (facts.NETWORKS["two_column"].parameters + last) + SCALARS
-    assert {one.group for one in found if one.kind != "all-reduce"} == {2}
+    within = [one for one in found if one.kind != "all-reduce"]
+    assert {one.group for one in within} == {2}
+    assert Counter((one.kind, one.shape) for one in within) == talk(BATCH // 4)

@@ -13,6 +13,10 @@ from typing import Any
 import facts
 import pytest
 
+# Compiling takes most of a minute; what is sent is counted on virtual devices too, and read from a GPU's program by
+# test_gpu_program.py.
+pytestmark = pytest.mark.slow
+
 DEVICES, IMAGES = 8, 128
 BATCH = DEVICES * IMAGES
 LAYERS = facts.NETWORKS["two_column"].layers

@@ -1,6 +1,7 @@
 """The command line, and frameworks in processes of their own."""
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -43,7 +44,8 @@ ORIGINAL = """
 
 
 def run(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"}
+    kept = {name: os.environ[name] for name in ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "JAX_PLATFORMS")}
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", **kept}
     command = [sys.executable, "-m", "parity", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
 
@@ -101,22 +103,9 @@ def test_layers_writes_its_files_and_exits_with_0(tmp_path: Path, capsys: pytest
         assert {"jax", "torch", "difference"} == set(arrays.files)
 
 
-def test_models_given_by_name_run_in_two_processes(
-    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = ["compare", "--torch", "original:net", "--shape", "2,3,5,6", "--jax-python", sys.executable]
-    done = run(*command, "--torch-python", sys.executable, "--flax", "port:Net", cwd=models)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "equal: " in done.stdout and "backward:kernel" not in done.stdout
-    monkeypatch.chdir(models)
-    assert main([*command, "--flax", "port:wrong", "--all", f"--json={tmp_path / 'r.json'}"]) == 1
-    assert "backward:kernel" in capsys.readouterr().out
-    first = json.loads((tmp_path / "r.json").read_text())["first_divergence"]
-    assert (first["layer"], first["stage"]) == ("Dense_0", "input")
-
-
-def test_workers_import_one_framework_each(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each side's process must do without the other's framework, which its environment need not have."""
+@pytest.fixture
+def pythons(models: Path) -> dict[str, str]:
+    """An interpreter for each side that does without the other's framework, which its environment need not have."""
     blocker = "import sys\nsys.modules['{0}'] = None\n"
     wrappers = {}
     for side, other in (("jax", "torch"), ("torch", "jax")):
@@ -125,12 +114,24 @@ def test_workers_import_one_framework_each(models: Path, monkeypatch: pytest.Mon
         script = models / f"python-{side}"
         script.write_text(f'#!/bin/sh\nPYTHONPATH={models}/without_{other}:$PYTHONPATH exec {sys.executable} "$@"\n')
         script.chmod(0o755)
-        wrappers[f"{side}_python"] = str(script)
+        wrappers[side] = str(script)
+    return wrappers
+
+
+def test_models_given_by_name_run_in_two_processes(
+    models: Path, pythons: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """And each imports one framework."""
+    command = ["compare", "--torch", "original:net", "--shape", "2,3,5,6", "--jax-python", pythons["jax"]]
+    done = run(*command, "--torch-python", pythons["torch"], "--flax", "port:Net", cwd=models)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "equal: " in done.stdout and "backward:kernel" not in done.stdout
     monkeypatch.chdir(models)
-    x = np.random.default_rng(0).normal(size=(2, 3, 5, 6))
-    report = parity.compare("port:Net", "original:net", x, **wrappers)
-    assert report.equal, str(report)
-    assert report.exit_code == 0
+    assert main([*command, "--flax", "port:wrong", "--all", f"--json={tmp_path / 'r.json'}"]) == 1
+    assert "backward:kernel" in capsys.readouterr().out
+    first = json.loads((tmp_path / "r.json").read_text())["first_divergence"]
+    assert (first["layer"], first["stage"]) == ("Dense_0", "input")
 
 
 def test_what_a_worker_says_is_passed_on(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,10 +184,13 @@ def test_a_clean_run_that_compares_nothing_is_an_alarm(monkeypatch: pytest.Monke
 
 
 class Run:
-    """A trainer whose weights are told beforehand, for each step."""
+    """A trainer whose weights are told beforehand, for each step of each run."""
 
-    def __init__(self, steps: list[list[float]]) -> None:
-        self.steps, self.step = steps, 0
+    def __init__(self, runs: list[list[list[float]]]) -> None:
+        self.runs = iter(runs)
+
+    def restart(self) -> None:
+        self.steps, self.step = next(self.runs), 0
 
     def weights(self) -> dict[str, NDArray]:
         return {"w": np.array(self.steps[self.step - 1], np.float32)}
@@ -204,15 +207,13 @@ class Run:
 
 def envelope_of(theirs: list[list[list[float]]], ours: list[list[list[float]]]) -> list[Row]:
     """Rows of runs: of each run the weights after each step."""
-    sides = [iter(theirs), iter(ours)]
 
-    class Lazy:
-        def __getitem__(self, side: int) -> Run:
-            return Run(next(sides[side]))
+    def make() -> Any:
+        return Run(theirs), Run(ours)
 
     steps = len(theirs[0])
     fed = Material(np.zeros(steps), np.zeros(steps), [{}] * steps, [0.1] * steps)
-    return envelope.envelope_rows(Lazy, fed, "m", "r", runs=len(theirs))  # type: ignore[arg-type]
+    return envelope.envelope_rows(make, fed, "m", "r", runs=len(theirs))
 
 
 def runs(count: int, *, offset: float = 0.0) -> list[list[list[float]]]:
@@ -242,7 +243,7 @@ def test_both_frameworks_start_from_the_same_perturbed_weights() -> None:
 
     class Ordered(Run):
         def __init__(self, names: list[str]) -> None:
-            super().__init__([[0.0]])
+            super().__init__([[[0.0]]])
             self.names = names
 
         def weights(self) -> dict[str, NDArray]:

@@ -28,6 +28,8 @@ from torch_ref import setup as torch_setup
 from torch_ref import steps as torch_steps
 from torch_ref.engine import TorchEngine
 
+pytestmark = pytest.mark.usefixtures("optimized_steps")
+
 SIDE = 16  # pixels: what is computed takes a quarter of the time, what is kept account of none
 
 

@@ -53,6 +53,23 @@ def test_a_float32_run_stays_inside_the_envelope() -> None:
     assert not rows[-1].equal
 
 
+def test_a_trainer_begins_again_as_if_it_were_new() -> None:
+    fed = trajectory.material(pairs.build("cifar_18pct"), 2, 4, 0.01, drop_after=1)
+    for side in trajectory.trainers(pairs.build("cifar_18pct"), "paper"):
+        ran = []
+        for _ in range(2):
+            side.restart()
+            ran.append([side.weights()])
+            for step in range(2):
+                _, gradients = side.gradients(fed.images[step], fed.labels[step], fed.masks[step])
+                side.update(gradients, fed.rates[step])
+                ran[-1] += [side.weights(), side.slots()["velocity"]]
+        for first, again in zip(*ran, strict=True):
+            assert all(np.array_equal(first[name], array) for name, array in again.items())
+        start, *_, end, velocity = ran[0]
+        assert all(np.any(start[name] != end[name]) and np.any(velocity[name]) for name in start)
+
+
 def test_relabelling_runs_tells_chance_from_a_difference(rng: np.random.Generator) -> None:
     alike = [rng.normal(size=50) for _ in range(10)]
     assert envelope.relabelling_p(envelope.pairwise(alike), 5) > 0.05

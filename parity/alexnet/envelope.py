@@ -34,7 +34,7 @@ def envelope_rows(make: Make, fed: Material, model: str, recipe: str, runs: int 
     """Runs of JAX against runs of the reference.
 
     Args:
-        make: both trainers, fresh, with the same weights each time.
+        make: both trainers, with the same weights.
         fed: what all runs are fed.
         model: for the report; likewise recipe.
         recipe: see `model`.
@@ -45,8 +45,8 @@ def envelope_rows(make: Make, fed: Material, model: str, recipe: str, runs: int 
     """
     steps = len(fed.rates)
     checked = sorted({*CHECKED_STEPS, steps} & set(range(1, steps + 1)))
-    reference = [_history(make()[0], fed, checked, perturbation=i) for i in range(runs)]
-    candidate = [_history(make()[1], fed, checked, perturbation=i) for i in range(runs)]
+    # One after the other, and each side compiled once.
+    reference, candidate = ([_history(side, fed, checked, perturbation=i) for i in range(runs)] for side in make())
     rows = []
     envelope = 0.0
     for place, step in enumerate(checked):
@@ -117,6 +117,7 @@ def smallest_p(runs: int) -> float:
 
 def _history(trainer: TorchTrainer | JaxTrainer, fed: Material, checked: list[int], perturbation: int) -> list[NDArray]:
     """All weights as one vector after the checked steps; `perturbation` > 0 starts one ulp off, each up or down."""
+    trainer.restart()
     if perturbation:
         rng = np.random.default_rng([perturbation, 4])
         with_noise = {}

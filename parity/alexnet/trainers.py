@@ -70,6 +70,14 @@ class TorchTrainer:
         self.loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
         asked = TrainSettings(model=pair.name, recipe=recipe, data="synthetic")
         self.optimizer = build_optimizer(self.network, completion.resolve(asked))
+        self._start: Arrays | None = None
+
+    def restart(self) -> None:
+        """Back to the weights at the first call, and nothing remembered."""
+        if self._start is None:
+            self._start = self.weights()
+        self.load(self._start)
+        self.optimizer.state.clear()
 
     def gradients(self, images: NDArray, labels: NDArray, masks: Arrays) -> tuple[float, Arrays]:
         """Loss and gradients of one batch: images NCHW, masks True where kept, by layer."""
@@ -127,6 +135,7 @@ class JaxTrainer:
         self.pair = pair
         self.dtype = DTYPES[pair.dtype]
         self.params: Any = pair.variables["params"]
+        self._start = self.params
         self.loss: Callable[[jax.Array, jax.Array], jax.Array] = mean_loss
         settings = recipes.resolve(TrainSettings(model=pair.name, recipe=recipe, data="synthetic"))
         self.optimizer: Any = optim.make_optimizer(settings, VARIANTS[pair.name], self.params)
@@ -134,6 +143,10 @@ class JaxTrainer:
         self._gradients: Any = None
         self._update: Any = None
         self._names = ParameterNames(pair.torch_module, pair.image_size)
+
+    def restart(self) -> None:
+        """Back to the pair's weights, and nothing remembered; what was compiled stays."""
+        self.params, self._state = self._start, None
 
     def gradients(self, images: NDArray, labels: NDArray, masks: Arrays) -> tuple[float, Arrays]:
         """As the reference's, from the same NCHW images."""
@@ -158,6 +171,7 @@ class JaxTrainer:
         """One optimizer step with these gradients and this learning rate of the weights."""
         if self._state is None:
             self._state = self.optimizer.init(self.params)
+        if self._update is None:
             self._update = jax.jit(self.optimizer.update)
         tree = self.as_flax(gradients)
         updates, self._state = self._update(tree, self._state, self.params, learning_rate=jnp.asarray(rate, self.dtype))

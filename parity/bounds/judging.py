@@ -187,14 +187,14 @@ def judge_together(ours: Tensors, theirs: Tensors, allowed: float) -> Judgement:
 
 def _judge_norm(ours: NDArray, theirs: NDArray, allowed: float) -> Judgement:
     """Normwise, with the place of the farthest element."""
-    place = judge(ours, theirs, math.inf)  # what is finite passes here, and nothing else
-    if not place.equal:
-        return replace(place, allowed=allowed, fraction=math.inf)
-    error = normwise(ours, theirs)
-    by_norm = judge_value(error, allowed)
-    worst = np.unravel_index(int(np.argmax(difference(ours, theirs))), ours.shape)
+    place = _incomparable(ours, theirs)
+    apart = difference(ours, theirs) if place is None else np.full((1,), np.inf)
+    worst = np.unravel_index(int(np.argmax(apart)), apart.shape)
+    if not math.isfinite(apart[worst]):
+        return replace(place or judge(ours, theirs, math.inf), allowed=allowed, fraction=math.inf)
+    by_norm = judge_value(over(float(np.linalg.norm(apart)), _norm(theirs)), allowed)
     return replace(
-        by_norm, shape=place.shape, index=tuple(int(i) for i in worst),
+        by_norm, shape=tuple(ours.shape), index=tuple(int(i) for i in worst),
         ours=_value(ours[worst]), theirs=_value(theirs[worst]),
     )  # fmt: skip
 
