@@ -47,6 +47,7 @@ def name_forward(visit: _Visit, rows: list[Row], variables: dict[str, Any], flax
         dtype=candidate.dtype,
         map_shape=_map_shape(visit),
         mask=candidate.dropout_mask(visit.torch_path),
+        more=_more_inputs(visit),
     )
     coarse = (("torch", visit.facts["coarse"]), ("jax", visit.coarse(variables)))
     found: list[Cause] = []
@@ -172,8 +173,15 @@ def _layer(visit: _Visit) -> Layer | None:
             x=np.asarray(candidate.store.array(visit.key, "input.0"), np.float64),
             weights=_double(candidate.weights(visit.torch_path)) if visit.kind != "plain" else {},
             mask=candidate.dropout_mask(visit.torch_path),
+            more=_more_inputs(visit),
         )
     )
+
+
+def _more_inputs(visit: _Visit) -> tuple[NDArray, ...]:
+    """What a call got behind its first input."""
+    arrays = visit.candidate.store.arrays(visit.key, "input.")
+    return tuple(np.asarray(arrays[name], np.float64) for name in sorted(arrays, key=int)[1:])
 
 
 def _starts(candidate: Candidate, visit: _Visit) -> list[NDArray]:

@@ -89,7 +89,7 @@ def compare(
         raise CannotCompare(
             "another interpreter can't be handed an object: give both modules as 'package.module:attribute'"
         )
-    from parity.comparison import torch_attention, torch_backward, torch_side
+    from parity.comparison import torch_backward, torch_side, torch_stand_ins
 
     check_dtype(dtype)
     typed = tuple(cast(x, dtype) for x in ours)
@@ -101,12 +101,15 @@ def compare(
             gradients=gradients, mapping=mapping, kwargs=kwargs, torch_kwargs=torch_kwargs or {}, name=name, seed=seed,
         )  # fmt: skip
     model = jax_models.of(flax_module)
-    if variables is not None:
-        variables = jax_models.as_variables(variables)
     leaves, abstract = jax_leaves.structure(model, typed, kwargs)
-    torch_model = torch_side.prepared(torch_module, dtype)
-    torch_model = torch_attention.separated(torch_model, torch_side.as_tensors(arrays, "float64"), torch_kwargs or {})
+    torch_model, exact = torch_side.prepared(torch_module, dtype), torch_side.as_tensors(arrays, "float64")
+    torch_model = torch_stand_ins.separated(torch_model, exact, torch_kwargs or {}, leaves)
     torch_leaves = torch_side.structure(torch_model)
+    if model.places and not any(registry.named(leaf.kind).recurrent for leaf in torch_leaves):
+        model = jax_models.of(flax_module, whole=False)
+        leaves, abstract = jax_leaves.structure(model, typed, kwargs)
+    if variables is not None:
+        variables = model.canonical(jax_models.as_variables(variables))
     pairs = matching.match(leaves, torch_leaves, mapping)
     directory = Path(workspace) if workspace else Path(tempfile.mkdtemp(prefix="parity-"))
     try:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from parity.errors import CannotCompare
 from parity.kinds import registry, weights
 from parity.kinds.leaf import Leaf
+from parity.kinds.recurrence import as_in_flax
 
 # What attention's projections are called, Flax's names first.
 _ROLES = {
@@ -147,7 +148,8 @@ def _by_role(leaves: list[Leaf]) -> list[Leaf]:
 def _names(leaves: list[Leaf]) -> dict[str, str]:
     """Paths as both sides' are compared, by path."""
     roles = _roles(leaves)
-    paths = {leaf.path: ".".join(filter(None, roles.get(leaf.path, (leaf.path,)))) for leaf in leaves}
+    found = as_in_flax([leaf.path for leaf in leaves if registry.named(leaf.kind).recurrent])
+    paths = {leaf.path: ".".join(filter(None, roles.get(leaf.path, (found.get(leaf.path, leaf.path),)))) for leaf in leaves}
     return {path: name.replace("/", ".").replace("_", ".").lower() for path, name in paths.items()}
 
 

@@ -90,7 +90,7 @@ def insert_leaf(variables: dict[str, Any], path: str, leaf: dict[str, dict[str, 
     """Put a leaf's variables into a tree, in place."""
     for collection, arrays in leaf.items():
         tree = variables.setdefault(collection, {})
-        for part in path.split("/"):
+        for part in path.split("/") if path else ():
             tree = tree.setdefault(part, {})
         tree.update(arrays)
 
