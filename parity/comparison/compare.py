@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import tempfile
 from pathlib import Path
@@ -19,7 +20,7 @@ from parity.causes import parameter_gradients as parameter_causes
 from parity.comparison import functions, jax_backward, jax_models, jax_ties, matching
 from parity.comparison.jax_side import DTYPES, Candidate, check_dtype
 from parity.comparison.store import Store
-from parity.errors import CannotCompare
+from parity.errors import CannotCompare, LayersUnseen
 from parity.kinds import jax_leaves, layouts, parameter, registry, weights
 from parity.kinds.leaf import Leaf
 from parity.reports.report import Report
@@ -110,7 +111,17 @@ def compare(
         leaves, abstract = jax_leaves.structure(model, typed, kwargs)
     if variables is not None:
         variables = model.canonical(jax_models.as_variables(variables))
-    pairs = matching.match(leaves, torch_leaves, mapping)
+    whole = functools.partial(
+        functions.compare_modules, model, variables, (torch_model, torch_side.prepared(torch_module, dtype)),
+        arrays, ours, dtype=dtype, gradients=gradients, kwargs=kwargs, torch_kwargs=torch_kwargs or {}, name=name,
+        seed=seed,
+    )  # fmt: skip
+    try:
+        pairs = matching.match(leaves, torch_leaves, mapping)
+    except LayersUnseen as error:
+        if variables is None:
+            raise
+        return whole(str(error))
     directory = Path(workspace) if workspace else Path(tempfile.mkdtemp(prefix="parity-"))
     try:
         store = Store(directory)
@@ -126,6 +137,10 @@ def compare(
             torch_side.weights_reader(torch_model), variables, name, abstract,
         )  # fmt: skip
         return finish(candidate, ours, gradients, torch_leaves)
+    except LayersUnseen as error:
+        if variables is None:
+            raise
+        return whole(str(error))
     finally:
         if workspace is None:
             shutil.rmtree(directory, ignore_errors=True)

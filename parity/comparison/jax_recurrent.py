@@ -1,9 +1,9 @@
-"""Flax's recurrent layers and cells as leaves: one layer in one direction, with the arrays of `parity.kinds.recurrence`.
+"""Flax's recurrent layers and cells as leaves: one layer in one direction, see `parity.kinds.recurrence`.
 
-`RNN` and the cells call layers of their own inside a loop, where nothing can be seen or replaced. So each is one leaf. A
-leaf gets the sequence as it is processed, steps first, and its initial state, whichever way the module takes them; and
-its variables are those that PyTorch's layers have, which are turned into the module's own and back here. An `RNN` over a
-cell that isn't known is run step by step, and the layers inside of it are compared.
+`RNN` and the cells call layers of their own inside a loop, where nothing can be seen or replaced. So each is one leaf.
+A leaf gets the sequence as it is processed, steps first, and its initial state, whichever way the module takes them;
+and its variables are those that PyTorch's layers have, which are turned into the module's own and back here. An `RNN`
+over a cell that isn't known is run step by step, and the layers inside of it are compared.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from parity.comparison.jax_models import JaxLayer, JaxModel, Look, Variables
-from parity.comparison.recurrent_calls import CellCall, RecurrentCall, SequenceCall, is_cell, option
+from parity.comparison.recurrent_calls import RecurrentCall, SequenceCall, is_cell, of_cell, option
 from parity.kinds import registry
 from parity.kinds.recurrent_cells import Cell, cell_of
 
@@ -116,11 +116,11 @@ class RecurrentModel:
             whole_model = layer.path == "" and self.whole
             if whole_model and "recurrent.Bidirectional" in classes:
                 return _both_directions(layer, call, args, kwargs, look)
-            sequence = "recurrent.RNN" in classes
-            if not sequence and not (self.whole and is_cell(layer.module, classes)):
+            sequence = "recurrent.RNN" in classes and layer.module.cell.num_feature_axes == 1
+            if not sequence and not (self.whole and is_cell(classes)):
                 return look(layer, call, args, kwargs) if look is not None else call(*args, **kwargs)
             self.found = True
-            found = (SequenceCall if sequence else CellCall)(layer, args, kwargs)
+            found = SequenceCall(layer, args, kwargs) if sequence else of_cell(layer, args, kwargs)
             cell = self._cell(layer, found) if self.whole else None
             if cell is None:
                 return self._apart(layer, call, args, kwargs, found, look)
@@ -155,7 +155,7 @@ class RecurrentModel:
         look: Look | None,
     ) -> Any:
         """A layer over a cell that isn't known: step by step where it is looked at."""
-        if isinstance(found, CellCall):
+        if not isinstance(found, SequenceCall) or found.cell is layer.module:
             return look(layer, call, args, kwargs) if look is not None else call(*args, **kwargs)
         return found.step_by_step() if look is not None else found.as_it_is(self._hidden(call))
 
@@ -181,7 +181,7 @@ class _Inside:
 def _both_directions(
     layer: JaxLayer, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], look: Look | None
 ) -> Any:
-    """A bidirectional layer that is the whole model: steps first, then the last states, as PyTorch's is made to give."""
+    """A bidirectional layer that is the whole model: steps first, then last states, as PyTorch's is made to give."""
 
     def with_states(*args: Any, **kwargs: Any) -> Any:
         return call(*args, **{**kwargs, "return_carry": True})
@@ -232,4 +232,3 @@ def _pruned(tree: Any) -> Any:
         return tree
     pruned = {name: _pruned(node) for name, node in tree.items()}
     return {name: node for name, node in pruned.items() if not (isinstance(node, dict) and not node)}
-

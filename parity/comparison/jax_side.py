@@ -25,7 +25,7 @@ from parity.comparison import jax_precision
 from parity.comparison.jax_models import JaxLayer, JaxModel
 from parity.comparison.store import Store
 from parity.comparison.totals import Total
-from parity.errors import CannotCompare
+from parity.errors import CannotCompare, LayersUnseen
 from parity.kinds import jax_leaves, layouts, parameter, registry
 from parity.kinds.weights import weights_to_flax
 from parity.reports.rows import Row, compare_arrays
@@ -146,7 +146,7 @@ class Candidate:
             result = self.model.apply(variables, arrays, self.kwargs, self._force)
         except (TypeError, ValueError, AssertionError, FlaxError) as error:
             # Behind the place where PyTorch broke down, maps of the wrong size break Flax as well.
-            if self.failed is None and isinstance(error, CannotCompare):
+            if isinstance(error, LayersUnseen) or (self.failed is None and isinstance(error, CannotCompare)):
                 raise
             if self.failed is None:
                 raise CannotCompare(f"the Flax module can't run: {str(error).splitlines()[0]}") from error
@@ -175,9 +175,10 @@ class Candidate:
         flat, tree = jax.tree.flatten((args, kwargs))
         xs = [x for x in flat if _is_input(x)]
         if any(isinstance(x, jax.core.Tracer) for x in xs):
-            raise CannotCompare(
+            raise LayersUnseen(
                 f"{path} (Flax) runs inside scan, vmap, jit or remat, where its values can't be replaced: use the "
-                f"plain module for the comparison"
+                f"plain module for the comparison, called in a Python loop on each item's own parameters "
+                f"(jax.tree.map(lambda x: x[i], stacked)), or give the module's variables to compare it as a whole"
             )
         call = self._calls[path]
         self._calls[path] += 1

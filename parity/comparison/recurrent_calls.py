@@ -18,8 +18,8 @@ from parity.errors import CannotCompare
 Call = Callable[..., Any]
 
 
-def is_cell(module: Any, classes: list[str]) -> bool:
-    """Whether a module is a cell of the library's, or one made after them."""
+def is_cell(classes: list[str]) -> bool:
+    """Whether a module with these classes of the library's is a cell, or one made after them."""
     return "recurrent.RNNCellBase" in classes
 
 
@@ -80,15 +80,18 @@ class RecurrentCall:
         """Shapes of the cell's parameters."""
         if isinstance(self.cell, nnx.Module):
             return dict(variables_of(nnx.state(self.cell)).get("params", {}))
-        shape = self.step_shape()
 
         def made(x: Array) -> Any:
             keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
             cell = self.cell.clone(parent=None, name=None)
-            return cell.init(keys, self.typed(first_state(cell, shape)), x)
+            return cell.init(keys, self.typed(first_state(cell, self.step_shape())), x)
 
         with jax.numpy_dtype_promotion("standard"):
-            return dict(jax.eval_shape(made, jax.ShapeDtypeStruct(shape, self.dtype)).get("params", {}))
+            return dict(jax.eval_shape(made, jax.ShapeDtypeStruct(self.called_with(), self.dtype)).get("params", {}))
+
+    def called_with(self) -> tuple[int, ...]:
+        """Shape of the input with which the cell is called."""
+        return self.step_shape()
 
     def step_shape(self) -> tuple[int, ...]:
         """Of one step's input."""
@@ -209,9 +212,9 @@ class CellCall(RecurrentCall):
     """A call of a cell by itself: a sequence of one step."""
 
     def __init__(self, layer: JaxLayer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        named = dict(zip(("carry", "inputs"), args, strict=False)) | kwargs
-        super().__init__(layer, layer.module, named["inputs"])
-        self.given, self.batch = named["carry"], self.x.shape[:-1]
+        self.given, x = _arguments(args, kwargs)
+        super().__init__(layer, layer.module, x)
+        self.batch = self.x.shape[:-1]
 
     def step_shape(self) -> tuple[int, ...]:
         """See `RecurrentCall.step_shape`."""
@@ -243,3 +246,60 @@ class CellCall(RecurrentCall):
             return filled(*nnx.split(module), {"params": own})  # type: ignore[return-value]
         apart: nn.Module = module.clone(parent=None, name=None)
         return lambda *args, **kwargs: apart.apply({"params": own}, *args, **kwargs)
+
+
+class ScannedCall(SequenceCall):
+    """A call of a cell that `nn.scan` was applied to: a whole sequence, with the initial state before it."""
+
+    def __init__(self, layer: JaxLayer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        carry, x = _arguments(args, kwargs)
+        RecurrentCall.__init__(self, layer, layer.module, x)
+        self.time_major = self.reverse = self.keep_order = False
+        self.returned, self.given, self.batch = True, carry, _batch(carry)
+        self.axis = self._steps(self.x.shape)
+
+    def _steps(self, shape: tuple[int, ...]) -> int:
+        """Which axis the steps are: the one that the state hasn't."""
+        fits = [i for i in range(len(shape) - 1) if shape[:i] + shape[i + 1 : -1] == self.batch]
+        if len(fits) != 1:
+            raise CannotCompare(
+                f"{self.layer.path or 'the top'} (Flax) is scanned over one of the axes of {shape}, and which can't be "
+                f"told from its state's {self.batch}: give inputs with another number of steps than of examples"
+            )
+        return fits[0]
+
+    def called_with(self) -> tuple[int, ...]:
+        """See `RecurrentCall.called_with`."""
+        return self.x.shape
+
+    def result(self, call: Call) -> Call:
+        """See `RecurrentCall.result`."""
+
+        def run(x: Array, *state: Array) -> Array:
+            given = jnp.moveaxis(x.reshape(len(x), *self.batch, x.shape[-1]), 0, self.axis)
+            carry, y = call(self.carry_of(state, self.batch), given)
+            y = jnp.moveaxis(y, self._steps(y.shape), 0).reshape(len(x), -1, y.shape[-1])
+            return jnp.concatenate([y, carry[0].reshape(1, *y.shape[1:])] if self.arrays == 2 else [y])
+
+        return run
+
+    def alone(self, own: dict[str, Any]) -> Call:
+        """See `RecurrentCall.alone`."""
+        apart: nn.Module = self.cell.clone(parent=None, name=None)
+        return lambda *args, **kwargs: apart.apply({"params": own}, *args, **kwargs)
+
+
+def of_cell(layer: JaxLayer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> RecurrentCall:
+    """A cell's call: of one step, or of a sequence."""
+    carry, x = _arguments(args, kwargs)
+    one_step = _batch(carry) == jnp.shape(x)[:-1]
+    return (CellCall if one_step else ScannedCall)(layer, args, kwargs)
+
+
+def _arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    named = dict(zip(("carry", "inputs"), args, strict=False)) | kwargs
+    return named["carry"], named["inputs"]
+
+
+def _batch(carry: Any) -> tuple[int, ...]:
+    return jnp.shape(jax.tree.leaves(carry)[0])[:-1]

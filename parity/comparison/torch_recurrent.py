@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from parity.errors import CannotCompare
+from parity.kinds import registry
 from parity.kinds.leaf import Leaf
-
 
 
 class Recurrence(nn.Module):
@@ -208,7 +208,10 @@ def alone(module: nn.Module, flax: Iterable[Leaf]) -> nn.Module:
     """
     if not isinstance(module, SeparateRecurrent):
         return module
-    stock = {leaf.path for leaf in flax if leaf.shapes} in ({""}, {"forward_rnn", "backward_rnn"})
+    stock = {leaf.path for leaf in flax if registry.named(leaf.kind).recurrent} in (
+        {""},
+        {"forward_rnn", "backward_rnn"},
+    )
     module.results = "steps first" if stock else "sequence"
     return module
 

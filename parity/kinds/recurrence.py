@@ -285,5 +285,3 @@ def _each_transposed(p: Layer, name: str) -> Layer | None:
         return None
     blocks = p.weights[name].reshape(-1, p.size, p.size).swapaxes(1, 2)
     return p.with_weights(**{name: blocks.reshape(p.weights[name].shape)})
-
-

@@ -6,7 +6,7 @@
 | GRU | ir, iz, in with, hr, hz without, hn with a bias | dense_i with, dense_h without a bias |
 | simple | i with, h without a bias | dense_i with, dense_h without a bias |
 
-Whatever a cell lacks is zero in the arrays, and what it has twice is summed there. The functions work on arrays of either
+Whatever a cell lacks is zero in the arrays, and what it has twice is summed there. The functions work on arrays of
 NumPy or JAX, whose module is given.
 """
 
@@ -117,7 +117,9 @@ def _sum(of_input: Any, of_state: Any, cell: Cell, np: Any) -> Any:
 
 def cell_of(tree: Tree) -> Cell | None:
     """How a cell keeps its arrays, from those it has, or their shapes; None if that isn't known."""
-    if not all(isinstance(node, Mapping) and "kernel" in node and {*node} <= {"kernel", "bias"} for node in tree.values()):
+    if not all(
+        isinstance(node, Mapping) and "kernel" in node and {*node} <= {"kernel", "bias"} for node in tree.values()
+    ):
         return None
     shapes = {name: {key: tuple(array.shape) for key, array in node.items()} for name, node in tree.items()}
     for inputs, states in _NAMINGS:
