@@ -98,14 +98,19 @@ def _by_shape(ours: list[Leaf], theirs: list[Leaf]) -> dict[str, str]:
 
 def _hint(ours: list[Leaf], theirs: list[Leaf]) -> str:
     """What to do about layers that nobody can see."""
-    if not any(registry.named(leaf.kind).recurrent for leaf in theirs) and not any(
-        leaf.kind == parameter.KIND.name for leaf in ours
-    ):
+    unseen = any(leaf.kind == parameter.KIND.name for leaf in ours) or any(_stacked(leaf, theirs) for leaf in ours)
+    if not unseen and not any(registry.named(leaf.kind).recurrent for leaf in theirs):
         return ""
     return (
         " Layers inside nnx.scan, nnx.vmap or nnx.remat, and recurrences written by hand, can't be seen: call them in "
         "a Python loop, or give the module's own variables, converted from PyTorch's, to compare it as a whole."
     )
+
+
+def _stacked(ours: Leaf, theirs: list[Leaf]) -> bool:
+    """Whether a leaf has the parameters of several of the other side's, along a first axis."""
+    items = [weights.flax_shapes(leaf.kind, leaf.shapes) for leaf in theirs]
+    return bool(ours.shapes) and {name: tuple(shape[1:]) for name, shape in ours.shapes.items()} in items
 
 
 def _fits(ours: Leaf, theirs: Leaf) -> bool:

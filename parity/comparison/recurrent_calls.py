@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -168,20 +169,29 @@ class SequenceCall(RecurrentCall):
     def back(self, packed: Array) -> Any:
         """See `RecurrentCall.back`."""
         steps = self._ordered(packed)
-        y = jnp.moveaxis(steps.reshape(len(steps), *self.batch, -1), 0, self.axis)
+        if steps.shape[:2] == (math.prod(self.batch), self.x.shape[self.axis]):
+            steps = steps.swapaxes(0, 1)  # where the sides have exchanged both, what follows has them, too
+        y = jnp.moveaxis(steps.reshape(len(steps), *self._batch(steps), steps.shape[-1]), 0, self.axis)
         return (self._last(packed), y) if self.returned else y
 
     def flat(self, packed: Array) -> Any:
         """See `RecurrentCall.flat`."""
-        return (self._ordered(packed), packed[self.x.shape[self.axis] - 1], *packed[self.x.shape[self.axis] :])
+        return self._ordered(packed), *self._states(packed)
+
+    def _batch(self, steps: Array) -> tuple[int, ...]:
+        """The call's axes before the features; those of a reference that has another number of examples."""
+        return self.batch if math.prod(self.batch) == steps.shape[-2] else (steps.shape[-2],)
+
+    def _states(self, packed: Array) -> tuple[Array, ...]:
+        count = len(packed) - self.arrays + 1
+        return packed[count - 1], *packed[count:]
 
     def _ordered(self, packed: Array) -> Array:
-        steps = packed[: self.x.shape[self.axis]]
+        steps = packed[: len(packed) - self.arrays + 1]
         return steps[::-1] if self.reverse and self.keep_order else steps
 
     def _last(self, packed: Array) -> Any:
-        state = (packed[self.x.shape[self.axis] - 1], *packed[self.x.shape[self.axis] :])
-        shaped = tuple(s.reshape(*self.batch, s.shape[-1]) for s in state)
+        shaped = tuple(s.reshape(*self._batch(s), s.shape[-1]) for s in self._states(packed))
         return shaped[::-1] if self.arrays == 2 else shaped[0]
 
     def alone(self, own: dict[str, Any]) -> Call:

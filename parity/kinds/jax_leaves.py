@@ -103,7 +103,7 @@ def dtype_name(array: Any) -> str:
 def _variables_at(variables: dict[str, Any], path: str) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for arrays in leaf_variables(variables, path).values():
-        merged |= arrays
+        merged |= {name: array for name, array in arrays.items() if hasattr(array, "shape")}
     return merged
 
 
