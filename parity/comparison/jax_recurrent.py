@@ -17,7 +17,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from parity.comparison.jax_models import JaxLayer, JaxModel, Look, Variables
-from parity.comparison.recurrent_calls import RecurrentCall, SequenceCall, is_cell, of_cell, option
+from parity.comparison.recurrent_calls import RecurrentCall, SequenceCall, is_cell, option
+from parity.comparison.recurrent_cell_calls import of_cell
 from parity.kinds import registry
 from parity.kinds.recurrent_cells import Cell, cell_of
 
