@@ -90,7 +90,7 @@ def compare(
         raise CannotCompare(
             "another interpreter can't be handed an object: give both modules as 'package.module:attribute'"
         )
-    from parity.comparison import torch_backward, torch_side, torch_stand_ins
+    from parity.comparison import torch_backward, torch_recurrent, torch_side, torch_stand_ins
 
     check_dtype(dtype)
     typed = tuple(cast(x, dtype) for x in ours)
@@ -109,6 +109,7 @@ def compare(
     if model.places and not any(registry.named(leaf.kind).recurrent for leaf in torch_leaves):
         model = jax_models.of(flax_module, whole=False)
         leaves, abstract = jax_leaves.structure(model, typed, kwargs)
+    model.states = torch_recurrent.gives_states(torch_model)
     if variables is not None:
         variables = model.canonical(jax_models.as_variables(variables))
     whole = functools.partial(

@@ -19,6 +19,7 @@ from flax import nnx
 from parity.comparison.jax_models import JaxLayer, JaxModel, Look, Variables
 from parity.comparison.recurrent_calls import RecurrentCall, SequenceCall, is_cell, option
 from parity.comparison.recurrent_cell_calls import of_cell
+from parity.errors import CannotCompare
 from parity.kinds import registry
 from parity.kinds.recurrent_cells import Cell, cell_of
 
@@ -60,11 +61,13 @@ class RecurrentModel:
 
     Attributes:
         whole: whether recurrent layers are leaves; else all are run step by step, as those are whose cell isn't known.
+        states: whether a recurrent layer that is the whole model gives its last states too, as PyTorch's does then.
     """
 
     def __init__(self, model: JaxModel, whole: bool = True) -> None:
         self.model, self.whole = model, whole
         self.places: dict[str, _Place] = {}
+        self.states = False
         self.found = False  # whether there is any recurrent layer
         self._depth = 0
 
@@ -91,7 +94,11 @@ class RecurrentModel:
         for place in self.places.values():
             params = _without(params, place.path.split("/") if place.path else [])
         for path, place in self.places.items():
-            params = _with(params, path, place.cell.packed(cells[path], jnp))
+            try:
+                params = _with(params, path, place.cell.packed(cells[path], jnp))
+            except (KeyError, TypeError, ValueError) as error:
+                wanted = ", ".join(f"{layer}/{n} {s}" for layer, of in place.cell.shapes.items() for n, s in of.items())
+                raise CannotCompare(f"the variables of {place.path or 'the cell'} aren't {wanted}: {error}") from error
         return {**variables, "params": params} if self.places else variables
 
     def native(self, variables: Variables) -> Variables:
@@ -114,7 +121,7 @@ class RecurrentModel:
             if self._depth:
                 return call(*args, **kwargs)
             classes = [name for package in _LIBRARIES for name in registry.classes_of(layer.module, package)]
-            whole_model = layer.path == "" and self.whole
+            whole_model = layer.path == "" and self.states
             if whole_model and "recurrent.Bidirectional" in classes:
                 return _both_directions(layer, call, args, kwargs, look)
             sequence = "recurrent.RNN" in classes and layer.module.cell.num_feature_axes == 1

@@ -216,6 +216,11 @@ def alone(module: nn.Module, flax: Iterable[Leaf]) -> nn.Module:
     return module
 
 
+def gives_states(model: nn.Module) -> bool:
+    """Whether the whole model is a stand-in that gives its last states, too."""
+    return isinstance(model, SeparateRecurrent) and model.results == "steps first"
+
+
 def _run(leaf: nn.Module, x: Tensor, state: list[Tensor]) -> list[Tensor]:
     """The sequence that a leaf gives, and its last state."""
     packed = leaf(x, *state)

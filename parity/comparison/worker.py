@@ -77,7 +77,7 @@ def run_torch(workspace: Path, request: dict[str, Any]) -> None:
     """Step 2: write `pairs.json`, the captures and the weights of every leaf with any."""
     import torch
 
-    from parity.comparison import torch_backward, torch_side, torch_stand_ins
+    from parity.comparison import torch_backward, torch_recurrent, torch_side, torch_stand_ins
     from parity.kinds import torch_leaves
 
     torch.manual_seed(request["seed"])
@@ -89,7 +89,14 @@ def run_torch(workspace: Path, request: dict[str, Any]) -> None:
     structure = torch_side.structure(model)
     pairs = matching.match(leaves, structure, request["mapping"])
     (workspace / "pairs.json").write_text(
-        json.dumps({"pairs": pairs, "torch": [leaf.to_json() for leaf in structure]}), encoding="utf-8"
+        json.dumps(
+            {
+                "states": torch_recurrent.gives_states(model),
+                "pairs": pairs,
+                "torch": [leaf.to_json() for leaf in structure],
+            }
+        ),
+        encoding="utf-8",
     )
     store = Store(workspace / "captures")
     torch_side.pin_precision()
@@ -118,6 +125,7 @@ def run_flax(workspace: Path, request: dict[str, Any]) -> None:
     shapes = tuple(comparison.cast(x, request["dtype"]) for x in arrays)
     model = jax_models.of(module)
     leaves, abstract = jax_leaves.structure(model, shapes, request["flax_kwargs"])
+    model.states = found["states"]
     store = Store(workspace / "captures")
     variables = None if variables is None else model.canonical(jax_models.as_variables(variables))
     candidate = Candidate(
