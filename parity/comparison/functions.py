@@ -142,8 +142,7 @@ def compare_modules(
     Raises:
         CannotCompare: the parameters can't be paired either.
     """
-    native = model.native(variables)
-    others = {name: values for name, values in native.items() if name != "params"}
+    others = {name: values for name, values in variables.items() if name != "params"}
 
     def run(tree: Any, *inputs: Any, **kwargs: Any) -> Any:
         return model.apply({**others, "params": tree}, inputs, kwargs, None)
@@ -151,7 +150,7 @@ def compare_modules(
     problem: CannotCompare | None = None
     for reference in references:
         try:
-            report = compare(run, native.get("params", {}), reference, arrays, ours, mapping=None, **settings)
+            report = compare(run, variables.get("params", {}), reference, arrays, ours, mapping=None, **settings)
         except CannotCompare as error:
             problem = error
             continue

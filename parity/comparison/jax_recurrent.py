@@ -15,10 +15,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from flax.errors import FlaxError
 
 from parity.comparison.jax_models import JaxLayer, JaxModel, Look, Variables
 from parity.comparison.recurrent_calls import RecurrentCall, SequenceCall, is_cell, option
-from parity.comparison.recurrent_cell_calls import of_cell
+from parity.comparison.recurrent_cell_calls import CellCall, is_one_step
 from parity.errors import CannotCompare
 from parity.kinds import registry
 from parity.kinds.recurrent_cells import Cell, cell_of
@@ -125,10 +126,10 @@ class RecurrentModel:
             if whole_model and "recurrent.Bidirectional" in classes:
                 return _both_directions(layer, call, args, kwargs, look)
             sequence = "recurrent.RNN" in classes and layer.module.cell.num_feature_axes == 1
-            if not sequence and not (self.whole and is_cell(classes)):
+            if not sequence and not (self.whole and is_cell(classes) and is_one_step(args, kwargs)):
                 return look(layer, call, args, kwargs) if look is not None else call(*args, **kwargs)
             self.found = True
-            found = SequenceCall(layer, args, kwargs) if sequence else of_cell(layer, args, kwargs)
+            found = (SequenceCall if sequence else CellCall)(layer, args, kwargs)
             cell = self._cell(layer, found) if self.whole else None
             if cell is None:
                 return self._apart(layer, call, args, kwargs, found, look)
@@ -147,8 +148,11 @@ class RecurrentModel:
         """How the cell keeps its arrays; None if it isn't known."""
         if layer.path in self.places:
             return self.places[layer.path].cell
-        with self.inside():
-            cell = cell_of(call.shapes())
+        try:
+            with self.inside():
+                cell = cell_of(call.shapes())
+        except (TypeError, ValueError, FlaxError):  # it can't be called by itself
+            return None
         if cell is not None:
             self.places[layer.path] = _Place(call.cell_path(), cell)
         return cell
@@ -163,7 +167,7 @@ class RecurrentModel:
         look: Look | None,
     ) -> Any:
         """A layer over a cell that isn't known: step by step where it is looked at."""
-        if not isinstance(found, SequenceCall) or found.cell is layer.module:
+        if not isinstance(found, SequenceCall):
             return look(layer, call, args, kwargs) if look is not None else call(*args, **kwargs)
         return found.step_by_step() if look is not None else found.as_it_is(self._hidden(call))
 

@@ -87,11 +87,7 @@ class RecurrentCall:
             return cell.init(keys, self.typed(first_state(cell, self.step_shape())), x)
 
         with jax.numpy_dtype_promotion("standard"):
-            return dict(jax.eval_shape(made, jax.ShapeDtypeStruct(self.called_with(), self.dtype)).get("params", {}))
-
-    def called_with(self) -> tuple[int, ...]:
-        """Shape of the input with which the cell is called."""
-        return self.step_shape()
+            return dict(jax.eval_shape(made, jax.ShapeDtypeStruct(self.step_shape(), self.dtype)).get("params", {}))
 
     def step_shape(self) -> tuple[int, ...]:
         """Of one step's input."""

@@ -1,4 +1,4 @@
-"""A call of a cell of Flax's by itself, at one step or over a sequence; see `parity.comparison.recurrent_calls`."""
+"""A call of a cell of Flax's by itself; see `parity.comparison.recurrent_calls`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from jax import Array
 
 from parity.comparison.jax_models import JaxLayer
 from parity.comparison.nnx_models import filled
-from parity.comparison.recurrent_calls import Call, RecurrentCall, SequenceCall
-from parity.errors import CannotCompare
+from parity.comparison.recurrent_calls import Call, RecurrentCall
 
 
 class CellCall(RecurrentCall):
@@ -56,58 +55,13 @@ class CellCall(RecurrentCall):
         return lambda *args, **kwargs: apart.apply({"params": own}, *args, **kwargs)
 
 
-class ScannedCall(SequenceCall):
-    """A call of a cell that `nn.scan` was applied to: a whole sequence, with the initial state before it."""
-
-    def __init__(self, layer: JaxLayer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        carry, x = _arguments(args, kwargs)
-        RecurrentCall.__init__(self, layer, layer.module, x)
-        self.time_major = self.reverse = self.keep_order = False
-        self.returned, self.given, self.batch = True, carry, _batch(carry)
-        self.axis = self._steps(self.x.shape)
-
-    def _steps(self, shape: tuple[int, ...]) -> int:
-        """Which axis the steps are: the one that the state hasn't."""
-        fits = [i for i in range(len(shape) - 1) if shape[:i] + shape[i + 1 : -1] == self.batch]
-        if len(fits) != 1:
-            raise CannotCompare(
-                f"{self.layer.path or 'the top'} (Flax) is scanned over one of the axes of {shape}, and which can't be "
-                f"told from its state's {self.batch}: give inputs with another number of steps than of examples"
-            )
-        return fits[0]
-
-    def called_with(self) -> tuple[int, ...]:
-        """See `RecurrentCall.called_with`."""
-        return self.x.shape
-
-    def result(self, call: Call) -> Call:
-        """See `RecurrentCall.result`."""
-
-        def run(x: Array, *state: Array) -> Array:
-            given = jnp.moveaxis(x.reshape(len(x), *self.batch, x.shape[-1]), 0, self.axis)
-            carry, y = call(self.carry_of(state, self.batch), given)
-            y = jnp.moveaxis(y, self._steps(y.shape), 0).reshape(len(x), -1, y.shape[-1])
-            return jnp.concatenate([y, carry[0].reshape(1, *y.shape[1:])] if self.arrays == 2 else [y])
-
-        return run
-
-    def alone(self, own: dict[str, Any]) -> Call:
-        """See `RecurrentCall.alone`."""
-        apart: nn.Module = self.cell.clone(parent=None, name=None)
-        return lambda *args, **kwargs: apart.apply({"params": own}, *args, **kwargs)
-
-
-def of_cell(layer: JaxLayer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> RecurrentCall:
-    """A cell's call: of one step, or of a sequence."""
+def is_one_step(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a cell's call has a state for each row of its input."""
     carry, x = _arguments(args, kwargs)
-    one_step = _batch(carry) == jnp.shape(x)[:-1]
-    return (CellCall if one_step else ScannedCall)(layer, args, kwargs)
+    states = jax.tree.leaves(carry)
+    return bool(states) and jnp.shape(states[0])[:-1] == jnp.shape(x)[:-1]
 
 
 def _arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
     named = dict(zip(("carry", "inputs"), args, strict=False)) | kwargs
-    return named["carry"], named["inputs"]
-
-
-def _batch(carry: Any) -> tuple[int, ...]:
-    return jnp.shape(jax.tree.leaves(carry)[0])[:-1]
+    return named.get("carry"), named.get("inputs")

@@ -90,7 +90,7 @@ class GRU(Recurrence):
         text = "the update gate z is exchanged with 1 - z: h' = z n + (1 - z) h"
         yield setting("update_inverted", text, inverted=True)
         yield from activation_mistakes(
-            "candidate", self.candidate, "n", ("sigmoid", "relu", "hard_tanh", "no function")
+            "candidate", self.candidate, "n", ("sigmoid", "relu", "no function", "hard_tanh")
         )
         yield from activation_mistakes(
             "gate", self.gate, "r and z", ("hard_sigmoid", "Keras's hard_sigmoid", "tanh", "relu")

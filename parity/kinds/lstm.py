@@ -79,7 +79,7 @@ class LSTM(Recurrence):
         text = "1 is added to the forget gate's argument"
         yield Mistake("forget_bias", text, _forgetting_less)
         yield setting("coupled", "the forget gate is 1 - i", coupled=True)
-        others = "sigmoid", "relu", "hard_tanh", "no function"
+        others = "sigmoid", "relu", "no function", "hard_tanh"
         yield from activation_mistakes("candidate", self.candidate, "g", others)
         yield from activation_mistakes("output", self.output, "c before it becomes h", others)
         yield from activation_mistakes(

@@ -56,7 +56,7 @@ class SimpleRecurrence(Recurrence):
 
     def gate_mistakes(self) -> Iterator[Mistake]:
         """Another function, the residual connection."""
-        others = "tanh", "relu", "sigmoid", "hard_tanh", "no function"
+        others = "tanh", "relu", "sigmoid", "no function", "hard_tanh"
         yield from activation_mistakes("nonlinearity", self.nonlinearity, "the sum", others)
         yield setting("residual", "the state is added to the function's argument (residual=True)", residual=True)
 
