@@ -26,7 +26,7 @@ X = np.random.default_rng(0).normal(size=(2, STEPS, INPUTS))
 class Torch(nn.Module):
     """A stock layer, and a Linear layer on what it gives."""
 
-    def __init__(self, made: type[nn.RNNBase] = nn.LSTM, inputs: int = INPUTS, **settings: Any) -> None:
+    def __init__(self, made: Any = nn.LSTM, inputs: int = INPUTS, **settings: Any) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.over = made(inputs, SIZE, **{"batch_first": True, **settings})
@@ -46,7 +46,7 @@ class Linen(linen.Module):
     @linen.compact
     def __call__(self, x: Any) -> Any:
         made = [linen.RNN(self.cell(SIZE, **dict(self.settings))) for _ in range(1 + self.both)]
-        y = linen.Bidirectional(*made)(x) if self.both else made[0](x)
+        y = linen.Bidirectional(made[0], made[1])(x) if self.both else made[0](x)
         return linen.Dense(2, name="head")(y)
 
 
@@ -58,11 +58,11 @@ class Nnx(nnx.Module):
     ) -> None:
         rngs = nnx.Rngs(0)
 
-        def made(inputs: int) -> nnx.RNN:
+        def made(inputs: int) -> Any:
             return nnx.RNN(cell(inputs, SIZE, rngs=rngs), **settings)
 
         widths = [inputs, *[SIZE * (1 + both)] * (layers - 1)]
-        self.layers = nnx.List([nnx.Bidirectional(made(n), made(n)) if both else made(n) for n in widths])
+        self.layers: Any = nnx.List([nnx.Bidirectional(made(n), made(n)) if both else made(n) for n in widths])
         self.head = nnx.Linear(SIZE * (1 + both), 2, rngs=rngs)
 
     def __call__(self, x: Any) -> Any:
@@ -340,7 +340,7 @@ def test_weights_of_its_own_are_held_to_pytorchs(mistake: str, stage: str, key: 
     assert (first.stage, first.cause_keys) == (stage, [key])
 
 
-def stock(made: type[nn.RNNBase], **settings: Any) -> nn.RNNBase:
+def stock(made: Any, **settings: Any) -> nn.RNNBase:
     torch.manual_seed(1)
     return made(INPUTS, SIZE, **settings).double()
 

@@ -120,7 +120,7 @@ def compare(
 
 def compare_modules(
     model: RecurrentModel,
-    variables: dict[str, Any],
+    variables: Any,
     references: tuple[Any, ...],
     arrays: tuple[NDArray, ...],
     ours: tuple[NDArray, ...],

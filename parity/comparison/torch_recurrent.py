@@ -27,6 +27,8 @@ class Recurrence(nn.Module):
         suffix: of its weights' names.
     """
 
+    bias: Tensor
+
     def __init__(self, packed: nn.Module, suffix: str) -> None:
         super().__init__()
         weights = {n: getattr(packed, f"{n}{suffix}", None) for n in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
@@ -95,6 +97,8 @@ class LSTMRecurrence(Recurrence):
 
 class GRURecurrence(Recurrence):
     """See `nn.GRU`."""
+
+    bias_hn: Tensor
 
     def biases(self, of_input: Tensor, of_state: Tensor | None) -> dict[str, Tensor]:
         """What the reset gate multiplies stays apart."""

@@ -20,7 +20,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -231,7 +231,7 @@ def activation_mistakes(field: str, used: str, of: str, others: tuple[str, ...])
             yield setting(f"{field}_{name}", f"{name} instead of {used} is applied to {of}", **{field: name})
 
 
-def recorded_layer(made: type[Recurrence], recorded: Recorded, **settings: str) -> Layer | None:
+def recorded_layer(made: type[Recurrence], recorded: Recorded, **settings: Any) -> Layer | None:
     """A recorded layer; None if its weights or its state aren't as its kind has them."""
     known = {name: w for name, w in recorded.weights.items() if name in ("weight_ih", "weight_hh", "bias", HN)}
     if recorded.x.ndim != 3 or not {"weight_ih", "weight_hh"} <= {*known} or not recorded.more:
