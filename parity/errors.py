@@ -3,3 +3,7 @@
 
 class CannotCompare(ValueError):
     """Two models can't be compared as given: the message names what is in the way, and the next step."""
+
+
+class LayersUnseen(CannotCompare):
+    """Layers that run where they can't be cut out, or can't be paired; the models can still be compared as wholes."""

@@ -16,7 +16,7 @@ from flax import nnx
 from torch import Tensor, nn
 
 import parity
-from parity.comparison import torch_attention
+from parity.comparison import torch_attention, torch_stand_ins
 from parity.errors import CannotCompare
 from parity.kinds import layouts, weights
 
@@ -296,7 +296,7 @@ def test_encoder_layers_call_what_stands_in_for_their_attention() -> None:
     x, called = torch.randn(2, LENGTH, WIDTH, dtype=torch.float64), []
     with torch.no_grad():
         expected = model(x)
-        separate = torch_attention.separated(copy.deepcopy(model), (x,), {})
+        separate = torch_stand_ins.separated(copy.deepcopy(model), (x,), {})
         for path, module in separate.named_modules():
             if path.endswith("q_proj"):
                 module.register_forward_hook(lambda *call, path=path: called.append(path))

@@ -31,6 +31,9 @@ SHAPES = {
     "rms_norm": {"weight": (4,)},
     "transposed_conv": {"weight": (2, 6, 3, 5), "bias": (6,)},
     "parameter": {"value": (1, 5, 4)},
+    "lstm": {"weight_ih": (16, 3), "weight_hh": (16, 4), "bias": (16,)},
+    "gru": {"weight_ih": (12, 3), "weight_hh": (12, 4), "bias": (12,), "bias_hn": (4,)},
+    "simple_recurrence": {"weight_ih": (4, 3), "weight_hh": (4, 4), "bias": (4,)},
 }
 IN_FLAX = {
     "conv": ("Conv", {"kernel": (3, 5, 2, 6), "bias": (6,)}),
@@ -43,6 +46,9 @@ IN_FLAX = {
     "instance_norm": ("InstanceNorm", {"scale": (4,), "bias": (4,)}),
     "rms_norm": ("RMSNorm", {"scale": (4,)}),
     "transposed_conv": ("ConvTranspose", {"kernel": (3, 5, 2, 6), "bias": (6,)}),
+    "lstm": ("LSTMCell", {"kernel_ih": (3, 16), "kernel_hh": (4, 16), "bias": (16,)}),
+    "gru": ("GRUCell", {"kernel_ih": (3, 12), "kernel_hh": (4, 12), "bias": (12,), "bias_hn": (4,)}),
+    "simple_recurrence": ("SimpleCell", {"kernel_ih": (3, 4), "kernel_hh": (4, 4), "bias": (4,)}),
 }
 WITH_WEIGHTS = [kind for kind in registry.KINDS if kind.weights]
 

@@ -15,6 +15,7 @@ from parity.causes import gradients as gradient_causes
 from parity.causes import parameter_gradients as parameter_causes
 from parity.causes import parameters as causes
 from parity.causes import precision as precision_causes
+from parity.causes import recurrent_inputs as recurrent_causes
 from parity.causes.parameters import Case, Cause
 from parity.kinds import layouts, registry, weights
 from parity.kinds.layer import Layer, Recorded
@@ -47,6 +48,7 @@ def name_forward(visit: _Visit, rows: list[Row], variables: dict[str, Any], flax
         dtype=candidate.dtype,
         map_shape=_map_shape(visit),
         mask=candidate.dropout_mask(visit.torch_path),
+        more=_inputs(visit)[1:],
     )
     coarse = (("torch", visit.facts["coarse"]), ("jax", visit.coarse(variables)))
     found: list[Cause] = []
@@ -76,6 +78,7 @@ def name_input(candidate: Candidate, visit: _Visit, row: Row, x: NDArray, refere
     got, expected = _sources(candidate, ours, reference)
     found = _order(visit, got, expected, ours, reference) if expected else []
     found = found or precision_causes.of_values(exact, ours, candidate.dtype)
+    found = found or _sequence(candidate, visit, exact, np.asarray(x, np.float64))
     if not found:
         tolerance = 64 * UNIT_ROUNDOFF[candidate.dtype] * float(np.max(np.abs(exact), initial=0.0))
         found = chain_causes.explain(visit.facts["ops"], _starts(candidate, visit), exact, ours, tolerance)
@@ -87,6 +90,18 @@ def name_input(candidate: Candidate, visit: _Visit, row: Row, x: NDArray, refere
         coarse = (("torch", visit.facts["glue_coarse"]),)
         found = precision_causes.seen(coarse, exact, ours, None, candidate.dtype)
     attach(row, found)
+
+
+def _sequence(candidate: Candidate, visit: _Visit, reference: NDArray, ours: NDArray) -> list[Cause]:
+    """Causes that have to do with a recurrent layer, this one or one before it; see `recurrent_causes`."""
+    tolerance = 64 * UNIT_ROUNDOFF[candidate.dtype] * float(np.max(np.abs(reference), initial=0.0))
+    if registry.named(visit.kind).recurrent:
+        others = [each for each in _inputs(visit) if each.shape == reference.shape]
+        others = [each for each in others if not np.array_equal(each, reference)]
+        return recurrent_causes.explain(reference, ours, tuple(others), tolerance)
+    if any(registry.named(kind).recurrent for kind in candidate.kinds.values()):
+        return recurrent_causes.behind(reference, ours, tolerance)
+    return []
 
 
 def name_gradient(visit: _Visit, row: Row, gradient: NDArray, reference: NDArray, cotangent: NDArray) -> None:
@@ -172,8 +187,15 @@ def _layer(visit: _Visit) -> Layer | None:
             x=np.asarray(candidate.store.array(visit.key, "input.0"), np.float64),
             weights=_double(candidate.weights(visit.torch_path)) if visit.kind != "plain" else {},
             mask=candidate.dropout_mask(visit.torch_path),
+            more=_inputs(visit)[1:],
         )
     )
+
+
+def _inputs(visit: _Visit) -> tuple[NDArray, ...]:
+    """What a call got."""
+    arrays = visit.candidate.store.arrays(visit.key, "input.")
+    return tuple(np.asarray(arrays[name], np.float64) for name in sorted(arrays, key=int))
 
 
 def _starts(candidate: Candidate, visit: _Visit) -> list[NDArray]:

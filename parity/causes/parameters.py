@@ -79,6 +79,7 @@ class Case:
         dtype: of the lane.
         map_shape: (C, H, W) of the map that was flattened into the rows of x.
         mask: of dropout, True where kept.
+        more: inputs behind the first.
     """
 
     class_name: str
@@ -92,6 +93,7 @@ class Case:
     dtype: str = "float64"
     map_shape: tuple[int, ...] | None = None
     mask: NDArray | None = None
+    more: tuple[NDArray, ...] = ()
     before: float = field(init=False)
     tolerance: float = field(init=False)
 
@@ -106,7 +108,7 @@ class Case:
     def layer(self, weights: Mapping[str, NDArray]) -> Layer | None:
         """The layer in NumPy, with these weights by PyTorch's name; None if it isn't written out."""
         return registry.layer(
-            Recorded(self.class_name, self.settings, self.x, weights, self.map_shape, self.mask)
+            Recorded(self.class_name, self.settings, self.x, weights, self.map_shape, self.mask, self.more)
         )  # fmt: skip
 
     def explains(self, prediction: NDArray, observed: NDArray) -> float | None:
@@ -229,8 +231,8 @@ def _weights(case: Case) -> list[Cause]:
 
 
 def _weight(case: Case, name: str, theirs: NDArray, ours: NDArray) -> list[Cause]:
-    layer = None if "bias" in name else case.layer(case.torch_weights)
-    if layer is not None:
+    layer = case.layer(case.torch_weights)
+    if layer is not None and (layer.mistaken_biases or "bias" not in name):
         for mistake in layer.mistakes():
             changed = mistake.apply(layer)
             twisted = None if changed is None else changed.weights.get(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import tempfile
 from pathlib import Path
@@ -19,7 +20,7 @@ from parity.causes import parameter_gradients as parameter_causes
 from parity.comparison import functions, jax_backward, jax_models, jax_ties, matching
 from parity.comparison.jax_side import DTYPES, Candidate, check_dtype
 from parity.comparison.store import Store
-from parity.errors import CannotCompare
+from parity.errors import CannotCompare, LayersUnseen
 from parity.kinds import jax_leaves, layouts, parameter, registry, weights
 from parity.kinds.leaf import Leaf
 from parity.reports.report import Report
@@ -89,7 +90,7 @@ def compare(
         raise CannotCompare(
             "another interpreter can't be handed an object: give both modules as 'package.module:attribute'"
         )
-    from parity.comparison import torch_attention, torch_backward, torch_side
+    from parity.comparison import torch_backward, torch_recurrent, torch_side, torch_stand_ins
 
     check_dtype(dtype)
     typed = tuple(cast(x, dtype) for x in ours)
@@ -101,13 +102,27 @@ def compare(
             gradients=gradients, mapping=mapping, kwargs=kwargs, torch_kwargs=torch_kwargs or {}, name=name, seed=seed,
         )  # fmt: skip
     model = jax_models.of(flax_module)
-    if variables is not None:
-        variables = jax_models.as_variables(variables)
     leaves, abstract = jax_leaves.structure(model, typed, kwargs)
-    torch_model = torch_side.prepared(torch_module, dtype)
-    torch_model = torch_attention.separated(torch_model, torch_side.as_tensors(arrays, "float64"), torch_kwargs or {})
+    torch_model, exact = torch_side.prepared(torch_module, dtype), torch_side.as_tensors(arrays, "float64")
+    torch_model = torch_stand_ins.separated(torch_model, exact, torch_kwargs or {}, leaves)
     torch_leaves = torch_side.structure(torch_model)
-    pairs = matching.match(leaves, torch_leaves, mapping)
+    if model.places and not any(registry.named(leaf.kind).recurrent for leaf in torch_leaves):
+        model = jax_models.of(flax_module, whole=False)
+        leaves, abstract = jax_leaves.structure(model, typed, kwargs)
+    model.states = torch_recurrent.gives_states(torch_model)
+    if variables is not None:
+        variables = model.canonical(jax_models.as_variables(variables))
+    whole = functools.partial(
+        functions.compare_modules, model, variables, (torch_model, torch_side.prepared(torch_module, dtype)),
+        arrays, ours, dtype=dtype, gradients=gradients, kwargs=kwargs, torch_kwargs=torch_kwargs or {}, name=name,
+        seed=seed,
+    )  # fmt: skip
+    try:
+        pairs = matching.match(leaves, torch_leaves, mapping)
+    except LayersUnseen as error:
+        if variables is None:
+            raise
+        return whole(str(error))
     directory = Path(workspace) if workspace else Path(tempfile.mkdtemp(prefix="parity-"))
     try:
         store = Store(directory)
@@ -123,6 +138,10 @@ def compare(
             torch_side.weights_reader(torch_model), variables, name, abstract,
         )  # fmt: skip
         return finish(candidate, ours, gradients, torch_leaves)
+    except LayersUnseen as error:
+        if variables is None:
+            raise
+        return whole(str(error))
     finally:
         if workspace is None:
             shutil.rmtree(directory, ignore_errors=True)

@@ -8,9 +8,10 @@ which is how they are paired.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,9 @@ from parity.errors import CannotCompare
 from parity.kinds import layouts
 from parity.reports.report import Report
 from parity.reports.rows import Row, compare_arrays, fill
+
+if TYPE_CHECKING:
+    from parity.comparison.jax_recurrent import RecurrentModel
 
 Move = Callable[[NDArray], NDArray]
 # What PyTorch calls `weight` has other names elsewhere.
@@ -69,7 +73,7 @@ def compare(
     from parity.comparison import torch_backward, torch_side
 
     torch_side.pin_precision()
-    state = {n: torch_side.to_numpy(t) for n, t in _state(model)}
+    state = with_stacks({n: torch_side.to_numpy(t) for n, t in _state(model)})
     tree = jax.tree.map(lambda x: _array(x, dtype), tree)
     parameters = list(pair(named(tree), state, mapping))
     inputs = torch_side.as_tensors(arrays, dtype)
@@ -114,6 +118,49 @@ def compare(
     return report
 
 
+def compare_modules(
+    model: RecurrentModel,
+    variables: Any,
+    references: tuple[Any, ...],
+    arrays: tuple[NDArray, ...],
+    ours: tuple[NDArray, ...],
+    why: str,
+    **settings: Any,
+) -> Report:
+    """Compare a module whose layers can't be seen as a function of its own parameters, which hold PyTorch's values.
+
+    Args:
+        model: in which they can't.
+        variables: its own.
+        references: PyTorch's model, its recurrent layers with one bias, and as it is: the first one whose parameters
+            can be paired is taken.
+        arrays: see `compare`; likewise ours.
+        ours: see `compare`.
+        why: the layers can't be seen.
+        settings: of `compare`.
+
+    Raises:
+        CannotCompare: the parameters can't be paired either.
+    """
+    others = {name: values for name, values in variables.items() if name != "params"}
+
+    def run(tree: Any, *inputs: Any, **kwargs: Any) -> Any:
+        return model.apply({**others, "params": tree}, inputs, kwargs, None)
+
+    problem: CannotCompare | None = None
+    for reference in references:
+        try:
+            report = compare(run, variables.get("params", {}), reference, arrays, ours, mapping=None, **settings)
+        except CannotCompare as error:
+            problem = error
+            continue
+        reason = why.splitlines()[0].rstrip(":")
+        told = f"the layers one by one, which can't be seen or paired ({reason}): the models are compared as wholes"
+        report.not_exercised.insert(0, told)
+        return report
+    raise CannotCompare(f"{why}\nAs a whole: {problem}") from problem
+
+
 def _array(x: Any, dtype: str) -> jax.Array:
     return jnp.asarray(x, DTYPES[dtype] if jnp.issubdtype(np.asarray(x).dtype, jnp.floating) else None)
 
@@ -155,13 +202,34 @@ def pair(ours: dict[str, Any], theirs: dict[str, NDArray], given: dict[str, str]
         yield Parameter(name, found[0], best)
 
 
+def with_stacks(arrays: dict[str, NDArray]) -> dict[str, NDArray]:
+    """Arrays by PyTorch's names, and those of a list's items once more as one, under the name with a star for numbers.
+
+    JAX stacks the parameters of layers that it scans over: `blocks.0.weight`, `blocks.1.weight` are `blocks.*.weight`.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in arrays:
+        for match in re.finditer(r"(?<![^.])\d+(?![^.])", name):
+            groups.setdefault(f"{name[: match.start()]}*{name[match.end() :]}", []).append(name)
+    stacks = {}
+    for star, names in groups.items():
+        if len(names) > 1 and len({arrays[name].shape for name in names}) == 1:
+            first, _, last = star.partition("*")
+            names.sort(key=lambda name: int(name[len(first) : len(name) - len(last)]))
+            stacks[star] = np.stack([arrays[name] for name in names])
+    return {**arrays, **stacks}
+
+
 def moves(reference: tuple[int, ...], wanted: tuple[int, ...]) -> Iterator[Move]:
     """Ways to lay an array of one shape out in another: axes exchanged, then joined or divided."""
     if int(np.prod(reference)) != int(np.prod(wanted)):
         return
     rank = len(reference)
     kernel = (*range(2, rank), 1, 0)  # O I ... to ... I O
-    orders = dict.fromkeys([tuple(range(rank)), kernel, *(itertools.permutations(range(rank)) if rank < 5 else ())])
+    stacked = (0, *range(3, rank), 2, 1)  # the same of several, one after the other
+    orders = dict.fromkeys(
+        [tuple(range(rank)), kernel, stacked, *(itertools.permutations(range(rank)) if rank < 5 else ())]
+    )
     for order in orders:
         if len(order) == rank and (rank != len(wanted) or tuple(reference[i] for i in order) == wanted):
             yield lambda array, order=order: array.transpose(order).reshape(wanted)
@@ -173,7 +241,7 @@ def _holds(array: NDArray, values: NDArray) -> bool:
 
 
 def _plain(name: str) -> str:
-    *above, last = name.replace("/", ".").replace("_", ".").lower().split(".")
+    *above, last = name.replace("/", ".").replace("_", ".").lower().replace(".*", "").split(".")
     return ".".join([*above, _SAME.get(last, last)])
 
 
@@ -199,12 +267,17 @@ def _weights(name: str, dtype: str, parameter: Parameter, ours: dict[str, Any], 
 def _gradients(name: str, dtype: str, parameters: list[Parameter], found: dict[str, Any], model: Any) -> Iterator[Row]:
     from parity.comparison import torch_side
 
-    trained = dict(model.named_parameters())
+    gradients = with_stacks(
+        {
+            n: np.zeros(tuple(p.shape)) if p.grad is None else torch_side.to_numpy(p.grad)
+            for n, p in model.named_parameters()
+            if p.requires_grad
+        }
+    )
     for parameter in parameters:
-        tensor = trained.get(parameter.torch_name)
-        if tensor is None or not tensor.requires_grad:
+        gradient = gradients.get(parameter.torch_name)
+        if gradient is None:
             continue
-        gradient = np.zeros(tuple(tensor.shape)) if tensor.grad is None else torch_side.to_numpy(tensor.grad)
         ours = found[parameter.name]
         row = _row(name, dtype, parameter.name, "gradient", ours, parameter.move(gradient))
         row.torch_name = parameter.torch_name
@@ -214,5 +287,10 @@ def _gradients(name: str, dtype: str, parameters: list[Parameter], found: dict[s
 def _left_out(parameters: list[Parameter], model: Any) -> list[str]:
     """PyTorch's parameters that no leaf of the tree is paired with."""
     paired = {parameter.torch_name for parameter in parameters}
-    rest = [name for name, _ in model.named_parameters() if name not in paired]
+    starred = [re.compile(r"\d+".join(map(re.escape, name.split("*")))) for name in paired if "*" in name]
+    rest = [
+        name
+        for name, _ in model.named_parameters()
+        if name not in paired and not any(star.fullmatch(name) for star in starred)
+    ]
     return [f"PyTorch's {', '.join(rest)}: nothing in the tree is paired with them"] if rest else []

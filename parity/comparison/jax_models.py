@@ -7,7 +7,10 @@ Variables are dictionaries by collection, path and name, as in Linen: {"params":
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from parity.comparison.jax_recurrent import RecurrentModel
 
 Variables = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]
@@ -71,22 +74,27 @@ def as_variables(variables: Any) -> Variables:
     return variables_of(variables) if isinstance(variables, nnx.State) else variables
 
 
-def of(model: Any) -> JaxModel:
+def of(model: Any, whole: bool = True) -> RecurrentModel:
     """A model of whichever library as one that this package can run.
+
+    Args:
+        model: a module.
+        whole: see `parity.comparison.jax_recurrent.RecurrentModel`.
 
     Raises:
         CannotCompare: it is of no library that is known.
     """
     from flax import linen, nnx
 
+    from parity.comparison.jax_recurrent import RecurrentModel
     from parity.comparison.linen_models import LinenModel
     from parity.comparison.nnx_models import NnxModel
     from parity.errors import CannotCompare
 
     if isinstance(model, linen.Module):
-        return LinenModel(model)
+        return RecurrentModel(LinenModel(model), whole)
     if isinstance(model, nnx.Module):
-        return NnxModel(model)
+        return RecurrentModel(NnxModel(model), whole)
     if isinstance(model, type):
         raise CannotCompare(f"{model.__name__} is a class: give an instance of it")
     raise CannotCompare(

@@ -25,8 +25,8 @@ from parity.comparison import jax_precision
 from parity.comparison.jax_models import JaxLayer, JaxModel
 from parity.comparison.store import Store
 from parity.comparison.totals import Total
-from parity.errors import CannotCompare
-from parity.kinds import jax_leaves, layouts, parameter
+from parity.errors import CannotCompare, LayersUnseen
+from parity.kinds import jax_leaves, layouts, parameter, registry
 from parity.kinds.weights import weights_to_flax
 from parity.reports.rows import Row, compare_arrays
 
@@ -146,7 +146,7 @@ class Candidate:
             result = self.model.apply(variables, arrays, self.kwargs, self._force)
         except (TypeError, ValueError, AssertionError, FlaxError) as error:
             # Behind the place where PyTorch broke down, maps of the wrong size break Flax as well.
-            if self.failed is None and isinstance(error, CannotCompare):
+            if isinstance(error, LayersUnseen) or (self.failed is None and isinstance(error, CannotCompare)):
                 raise
             if self.failed is None:
                 raise CannotCompare(f"the Flax module can't run: {str(error).splitlines()[0]}") from error
@@ -175,9 +175,10 @@ class Candidate:
         flat, tree = jax.tree.flatten((args, kwargs))
         xs = [x for x in flat if _is_input(x)]
         if any(isinstance(x, jax.core.Tracer) for x in xs):
-            raise CannotCompare(
+            raise LayersUnseen(
                 f"{path} (Flax) runs inside scan, vmap, jit or remat, where its values can't be replaced: use the "
-                f"plain module for the comparison"
+                f"plain module for the comparison, called in a Python loop on each item's own parameters "
+                f"(jax.tree.map(lambda x: x[i], stacked)), or give the module's variables to compare it as a whole"
             )
         call = self._calls[path]
         self._calls[path] += 1
@@ -385,11 +386,21 @@ class _Visit:
         try:
             shape = jax.eval_shape(own, *forced).shape
         except (ValueError, TypeError, FlaxError):
-            return layouts.Layout(moved=len(reference) > 2)
+            return self._unknown(len(reference))
         heads = shape[len(reference) - 1 : -1]
         if heads and shape[: len(reference) - 1] == reference[:-1] and reference[-1] % math.prod(heads) == 0:
             return layouts.Layout(last=(*heads, -1))
-        return layouts.Layout(moved=len(reference) > 2)
+        return self._unknown(len(reference))
+
+    def _layout(self, reference: NDArray, ours: NDArray, map_shape: Any) -> layouts.Layout | None:
+        """How a reference's array lies in the leaf's; None if the shapes can't hold the same values."""
+        if registry.named(self.kind).recurrent:
+            return layouts.Layout() if reference.shape == ours.shape else None
+        return layouts.align(reference, ours, tuple(map_shape) if map_shape else None)
+
+    def _unknown(self, ndim: int) -> layouts.Layout:
+        """Likewise, where shapes don't say it."""
+        return layouts.Layout(moved=ndim > 2 and not registry.named(self.kind).recurrent)
 
     def _wanted(self, forced: list[jax.Array]) -> dict[str, tuple[int, ...]]:
         """Shapes of the variables that the Flax leaf would make for these inputs."""
@@ -422,13 +433,13 @@ class _Visit:
     def _input(self, i: int, x: jax.Array, reference: NDArray) -> jax.Array:
         c = self.candidate
         map_shape = self.facts["map_shapes"][i]
-        layout = layouts.align(reference, np.asarray(x, np.float64), tuple(map_shape) if map_shape else None)
+        layout = self._layout(reference, np.asarray(x, np.float64), map_shape)
         row = self.row("input")
         value = layout.to_flax(reference) if layout else reference
         c.judge(row, np.asarray(x), value, c.glue_bound(self.key, i, self.facts["glue_depth"], layout))
         if layout is None:
             # The shapes differ: the leaf is still judged on what it should have been given.
-            layout = layouts.Layout(moved=reference.ndim > 2, map_shape=None)
+            layout = self._unknown(reference.ndim)
             value = layout.to_flax(reference)
         if jax_leaves.dtype_name(x) != c.dtype and jnp.issubdtype(x.dtype, jnp.floating):
             row.verdict, row.detail = "dtype", f"Flax computes in {x.dtype} here"
@@ -444,11 +455,11 @@ class _Visit:
         reference = c.store.array(self.key, f"output.{i}")
         ours = np.asarray(y, np.float64)
         map_shape = self.facts["map_shapes"][0] if self.kind == "plain" and self.facts["map_shapes"] else None
-        layout = layouts.align(reference, ours, tuple(map_shape) if map_shape else None)
+        layout = self._layout(reference, ours, map_shape)
         row = self.row("forward")
         if layout is None:
             self.comparable = False
-            guess = layouts.Layout(moved=reference.ndim > 2)
+            guess = self._unknown(reference.ndim)
             self.output_layout = guess
             bound = self._bound(i, guess)
             self.allowed = None if bound is None or bound.unknown else guess.to_torch(bound.allowed)

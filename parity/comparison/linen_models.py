@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -55,8 +56,23 @@ class LinenModel:
         """The module's result."""
         if look is None:
             return self.module.apply(variables, *inputs, **kwargs)
-        with nn.intercept_methods(_shown_to(look)):
+        with nn.intercept_methods(_shown_to(look)), _without_remat():
             return self.module.apply(variables, *inputs, **kwargs)
+
+
+@contextlib.contextmanager
+def _without_remat() -> Iterator[None]:
+    """Within, `nn.remat` computes what it wraps as it is: the same values, which can be seen and replaced."""
+    original: Any = jax.remat
+
+    def plain(function: Callable[..., Any] | None = None, **_: Any) -> Any:
+        return plain if function is None else function
+
+    jax.remat = plain
+    try:
+        yield
+    finally:
+        jax.remat = original
 
 
 def _shown_to(look: Look) -> Callable[..., Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from parity.errors import CannotCompare
-from parity.kinds import registry, weights
+from parity.errors import CannotCompare, LayersUnseen
+from parity.kinds import parameter, registry, weights
 from parity.kinds.leaf import Leaf
+from parity.kinds.recurrence import as_in_flax
 
 # What attention's projections are called, Flax's names first.
 _ROLES = {
@@ -49,7 +50,7 @@ def match(flax: list[Leaf], torch: list[Leaf], given: dict[str, str] | None = No
             if path not in known:
                 raise CannotCompare(f"mapping names {path!r}, no leaf of the {side} model; it has {', '.join(known)}")
         pairs[flax_path] = torch_path
-    names, ours_named = {name: path for path, name in _names(torch).items()}, _names(flax)
+    names, ours_named = {name: path for path, name in _names(torch, torch=True).items()}, _names(flax)
     taken = set(pairs.values())
     for leaf in flax:
         partner = names.get(ours_named[leaf.path])
@@ -88,11 +89,28 @@ def _by_shape(ours: list[Leaf], theirs: list[Leaf]) -> dict[str, str]:
         else:
             problems.append(f"{_described(signature)}: Flax {', '.join(a)} could be PyTorch {', '.join(b)}")
     if problems:
-        raise CannotCompare(
+        raise LayersUnseen(
             "the layers can't be paired:\n  " + "\n  ".join(problems) + "\n"
-            "Say which is which with mapping={'flax/path': 'torch.path', ...}."
+            "Say which is which with mapping={'flax/path': 'torch.path', ...}." + _hint(ours, theirs)
         )
     return pairs
+
+
+def _hint(ours: list[Leaf], theirs: list[Leaf]) -> str:
+    """What to do about layers that nobody can see."""
+    unseen = any(leaf.kind == parameter.KIND.name for leaf in ours) or any(_stacked(leaf, theirs) for leaf in ours)
+    if not unseen and not any(registry.named(leaf.kind).recurrent for leaf in theirs):
+        return ""
+    return (
+        " Layers inside nnx.scan, nnx.vmap or nnx.remat, and recurrences written by hand, can't be seen: call them in "
+        "a Python loop, or give the module's own variables, converted from PyTorch's, to compare it as a whole."
+    )
+
+
+def _stacked(ours: Leaf, theirs: list[Leaf]) -> bool:
+    """Whether a leaf has the parameters of several of the other side's, along a first axis."""
+    items = [weights.flax_shapes(leaf.kind, leaf.shapes) for leaf in theirs]
+    return bool(ours.shapes) and {name: tuple(shape[1:]) for name, shape in ours.shapes.items()} in items
 
 
 def _fits(ours: Leaf, theirs: Leaf) -> bool:
@@ -144,10 +162,13 @@ def _by_role(leaves: list[Leaf]) -> list[Leaf]:
     return found
 
 
-def _names(leaves: list[Leaf]) -> dict[str, str]:
+def _names(leaves: list[Leaf], torch: bool = False) -> dict[str, str]:
     """Paths as both sides' are compared, by path."""
     roles = _roles(leaves)
-    paths = {leaf.path: ".".join(filter(None, roles.get(leaf.path, (leaf.path,)))) for leaf in leaves}
+    found = as_in_flax([leaf.path for leaf in leaves if torch and registry.named(leaf.kind).recurrent])
+    paths = {
+        leaf.path: ".".join(filter(None, roles.get(leaf.path, (found.get(leaf.path, leaf.path),)))) for leaf in leaves
+    }
     return {path: name.replace("/", ".").replace("_", ".").lower() for path, name in paths.items()}
 
 

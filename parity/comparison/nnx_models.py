@@ -31,7 +31,7 @@ class NnxLayer:
 
     def apply(self, variables: Variables, *args: Any, **kwargs: Any) -> Any:
         """Its result alone."""
-        return _filled(*nnx.split(self.module), variables)(*args, **kwargs)  # type: ignore[operator]
+        return filled(*nnx.split(self.module), variables)(*args, **kwargs)  # type: ignore[operator]
 
     def wanted(self, *args: Any, **kwargs: Any) -> Variables:
         """What it holds: an nnx module makes its variables before it sees an input."""
@@ -62,7 +62,7 @@ class NnxModel:
 
     def apply(self, variables: Variables, inputs: tuple[Any, ...], kwargs: dict[str, Any], look: Look | None) -> Any:
         """The model's result."""
-        model = _filled(self.graph, self.state, variables)
+        model = filled(self.graph, self.state, variables)
         if look is None:
             return model(*inputs, **kwargs)  # type: ignore[operator]
         with _shown_to(look, model):
@@ -87,7 +87,7 @@ def variables_of(state: Any) -> Variables:
     return found
 
 
-def _filled(graph: Any, state: Any, variables: Variables) -> nnx.Module:
+def filled(graph: Any, state: Any, variables: Variables) -> nnx.Module:
     """A module with these variables in the place of its own."""
     flat = []
     for path, variable in state.flat_state():

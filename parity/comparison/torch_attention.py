@@ -7,18 +7,12 @@ float64: a difference in there would else be the harness's own.
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import math
-from collections.abc import Iterator
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten
 
-from parity.bounds.magnitudes import normwise_limit
 from parity.errors import CannotCompare
 
 
@@ -106,88 +100,12 @@ def _joined(first: Tensor | None, second: Tensor | None, dtype: torch.dtype) -> 
     return added[0] + added[1]
 
 
-def separated(model: nn.Module, inputs: tuple[Tensor, ...], kwargs: dict[str, Any]) -> nn.Module:
-    """The model, changed in place, with every plain `nn.MultiheadAttention` taken apart.
+def stand_in(module: nn.Module) -> nn.Module | None:
+    """An equal module for a plain `nn.MultiheadAttention`; None for any other module.
 
     One with hooks, with keys and values of its own (`add_bias_kv`, `add_zero_attn`) or of a class of its own stays,
     and is refused like any layer that can't be compared.
-
-    Args:
-        model: a copy that may be changed, in evaluation mode.
-        inputs: of its call, in float64 where they aren't integers.
-        kwargs: more of its arguments.
-
-    Raises:
-        CannotCompare: a module gives something else when it is taken apart.
     """
-    attention = [(p, m) for p, m in model.named_modules() if isinstance(m, nn.MultiheadAttention)]
-    packed = {path: module for path, module in attention if _is_plain(module)}
-    if not packed:
-        return model
-    _check(model, list(packed), inputs, kwargs)
-    made = {id(module): SeparateAttention(module).eval() for module in packed.values()}
-    if id(model) in made:
-        return made[id(model)]
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if id(child) in made:
-                setattr(parent, name, made[id(child)])
-    return model
-
-
-def _is_plain(module: nn.MultiheadAttention) -> bool:
     if type(module) is not nn.MultiheadAttention or module.bias_k is not None or module.add_zero_attn:
-        return False
-    hooks = [
-        value
-        for each in (module, module.out_proj, *module.parameters())
-        for name, value in vars(each).items()
-        if "hooks" in name and "state_dict" not in name
-    ]
-    tensors = [p for p in module.parameters() if p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None)]
-    return not any(hooks) and not tensors
-
-
-def _check(model: nn.Module, paths: list[str], inputs: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
-    """Hold every module to its replacement, on all that a run of the model hands to it."""
-    exact = copy.deepcopy(model).double()
-    limit = normwise_limit("float64")
-
-    def held(path: str, replacement: nn.Module) -> Any:
-        def hook(module: nn.Module, args: Any, named: Any, result: Any) -> None:
-            ours, theirs = (
-                [t for t in tree_flatten(r)[0] if isinstance(t, Tensor)] for r in (replacement(*args, **named), result)
-            )
-            if len(ours) != len(theirs) or not all(map(_close, ours, theirs, [limit] * len(ours))):
-                raise CannotCompare(
-                    f"MultiheadAttention at {path or 'the top'!r} (PyTorch) gives something else when its packed "
-                    f"weights are taken apart: write its projections out as Linear layers"
-                )
-
-        return hook
-
-    for path in paths:
-        module = exact.get_submodule(path)
-        module.register_forward_hook(held(path, SeparateAttention(module).eval()), with_kwargs=True)  # type: ignore[arg-type]
-    # What breaks down in this run does so in the one that is recorded, which says where.
-    with torch.no_grad(), _without_fast_path(), contextlib.suppress(RuntimeError):
-        exact(*inputs, **kwargs)
-
-
-def _close(ours: Tensor, theirs: Tensor, limit: float) -> bool:
-    same = ours.shape == theirs.shape and torch.equal(ours.isfinite(), theirs.isfinite())
-    if not same:
-        return False
-    finite = theirs.isfinite()
-    return not finite.any() or bool((ours - theirs)[finite].abs().max() <= limit * theirs[finite].abs().max())
-
-
-@contextlib.contextmanager
-def _without_fast_path() -> Iterator[None]:
-    """Encoder layers call their attention in here, where they might else compute without it."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
+        return None
+    return SeparateAttention(module)

@@ -77,18 +77,26 @@ def run_torch(workspace: Path, request: dict[str, Any]) -> None:
     """Step 2: write `pairs.json`, the captures and the weights of every leaf with any."""
     import torch
 
-    from parity.comparison import torch_attention, torch_backward, torch_side
+    from parity.comparison import torch_backward, torch_recurrent, torch_side, torch_stand_ins
     from parity.kinds import torch_leaves
 
     torch.manual_seed(request["seed"])
     model = torch_side.prepared(load(request["torch"]), request["dtype"])
     given = inputs(workspace, "torch")
-    model = torch_attention.separated(model, torch_side.as_tensors(given, "float64"), request["torch_kwargs"])
     leaves = _leaves(json.loads((workspace / "structure.json").read_text(encoding="utf-8")))
+    exact = torch_side.as_tensors(given, "float64")
+    model = torch_stand_ins.separated(model, exact, request["torch_kwargs"], leaves)
     structure = torch_side.structure(model)
     pairs = matching.match(leaves, structure, request["mapping"])
     (workspace / "pairs.json").write_text(
-        json.dumps({"pairs": pairs, "torch": [leaf.to_json() for leaf in structure]}), encoding="utf-8"
+        json.dumps(
+            {
+                "states": torch_recurrent.gives_states(model),
+                "pairs": pairs,
+                "torch": [leaf.to_json() for leaf in structure],
+            }
+        ),
+        encoding="utf-8",
     )
     store = Store(workspace / "captures")
     torch_side.pin_precision()
@@ -117,7 +125,9 @@ def run_flax(workspace: Path, request: dict[str, Any]) -> None:
     shapes = tuple(comparison.cast(x, request["dtype"]) for x in arrays)
     model = jax_models.of(module)
     leaves, abstract = jax_leaves.structure(model, shapes, request["flax_kwargs"])
+    model.states = found["states"]
     store = Store(workspace / "captures")
+    variables = None if variables is None else model.canonical(jax_models.as_variables(variables))
     candidate = Candidate(
         model, request["flax_kwargs"], found["pairs"], {leaf.path: leaf.kind for leaf in leaves}, store,
         request["dtype"], lambda path: store.arrays(f"weights-{path}", ""), variables, request["name"], abstract,

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.errors import FlaxError
 
 from parity.comparison.jax_models import JaxLayer, JaxModel
 from parity.errors import CannotCompare
@@ -26,6 +27,9 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
 
     Returns:
         Leaves in order of first execution, and the abstract variables.
+
+    Raises:
+        CannotCompare: a layer is of a kind that can't be compared, or the model can't run.
     """
     calls: list[tuple[str, list[str], bool]] = []
     stack: list[list[str]] = []
@@ -41,7 +45,13 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
             names = [base.__name__ for base in type(layer.module).__mro__]
             calls.append((layer.path, names, bool(stack.pop())))
 
-    variables = model.shapes(inputs, kwargs, look)
+    try:
+        variables = model.shapes(inputs, kwargs, look)
+    except (TypeError, ValueError, FlaxError) as error:
+        if isinstance(error, CannotCompare):
+            raise
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise CannotCompare(f"the Flax module can't run: {' '.join(lines[:3])}") from error
     leaves: list[Leaf] = []
     for path, names, has_children in calls:
         if has_children or any(leaf.path == path for leaf in leaves):
@@ -90,7 +100,7 @@ def insert_leaf(variables: dict[str, Any], path: str, leaf: dict[str, dict[str, 
     """Put a leaf's variables into a tree, in place."""
     for collection, arrays in leaf.items():
         tree = variables.setdefault(collection, {})
-        for part in path.split("/"):
+        for part in path.split("/") if path else ():
             tree = tree.setdefault(part, {})
         tree.update(arrays)
 
@@ -103,7 +113,7 @@ def dtype_name(array: Any) -> str:
 def _variables_at(variables: dict[str, Any], path: str) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for arrays in leaf_variables(variables, path).values():
-        merged |= arrays
+        merged |= {name: array for name, array in arrays.items() if hasattr(array, "shape")}
     return merged
 
 

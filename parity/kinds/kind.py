@@ -83,6 +83,7 @@ class Kind:
         inputs_follow_map: whether its number of inputs is that of a flattened map, so that a mistake before the layer
             shows in its weights' shapes; the last axis in Flax are its outputs.
         splits_axes: whether a Flax leaf's weights may have several axes in a row where PyTorch's have one.
+        recurrent: whether it is a recurrent layer, see `parity.kinds.recurrence`: its arrays lie alike on both sides.
         linear: whether it is linear in its input and in its weights: then its bound is that of a sum of products.
         terms: of a linear layer with these settings, products that it sums for one output, without the bias; None to
             count them by running the layer on ones.
@@ -102,6 +103,7 @@ class Kind:
     in_flax: Callable[[str, Shapes], bool] = lambda class_name, shapes: False
     inputs_follow_map: bool = False
     splits_axes: bool = False
+    recurrent: bool = False
     linear: bool = False
     terms: Callable[[Settings], int] | None = None
     gradient_terms: Callable[[Settings, Shape], dict[str, int]] | None = None

@@ -32,6 +32,7 @@ class Recorded:
         weights: parameters and statistics by PyTorch's name.
         map_shape: (C, H, W) of the map that was flattened into the rows of x, if one was.
         mask: of dropout, True where kept, if it was injected.
+        more: its other inputs.
     """
 
     class_name: str
@@ -40,6 +41,7 @@ class Recorded:
     weights: Mapping[str, NDArray] = field(default_factory=dict)
     map_shape: tuple[int, ...] | None = None
     mask: NDArray | None = None
+    more: tuple[NDArray, ...] = ()
 
 
 class Mistake(NamedTuple):
@@ -80,6 +82,8 @@ class Layer(ABC):
 
     constants: ClassVar[tuple[str, ...]] = ()
     """Settings that are numbers which a side may have rounded."""
+    mistaken_biases: ClassVar[bool] = False
+    """Whether its mistakes are looked for in weights that are called biases, too."""
 
     @abstractmethod
     def forward(self) -> NDArray:

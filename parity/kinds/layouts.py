@@ -8,6 +8,7 @@ Only NumPy is used: these are moves of values, bit for bit.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -26,15 +27,19 @@ class Layout:
         map_shape: (C, H, W) of the map whose flattening the reference holds, if the rows follow H, W, C.
         shape: shape in the candidate, where it keeps the map unflattened; None if as moved.
         last: axes in the candidate that the reference holds as its last one; None if it is one there, too.
+        order: the reference's axes in the candidate's order; None if nothing else moves.
     """
 
     moved: bool = False
     map_shape: tuple[int, ...] | None = None
     shape: tuple[int, ...] | None = None
     last: tuple[int, ...] | None = None
+    order: tuple[int, ...] | None = None
 
     def to_flax(self, array: NDArray) -> NDArray:
         """A reference activation as the candidate holds it."""
+        if self.order is not None:
+            return array.transpose(self.order)
         if self.last is not None:
             return array.reshape(*array.shape[:-1], *self.last)
         if self.map_shape is not None:
@@ -46,6 +51,8 @@ class Layout:
 
     def to_torch(self, array: NDArray) -> NDArray:
         """A candidate activation as the reference holds it."""
+        if self.order is not None:
+            return array.transpose(np.argsort(self.order))
         if self.last is not None:
             return array.reshape(*array.shape[: -len(self.last)], -1)
         if self.map_shape is not None:
@@ -117,6 +124,17 @@ def align(reference: NDArray, flax: NDArray, map_shape: tuple[int, ...] | None) 
     differences = [difference(f.to_flax(reference), flax) for f in fits]
     # Where something isn't finite, the number of such places decides, then the rest.
     return fits[min(range(len(fits)), key=lambda i: _farness(differences[i]))]
+
+
+def of_input(reference: NDArray, flax: NDArray) -> Layout:
+    """The layout of a model's input, of which both sides were given the same values: how the axes were moved."""
+    usual = Layout(moved=flax.ndim == 4)
+    orders = itertools.permutations(range(flax.ndim)) if reference.ndim == flax.ndim < 5 else ()
+    for layout in (usual, *(Layout(order=order) for order in orders)):
+        moved = layout.to_flax(reference) if reference.ndim == flax.ndim else reference
+        if moved.shape == flax.shape and np.array_equal(moved, flax):
+            return layout
+    return usual
 
 
 def _farness(apart: NDArray) -> tuple[int, float]:

@@ -16,13 +16,16 @@ from parity.kinds import (
     dropout,
     embedding,
     group_norm,
+    gru,
     instance_norm,
     layer_norm,
     local_convolution,
     local_response_norm,
+    lstm,
     parameter,
     pooling,
     rms_norm,
+    simple_recurrence,
     transposed_convolution,
 )
 from parity.kinds.kind import Kind, Operation, Shapes
@@ -45,6 +48,9 @@ KINDS: tuple[Kind, ...] = (
     local_response_norm.KIND,
     activation.KIND,
     dropout.KIND,
+    lstm.KIND,
+    gru.KIND,
+    simple_recurrence.KIND,
 )
 
 # Layers with parameters of no kind above are compared as wholes, with a bound that their own roundings give.
@@ -66,23 +72,10 @@ class Refused:
     why: str
 
 
-_IN_DENSE = "write the cell out with Dense layers"
-_IN_LINEAR = "write the cell out with Linear layers"
-
 REFUSED_IN_FLAX: tuple[Refused, ...] = (
     Refused(("linear.ConvLocal",), "use a module of your own with a kernel of (H', W', h, w, in, out)"),
-    Refused(
-        (
-            "recurrent.SimpleCell",
-            "recurrent.LSTMCell",
-            "recurrent.OptimizedLSTMCell",
-            "recurrent.GRUCell",
-            "recurrent.MGUCell",
-        ),
-        _IN_DENSE,
-    ),
+    Refused(("recurrent.MGUCell",), "PyTorch has no such layer: write the cell out with Dense layers"),
     Refused(("recurrent.ConvLSTMCell",), "write the cell out with Dense and Conv layers"),
-    Refused(("recurrent.RNN",), "write the loop over time out with cells of Dense layers"),
 )
 
 REFUSED_IN_TORCH: tuple[Refused, ...] = (
@@ -91,8 +84,11 @@ REFUSED_IN_TORCH: tuple[Refused, ...] = (
         "with hooks, add_bias_kv or add_zero_attn, or as a class of its own, its packed weights can't be taken apart; "
         "write its projections out as Linear layers",
     ),
-    Refused(("rnn.RNN", "rnn.LSTM", "rnn.GRU"), "write the loop over time out with cells of Linear layers"),
-    Refused(("rnn.RNNCell", "rnn.LSTMCell", "rnn.GRUCell"), _IN_LINEAR),
+    Refused(
+        ("rnn.RNN", "rnn.LSTM", "rnn.GRU", "rnn.RNNCell", "rnn.LSTMCell", "rnn.GRUCell"),
+        "with hooks, proj_size or other weights, or as a class of its own, its packed weights can't be taken apart; "
+        "write the cell out with Linear layers, and the loop over time",
+    ),
     Refused(("linear.Bilinear",), "Flax has no such layer"),
 )
 

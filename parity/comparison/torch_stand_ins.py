@@ -1,0 +1,120 @@
+"""Stock modules of PyTorch's whose packed weights are taken apart: an equal module stands in for each.
+
+Such modules compute with packed weights themselves and call no layer, so there is nothing to cut them at. The modules
+that stand in for them, in the copy that is run, call one layer for each part. That they are equal is tested, on
+everything that the model hands to the originals, in float64: a difference in there would else be the harness's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten
+
+from parity.bounds.magnitudes import normwise_limit
+from parity.comparison import torch_attention, torch_recurrent
+from parity.errors import CannotCompare
+from parity.kinds.leaf import Leaf
+
+_MAKERS = (torch_attention.stand_in, torch_recurrent.stand_in)
+
+
+def separated(
+    model: nn.Module, inputs: tuple[Tensor, ...], kwargs: dict[str, Any], flax: Iterable[Leaf] = ()
+) -> nn.Module:
+    """The model, changed in place, with every stock module taken apart that can be.
+
+    Those with hooks stay, and are refused like any layer that can't be compared.
+
+    Args:
+        model: a copy that may be changed, in evaluation mode.
+        inputs: of its call, in float64 where they aren't integers.
+        kwargs: more of its arguments.
+        flax: the leaves of the other side's model.
+
+    Raises:
+        CannotCompare: a module gives something else when it is taken apart.
+    """
+    packed = {path: module for path, module in model.named_modules() if _made(module) is not None}
+    if not packed:
+        return model
+    _check(model, list(packed), inputs, kwargs)
+    made = {id(module): _made(module) for module in packed.values()}
+    if (whole := made.get(id(model))) is not None:
+        return torch_recurrent.alone(whole, flax)
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if id(child) in made:
+                setattr(parent, name, made[id(child)])
+    return model
+
+
+def _made(module: nn.Module) -> nn.Module | None:
+    """What stands in for a module, in evaluation mode; None if nothing does."""
+    if _hooked(module):
+        return None
+    made = next((found for maker in _MAKERS if (found := maker(module)) is not None), None)
+    return None if made is None else made.eval()
+
+
+def _hooked(module: nn.Module) -> bool:
+    hooks = [
+        value
+        for each in (*module.modules(), *module.parameters())
+        for name, value in vars(each).items()
+        if "hooks" in name and "state_dict" not in name
+    ]
+    tensors = [p for p in module.parameters() if p._backward_hooks or getattr(p, "_post_accumulate_grad_hooks", None)]
+    return any(hooks) or bool(tensors)
+
+
+def _check(model: nn.Module, paths: list[str], inputs: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
+    """Hold every module to its replacement, on all that a run of the model hands to it."""
+    exact = copy.deepcopy(model).double()
+    limit = normwise_limit("float64")
+
+    def held(path: str, replacement: nn.Module) -> Any:
+        def hook(module: nn.Module, args: Any, named: Any, result: Any) -> None:
+            ours, theirs = (
+                [t for t in tree_flatten(r)[0] if isinstance(t, Tensor)] for r in (replacement(*args, **named), result)
+            )
+            if len(ours) != len(theirs) or not all(map(_close, ours, theirs, [limit] * len(ours))):
+                raise CannotCompare(
+                    f"{type(module).__name__} at {path or 'the top'!r} (PyTorch) gives something else when its packed "
+                    f"weights are taken apart: write its parts out as Linear layers"
+                )
+
+        return hook
+
+    for path in paths:
+        module = exact.get_submodule(path)
+        replacement = _made(module)
+        assert replacement is not None  # of the same class as the original
+        module.register_forward_hook(held(path, replacement), with_kwargs=True)
+    # What breaks down in this run does so in the one that is recorded, which says where.
+    with torch.no_grad(), _without_fast_path(), contextlib.suppress(RuntimeError):
+        exact(*inputs, **kwargs)
+
+
+def _close(ours: Tensor, theirs: Tensor, limit: float) -> bool:
+    same = ours.shape == theirs.shape and torch.equal(ours.isfinite(), theirs.isfinite())
+    if not same:
+        return False
+    finite = theirs.isfinite()
+    return not finite.any() or bool((ours - theirs)[finite].abs().max() <= limit * theirs[finite].abs().max())
+
+
+@contextlib.contextmanager
+def _without_fast_path() -> Iterator[None]:
+    """Encoder layers call their attention in here, where they might else compute without it."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
