@@ -3,3 +3,7 @@
 
 class CannotCompare(ValueError):
     """Two models can't be compared as given: the message names what is in the way, and the next step."""
+
+
+class CannotConvert(CannotCompare):
+    """Weights can't be converted by a mapping, or there is none: the message names what doesn't fit, and the next step."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from parity.mapping import trees
+
 Variables = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]
 
@@ -60,6 +62,13 @@ def is_function(model: Any) -> bool:
     from flax import linen, nnx
 
     return callable(model) and not isinstance(model, (linen.Module, nnx.Module, type))
+
+
+def library_of(model: Any) -> str:
+    """The library of a module."""
+    from flax import nnx
+
+    return trees.NNX if isinstance(model, nnx.Module) else trees.LINEN
 
 
 def as_variables(variables: Any) -> Variables:
