@@ -6,4 +6,4 @@ class CannotCompare(ValueError):
 
 
 class CannotConvert(CannotCompare):
-    """Weights can't be converted by a mapping, or there is none: the message names what doesn't fit, and the next step."""
+    """Weights can't be converted by a mapping, or there is none: the message names what doesn't fit."""

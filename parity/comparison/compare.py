@@ -101,7 +101,8 @@ def compare(
             raise CannotCompare("a function has no parameters of its own: give its tree of them as `variables`")
         return functions.compare(
             flax_module, variables, torch_side.prepared(torch_module, dtype), arrays, ours, dtype=dtype,
-            state=torch_state.of(torch_module), gradients=gradients, mapping=mapping, kwargs=kwargs, torch_kwargs=torch_kwargs or {}, name=name, seed=seed,
+            gradients=gradients, mapping=mapping, kwargs=kwargs, torch_kwargs=torch_kwargs or {}, name=name, seed=seed,
+            state=torch_state.of(torch_module),
         )  # fmt: skip
     model = jax_models.of(flax_module)
     if variables is not None:

@@ -1,4 +1,4 @@
-"""A comparison's mapping of weights: what it has found, and JAX's variables by one that is given. Imports no PyTorch."""
+"""A comparison's mapping of weights: what it has found, and variables by one that is given. Imports no PyTorch."""
 
 from __future__ import annotations
 

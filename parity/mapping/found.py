@@ -16,7 +16,6 @@ from parity.mapping.operations import Operation, Shape, Split
 from parity.mapping.tensors import Source, Tensor
 
 
-
 @dataclass(frozen=True)
 class TorchState:
     """What a PyTorch model's state dict holds.
@@ -113,8 +112,7 @@ class Found:
                 problems.append(f"{self._shown(name)} {self.shapes[name]} of the JAX model comes from nothing")
         if problems:
             raise CannotConvert(trees.listed("the models' weights don't fit", problems, "see the comparison's report"))
-        in_order = tuple(made[name] for name in self.shapes if name in made)
-        return finished(self.library, self.model, self.pairs, in_order, self.state, comparison)
+        return finished(self.library, self.model, self.pairs, tuple(made.values()), self.state, comparison)
 
     def _add(
         self, path: str, torch_path: str, name: str, shape: Shape, made: dict[str, Tensor], problems: list[str]

@@ -92,7 +92,7 @@ class Mapping:
         return trees.nested(arrays, self.library) if like is None else trees.filled(like, arrays)
 
     def to_torch(self, tree: Any) -> dict[str, NDArray]:
-        """PyTorch's state dict, as arrays by name, from JAX's state: what `to_jax` and `to_tree` give, or a trained one.
+        """PyTorch's state dict, as arrays by name, from JAX's state: as `to_jax` and `to_tree` give it, or a trained one.
 
         Of tensors that are added up on the way to JAX the first one gets the sum, and the others zeros. What JAX has no
         use for isn't in it.
@@ -114,7 +114,9 @@ class Mapping:
                 source.put(array if place == 0 else np.zeros_like(array), whole)
                 source.put(np.ones(array.shape, bool), done)
                 if np.count_nonzero(done) != before + array.size:
-                    raise CannotConvert(f"{tensor.jax} would overwrite a part of {source.torch} that another leaf gives")
+                    raise CannotConvert(
+                        f"{tensor.jax} would overwrite a part of {source.torch} that another leaf gives"
+                    )
         parts = [name for name, done in written.items() if not done.all()]
         if parts:
             raise CannotConvert(f"no leaf gives the rest of {', '.join(parts)}")
@@ -216,7 +218,9 @@ class Mapping:
         state = dict(given)
         for name, other in self.tied.items():
             if name in state and other in state and not np.array_equal(state[name], state[other], equal_nan=True):
-                raise CannotConvert(f"{name} and {other} are one tensor in {self.torch_model}, but differ in what is given")
+                raise CannotConvert(
+                    f"{name} and {other} are one tensor in {self.torch_model}, but differ in what is given"
+                )
             for one, twin in ((name, other), (other, name)):
                 if one not in state and twin in state:
                     state[one] = state[twin]

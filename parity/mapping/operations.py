@@ -2,7 +2,7 @@
 
 | in the file | what it does |
 | --- | --- |
-| `{"split": {"axis": 0, "start": 8, "stop": 16}}` | takes that part, of a tensor that holds several in one; these come first |
+| `{"split": {"axis": 0, "start": 8, "stop": 16}}` | a part of a tensor that holds several; before all else |
 | `{"reshape": [8, 3, 5, 5]}` | joins or divides axes, in row order |
 | `{"flip": [2, 3]}` | reverses these axes |
 | `{"transpose": [1, 0]}` | puts the axes into this order |

@@ -98,7 +98,9 @@ class Tensor:
         """
         keys = ("torch", "torch_shape", "jax", "jax_shape", "dtype", "operations")
         if not isinstance(content, dict) or {*content} != {*keys}:
-            raise CannotConvert(f"an entry of `tensors` needs {', '.join(keys)}, and no more; this has {_said(content)}")
+            raise CannotConvert(
+                f"an entry of `tensors` needs {', '.join(keys)}, and no more; this has {_said(content)}"
+            )
         path = content["jax"]
         try:
             if not isinstance(path, str):
