@@ -92,7 +92,7 @@ class Mapping:
         return trees.nested(arrays, self.library) if like is None else trees.filled(like, arrays)
 
     def to_torch(self, tree: Any) -> dict[str, NDArray]:
-        """PyTorch's state dict, as arrays by name, from JAX's state: as `to_jax` and `to_tree` give it, or a trained one.
+        """PyTorch's state dict, as arrays by name, from JAX's state: as `to_jax` and `to_tree` give it, or trained.
 
         Of tensors that are added up on the way to JAX the first one gets the sum, and the others zeros. What JAX has no
         use for isn't in it.
@@ -221,9 +221,9 @@ class Mapping:
                 raise CannotConvert(
                     f"{name} and {other} are one tensor in {self.torch_model}, but differ in what is given"
                 )
-            for one, twin in ((name, other), (other, name)):
-                if one not in state and twin in state:
-                    state[one] = state[twin]
+            if name in state:
+                state.setdefault(other, state[name])
+        state |= {name: state[other] for name, other in self.tied.items() if name not in state and other in state}
         needed = {source.torch: source.torch_shape for source in self._sources()}
         wrong = [f"{name} {shape} is missing" for name, shape in needed.items() if name not in state]
         wrong += [
