@@ -445,6 +445,9 @@ def test_operations_are_read_off_from_any_move() -> None:
             axis = int(rng.integers(moved.ndim))
             start = int(rng.integers(moved.shape[axis]))
             moved = moved[(slice(None),) * axis + (slice(start, int(rng.integers(start, moved.shape[axis])) + 1),)]
+        axis = int(rng.integers(moved.ndim))
+        if moved.shape[axis] == 4:
+            moved = moved.reshape(*moved.shape[:axis], 2, 2, *moved.shape[axis + 1 :])
         for _ in range(2):
             moved = moved.transpose(rng.permutation(moved.ndim))
             moved = np.flip(moved, tuple(axis for axis in range(moved.ndim) if rng.random() < 0.3))
@@ -454,6 +457,8 @@ def test_operations_are_read_off_from_any_move() -> None:
         assert found is not None
         assert np.array_equal(operations.apply(found, places), moved)
         assert operations.shapes(found, places.shape)[-1] == moved.shape
+    across = inference.places((3, 2)).T.reshape(1, 3, 2)
+    assert inference.moves(across, (3, 2)) == [operations.Transpose((1, 0)), operations.Reshape((1, 3, 2))]
     shuffled = np.array([0, 2, 1, 4, 3])
     assert inference.moves(shuffled, (5,)) is None
 

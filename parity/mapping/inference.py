@@ -46,14 +46,11 @@ def moves(moved: NDArray, shape: Shape) -> list[Operation] | None:
         coordinates = np.unravel_index(moved, shape)
         inside = tuple(axis - start for axis, start in zip(coordinates, low, strict=True))
         moved, shape = np.ravel_multi_index(inside, box), box
-    for way in (_of_whole_axes(moved, shape), _of_parts_of_axes(moved, shape)):
-        if way is not None and _same(operations.apply(way, places(shape)), moved):
+    for search in (_of_whole_axes, _of_parts_of_axes, _reshaped_anyhow):
+        way = search(moved, shape)
+        if way is not None and np.array_equal(operations.apply(way, places(shape)), moved):
             return found + way
     return None
-
-
-def _same(ours: NDArray, theirs: NDArray) -> bool:
-    return ours.shape == theirs.shape and np.array_equal(ours, theirs)
 
 
 def _part(moved: NDArray, shape: Shape) -> tuple[list[Operation], Shape, Shape] | None:
@@ -115,6 +112,15 @@ def _of_parts_of_axes(moved: NDArray, shape: Shape) -> list[Operation] | None:
     first = [Reshape(sizes)] if sizes != shape else []
     last = [Reshape(moved.shape)] if tuple(sizes[axis] for axis in order) != moved.shape else []
     return [*first, *_needed(Flip(flipped), Transpose(order)), *last]
+
+
+def _reshaped_anyhow(moved: NDArray, shape: Shape) -> list[Operation] | None:
+    """An order of the axes, and then another shape that cuts across them."""
+    rank = len(shape)
+    for order in itertools.permutations(range(rank)) if rank < 5 else ():
+        if np.array_equal(places(shape).transpose(order).reshape(moved.shape), moved):
+            return [*_needed(Flip(()), Transpose(order)), Reshape(moved.shape)]
+    return None
 
 
 def _divided(line: NDArray) -> list[tuple[int, int]] | None:
