@@ -470,11 +470,8 @@ def test_a_function_of_a_tree(rng: np.random.Generator, flax_promotes: None) -> 
     torch.manual_seed(0)
     model, x = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 2), nn.Tanh()).double(), rng.normal(size=(2, 3))
     zeros = {"layers": [{"w": jnp.zeros((3, n)), "b": jnp.zeros(n)} for n in (3, 2)]}
-    tree = {
-        "layers": [
-            {"w": jnp.asarray(model[i].weight.detach().numpy().T), "b": model[i].bias.detach().numpy()} for i in (0, 2)
-        ]
-    }
+    state = {name: jnp.asarray(value.numpy()) for name, value in model.state_dict().items()}
+    tree = {"layers": [{"w": state[f"{i}.weight"].T, "b": state[f"{i}.bias"]} for i in (0, 2)]}
     report = parity.compare(network, model, x, variables=tree)
     assert report.equal, report
     mapping = parity.Mapping.from_json(json.loads(report.mapping.text()))

@@ -60,7 +60,8 @@ def variables(
     shapes = {names[name]: shape for name, shape in _shapes(abstract).items()}
     needed = {names[name]: shapes[names[name]] for name in names if name.partition("/")[0] in trees.COLLECTIONS}
     mapping.check(library, needed, shapes)
-    arrays, made = mapping.to_jax(state), {}
+    arrays = mapping.to_jax(state)
+    made: dict[str, Any] = {}
     for path, variable in jax_leaves.variables_by_path(abstract):
         name = names["/".join(path)]
         array = arrays.get(name, np.zeros(shapes[name], variable.dtype))
