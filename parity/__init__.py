@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from parity.comparison.compare import compare
+    from parity.mapping.mapping import Mapping
     from parity.reports.report import Report
 
-__all__ = ["Report", "compare"]
+__all__ = ["Mapping", "Report", "compare"]
 
-_HOME = {"compare": "parity.comparison.compare", "Report": "parity.reports.report"}
+_HOME = {
+    "compare": "parity.comparison.compare",
+    "Mapping": "parity.mapping.mapping",
+    "Report": "parity.reports.report",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 from alexnet_io.command_line import output_file, packages
 from alexnet_io.command_line.settings import parse
 from parity import settings
+from parity.errors import CannotConvert
 from parity.speed import settings as speed_settings
 
 if TYPE_CHECKING:
     from parity.reports.report import Report
+
+EXIT_COULD_NOT_RUN = 2
 
 
 def run(command: str, arguments: list[str]) -> int:
@@ -23,18 +27,19 @@ def run(command: str, arguments: list[str]) -> int:
     classes = {
         "layers": settings.Layers, "grads": settings.Grads, "train": settings.Train, "runs": settings.Runs,
         "data": settings.Data, "mutants": settings.Mutants, "clean": settings.Clean, "compare": settings.Compare,
+        "convert": settings.Convert,
         "throughput": speed_settings.Throughput, "profile": speed_settings.Profile,
     }  # fmt: skip
     runners: dict[str, Callable[[Any], int]] = {
         "layers": _layers, "grads": _layers, "train": _train, "runs": _runs, "data": _data,
-        "mutants": _mutants, "clean": _clean, "compare": _compare,
+        "mutants": _mutants, "clean": _clean, "compare": _compare, "convert": _convert,
         "throughput": _speed, "profile": _speed,
     }  # fmt: skip
     program = f"python -m parity {command}"
     chosen = parse(classes[command], program, arguments)
     packages.require(*needed(chosen), by=program)
     with output_file.others_on_standard_error(getattr(chosen, "json", None), getattr(chosen, "html", None)):
-        if command not in ("compare", "throughput", "profile"):  # their frameworks may be another environment's
+        if command not in ("compare", "convert", "throughput", "profile"):  # in another environment, or none
             start_frameworks()
         return runners[command](chosen)
 
@@ -43,6 +48,13 @@ def needed(chosen: Any) -> list[str]:
     """The frameworks that a command needs in this environment, by import names."""
     if getattr(chosen, "gpu", None):
         return ["jax", "flax"]
+    if isinstance(chosen, settings.Convert):
+        named = [str(chosen.weights), str(chosen.output)]
+        by_numpy = [file.endswith((".safetensors", ".npz")) for file in named]
+        return [
+            *(["torch"] if not all(by_numpy) else []),
+            *(["safetensors"] if any(file.endswith(".safetensors") for file in named) else []),
+        ]
     asked = getattr(chosen, "frameworks", "jax,torch").split(",")
     elsewhere = {side for side in ("jax", "torch") if getattr(chosen, f"{side}_python", None)}
     here = [side for side in ("jax", "torch") if side in asked and side not in elsewhere]
@@ -175,13 +187,12 @@ def _clean(chosen: settings.Clean) -> int:
 
 
 def _compare(chosen: settings.Compare) -> int:
-    import json
-
     import numpy as np
 
     from parity.comparison import environments as processes
     from parity.kinds.layouts import channels_last
 
+    mapping = _read_pairs(chosen.mapping) if chosen.mapping else None
     if chosen.inputs:
         loaded = np.load(chosen.inputs)
         arrays = (loaded,) if isinstance(loaded, np.ndarray) else tuple(loaded[name] for name in sorted(loaded.files))
@@ -193,7 +204,50 @@ def _compare(chosen: settings.Compare) -> int:
         flax_inputs=tuple(channels_last(x) if x.ndim == 4 else x for x in arrays),
         jax_python=chosen.jax_python, torch_python=chosen.torch_python, dtype=chosen.dtype,
         gradients=chosen.gradients, seed=chosen.seed, name="model", flax_kwargs={}, torch_kwargs={},
-        mapping=json.loads(Path(chosen.mapping).read_text(encoding="utf-8")) if chosen.mapping else None,
+        mapping=mapping,
     )  # fmt: skip
     show(report, chosen)
-    return finish(report, chosen)
+    code = finish(report, chosen)
+    if chosen.save_mapping:
+        try:
+            output_file.write("--save-mapping", chosen.save_mapping, report.mapping.text())
+        except CannotConvert as error:
+            print(f"--save-mapping: {error}", file=sys.stderr)
+            return code or EXIT_COULD_NOT_RUN
+    return code
+
+
+def _read_pairs(path: str) -> Any:
+    """A whole mapping, or no more than pairs of layers.
+
+    Raises:
+        CannotConvert: the file holds neither.
+    """
+    from parity.mapping import files
+    from parity.mapping.mapping import Mapping, is_mapping
+
+    content = files.read_json(path, "--mapping")
+    if is_mapping(content):
+        return Mapping.load(path)
+    if isinstance(content, dict) and all(isinstance(value, str) for value in content.values()):
+        return content
+    raise CannotConvert(
+        f"--mapping {path} must hold what --save-mapping writes, or pairs of layers: {{'flax/path': 'torch.path', ...}}"
+    )
+
+
+def _convert(chosen: settings.Convert) -> int:
+    from parity.mapping import files
+    from parity.mapping.mapping import Mapping
+
+    file, weights, output = str(chosen.mapping), str(chosen.weights), str(chosen.output)
+    mapping = Mapping.load(file)
+    if mapping.comparison.get("verdict") != "equal":
+        verdict = mapping.comparison.get("verdict", "unknown")
+        print(f"note: the comparison that wrote {file} ended as {verdict}, not as equal", file=sys.stderr)
+    given = files.read(weights)
+    made = mapping.to_jax(given) if chosen.to == "jax" else mapping.to_torch(given)
+    output_file.write("--output", output, files.to_bytes(made, output))
+    model = mapping.jax_model if chosen.to == "jax" else mapping.torch_model
+    print(f"{len(made)} tensors of {model}, {sum(array.size for array in made.values()):,} values")
+    return 0

@@ -7,3 +7,7 @@ class CannotCompare(ValueError):
 
 class LayersUnseen(CannotCompare):
     """Layers that run where they can't be cut out, or can't be paired; the models can still be compared as wholes."""
+
+
+class CannotConvert(CannotCompare):
+    """Weights can't be converted by a mapping, or there is none: the message names what doesn't fit."""

@@ -189,6 +189,7 @@ class Compare:
     EXAMPLES: ClassVar = (
         ("--flax port:Net --torch original:net --shape 2,3,32,32", "two modules in this environment"),
         ("--flax port:Net --torch original:net --inputs x.npy --torch-python old/bin/python", "PyTorch in another one"),
+        ("--flax port:Net --torch original:net --shape 2,3,32,32 --save-mapping net.json", "and keep the converter"),
     )
 
     flax: str | None = setting(
@@ -215,9 +216,13 @@ class Compare:
     gradients: bool = setting(True, "compare backward passes too", group="what is compared")
     mapping: str | None = setting(
         None,
-        "JSON file: Flax path to PyTorch path of layers that can't be paired otherwise",
+        "JSON file: Flax path to PyTorch path of layers that can't be paired otherwise; or what --save-mapping wrote, "
+        "whose weights are then compared, too",
         group="models",
         metavar="FILE",
+    )
+    save_mapping: str | None = setting(
+        None, "write which weights became which, and how, as JSON to this file; see convert", writes="text"
     )
     jax_python: str | None = setting(
         None, "interpreter of the environment that holds JAX", group="environments", unset="this one", metavar="PATH"
@@ -245,6 +250,36 @@ class Compare:
             raise UserError("give the inputs with --shape N,C,H,W or with --inputs FILE, one of the two")
 
 
+@dataclass(frozen=True)
+class Convert:
+    """Convert weights by the mapping that a comparison has found (compare --save-mapping)."""
+
+    EXAMPLES: ClassVar = (
+        ("--mapping net.json --weights net.safetensors --output flax.safetensors", "PyTorch's weights for JAX"),
+        ("--mapping net.json --weights flax.npz --output net.safetensors --to torch", "and back"),
+    )
+
+    mapping: str | None = setting(None, "JSON file that compare --save-mapping wrote; needed", metavar="FILE")
+    weights: str | None = setting(
+        None,
+        "state dict in a .safetensors, .npz or PyTorch file (.pth, .pt, .ckpt, .bin); with --to torch JAX's arrays by "
+        "path; needed",
+        metavar="FILE",
+    )
+    output: str | None = setting(
+        None, ".safetensors or .npz file, whose keys are JAX's paths or the state dict's names; needed", writes="binary"
+    )
+    to: str = setting("jax", "jax or torch: which side's weights are made", metavar="SIDE")
+
+    def __post_init__(self) -> None:
+        one_of("--to", self.to, ("jax", "torch"))
+        for name in ("mapping", "weights", "output"):
+            if not getattr(self, name):
+                raise UserError(f"--{name} is needed: name a file")
+        if not str(self.output).endswith((".safetensors", ".npz")):
+            raise UserError(f"--output {self.output} must end in .safetensors or .npz")
+
+
 COMMANDS = {
     "layers": "every layer, forward",
     "grads": "every layer, forward and backward",
@@ -254,6 +289,7 @@ COMMANDS = {
     "mutants": "planted bugs: does the harness find them?",
     "clean": "no bugs, many seeds: does the harness cry wolf?",
     "compare": "any Flax and PyTorch model, in one or two environments",
+    "convert": "weights, by the mapping that a comparison has found",
     "throughput": "images a second of both frameworks, in alternation",
     "profile": "time by layer in both frameworks",
 }

@@ -17,12 +17,13 @@ from parity.bounds.judging import judge_together
 from parity.bounds.magnitudes import UNIT_ROUNDOFF, normwise_limit
 from parity.causes import diagnosis
 from parity.causes import parameter_gradients as parameter_causes
-from parity.comparison import functions, jax_backward, jax_models, jax_ties, matching
+from parity.comparison import functions, jax_backward, jax_models, jax_ties, mapped, matching
 from parity.comparison.jax_side import DTYPES, Candidate, check_dtype
 from parity.comparison.store import Store
 from parity.errors import CannotCompare, LayersUnseen
 from parity.kinds import jax_leaves, layouts, parameter, registry, weights
 from parity.kinds.leaf import Leaf
+from parity.mapping.mapping import Mapping
 from parity.reports.report import Report
 from parity.reports.rows import Row, fill
 
@@ -35,7 +36,7 @@ def compare(
     variables: Any = None,
     dtype: str = "float64",
     gradients: bool = True,
-    mapping: dict[str, str] | None = None,
+    mapping: dict[str, str] | Mapping | None = None,
     flax_inputs: tuple[ArrayLike, ...] | None = None,
     flax_kwargs: dict[str, Any] | None = None,
     torch_kwargs: dict[str, Any] | None = None,
@@ -61,7 +62,8 @@ def compare(
             convert PyTorch's here. Of a function the tree of its parameters, which holds PyTorch's values.
         dtype: `float64` decides correctness; `float32` and `bfloat16` compare the precisions.
         gradients: compare backward passes too.
-        mapping: Flax path to PyTorch path of leaves that names, kinds and shapes don't pair.
+        mapping: Flax path to PyTorch path of leaves that names, kinds and shapes don't pair. Or a whole
+            `parity.Mapping`: its pairs are compared, and what it makes of PyTorch's weights is held to them.
         flax_inputs: what Flax gets, if not the inputs with channels moved last.
         flax_kwargs: more arguments of Flax's call, such as `{"train": False}`.
         torch_kwargs: likewise PyTorch's.
@@ -72,7 +74,8 @@ def compare(
         torch_python: likewise of one that holds PyTorch.
 
     Returns:
-        The report; `print(report)` shows it, `report.equal` and `report.exit_code` decide.
+        The report; `print(report)` shows it, `report.equal` and `report.exit_code` decide, and `report.mapping`
+        converts weights as the comparison did.
 
     Raises:
         CannotCompare: layers can't be paired, something can't be compared (by name), or float64 is off in JAX.
@@ -90,7 +93,7 @@ def compare(
         raise CannotCompare(
             "another interpreter can't be handed an object: give both modules as 'package.module:attribute'"
         )
-    from parity.comparison import torch_backward, torch_recurrent, torch_side, torch_stand_ins
+    from parity.comparison import torch_backward, torch_recurrent, torch_side, torch_stand_ins, torch_state
 
     check_dtype(dtype)
     typed = tuple(cast(x, dtype) for x in ours)
@@ -100,10 +103,12 @@ def compare(
         return functions.compare(
             flax_module, variables, torch_side.prepared(torch_module, dtype), arrays, ours, dtype=dtype,
             gradients=gradients, mapping=mapping, kwargs=kwargs, torch_kwargs=torch_kwargs or {}, name=name, seed=seed,
+            state=torch_state.of(torch_module),
         )  # fmt: skip
     model = jax_models.of(flax_module)
     leaves, abstract = jax_leaves.structure(model, typed, kwargs)
     torch_model, exact = torch_side.prepared(torch_module, dtype), torch_side.as_tensors(arrays, "float64")
+    state = torch_state.arrays(torch_model)
     torch_model = torch_stand_ins.separated(torch_model, exact, torch_kwargs or {}, leaves)
     torch_leaves = torch_side.structure(torch_model)
     if model.places and not any(registry.named(leaf.kind).recurrent for leaf in torch_leaves):
@@ -115,14 +120,17 @@ def compare(
     whole = functools.partial(
         functions.compare_modules, model, variables, (torch_model, torch_side.prepared(torch_module, dtype)),
         arrays, ours, dtype=dtype, gradients=gradients, kwargs=kwargs, torch_kwargs=torch_kwargs or {}, name=name,
-        seed=seed,
+        seed=seed, state=torch_state.of(torch_module),
     )  # fmt: skip
+    given = mapping if isinstance(mapping, Mapping) else None
     try:
-        pairs = matching.match(leaves, torch_leaves, mapping)
+        pairs = matching.match(leaves, torch_leaves, mapping.layers if isinstance(mapping, Mapping) else mapping)
     except LayersUnseen as error:
         if variables is None:
             raise
         return whole(str(error))
+    if given is not None and variables is None:
+        variables = mapped.variables(given, state, jax_models.library_of(flax_module), abstract, dtype)
     directory = Path(workspace) if workspace else Path(tempfile.mkdtemp(prefix="parity-"))
     try:
         store = Store(directory)
@@ -137,7 +145,11 @@ def compare(
             model, kwargs, pairs, {leaf.path: leaf.kind for leaf in leaves}, store, dtype,
             torch_side.weights_reader(torch_model), variables, name, abstract,
         )  # fmt: skip
-        return finish(candidate, ours, gradients, torch_leaves)
+        report = finish(candidate, ours, gradients, torch_leaves)
+        if not model.places:  # mappings don't know how cells keep their gates
+            facts = torch_state.of(torch_module, torch_model)
+            report.found = given or mapped.found(candidate, flax_module, torch_leaves, facts, abstract)
+        return report
     except LayersUnseen as error:
         if variables is None:
             raise

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.errors import CannotCompare
+from parity.mapping.found import Found
+from parity.mapping.mapping import Mapping
 from parity.reports.report import Report
 
 ROOT = Path(__file__).resolve().parents[2]  # that holds this package
@@ -52,6 +54,9 @@ def compare(
         for side, arrays in (("torch", inputs), ("flax", flax_inputs)):
             named = {f"{i:03d}": array for i, array in enumerate(arrays)}
             np.savez(directory / f"inputs-{side}.npz", **named)  # type: ignore[arg-type]
+        mapping = request.get("mapping")
+        if isinstance(mapping, Mapping):
+            request = request | {"mapping": mapping.to_json()}
         content = {"flax": flax, "torch": torch, **request}
         (directory / "request.json").write_text(json.dumps(content), encoding="utf-8")
         _step("flax-structure", directory, jax_python)
@@ -60,10 +65,18 @@ def compare(
         report = Report.from_json(json.loads((directory / "report.json").read_text(encoding="utf-8")))
         with np.load(directory / "arrays.npz") as file:
             report.arrays = {name: file[name] for name in file.files}
+        report.found = mapping if isinstance(mapping, Mapping) else _found(directory)
         return report
     finally:
         if workspace is None:
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def _found(directory: Path) -> Found | None:
+    """What a mapping is made from; None where the step has left nothing, as for recurrent layers."""
+    if not (directory / "found.json").exists():
+        return None
+    return Found.from_json(json.loads((directory / "found.json").read_text(encoding="utf-8")))
 
 
 def environment(**more: str) -> dict[str, str]:

@@ -21,8 +21,12 @@ from numpy.typing import NDArray
 from parity.bounds.judging import difference, judge_together
 from parity.bounds.magnitudes import UNIT_ROUNDOFF, normwise_limit
 from parity.comparison.jax_side import DTYPES
-from parity.errors import CannotCompare
+from parity.errors import CannotCompare, CannotConvert
 from parity.kinds import layouts
+from parity.mapping import inference, trees
+from parity.mapping.found import TorchState, finished
+from parity.mapping.mapping import Mapping
+from parity.mapping.tensors import Tensor
 from parity.reports.report import Report
 from parity.reports.rows import Row, compare_arrays, fill
 
@@ -43,11 +47,55 @@ class Parameter:
         name: its path in the tree.
         torch_name: of the PyTorch parameter or buffer.
         move: from PyTorch's layout to the tree's.
+        given: by a mapping: then it may be the sum of several.
     """
 
     name: str
     torch_name: str
     move: Move
+    given: Tensor | None = None
+
+    def value(self, state: dict[str, NDArray]) -> NDArray:
+        """PyTorch's, in the tree's layout."""
+        return self.move(state[self.torch_name]) if self.given is None else self.given.converted(state)
+
+    @property
+    def torch_names(self) -> list[str]:
+        """Of all that it is made of."""
+        return [self.torch_name] if self.given is None else [source.torch for source in self.given.sources]
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a comparison of a function knows of its weights.
+
+    Attributes:
+        model: name of the function.
+        parameters: the tree's leaves, with their partners.
+        shapes: of the leaves, by name.
+        state: PyTorch's.
+    """
+
+    model: str
+    parameters: list[Parameter]
+    shapes: dict[str, tuple[int, ...]]
+    state: TorchState
+
+    def concluded(self, **comparison: str) -> Mapping:
+        """The mapping that the comparison has used, with what became of it.
+
+        Raises:
+            CannotConvert: a parameter isn't in the state dict.
+        """
+        tensors = []
+        for parameter in self.parameters:
+            shape = self.state.shapes.get(parameter.torch_name)
+            moved = None if shape is None else inference.moves(parameter.move(inference.places(shape)), shape)
+            source = None if moved is None else self.state.source(parameter.torch_name, moved)
+            if source is None:
+                raise CannotConvert(f"PyTorch's {parameter.torch_name} isn't in its state dict")
+            tensors.append(Tensor(parameter.name, self.shapes[parameter.name], (source,)))
+        return finished(trees.FUNCTION, self.model, {}, tuple(tensors), self.state, comparison)
 
 
 def compare(
@@ -59,11 +107,12 @@ def compare(
     *,
     dtype: str,
     gradients: bool,
-    mapping: dict[str, str] | None,
+    mapping: dict[str, str] | Mapping | None,
     kwargs: dict[str, Any],
     torch_kwargs: dict[str, Any],
     name: str,
     seed: int,
+    state: TorchState,
 ) -> Report:
     """Compare `function(tree, *ours, **kwargs)` with a PyTorch model that is ready to run; see `parity.compare`.
 
@@ -73,16 +122,19 @@ def compare(
     from parity.comparison import torch_backward, torch_side
 
     torch_side.pin_precision()
-    state = with_stacks({n: torch_side.to_numpy(t) for n, t in _state(model)})
+    values = with_stacks({n: torch_side.to_numpy(t) for n, t in _state(model)})
     tree = jax.tree.map(lambda x: _array(x, dtype), tree)
-    parameters = list(pair(named(tree), state, mapping))
+    if isinstance(mapping, Mapping):
+        parameters = _given(named(tree), values, mapping)
+    else:
+        parameters = list(pair(named(tree), values, mapping))
     inputs = torch_side.as_tensors(arrays, dtype)
     wanted = tuple(x.requires_grad_(gradients and x.is_floating_point()) for x in inputs)
     outputs = torch_side.tensors_in(model(*wanted, **torch_kwargs))
     cotangents = torch_backward.draw(outputs, seed)
     if gradients:
         torch_backward.pull(outputs, cotangents)
-    rows = [_weights(name, dtype, parameter, named(tree), state) for parameter in parameters]
+    rows = [_weights(name, dtype, parameter, named(tree), values) for parameter in parameters]
     xs = [_array(x, dtype) for x in ours]
     with jax.default_matmul_precision("highest"):
         floats = [i for i, x in enumerate(xs) if jnp.issubdtype(x.dtype, jnp.floating)]
@@ -114,6 +166,9 @@ def compare(
     for order, row in enumerate(rows):
         row.order = order
     report = Report(rows, _left_out(parameters, model))
+    shapes = {path: tuple(leaf.shape) for path, leaf in named(tree).items()}
+    called = getattr(function, "__name__", type(function).__name__)
+    report.found = mapping if isinstance(mapping, Mapping) else Found(called, parameters, shapes, state)
     report.settings = {"dtype": dtype, "jax": jax.__version__, "backend": jax.default_backend()}
     return report
 
@@ -157,6 +212,7 @@ def compare_modules(
         reason = why.splitlines()[0].rstrip(":")
         told = f"the layers one by one, which can't be seen or paired ({reason}): the models are compared as wholes"
         report.not_exercised.insert(0, told)
+        report.found = None  # its parameters are not in the places that the module has them in
         return report
     raise CannotCompare(f"{why}\nAs a whole: {problem}") from problem
 
@@ -220,6 +276,17 @@ def with_stacks(arrays: dict[str, NDArray]) -> dict[str, NDArray]:
     return {**arrays, **stacks}
 
 
+def _given(ours: dict[str, Any], theirs: dict[str, NDArray], mapping: Mapping) -> list[Parameter]:
+    """The pairs of a mapping.
+
+    Raises:
+        CannotConvert: it is another model's.
+    """
+    mapping.check(trees.FUNCTION, {path: tuple(leaf.shape) for path, leaf in ours.items()})
+    theirs |= mapping.complete(theirs)
+    return [Parameter(x.jax, x.sources[0].torch, x.sources[0].moved, x) for x in mapping.tensors]
+
+
 def moves(reference: tuple[int, ...], wanted: tuple[int, ...]) -> Iterator[Move]:
     """Ways to lay an array of one shape out in another: axes exchanged, then joined or divided."""
     if int(np.prod(reference)) != int(np.prod(wanted)):
@@ -261,7 +328,7 @@ def _row(name: str, dtype: str, what: str, stage: str, ours: Any, theirs: NDArra
 
 def _weights(name: str, dtype: str, parameter: Parameter, ours: dict[str, Any], state: dict[str, NDArray]) -> Row:
     row = Row(name, parameter.name, parameter.torch_name, "weights", dtype)
-    return compare_arrays(row, np.asarray(ours[parameter.name]), parameter.move(state[parameter.torch_name]), None)
+    return compare_arrays(row, np.asarray(ours[parameter.name]), parameter.value(state), None)
 
 
 def _gradients(name: str, dtype: str, parameters: list[Parameter], found: dict[str, Any], model: Any) -> Iterator[Row]:
@@ -286,7 +353,7 @@ def _gradients(name: str, dtype: str, parameters: list[Parameter], found: dict[s
 
 def _left_out(parameters: list[Parameter], model: Any) -> list[str]:
     """PyTorch's parameters that no leaf of the tree is paired with."""
-    paired = {parameter.torch_name for parameter in parameters}
+    paired = {name for parameter in parameters for name in parameter.torch_names}
     starred = [re.compile(r"\d+".join(map(re.escape, name.split("*")))) for name in paired if "*" in name]
     rest = [
         name

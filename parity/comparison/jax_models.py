@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from parity.comparison.jax_recurrent import RecurrentModel
 
+from parity.mapping import trees
+
 Variables = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]
 
@@ -63,6 +65,13 @@ def is_function(model: Any) -> bool:
     from flax import linen, nnx
 
     return callable(model) and not isinstance(model, (linen.Module, nnx.Module, type))
+
+
+def library_of(model: Any) -> str:
+    """The library of a module."""
+    from flax import nnx
+
+    return trees.NNX if isinstance(model, nnx.Module) else trees.LINEN
 
 
 def as_variables(variables: Any) -> Variables:

@@ -34,6 +34,13 @@ class SeparateAttention(nn.Module):
         biases = (None,) * 3 if packed.in_proj_bias is None else packed.in_proj_bias.chunk(3)
         self.q_proj, self.k_proj, self.v_proj = (_linear(w, b) for w, b in zip(rows, biases, strict=True))
         self.out_proj = _linear(packed.out_proj.weight, packed.out_proj.bias)
+        # Where the original keeps what the projections hold: name, and rows, None for all of them.
+        size, self.parts = packed.embed_dim, dict[str, tuple[str, int | None, int | None]]()
+        for i, name in enumerate(("q_proj", "k_proj", "v_proj")):
+            rows = i * size, (i + 1) * size
+            whole = packed.in_proj_weight is None
+            self.parts[f"{name}.weight"] = (f"{name}_weight", None, None) if whole else ("in_proj_weight", *rows)
+            self.parts[f"{name}.bias"] = ("in_proj_bias", *rows)
 
     def forward(
         self,

@@ -5,7 +5,7 @@ workspace: `request.json`, captures, and at the end `report.json`. Each step imp
 
 1. `flax-structure`: the Flax module's leaves (no arithmetic).
 2. `torch`: pairs the leaves, runs the PyTorch module, writes captures and weights.
-3. `flax`: runs the Flax module leaf by leaf against the captures, writes the report.
+3. `flax`: runs the Flax module leaf by leaf against the captures, writes the report and what the mapping is made from.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from parity.comparison import matching
 from parity.comparison.store import Store
 from parity.errors import CannotCompare
 from parity.kinds.leaf import Leaf
+from parity.mapping.found import TorchState
+from parity.mapping.mapping import Mapping, is_mapping
 
 
 def main(arguments: list[str]) -> int:
@@ -77,28 +79,27 @@ def run_torch(workspace: Path, request: dict[str, Any]) -> None:
     """Step 2: write `pairs.json`, the captures and the weights of every leaf with any."""
     import torch
 
-    from parity.comparison import torch_backward, torch_recurrent, torch_side, torch_stand_ins
+    from parity.comparison import torch_backward, torch_recurrent, torch_side, torch_stand_ins, torch_state
     from parity.kinds import torch_leaves
 
     torch.manual_seed(request["seed"])
-    model = torch_side.prepared(load(request["torch"]), request["dtype"])
-    given = inputs(workspace, "torch")
+    original = load(request["torch"])
+    model = torch_side.prepared(original, request["dtype"])
+    given, mapping, store = inputs(workspace, "torch"), _mapping(request), Store(workspace / "captures")
+    if mapping is not None:
+        store.put("state", torch_state.arrays(model))
     leaves = _leaves(json.loads((workspace / "structure.json").read_text(encoding="utf-8")))
     exact = torch_side.as_tensors(given, "float64")
     model = torch_stand_ins.separated(model, exact, request["torch_kwargs"], leaves)
     structure = torch_side.structure(model)
-    pairs = matching.match(leaves, structure, request["mapping"])
-    (workspace / "pairs.json").write_text(
-        json.dumps(
-            {
-                "states": torch_recurrent.gives_states(model),
-                "pairs": pairs,
-                "torch": [leaf.to_json() for leaf in structure],
-            }
-        ),
-        encoding="utf-8",
-    )
-    store = Store(workspace / "captures")
+    pairs = matching.match(leaves, structure, request["mapping"] if mapping is None else mapping.layers)
+    content = {
+        "states": torch_recurrent.gives_states(model),
+        "pairs": pairs,
+        "torch": [leaf.to_json() for leaf in structure],
+        "state": torch_state.of(original, model).to_json(),
+    }
+    (workspace / "pairs.json").write_text(json.dumps(content), encoding="utf-8")
     torch_side.pin_precision()
     capture = torch_side.Capture(model, store, request["dtype"], set(pairs.values()), request["torch_kwargs"])
     tensors = torch_side.as_tensors(given, request["dtype"])
@@ -113,10 +114,10 @@ def run_torch(workspace: Path, request: dict[str, Any]) -> None:
 
 
 def run_flax(workspace: Path, request: dict[str, Any]) -> None:
-    """Step 3: write `report.json` and `arrays.npz`."""
+    """Step 3: write `report.json`, `arrays.npz` and `found.json`."""
     module, variables = _flax(request)
     from parity.comparison import compare as comparison
-    from parity.comparison import jax_models
+    from parity.comparison import jax_models, mapped
     from parity.comparison.jax_side import Candidate
     from parity.kinds import jax_leaves
 
@@ -126,15 +127,28 @@ def run_flax(workspace: Path, request: dict[str, Any]) -> None:
     model = jax_models.of(module)
     leaves, abstract = jax_leaves.structure(model, shapes, request["flax_kwargs"])
     model.states = found["states"]
-    store = Store(workspace / "captures")
+    store, mapping = Store(workspace / "captures"), _mapping(request)
     variables = None if variables is None else model.canonical(jax_models.as_variables(variables))
+    if mapping is not None and variables is None:
+        state, library = store.arrays("state", ""), jax_models.library_of(module)
+        variables = mapped.variables(mapping, state, library, abstract, request["dtype"])
     candidate = Candidate(
         model, request["flax_kwargs"], found["pairs"], {leaf.path: leaf.kind for leaf in leaves}, store,
         request["dtype"], lambda path: store.arrays(f"weights-{path}", ""), variables, request["name"], abstract,
     )  # fmt: skip
-    report = comparison.finish(candidate, arrays, request["gradients"], _leaves(found["torch"]))
+    torch_leaves, state = _leaves(found["torch"]), TorchState.from_json(found["state"])
+    report = comparison.finish(candidate, arrays, request["gradients"], torch_leaves)
+    if not model.places:  # mappings don't know how cells keep their gates
+        facts = mapped.found(candidate, module, torch_leaves, state, abstract)
+        (workspace / "found.json").write_text(json.dumps(facts.to_json()), encoding="utf-8")
     report.write_json(workspace / "report.json")
     np.savez(workspace / "arrays.npz", **report.arrays)  # type: ignore[arg-type]
+
+
+def _mapping(request: dict[str, Any]) -> Mapping | None:
+    """The mapping that was given, if it is more than pairs."""
+    content = request["mapping"]
+    return Mapping.from_json(content) if is_mapping(content) else None
 
 
 def _leaves(content: list[dict[str, Any]]) -> list[Leaf]:

@@ -60,7 +60,7 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
         kind = registry.in_flax(names[0], shapes, names[1:])
         leaves.append(Leaf(path, names[0], kind.name, shapes))
     called = {leaf.path for leaf in leaves}
-    for (collection, *above, name), variable in _variables_by_path(variables):
+    for (collection, *above, name), variable in variables_by_path(variables):
         if "/".join(above) not in called and collection == "params":
             path = "/".join([*above, name])
             leaves.append(Leaf(path, "parameter", parameter.KIND.name, {parameter.VALUE: tuple(variable.shape)}))
@@ -117,7 +117,7 @@ def _variables_at(variables: dict[str, Any], path: str) -> dict[str, Any]:
     return merged
 
 
-def _variables_by_path(variables: Any) -> list[tuple[tuple[str, ...], Any]]:
+def variables_by_path(variables: Any) -> list[tuple[tuple[str, ...], Any]]:
     """Collection, path and name of each variable, and the variable."""
     found = jax.tree_util.tree_flatten_with_path(variables)[0]
     return [(tuple(str(getattr(k, "key", k)) for k in path), variable) for path, variable in found]

@@ -5,17 +5,26 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from parity.errors import CannotCompare
+from parity.errors import CannotCompare, CannotConvert
+from parity.mapping.mapping import Mapping
 from parity.reports import consequences, text
 from parity.reports.rows import Row
 
 SCHEMA = "parity-report/1"
 
 EXIT_EQUAL, EXIT_MISMATCH, EXIT_COULD_NOT_RUN, EXIT_NOT_EXERCISED = 0, 1, 2, 3
+
+
+class Found(Protocol):
+    """What a comparison knows of the two models' weights."""
+
+    def concluded(self, **comparison: str) -> Mapping:
+        """The mapping, with what became of the comparison."""
+        ...
 
 
 @dataclass
@@ -28,6 +37,7 @@ class Report:
         settings: how the runs were made (precision flags, seeds, versions).
         arrays: of the worst layer: name to array.
         arrays_of: the row that they belong to.
+        found: what the mapping is made from; None of reports that aren't of two models alone.
     """
 
     rows: list[Row]
@@ -35,6 +45,25 @@ class Report:
     settings: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, NDArray] = field(default_factory=dict)
     arrays_of: Row | None = None
+    found: Found | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def mapping(self) -> Mapping:
+        """How PyTorch's weights became JAX's in this comparison; see `parity.Mapping`.
+
+        Raises:
+            CannotConvert: the models' weights don't fit, or this report is of no single pair of models.
+        """
+        if self.found is None:
+            raise CannotConvert(
+                "this report has no mapping: parity.compare finds one, of models without recurrent layers"
+            )
+        return self.found.concluded(verdict=self.verdict, dtype=str(self.settings.get("dtype", "")))
+
+    @property
+    def verdict(self) -> str:
+        """The exit code in a word: equal, different or open."""
+        return {EXIT_EQUAL: "equal", EXIT_MISMATCH: "different"}.get(self.exit_code, "open")
 
     @property
     def equal(self) -> bool:

@@ -1,0 +1,77 @@
+"""A comparison's mapping of weights: what it has found, and variables by one that is given. Imports no PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
+
+from parity.comparison import jax_models
+from parity.comparison.jax_side import DTYPES, Candidate
+from parity.kinds import jax_leaves
+from parity.kinds.leaf import Leaf
+from parity.mapping import trees
+from parity.mapping.found import Found, TorchState
+from parity.mapping.mapping import Mapping
+
+
+def found(
+    candidate: Candidate, module: Any, torch_leaves: list[Leaf], state: TorchState, abstract: dict[str, Any]
+) -> Found:
+    """What a comparison that is over knows of both models' weights.
+
+    Args:
+        candidate: its JAX side.
+        module: the JAX model.
+        torch_leaves: the reference's structure.
+        state: the reference's state dict.
+        abstract: the JAX model's variables, or their shapes.
+    """
+    return Found(
+        jax_models.library_of(module),
+        type(module).__name__,
+        candidate.pairs,
+        {leaf.path: leaf for leaf in torch_leaves},
+        state,
+        candidate.kinds,
+        {path: candidate.input_layouts(path) for path in candidate.pairs},
+        _shapes(abstract),
+    )
+
+
+def variables(
+    mapping: Mapping, state: dict[str, NDArray], library: str, abstract: dict[str, Any], dtype: str
+) -> dict[str, Any]:
+    """A JAX model's variables as a mapping makes them of PyTorch's weights.
+
+    Args:
+        mapping: whose pairs are compared.
+        state: PyTorch's state dict.
+        library: of the JAX model.
+        abstract: its variables' shapes.
+        dtype: of the lane.
+
+    Raises:
+        CannotConvert: it is another model's, on either side.
+    """
+    names = {name: name if library == trees.LINEN else name.partition("/")[2] for name in _shapes(abstract)}
+    shapes = {names[name]: shape for name, shape in _shapes(abstract).items()}
+    needed = {names[name]: shapes[names[name]] for name in names if name.partition("/")[0] in trees.COLLECTIONS}
+    mapping.check(library, needed, shapes)
+    arrays = mapping.to_jax(state)
+    made: dict[str, Any] = {}
+    for path, variable in jax_leaves.variables_by_path(abstract):
+        name = names["/".join(path)]
+        array = arrays.get(name, np.zeros(shapes[name], variable.dtype))
+        floating = np.issubdtype(variable.dtype, np.floating) or variable.dtype == jnp.bfloat16
+        node = made
+        for part in path[:-1]:
+            node = node.setdefault(part, {})
+        node[path[-1]] = jnp.asarray(array, DTYPES[dtype] if floating else variable.dtype)
+    return made
+
+
+def _shapes(abstract: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {"/".join(path): tuple(variable.shape) for path, variable in jax_leaves.variables_by_path(abstract)}

@@ -1,0 +1,39 @@
+"""What a PyTorch model's state dict holds, as a mapping has to know it. Imports PyTorch and NumPy only."""
+
+from __future__ import annotations
+
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from parity.comparison.torch_side import to_numpy
+from parity.mapping.found import TorchState
+
+
+def of(model: nn.Module, compared: nn.Module | None = None) -> TorchState:
+    """The state dict of a model.
+
+    Args:
+        model: as the user has it.
+        compared: the copy that was compared, in which packed weights may have been taken apart.
+    """
+    state, buffers = model.state_dict(keep_vars=True), {name for name, _ in model.named_buffers(remove_duplicate=False)}
+    same: dict[int, list[str]] = {}
+    for name, tensor in state.items():
+        same.setdefault(id(tensor), []).append(name)
+    parts = {}
+    for path, module in compared.named_modules() if compared is not None else ():
+        above = f"{path}." if path else ""
+        for name, (whole, start, stop) in getattr(module, "parts", {}).items():
+            parts[above + name] = (above + whole, start, stop)
+    return TorchState(
+        type(model).__name__,
+        {name: tuple(tensor.shape) if isinstance(tensor, Tensor) else () for name, tensor in state.items()},
+        [names for names in same.values() if len(names) > 1],
+        [name for name in state if name in buffers],
+        parts,
+    )
+
+
+def arrays(model: nn.Module) -> dict[str, NDArray]:
+    """The state dict's tensors as arrays, which share their memory where they can."""
+    return {name: to_numpy(tensor) for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}

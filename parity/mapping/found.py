@@ -1,0 +1,167 @@
+"""From what a comparison knows to the mapping: plain facts of both sides, which may come from two processes."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from parity.errors import CannotConvert
+from parity.kinds import parameter, registry, weights
+from parity.kinds.layouts import Layout
+from parity.kinds.leaf import Leaf
+from parity.mapping import inference, trees
+from parity.mapping.mapping import Mapping
+from parity.mapping.operations import Operation, Shape, Split
+from parity.mapping.tensors import Source, Tensor
+
+
+@dataclass(frozen=True)
+class TorchState:
+    """What a PyTorch model's state dict holds.
+
+    Attributes:
+        model: name of the class.
+        shapes: of each tensor, by name; of what is no tensor ().
+        same: names of the same tensor, each group in the state dict's order.
+        buffers: names of those that aren't trained.
+        parts: tensors of the model that was compared, in which packed weights were taken apart, to their places in
+            these: name, and from where to where along the first axis, None for all of it.
+    """
+
+    model: str
+    shapes: dict[str, Shape]
+    same: list[list[str]] = field(default_factory=list)
+    buffers: list[str] = field(default_factory=list)
+    parts: dict[str, tuple[str, int | None, int | None]] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As another process can read it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> TorchState:
+        """The inverse of `to_json`."""
+        shapes = {name: tuple(shape) for name, shape in content["shapes"].items()}
+        parts = {name: tuple(part) for name, part in content["parts"].items()}
+        return cls(**content | {"shapes": shapes, "parts": parts})
+
+    def source(self, name: str, operations: list[Operation]) -> Source | None:
+        """A tensor of the model that was compared, as one of the state dict's; None if that has none."""
+        whole, start, stop = self.parts.get(name, (name, None, None))
+        if whole not in self.shapes:
+            return None
+        split = [] if start is None or stop is None else [Split(0, start, stop)]
+        return Source(whole, self.shapes[whole], (*split, *operations))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a comparison of two models of layers knows of their weights.
+
+    Attributes:
+        library: of the JAX model.
+        model: name of its class.
+        pairs: path of each of JAX's leaves to PyTorch's.
+        leaves: PyTorch's, by path.
+        state: PyTorch's.
+        kinds: of JAX's leaves, by path.
+        layouts: of their inputs.
+        shapes: of JAX's variables, by collection, path and name joined with `/`.
+    """
+
+    library: str
+    model: str
+    pairs: dict[str, str]
+    leaves: dict[str, Leaf]
+    state: TorchState
+    kinds: dict[str, str]
+    layouts: dict[str, Layout | None]
+    shapes: dict[str, Shape]
+
+    def to_json(self) -> dict[str, Any]:
+        """As another process can read it."""
+        leaves = {path: leaf.to_json() for path, leaf in self.leaves.items()}
+        plain = {path: layout and dataclasses.asdict(layout) for path, layout in self.layouts.items()}
+        return vars(self) | {"leaves": leaves, "state": self.state.to_json(), "layouts": plain}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Found:
+        """The inverse of `to_json`."""
+        read = {
+            "leaves": {path: Leaf.from_json(leaf) for path, leaf in content["leaves"].items()},
+            "state": TorchState.from_json(content["state"]),
+            "layouts": {path: layout and _layout(layout) for path, layout in content["layouts"].items()},
+            "shapes": {name: tuple(shape) for name, shape in content["shapes"].items()},
+        }
+        return cls(**content | read)
+
+    def concluded(self, **comparison: str) -> Mapping:
+        """The mapping that the comparison has used, with what became of it.
+
+        Raises:
+            CannotConvert: a tensor has no place in the other model, or another shape there; all of them are named.
+        """
+        made: dict[str, Tensor] = {}
+        problems: list[str] = []
+        for path, torch_path in self.pairs.items():
+            for name, shape in self.leaves[torch_path].shapes.items():
+                self._add(path, torch_path, name, tuple(shape), made, problems)
+        for name in self.shapes:
+            if name not in made and name.partition("/")[0] in trees.COLLECTIONS:
+                problems.append(f"{self._shown(name)} {self.shapes[name]} of the JAX model comes from nothing")
+        if problems:
+            raise CannotConvert(trees.listed("the models' weights don't fit", problems, "see the comparison's report"))
+        return finished(self.library, self.model, self.pairs, tuple(made.values()), self.state, comparison)
+
+    def _add(
+        self, path: str, torch_path: str, name: str, shape: Shape, made: dict[str, Tensor], problems: list[str]
+    ) -> None:
+        """One tensor of one leaf, or what is wrong with it."""
+        kind, owned = self.kinds[path], self.leaves[torch_path].kind == parameter.KIND.name
+        weight = registry.named(kind).weight(name)
+        shown = torch_path if owned else ".".join(filter(None, (torch_path, name)))
+        leaf = "/".join(filter(None, (weight.collection, path, "" if owned else weight.flax)))
+        wanted = self.shapes.get(leaf)
+        if wanted is None:
+            if shown not in self.state.buffers:
+                problems.append(f"{shown} {shape} of the PyTorch model has no place in the JAX model")
+            return
+        moved = weights.to_flax(kind, name, inference.places(shape), self.layouts.get(path), {weight.flax: wanted})
+        if owned and moved.size == inference.places(wanted).size:
+            moved = moved.reshape(wanted)
+        if moved.shape != wanted:
+            problems.append(f"{shown} is {moved.shape} in JAX's layout, {self._shown(leaf)} is {wanted}")
+            return
+        operations = inference.moves(moved, shape)
+        source = None if operations is None else self.state.source(shown, operations)
+        if source is None:
+            problems.append(f"{shown} isn't in the state dict, or moves as no operations say")
+            return
+        made[leaf] = Tensor(self._shown(leaf), wanted, (source,))
+
+    def _shown(self, name: str) -> str:
+        """A variable's path as its library says it: nnx has no collections in them."""
+        return name if self.library == trees.LINEN else name.partition("/")[2]
+
+
+def finished(
+    library: str,
+    model: str,
+    layers: dict[str, str],
+    tensors: tuple[Tensor, ...],
+    state: TorchState,
+    comparison: dict[str, str],
+) -> Mapping:
+    """A mapping with all that the state dict holds besides what is used."""
+    used = {source.torch for tensor in tensors for source in tensor.sources}
+    tied: dict[str, str] = {}
+    for names in state.same:
+        first = next((name for name in names if name in used), None)
+        tied |= {name: first for name in names if first is not None and name != first}
+    unused = tuple(name for name in state.shapes if name not in used and name not in tied)
+    return Mapping(library, model, state.model, dict(layers), tensors, tied, unused, comparison)
+
+
+def _layout(content: dict[str, Any]) -> Layout:
+    return Layout(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})

@@ -1,0 +1,206 @@
+"""What may happen to a tensor on its way from PyTorch to JAX: a closed list of moves of values, written as plain data.
+
+| in the file | what it does |
+| --- | --- |
+| `{"split": {"axis": 0, "start": 8, "stop": 16}}` | a part of a tensor that holds several; before all else |
+| `{"reshape": [8, 3, 5, 5]}` | joins or divides axes, in row order |
+| `{"flip": [2, 3]}` | reverses these axes |
+| `{"transpose": [1, 0]}` | puts the axes into this order |
+
+Each of them can be undone; a part is undone by writing it into its place. NumPy alone is used, bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Shape = tuple[int, ...]
+
+
+class Operation(Protocol):
+    """One move of all of a tensor's values."""
+
+    def shape(self, before: Shape) -> Shape:
+        """What becomes of a shape.
+
+        Raises:
+            ValueError: it can't be applied to an array of this shape, in words.
+        """
+        ...
+
+    def apply(self, array: NDArray) -> NDArray:
+        """The moved values: a view where strides can do it."""
+        ...
+
+    def undo(self, array: NDArray, before: Shape) -> NDArray:
+        """The inverse; `before` is the shape that there was."""
+        ...
+
+    def to_json(self) -> dict[str, Any]:
+        """As the file holds it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Transpose:
+    """The axes in this order."""
+
+    axes: Shape
+
+    def shape(self, before: Shape) -> Shape:
+        """See `Operation`."""
+        if sorted(self.axes) != list(range(len(before))):
+            raise ValueError(f"transpose {list(self.axes)} isn't an order of the {len(before)} axes of {before}")
+        return tuple(before[axis] for axis in self.axes)
+
+    def apply(self, array: NDArray) -> NDArray:
+        """See `Operation`."""
+        return array.transpose(self.axes)
+
+    def undo(self, array: NDArray, before: Shape) -> NDArray:
+        """See `Operation`."""
+        return array.transpose(np.argsort(self.axes))
+
+    def to_json(self) -> dict[str, Any]:
+        """See `Operation`."""
+        return {"transpose": list(self.axes)}
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """The same values in row order, in another shape."""
+
+    to: Shape
+
+    def shape(self, before: Shape) -> Shape:
+        """See `Operation`."""
+        if math.prod(self.to) != math.prod(before):
+            raise ValueError(f"reshape {list(self.to)} holds {math.prod(self.to)} values, not {math.prod(before)}")
+        return self.to
+
+    def apply(self, array: NDArray) -> NDArray:
+        """See `Operation`."""
+        return array.reshape(self.to)
+
+    def undo(self, array: NDArray, before: Shape) -> NDArray:
+        """See `Operation`."""
+        return array.reshape(before)
+
+    def to_json(self) -> dict[str, Any]:
+        """See `Operation`."""
+        return {"reshape": list(self.to)}
+
+
+@dataclass(frozen=True)
+class Flip:
+    """These axes from behind."""
+
+    axes: Shape
+
+    def shape(self, before: Shape) -> Shape:
+        """See `Operation`."""
+        if not self.axes or len({*self.axes}) < len(self.axes) or max(self.axes) >= len(before):
+            raise ValueError(f"flip {list(self.axes)} doesn't name some of the {len(before)} axes of {before}")
+        return before
+
+    def apply(self, array: NDArray) -> NDArray:
+        """See `Operation`."""
+        return np.flip(array, self.axes)
+
+    def undo(self, array: NDArray, before: Shape) -> NDArray:
+        """See `Operation`."""
+        return np.flip(array, self.axes)
+
+    def to_json(self) -> dict[str, Any]:
+        """See `Operation`."""
+        return {"flip": list(self.axes)}
+
+
+@dataclass(frozen=True)
+class Split:
+    """A part of a tensor, from `start` up to `stop` along one axis."""
+
+    axis: int
+    start: int
+    stop: int
+
+    def shape(self, before: Shape) -> Shape:
+        """See `Operation`."""
+        size = before[self.axis] if self.axis < len(before) else 0
+        if not self.start < self.stop <= size:
+            raise ValueError(f"split of axis {self.axis} from {self.start} to {self.stop} isn't in the shape {before}")
+        return (*before[: self.axis], self.stop - self.start, *before[self.axis + 1 :])
+
+    def apply(self, array: NDArray) -> NDArray:
+        """See `Operation`."""
+        return array[(slice(None),) * self.axis + (slice(self.start, self.stop),)]
+
+    def undo(self, array: NDArray, before: Shape) -> NDArray:
+        """See `Operation`: zeros around the part."""
+        whole = np.zeros(before, array.dtype)
+        self.apply(whole)[...] = array
+        return whole
+
+    def to_json(self) -> dict[str, Any]:
+        """See `Operation`."""
+        return {"split": {"axis": self.axis, "start": self.start, "stop": self.stop}}
+
+
+def read(content: Any) -> Operation:
+    """An operation from what a file holds.
+
+    Raises:
+        ValueError: it is none of the list, or its numbers are none.
+    """
+    if not isinstance(content, dict) or len(content) != 1:
+        raise ValueError(f'{content!r} is no operation; one looks like {{"transpose": [1, 0]}}')
+    ((name, given),) = content.items()
+    if name == "split":
+        names = ("axis", "start", "stop")
+        if not isinstance(given, dict) or {*given} != {*names}:
+            raise ValueError(f'split {given!r} must look like {{"axis": 0, "start": 8, "stop": 16}}')
+        return Split(*numbers([given[each] for each in names], name))
+    made = {"transpose": Transpose, "reshape": Reshape, "flip": Flip}.get(name)
+    if made is None:
+        raise ValueError(f"operation {name!r} isn't known; there are split, reshape, flip, transpose and sum")
+    return made(numbers(given, name))
+
+
+def numbers(given: Any, name: str) -> Shape:
+    """A list of whole numbers, none below zero.
+
+    Raises:
+        ValueError: it is anything else.
+    """
+    whole = isinstance(given, list) and all(type(n) is int and n >= 0 for n in given)
+    if not whole:
+        raise ValueError(f"{name} {given!r} isn't a list of whole numbers, none below zero")
+    return tuple(given)
+
+
+def apply(operations: Iterable[Operation], array: NDArray) -> NDArray:
+    """One after the other."""
+    for operation in operations:
+        array = operation.apply(array)
+    return array
+
+
+def shapes(operations: Iterable[Operation], shape: Shape) -> list[Shape]:
+    """The shapes before each operation, and at the end.
+
+    Raises:
+        ValueError: see `Operation.shape`; or a part is taken of what was moved before.
+    """
+    found, moved = [shape], False
+    for operation in operations:
+        if isinstance(operation, Split) and moved:
+            raise ValueError("split must come before all else")
+        moved = moved or not isinstance(operation, Split)
+        found.append(operation.shape(found[-1]))
+    return found
