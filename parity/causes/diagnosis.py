@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from parity.bounds.judging import farthest
 from parity.bounds.magnitudes import UNIT_ROUNDOFF
 from parity.causes import between_layers as chain_causes
+from parity.causes import between_graph
 from parity.causes import between_layers_backward as chain_gradients
 from parity.causes import gradients as gradient_causes
 from parity.causes import parameter_gradients as parameter_causes
@@ -69,16 +70,37 @@ def name_dtype(row: Row, dtype: str) -> None:
     attach(row, [Cause(dtype, "jax", text)])
 
 
-def name_input(candidate: Candidate, visit: _Visit, row: Row, x: NDArray, reference: NDArray) -> None:
-    """Attach a cause to a leaf call whose input diverges: what lies between the layers, or their order."""
-    ours = _as_reference(visit, np.asarray(x, np.float64), reference.ndim, visit.input_layouts[:1])
+def name_input(
+    candidate: Candidate, visit: _Visit, row: Row, x: NDArray, reference: NDArray, i: int, allowed: NDArray | None
+) -> None:
+    """Attach a cause to a leaf call whose input diverges: what lies between the layers, or their order.
+
+    Args:
+        candidate: with both sides' records.
+        visit: the call.
+        row: of the input.
+        x: what Flax hands on, in its layout.
+        reference: what PyTorch does, in its own.
+        i: which input of the call.
+        allowed: what the lane's roundings may make of it, in Flax's layout; None where there is no bound.
+    """
+    ours = _as_reference(visit, np.asarray(x, np.float64), reference.ndim, visit.input_layouts[i : i + 1])
     exact = np.asarray(reference, np.float64)
+    tolerance = _tolerance(exact, allowed, candidate.dtype)
+    code, sink = candidate.code, visit.facts.get("sinks", [])[i : i + 1]
+    if code is not None and sink and (echo := code.follows(sink[0], ours, tolerance)) is not None:
+        row.echo = echo
+        return
     got, expected = _sources(candidate, ours, reference)
     found = _order(visit, got, expected, ours, reference) if expected else []
     found = found or precision_causes.of_values(exact, ours, candidate.dtype)
-    if not found:
-        tolerance = 64 * UNIT_ROUNDOFF[candidate.dtype] * float(np.max(np.abs(exact), initial=0.0))
+    found = found or between_graph.whole_number(ours, reference)
+    if not found and i == 0:
         found = chain_causes.explain(visit.facts["ops"], _starts(candidate, visit), exact, ours, tolerance)
+    if not found and code is not None and sink:
+        shapes = [ours] if row.verdict != "shape" else [np.asarray(x, np.float64), ours]  # no layout is known there
+        for each in shapes:
+            found = found or code.explain(sink[0], visit.path, each, exact, tolerance, visit.key)
     if not found:
         found = between(exact, ours, candidate.dtype)
     if not found:
@@ -86,6 +108,75 @@ def name_input(candidate: Candidate, visit: _Visit, row: Row, x: NDArray, refere
     if not found:
         coarse = (("torch", visit.facts["glue_coarse"]),)
         found = precision_causes.seen(coarse, exact, ours, None, candidate.dtype)
+    if not found and code is not None and sink:
+        row.detail = f"{row.detail}: {code.place(sink[0])}"
+    if not found and row.verdict == "mismatch":
+        candidate.unexplained.append((row, np.asarray(x, np.float64), visit.input_layouts[i], exact, allowed))
+    attach(row, found)
+
+
+def name_open(candidate: Candidate, visit: _Visit, row: Row, x: NDArray, reference: NDArray, i: int) -> None:
+    """Make a mismatch of a row without a bound if a mistake explains its difference; see `name_input`."""
+    exact = np.asarray(reference, np.float64)
+    code, sink = candidate.code, visit.facts.get("sinks", [])[i : i + 1]
+    scale = float(np.max(np.abs(exact), initial=0.0))
+    if code is None or not sink or not row.largest > causes.FALL * UNIT_ROUNDOFF[candidate.dtype] * scale:
+        return
+    ours = _as_reference(visit, np.asarray(x, np.float64), reference.ndim, visit.input_layouts[i : i + 1])
+    tolerance = _tolerance(exact, None, candidate.dtype)
+    row.echo = code.follows(sink[0], ours, tolerance) or ""
+    found = [] if row.echo else code.explain(sink[0], visit.path, ours, exact, tolerance, visit.key)
+    attach(row, found)
+    if found or row.echo:
+        row.verdict, row.fraction = "mismatch", float("inf")
+
+
+def name_coarse(candidate: Candidate, found: list[tuple[str, str]]) -> None:
+    """Attach a cause to inputs that differ by no more than the roundings of coarser operations between JAX's layers.
+
+    Args:
+        candidate: after its run.
+        found: (dtype, operation) of what it computes between layers on fewer bits than the lane's.
+    """
+    for row, x, layout, exact, allowed in candidate.unexplained:
+        theirs = layout.to_flax(exact) if layout is not None else exact
+        causes_found = precision_causes.seen((("jax", found),), theirs, x, allowed, candidate.dtype)
+        if causes_found:
+            attach(row, causes_found)
+
+
+def _tolerance(exact: NDArray, allowed: NDArray | None, dtype: str) -> float:
+    """The largest difference that counts as none: what is allowed, or 64 roundings of a third implementation."""
+    own = 64 * UNIT_ROUNDOFF[dtype] * float(np.max(np.abs(exact), initial=0.0))
+    return own if allowed is None else max(own, float(np.max(allowed, initial=0.0)))
+
+
+def name_output(
+    candidate: Candidate, row: Row, i: int, ours: NDArray, reference: NDArray, allowed: NDArray | None
+) -> None:
+    """Attach a cause to an output of the model that diverges: the code behind the last layers.
+
+    Args:
+        candidate: with both sides' records.
+        row: of the output.
+        i: which one.
+        ours: Flax's, in PyTorch's layout if that is known.
+        reference: PyTorch's.
+        allowed: what the lane's roundings may make of it; None where there is no bound.
+    """
+    exact, ours = np.asarray(reference, np.float64), np.asarray(ours, np.float64)
+    tolerance = _tolerance(exact, allowed, candidate.dtype)
+    code, sink = candidate.code, candidate.store.facts("output").get("sinks", [])[i : i + 1]
+    found: list[Cause] = []
+    if code is not None and sink:
+        if (echo := code.follows(sink[0], ours, tolerance)) is not None:
+            row.echo = echo
+            return
+        found = code.explain(sink[0], "output", ours, exact, tolerance, "output")
+    if not found and ours.shape == exact.shape:
+        found = between(exact, ours, candidate.dtype)
+    if not found and code is not None and sink:
+        row.detail = f"the code before the output differs: {code.place(sink[0])}"
     attach(row, found)
 
 
