@@ -87,7 +87,7 @@ for _name, _rule in {
 }.items():  # fmt: skip
     _either(_name, _rule)
 
-for _name in ("_conj", "conj", "resolve_conj", "_conj_physical", "conj_physical"):
+for _name in ("_neg_view", "_conj", "conj", "resolve_conj", "_conj_physical", "conj_physical"):
     RULES[_name] = lambda op: (op.errors.get(0), 0)
     READY.add(_name)
 READY |= {"real", "imag", "view_as_real", "view_as_complex", "complex", "polar", "angle", "sgn", "masked_fill"}

@@ -85,17 +85,6 @@ def _crossed(op: Operation) -> tuple[Any, int]:
     return op.cost(written, 0, 1)
 
 
-@rule("logcumsumexp")
-def _log_of_sums(op: Operation) -> tuple[Any, int]:
-    """Each a logarithm of a sum of as many exponentials as there are places before it; slopes add up to 1."""
-    x, dim = op.value(0), int(op.args[1])
-    terms = x.shape[dim]
-    largest_size = x.abs().cummax(dim)[0]
-    own = op.unit * (largest_size + op.output.double().abs() + (2 * ELEMENTARY + 2) * terms)
-    carried = op.errors[0].cummax(dim)[0] if 0 in op.errors else 0.0
-    return own + carried, terms + 2 * ELEMENTARY
-
-
 @rule("logaddexp2")
 def _log_of_sum(op: Operation) -> tuple[Any, int]:
     a, b = op.value(0), op.value(1)

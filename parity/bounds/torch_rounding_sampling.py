@@ -38,8 +38,8 @@ def _weights(op: Operation, inner: list[int], outer: list[int], axis: int) -> Te
 
 
 def _touched(weights: Tensor) -> Tensor:
-    """1 where a pixel counts, or its neighbour does: a place that errs may reach there."""
-    return F.max_pool1d((weights > 0).double().unsqueeze(1), 3, 1, 1).squeeze(1)
+    """1 where a pixel counts, or one of two beside it does: a place that errs may reach there."""
+    return F.max_pool1d((weights > 0).double().unsqueeze(1), 5, 1, 2).squeeze(1)
 
 
 def _cubic(op: Operation) -> tuple[Any, int]:

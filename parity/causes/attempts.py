@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest, within
 from parity.causes.graph import Changes, Get, Region
-from parity.causes.numpy_operations import CannotRun
+from parity.causes.numpy_table import CannotRun
 
 # Elements that may be computed for one divergence. A number of values and not of seconds, so that a slow machine names
 # the same causes.

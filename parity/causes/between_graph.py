@@ -18,7 +18,7 @@ from parity.bounds.judging import farthest, within
 from parity.causes import attention, functions, heads, masks, orders, rotary, sums, tokens
 from parity.causes.attempts import Attempt, Problem
 from parity.causes.graph import CONSTANT, GIVEN, LAYER, MOVES, PARAMETER, SOURCES, Graph, Node, Region
-from parity.causes.numpy_operations import CannotRun
+from parity.causes.numpy_table import CannotRun
 from parity.causes.parameters import Cause, explains
 from parity.causes.precision import coarser
 
@@ -33,6 +33,7 @@ FAMILIES: tuple[Family, ...] = (
     rotary.attempts,
     functions.attempts,
     sums.attempts,
+    sums.made_elsewhere,
     tokens.attempts,
     orders.attempts,
     sums.dropped,
@@ -87,6 +88,22 @@ class Code:
             return store.array("graph", f"c.{place}")
 
         return cls(Graph(store.facts("graph")["nodes"], load), names, store.array)
+
+    @classmethod
+    def of(cls, nodes: list[dict[str, Any]], constants: dict[str, NDArray], inputs: tuple[NDArray, ...]) -> Code:
+        """The code of a whole model, layers and all, from its inputs on."""
+
+        def load(place: int, node: Node) -> NDArray:
+            if node.op == GIVEN:
+                return inputs[node.args["index"]]
+            if f"c.{place}" not in constants:
+                raise CannotRun("a constant wasn't kept")
+            return constants[f"c.{place}"]
+
+        def values(key: str, name: str) -> NDArray:
+            raise CannotRun("a model that runs as a whole has no records")
+
+        return cls(Graph(nodes, load), {}, values)
 
     def meet(self, sink: int, path: str, key: str, i: int, ours: NDArray | None) -> None:
         """Note what a layer got: `ours`, of PyTorch's layout, where it isn't what PyTorch's layer got."""
@@ -205,9 +222,19 @@ class Code:
             return "a constant"
         if node.op in MOVES:
             return self.words(node.parents[0], depth)
+        weight = next((p for p in node.parents if self._named(p).endswith(".weight")), None)
+        if weight is not None:
+            return f"the output of {self._named(weight).removesuffix('.weight')}"
         if depth > 1:
             return f"what {node.op.strip('_')} gives"
         return f"{node.op.strip('_')}({', '.join(self.words(p, depth + 1) for p in node.parents[:3])})"
+
+    def _named(self, place: int) -> str:
+        """The name of a parameter; empty for all else."""
+        node = self.graph.nodes[place]
+        while node.op in MOVES and node.parents:
+            node = self.graph.nodes[node.parents[0]]
+        return str(node.args.get("name", "")) if node.op == PARAMETER else ""
 
     def place(self, sink: int) -> str:
         """Where code lies: behind which layers, and what PyTorch ran there."""
@@ -234,13 +261,16 @@ def _kept(load: Callable[[], NDArray]) -> Callable[[], NDArray]:
 def _attempts(problem: Problem) -> Iterator[Attempt]:
     """Every mistake, as long as there is something left to spend."""
     for family in FAMILIES:
-        try:
-            for attempt in family(problem):
-                if problem.spent:
-                    return
-                yield attempt
-        except _WRONG:
-            continue  # this code isn't what the family is about
+        attempts = family(problem)
+        while not problem.spent:
+            try:
+                with np.errstate(all="ignore"):  # what a mistake leads to may well be infinite
+                    attempt = next(attempts, None)
+            except _WRONG:
+                break  # this code isn't what the family is about
+            if attempt is None:
+                break
+            yield attempt
 
 
 def whole_number(ours: NDArray, reference: NDArray) -> list[Cause]:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem, value
 from parity.causes.graph import ITEM, SOURCES, Region
+from parity.causes.numpy_operations import softmax
+from parity.causes.numpy_table import CannotRun
 from parity.kinds import registry
 from parity.kinds.activation import CURVES
 from parity.kinds.layer import Layer, Recorded
@@ -81,7 +83,7 @@ def _of_layer(region: Region, place: int, layer: Layer) -> Iterator[Attempt]:
 def _again(region: Region, place: int, start: int) -> NDArray | None:
     try:
         result = region.changed({start: value(region.value(place))}, place)
-    except Exception:  # noqa: BLE001  whatever NumPy says: it can't be done twice
+    except (CannotRun, ValueError, IndexError, TypeError):
         return None
     return result if isinstance(result, np.ndarray) else None
 
@@ -132,5 +134,10 @@ def _too_many(problem: Problem) -> Iterator[Attempt]:
                 text = f"{curve.words} is applied to {problem.words(place)}, where PyTorch applies nothing"
                 name = "relu_added" if key == "relu" else f"{key}_added"
                 yield Attempt(name, text, {place: value(curve.function(values))})
+        for axis in range(-1, -values.ndim, -1):
+            text = f"a softmax is applied to {problem.words(place)}, where PyTorch applies nothing"
+            yield Attempt("softmax_added", text, {place: value(softmax({"self": values, "dim": axis}))})
+            shares = np.log(softmax({"self": values, "dim": axis}))
+            yield Attempt("softmax_added", text.replace("softmax", "log softmax"), {place: value(shares)})
         yield Attempt("norm_added", f"{problem.words(place)} is normalised to length 1", {
             place: value(values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-12))})  # fmt: skip

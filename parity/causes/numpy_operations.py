@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.causes import numpy_arithmetic, numpy_moves  # noqa: F401  each adds its operations to OPERATIONS
+from parity.causes import numpy_arithmetic, numpy_layers, numpy_moves  # noqa: F401  each adds to OPERATIONS
 from parity.causes.numpy_table import OPERATIONS, Arguments, CannotRun, axes_of, operation
 from parity.kinds import registry
 from parity.kinds.layer import Recorded
@@ -81,8 +81,9 @@ def _log_sum(a: Arguments) -> NDArray:
 def softmax(a: Arguments) -> NDArray:
     """Shares along `dim`."""
     x = np.asarray(a["self"], np.float64)
-    powers = np.exp(x - np.max(x, axis=a["dim"], keepdims=True))
-    return powers / np.sum(powers, axis=a["dim"], keepdims=True)
+    with np.errstate(all="ignore"):  # where everything is masked nothing is defined
+        powers = np.exp(x - np.max(x, axis=a["dim"], keepdims=True))
+        return powers / np.sum(powers, axis=a["dim"], keepdims=True)
 
 
 @operation("_log_softmax")

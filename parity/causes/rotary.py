@@ -16,11 +16,12 @@ from parity.causes.attempts import Attempt, Problem, each_and_all, value
 from parity.causes.attention import find
 from parity.causes.graph import MOVES, Region
 from parity.causes.heads import of
-from parity.causes.numpy_operations import CannotRun
+from parity.causes.numpy_table import CannotRun
 
 _LINEAR = MOVES | {"mul", "add", "sub", "neg", "cat", "stack", "div", "assign"}
 _BASES = (10000.0, 1000.0, 100.0, 500.0, 100000.0, 500000.0, 1000000.0, 8000000.0, 10000000.0, 2 * np.pi)
 _WIDEST = 256
+_MOST_ELEMENTS = 60_000_000  # of the matrices at all places together
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,14 @@ def find_rotations(region: Region) -> list[Rotation]:
         rotation = _rotation(region, start, end)
         if rotation is not None:
             found[start] = rotation  # later nodes hold more of it
-    return list(found.values())
+    whole = list(found.values())
+    return [each for each in whole if not any(_within(region, each, other) for other in whole if other is not each)]
+
+
+def _within(region: Region, part: Rotation, whole: Rotation) -> bool:
+    """Whether one rotation is a part of another one."""
+    inside = region.graph.before(whole.end, [whole.start])
+    return part.start in inside and part.end in inside and part.start != whole.start
 
 
 def _start(region: Region, end: int) -> int | None:
@@ -103,7 +111,7 @@ def _whole(region: Region, place: int, end: int) -> bool:
 def _rotation(region: Region, start: int, end: int) -> Rotation | None:
     x = region.value(start)
     d = x.shape[-1] if x.ndim > 1 else 0
-    if not 2 <= d <= _WIDEST or not np.issubdtype(x.dtype, np.floating):
+    if not 2 <= d <= _WIDEST or x.size * d > _MOST_ELEMENTS or not np.issubdtype(x.dtype, np.floating):
         return None
     matrix = np.zeros((*x.shape, d))  # [..., output, input]
     try:
@@ -208,7 +216,7 @@ def _pairs(pairs: NDArray) -> Iterator[tuple[str, NDArray]]:
     }
     own = next((name for name, each in layouts.items() if np.array_equal(each, pairs)), None)
     for name, each in layouts.items():
-        if name != own:
+        if name != own and not np.array_equal(each, pairs):
             text = f"the rotary embedding pairs {'neighbouring features' if name == 'neighbours' else 'the two halves'}"
             rest = "the two halves" if name == "neighbours" else "neighbouring features"
             yield f"{text}, PyTorch's {rest}", each

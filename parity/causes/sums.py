@@ -10,13 +10,24 @@ from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest, within
 from parity.causes.attempts import Attempt, Problem, measured, value
-from parity.causes.graph import CONSTANT, MOVES, PARAMETER, Changes, Get
+from parity.causes.graph import CONSTANT, MOVES, PARAMETER, SOURCES, Changes, Get
 
 _MOST_NODES = 48
 
 
 def handed_on(problem: Problem) -> Iterator[Attempt]:
-    """What JAX hands on is something else that is about: what a layer got or gave."""
+    """Where PyTorch hands on what a layer gave, JAX hands on something else that is about."""
+    if problem.region.node(problem.region.sink).op in SOURCES:
+        yield from _instead(problem)
+
+
+def made_elsewhere(problem: Problem) -> Iterator[Attempt]:
+    """Where PyTorch computes something, JAX hands on what is about."""
+    if problem.region.node(problem.region.sink).op not in SOURCES:
+        yield from _instead(problem)
+
+
+def _instead(problem: Problem) -> Iterator[Attempt]:
     own = problem.words(problem.region.sink)
     for name, array in problem.others(problem.right):
         if farthest(array, problem.right) > 0 and array.shape == problem.observed.shape:
@@ -24,13 +35,21 @@ def handed_on(problem: Problem) -> Iterator[Attempt]:
 
 
 def attempts(problem: Problem) -> Iterator[Attempt]:
-    """Mistakes in each sum, the last one first."""
-    for place in reversed(problem.region.operations):
-        node = problem.region.node(place)
-        if node.op in ("add", "sub"):
-            yield from _sum(problem, place)
-        elif node.op in ("mul", "div"):
-            yield from _product(problem, place)
+    """Mistakes in each sum and product, the last one first; then other tensors in their places."""
+    places = [
+        p for p in reversed(problem.region.operations) if problem.region.node(p).op in ("add", "sub", "mul", "div")
+    ]
+    for place in places:
+        made = _sum if problem.region.node(place).op in ("add", "sub") else _product
+        yield from made(problem, place)
+    for place in places:
+        if problem.region.node(place).op in ("add", "sub"):
+            yield from _replaced(problem, place)
+
+
+def _signs(problem: Problem, place: int) -> dict[str, float]:
+    node = problem.region.node(place)
+    return {"self": 1.0, "other": (-1.0 if node.op == "sub" else 1.0) * float(node.args.get("alpha") or 1)}
 
 
 def _operands(problem: Problem, place: int) -> list[tuple[str, int]]:
@@ -40,18 +59,32 @@ def _operands(problem: Problem, place: int) -> list[tuple[str, int]]:
 
 def _sum(problem: Problem, place: int) -> Iterator[Attempt]:
     region = problem.region
-    node, operands = region.node(place), _operands(problem, place)
+    node, operands, signs = region.node(place), _operands(problem, place), _signs(problem, place)
     result = region.value(place)
-    sign = -1.0 if node.op == "sub" else 1.0
-    signs = {"self": 1.0, "other": sign * float(node.args.get("alpha") or 1)}
     for name, operand in operands:
         values, words = region.value(operand), problem.words(operand)
-        term = signs[name] * values
         if not np.issubdtype(values.dtype, np.floating):
             continue
+        term = signs[name] * values
         for key, text, count in (("term_missing", "isn't added", -1.0), ("term_twice", "is added twice", 1.0)):
             yield Attempt(key, f"{words} {text}", {place: value(result + count * term)})
         yield Attempt("term_sign", f"{words} has the other sign", {place: value(result - 2 * term)})
+    if len(operands) == 2 and node.op == "sub":
+        yield Attempt("operands_exchanged", "a difference has the other sign", {place: value(-result)})
+    if len(operands) == 2:
+        one, two = (region.value(p) for _, p in operands)
+        text = f"{problem.words(operands[0][1])} and {problem.words(operands[1][1])} are multiplied, not added"
+        yield Attempt("product_for_sum", text, {place: value(one * two)})
+
+
+def _replaced(problem: Problem, place: int) -> Iterator[Attempt]:
+    """Another tensor in the place of one that is added: a residual taken from elsewhere."""
+    region = problem.region
+    signs, result = _signs(problem, place), region.value(place)
+    for name, operand in _operands(problem, place):
+        values, words = region.value(operand), problem.words(operand)
+        if not np.issubdtype(values.dtype, np.floating):
+            continue
         for other_name, other in problem.others(values):
             text = f"{other_name} is added, in PyTorch {words}"
             yield Attempt("residual_source", text, {place: value(result + signs[name] * (other - values))})
@@ -59,12 +92,6 @@ def _sum(problem: Problem, place: int) -> Iterator[Attempt]:
             text = f"{problem.words(other)} is added, in PyTorch {words}"
             change = result + signs[name] * (region.value(other) - values)
             yield Attempt("residual_source", text, {place: value(change)})
-    if len(operands) == 2 and node.op == "sub":
-        yield Attempt("operands_exchanged", "a difference has the other sign", {place: value(-result)})
-    if len(operands) == 2:
-        one, two = (region.value(p) for _, p in operands)
-        yield Attempt("product_for_sum", f"{problem.words(operands[0][1])} and {problem.words(operands[1][1])} are "
-                      "multiplied, not added", {place: value(one * two)})  # fmt: skip
 
 
 def _near(problem: Problem, operand: int, place: int) -> Iterator[int]:

@@ -11,10 +11,13 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 
 from parity.causes.graph import ASSIGN, CONSTANT, FUSED, GIVEN, ITEM, LAYER, PARAMETER, UNKNOWN, VIEWS
 from parity.causes.numpy_operations import OPERATIONS
@@ -217,3 +220,29 @@ def gave(recorder: Recorder, key: str, outputs: list[Tensor]) -> None:
     """Say that a layer gave these tensors; `key` is the name of its record."""
     for i, tensor in enumerate(outputs):
         recorder.source(tensor, LAYER, key=key, index=i)
+
+
+class _Watching(TorchDispatchMode):
+    """While active, operations are written into a graph."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        noted = self.recorder.before(func, args, kwargs or {})
+        result = func(*args, **(kwargs or {}))
+        if noted is not None:
+            self.recorder.after(noted, args[0] if args else None, result)
+        return result
+
+
+def of_model(model: Any, inputs: tuple[Tensor, ...], kwargs: dict[str, Any]) -> tuple[Recorder, list[int]]:
+    """The graph of a whole model, its layers among the rest, and the nodes of its outputs."""
+    recorder = Recorder()
+    recorder.parameters = {p.untyped_storage().data_ptr(): n for n, p in model.named_parameters()}
+    begun(recorder, inputs)
+    with torch.no_grad(), _Watching(recorder), WholeFunctions(recorder):
+        outputs = tree_flatten(model(*inputs, **kwargs))[0]
+    recorder.active = False
+    return recorder, [recorder.place(t) for t in outputs if isinstance(t, Tensor)]
