@@ -215,7 +215,8 @@ class FlaxNet(nnx.Module):
 SCALES = {"unscaled": "attention_scale", "scaled twice": "attention_scale", "root of the width": "attention_scale"}
 SCALES |= {"one percent": "attention_scale"}
 SHAPES = {
-    "interleaved": "heads_split", "q interleaved": "heads_split", "split unmoved": "heads_split", "8 heads": "heads_number",
+    "interleaved": "heads_split", "q interleaved": "heads_split", "split unmoved": "heads_split",
+    "8 heads": "heads_number",
     "2 heads": "heads_number", "not transposed back": "heads_merged", "joined interleaved": "heads_merged",
     "over queries": "softmax_axis", "over heads": "softmax_axis", "keys are values": "exchanged",
     "queries are keys": "q_k_exchanged", "causal": "causal_added",
@@ -226,7 +227,8 @@ MASKS = {
     "masked late": "mask_after_softmax",
 }  # fmt: skip
 ROTARY = {
-    "another base": "rotary_base", "queries from one": "rotary_positions", "other way": "rotary_sign", "other pairs": "rotary_pairs",
+    "another base": "rotary_base", "queries from one": "rotary_positions", "other way": "rotary_sign",
+    "other pairs": "rotary_pairs",
     "not turned": "rotary_missing", "values turned": "rotary_values",
 }  # fmt: skip
 GROUPS = {"tiled": "kv_heads_order", "first for all": "kv_heads_first"}

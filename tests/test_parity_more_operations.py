@@ -1,4 +1,4 @@
-"""Rounding rules of complex numbers, transforms, sampling, attention with groups, and operations that are met less often."""
+"""Rounding rules of complex numbers, transforms, sampling, grouped attention, and operations that are met less."""
 
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
 The error of a complex number is that of its distance in the plane. A product of two takes four products and two sums,
 sqrt(5) u in all (Brent, Percival and Zimmermann, "Error bounds on complex floating-point multiplication", 2007).
 
-A fast transform of n points has log2(n) stages, each a product with a root of unity, itself rounded, and a sum: Higham,
-"Accuracy and Stability of Numerical Algorithms", theorem 24.2, bounds its error normwise by log2(n) times some 5 u. Each
-value errs by no more than that norm, sqrt(n) |x|; lengths that are no power of two are transformed as convolutions of
+A fast transform of n points has log2(n) stages, each a product with a root of unity, rounded itself, and a sum: Higham,
+"Accuracy and Stability of Numerical Algorithms", theorem 24.2, bounds its error normwise by log2(n) times some 5 u.
+Each value errs by no more than that norm, sqrt(n) |x|; lengths that are no power of two are transformed as convolutions of
 four times the length at most, by three transforms.
 """
 

@@ -1,8 +1,7 @@
 """The error bounds of resizing by cubic curves and of sampling at given places, forward and backward, to first order.
 
 As in `torch_rounding_resampling`: a place errs by some roundings relative to the picture's side, and weights with it.
-Cubic weights may be negative: their absolute values add up to at most 1.5 along an axis (a = -0.75), and their slopes to
-at most 4.
+Cubic weights may be negative: along an axis their absolute values add up to at most 1.5 (a = -0.75), their slopes to 4.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Naming what is wrong between two layers, wherever residual connections lead: one mistake in PyTorch's own code there.
 
-What PyTorch ran since the last layers is run again in NumPy, from what these gave, and every mistake that people make in
-such code is made in it (`FAMILIES`). If JAX's numbers come out, that is the cause. Where one layer got something wrong
-before, what it got stands in the graph from there on: what follows from it explains itself, and isn't told again.
+What PyTorch ran since the last layers is run again in NumPy, from what these gave, and every mistake that people make
+in such code is made in it (`FAMILIES`). If JAX's numbers come out, that is the cause. Where one layer got something
+wrong before, what it got stands in the graph from there on: what follows from it explains itself, and isn't told again.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest
 from parity.bounds.magnitudes import UNIT_ROUNDOFF
-from parity.causes import between_layers as chain_causes
 from parity.causes import between_graph
+from parity.causes import between_layers as chain_causes
 from parity.causes import between_layers_backward as chain_gradients
 from parity.causes import gradients as gradient_causes
 from parity.causes import parameter_gradients as parameter_causes
@@ -88,9 +88,11 @@ def name_input(
     exact = np.asarray(reference, np.float64)
     tolerance = _tolerance(exact, allowed, candidate.dtype)
     code, sink = candidate.code, visit.facts.get("sinks", [])[i : i + 1]
-    if code is not None and sink and (echo := code.follows(sink[0], ours, tolerance)) is not None:
-        row.echo = echo
-        return
+    readings = _readings(visit, np.asarray(x, np.float64), reference, i, ours)
+    if code is not None and sink:
+        row.echo = next(filter(None, (code.follows(sink[0], each, tolerance) for each in readings)), "")
+        if row.echo:
+            return
     got, expected = _sources(candidate, ours, reference)
     found = _order(visit, got, expected, ours, reference) if expected else []
     found = found or precision_causes.of_values(exact, ours, candidate.dtype)
@@ -98,8 +100,7 @@ def name_input(
     if not found and i == 0:
         found = chain_causes.explain(visit.facts["ops"], _starts(candidate, visit), exact, ours, tolerance)
     if not found and code is not None and sink:
-        shapes = [ours] if row.verdict != "shape" else [np.asarray(x, np.float64), ours]  # no layout is known there
-        for each in shapes:
+        for each in readings:
             found = found or code.explain(sink[0], visit.path, each, exact, tolerance, visit.key)
     if not found:
         found = between(exact, ours, candidate.dtype)
@@ -143,6 +144,18 @@ def name_coarse(candidate: Candidate, found: list[tuple[str, str]]) -> None:
         causes_found = precision_causes.seen((("jax", found),), theirs, x, allowed, candidate.dtype)
         if causes_found:
             attach(row, causes_found)
+
+
+def _readings(visit: _Visit, x: NDArray, reference: NDArray, i: int, ours: NDArray) -> list[NDArray]:
+    """A Flax array in PyTorch's layout, the likeliest reading first: by wrong values layouts can't be told apart."""
+    shape = visit.facts["map_shapes"][i] if i < len(visit.facts["map_shapes"]) else None
+    fits = layouts.candidates(reference.shape, x.shape, tuple(shape) if shape else None)
+    found = [ours] if fits else [x, ours]
+    for layout in fits:
+        moved = np.asarray(layout.to_torch(x), np.float64)
+        if not any(moved.shape == other.shape and np.array_equal(moved, other) for other in found):
+            found.append(moved)
+    return found
 
 
 def _tolerance(exact: NDArray, allowed: NDArray | None, dtype: str) -> float:

@@ -23,6 +23,10 @@ _UNARY = frozenset({
     "clamp_max", "hardtanh", "erf", "reciprocal", "pow", "expm1", "_softmax", "_log_softmax", "roll", "flip",
     "constant_pad_nd", "native_layer_norm", "layer_norm",
 })  # fmt: skip
+_CURVED = frozenset({
+    "relu", "relu6", "silu", "tanh", "sigmoid", "mish", "selu", "hardswish", "hardsigmoid", "gelu", "leaky_relu", "elu",
+    "softplus", "hardtanh", "clamp", "clamp_min", "exp", "square", "pow", "abs",
+})  # fmt: skip
 _WORDS = {"_softmax": "softmax", "_log_softmax": "log softmax", "relu": "ReLU", "gelu": "GELU", "silu": "SiLU"}
 
 
@@ -46,7 +50,20 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
                 if twice is not None:
                     yield Attempt("applied_twice", f"{words} is applied twice", {place: value(twice)})
             yield from _settings(region, place, start, words)
+        if node.op in _CURVED:
+            yield from _others(region, place, start, words)
     yield from _too_many(problem)
+
+
+def _others(region: Region, place: int, start: int, words: str) -> Iterator[Attempt]:
+    """Another function of one value, or shares along some axis."""
+    x = region.value(start)
+    for key, curve in CURVES.items():
+        text = f"{curve.words} stands for {words}"
+        yield Attempt(f"activation_{key}", text, {place: value(curve.function(x))})
+    for axis in range(x.ndim):
+        text = f"a softmax over axis {axis} of {list(x.shape)} stands for {words}"
+        yield Attempt("activation_softmax", text, {place: value(softmax({"self": x, "dim": axis}))})
 
 
 def _layer(region: Region, place: int) -> Layer | None:

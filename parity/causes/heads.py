@@ -1,4 +1,4 @@
-"""Mistakes in attention's heads: how they are split and put together, how many there are, who shares keys and values."""
+"""Mistakes in attention's heads: how they are split and joined, how many there are, who shares keys and values."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def _attended(
     made = (q @ np.swapaxes(k, -1, -2)).reshape(scores.shape) if scores.ndim != 4 else q @ np.swapaxes(k, -1, -2)
     if made.shape != scores.shape or logits.size != scores.size:
         return None
-    weights = region.changed({a.scores: value(made)}, a.shares).reshape(x.q.shape[:3] + (x.k.shape[2],))
+    weights = region.changed({a.scores: value(made)}, a.shares).reshape((*x.q.shape[:3], x.k.shape[2]))
     result = weights @ v
     if way != "last":
         result = split(merged(result, way), result.shape[1])

@@ -1,4 +1,4 @@
-"""Mistakes in the masks of attention: missing, off by one, transposed, inverted, of another example, of another value."""
+"""Mistakes in attention's masks: missing, off by one, transposed, inverted, of other examples, of another value."""
 
 from __future__ import annotations
 

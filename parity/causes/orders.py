@@ -60,7 +60,7 @@ def _repeats(region: Region) -> Iterator[Attempt]:
 def _reshapes(region: Region) -> Iterator[Attempt]:
     """Axes that are joined, or that one is taken apart into, in another order."""
     for place, x, y in _moved(region, _RESHAPES):
-        for first, last, axis in _groups(x.shape, y.shape):  # x's axes first..last become y's axis
+        for first, last, _ in _groups(x.shape, y.shape):  # x's axes first..last become one of y's
             for order in _orders(last - first):
                 axes = [*range(first), *(first + i for i in order), *range(last, x.ndim)]
                 sizes = [x.shape[i] for i in range(first, last)]
@@ -126,7 +126,9 @@ def _joined(problem: Problem) -> Iterator[Attempt]:
         names = [problem.words(p) for p in node.parents]
         if 2 <= len(parts) <= 5:
             for order in _orders(len(parts)):
-                text = f"{node.op} joins in the order {', '.join(names[i] for i in order)}; PyTorch {', '.join(names)}"
+                text = f"{node.op} joins its parts in the order {list(order)}"
+                if len(set(names)) == len(names):
+                    text = f"{node.op} joins {', '.join(names[i] for i in order)}; PyTorch {', '.join(names)}"
                 yield Attempt("concatenation_order", text, {place: value(join([parts[i] for i in order], dim))})
         elif len(parts) > 5:
             text = f"{node.op} joins its parts in reverse order"

@@ -90,7 +90,8 @@ def _start(region: Region, end: int) -> int | None:
     for _ in range(64):
         place = max(front)
         node = region.node(place)
-        if node.op not in _LINEAR or place != end and len(front) == 1 and multiplied and _whole(region, place, end):
+        begun = place != end and len(front) == 1 and multiplied and _whole(region, place, end)
+        if node.op not in _LINEAR or begun:
             break
         parents = [p for p in node.parents if region.of_data(p)]
         if node.op in ("mul", "div"):

@@ -135,7 +135,7 @@ def _product(problem: Problem, place: int) -> Iterator[Attempt]:
         yield Attempt("scaled", text, {place: value(other)})
     if len(operands) == 2 and node.op == "mul":
         one, two = (region.value(p) for _, p in operands)
-        if one.shape == two.shape:
+        if (one + two).shape == result.shape:
             text = f"{problem.words(operands[0][1])} and {problem.words(operands[1][1])} are added, not multiplied"
             yield Attempt("sum_for_product", text, {place: value(one + two)})
 
@@ -160,9 +160,8 @@ def _computed(problem: Problem) -> list[int]:
     for place in region.places:
         values = region.value(place)
         moved = region.node(place).op in MOVES and place != region.sink
-        if region.of_data(place) and isinstance(values, np.ndarray) and not moved:
-            if np.issubdtype(values.dtype, np.floating):
-                found.append(place)
+        if not moved and region.of_data(place) and isinstance(values, np.ndarray):
+            found += [place] if np.issubdtype(values.dtype, np.floating) else []
     return found[-_MOST_NODES:]
 
 
@@ -191,7 +190,8 @@ def _number(factor: float, values: NDArray) -> str:
     """A factor, and what it is if it is a root of the width."""
     width = values.shape[-1] if values.ndim else 1
     known = {
-        math.sqrt(width): f"the root of the width, {width},", 1 / math.sqrt(width): f"1 / the root of the width, {width},",
+        math.sqrt(width): f"the root of the width, {width},",
+        1 / math.sqrt(width): f"1 / the root of the width, {width},",
         math.sqrt(0.5): "1 / sqrt(2)", math.sqrt(2): "sqrt(2)",
     }  # fmt: skip
     return next((text for each, text in known.items() if abs(each - factor) < 1e-9 * each), f"{factor:.6g}")

@@ -116,7 +116,7 @@ def _slices(problem: Problem) -> Iterator[Attempt]:
         for other in dict.fromkeys(
             (begin + 1, begin - 1, begin + 2, begin - 2, 0, x.shape[axis] - (size - 1) * step - 1)
         ):
-            if other != begin and 0 <= other and other + (size - 1) * step < x.shape[axis]:
+            if other != begin and other >= 0 and other + (size - 1) * step < x.shape[axis]:
                 made = np.take(x, range(other, other + size * step, step), axis)
                 text = f"places of {names} are taken from {other} on, not from {begin}"
                 yield Attempt("slice_offset", text, {place: value(made)})

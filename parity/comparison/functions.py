@@ -1,9 +1,9 @@
 """The last resort: a function of a tree of parameters beside a PyTorch module, from end to end.
 
 A function has no layers that could be cut out, so no layer can be blamed: what is compared are its parameters, its
-outputs, and the gradients of each parameter and input. Where an output differs, PyTorch's model is run again in NumPy as a
-whole, with mistakes, as the code between layers is elsewhere. Its parameters must hold PyTorch's values, in whatever layout,
-which is how they are paired.
+outputs, and the gradients of each parameter and input. Where an output differs, PyTorch's model is run again in NumPy
+as a whole, with mistakes, as the code between layers is elsewhere. Its parameters must hold PyTorch's values, in
+whatever layout, which is how they are paired.
 """
 
 from __future__ import annotations

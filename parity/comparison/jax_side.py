@@ -26,7 +26,7 @@ from parity.comparison.jax_models import JaxLayer, JaxModel
 from parity.comparison.store import Store
 from parity.comparison.totals import Total
 from parity.errors import CannotCompare
-from parity.kinds import jax_leaves, layouts, parameter
+from parity.kinds import embedding, jax_leaves, layouts, parameter
 from parity.kinds.weights import weights_to_flax
 from parity.reports.rows import Row, compare_arrays
 
@@ -141,10 +141,22 @@ class Candidate:
                 self.rows.append(row)
                 self.keep(row, np.asarray(ours), moved)
 
+    def _put_tables(self) -> None:
+        """Give the code between the leaves the tables of embeddings, which it may use again for the last layer."""
+        for path, torch_path in self.pairs.items():
+            if self.given is None and self.kinds[path] == embedding.KIND.name:
+                found = weights_to_flax(self.kinds[path], self.weights(torch_path), None, self.wanted(path))
+                arrays = {
+                    n: {k: jnp.asarray(a, DTYPES[self.dtype]) for k, a in each.items()} for n, each in found.items()
+                }
+                if all(_shapes(arrays)[name] == shape for name, shape in self.wanted(path).items()):
+                    jax_leaves.insert_leaf(self.placeholders, path, arrays)
+
     def forward(self, inputs: tuple[NDArray, ...]) -> list[Row]:
         """Run the module, every leaf on the reference's input; returns the rows in the reference's order."""
         if self.natural is None:  # at ties they are as they were
             self._put_owned()
+            self._put_tables()
         arrays = tuple(self._array(x) for x in inputs)
         variables = self.given if self.given is not None else self.placeholders
         try:

@@ -1,8 +1,8 @@
 """What a PyTorch model runs between its layers, written down as a graph that NumPy can run again.
 
 Nodes are operations, in the order in which they ran, with the places of the nodes that they take. A graph begins at the
-model's inputs, at what layers gave, at parameters and at constants; what NumPy has no function for is kept as a constant
-with the values that it had.
+model's inputs, at what layers gave, at parameters and at constants; what NumPy has no function for is a constant with
+the values that it had.
 """
 
 from __future__ import annotations
