@@ -179,7 +179,7 @@ def test_what_a_stream_carries_on_follows_forward_and_backward() -> None:
         ("each_0/blocks_1/norm", "input"), ("each_1/blocks_0/down", "input"),
     ]  # fmt: skip
     forward = {row.name: row.echo for row in report.rows if row.echo and row.stage == "input"}
-    assert forward == dict.fromkeys(("each_0/blocks_2/norm", "each_0/head"), "each_0/blocks_1/norm")
+    assert forward == {"each_0/blocks_2/norm": "each_0/blocks_1/norm", "each_0/head": "each_0/blocks_2/norm"}
     assert any(row.stage == "cotangent" and row.diverges for row in report.rows)
 
 

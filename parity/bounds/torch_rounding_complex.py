@@ -5,7 +5,7 @@ sqrt(5) u in all (Brent, Percival and Zimmermann, "Error bounds on complex float
 
 A fast transform of n points has log2(n) stages, each a product with a root of unity, rounded itself, and a sum: Higham,
 "Accuracy and Stability of Numerical Algorithms", theorem 24.2, bounds its error normwise by log2(n) times some 5 u.
-Each value errs by no more than that norm, sqrt(n) |x|; lengths that are no power of two are transformed as convolutions of
+Each value errs by no more than that norm, sqrt(n) |x|; other lengths are transformed as convolutions of
 four times the length at most, by three transforms.
 """
 

@@ -38,6 +38,7 @@ class Problem:
         tolerance: largest difference that counts as none.
         words: names a node, by its place, for people.
         elsewhere: other arrays that are about, with what they are: what layers gave and got.
+        most: elements that may be computed.
     """
 
     region: Region
@@ -45,6 +46,7 @@ class Problem:
     tolerance: float
     words: Callable[[int], str]
     elsewhere: Sequence[tuple[str, Callable[[], NDArray]]] = ()
+    most: int = MOST_WORK
     right: NDArray = field(init=False)
 
     def __post_init__(self) -> None:
@@ -53,7 +55,7 @@ class Problem:
     @property
     def spent(self) -> bool:
         """Whether no more may be tried."""
-        return self.region.work > MOST_WORK
+        return self.region.work > self.most
 
     def left(self, changes: Changes) -> float:
         """The difference that a mistake leaves; infinite where it can't be made, or changes nothing."""

@@ -68,14 +68,16 @@ def find(region: Region) -> Iterator[Attention]:
 
 def _path(region: Region, start: int) -> list[int] | None:
     """The way from the nearest product to a node, both included."""
-    waiting = [[start]]
+    waiting, seen = [[start]], {start}
     while waiting:
         path = waiting.pop(0)
         node = region.node(path[0])
         if node.op in PRODUCTS:
             return path
-        if node.op in _BETWEEN and len(path) < 24:
-            waiting += [[parent, *path] for parent in node.parents if region.of_data(parent)]
+        if node.op in _BETWEEN:
+            new = [p for p in dict.fromkeys(node.parents) if region.of_data(p) and p not in seen]
+            seen.update(new)
+            waiting += [[parent, *path] for parent in new]
     return None
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest, within
 from parity.causes import attention, functions, heads, masks, orders, rotary, sums, tokens
-from parity.causes.attempts import Attempt, Problem
+from parity.causes.attempts import MOST_WORK, Attempt, Problem
 from parity.causes.graph import CONSTANT, GIVEN, LAYER, MOVES, PARAMETER, SOURCES, Graph, Node, Region
 from parity.causes.numpy_table import CannotRun
 from parity.causes.parameters import Cause, explains
@@ -44,6 +44,7 @@ FAMILIES: tuple[Family, ...] = (
 
 _NEAR = 8  # layers before and behind, whose inputs and outputs may stand in for something
 _SHOWN = 12  # operations that are told
+_MOST_IN_ALL = 6 * MOST_WORK  # elements that may be computed for one model where nothing is found
 _WRONG = (CannotRun, ValueError, IndexError, TypeError, ZeroDivisionError)
 
 
@@ -64,6 +65,9 @@ class Code:
         graph: of the whole model.
         names: of layers, by the key of their records.
         values: gives an array of a record.
+        met: what layers got, by place in the graph.
+        found: mistakes that explained what a layer got.
+        work: elements that the search has computed.
     """
 
     graph: Graph
@@ -71,6 +75,7 @@ class Code:
     values: Callable[[str, str], NDArray]
     met: dict[int, _Met] = field(default_factory=dict)
     found: list[tuple[str, Attempt]] = field(default_factory=list)
+    work: int = 0
 
     @classmethod
     def read(cls, store: Any, names: dict[str, str]) -> Code | None:
@@ -153,13 +158,15 @@ class Code:
                 continue
             if not forced and not within(farthest(np.asarray(right, np.float64), reference), tolerance):
                 continue  # the graph doesn't give what PyTorch gave: it can't show anything
-            problem = Problem(region, ours, tolerance, self.words, self._elsewhere(near))
+            most = min(MOST_WORK, _MOST_IN_ALL - self.work)
+            problem = Problem(region, ours, tolerance, self.words, self._elsewhere(near), most)
             before = farthest(right, ours)
             for attempt in _attempts(problem):
                 after = problem.left(attempt.changes)
                 if explains(before, after, tolerance):
                     self.found.append((path, attempt))
                     return [Cause(attempt.key, "jax", attempt.text, before, after)]
+            self.work += region.work
         return []
 
     def consumer(self, key: str) -> str | None:

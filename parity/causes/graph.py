@@ -161,6 +161,7 @@ class Region:
                 break
             if place in changes:
                 made[place] = changes[place](get)
+                self.work += np.size(made[place]) if isinstance(made[place], np.ndarray) else 1
             elif place not in self.cut and any(parent in made for parent in self.graph.nodes[place].parents):
                 made[place] = self._computed(place, get)
         return get(end)
