@@ -180,13 +180,23 @@ def inverted(q: Any, k: Any, v: Any, mask: Any, **settings: Any) -> Any:
     return flax_nn.dot_product_attention(q, k, v, mask=~mask, **settings)
 
 
-@pytest.mark.parametrize("bug", [unscaled, exchanged, interleaved, unmerged, off_by_one, inverted])
-def test_bugs_between_the_projections_show_where_they_are(bug: Any, x: np.ndarray) -> None:
+@pytest.mark.parametrize(
+    ("bug", "cause"),
+    [
+        (unscaled, "attention_scale"),
+        (exchanged, "q_k_exchanged"),
+        (interleaved, "heads_split"),
+        (unmerged, "heads_merged"),
+        (off_by_one, "mask_off_by_one"),
+        (inverted, "mask_inverted"),
+    ],
+)
+def test_bugs_between_the_projections_are_named(bug: Any, cause: str, x: np.ndarray) -> None:
     module = flax_nn.MultiHeadDotProductAttention(HEADS, attention_fn=bug)
     mask = CAUSAL[None, None]
     report = parity.compare(module, CausalTorchAttention(), x, flax_kwargs={"mask": mask}, gradients=False)
-    wrong = {(row.name, row.stage) for row in report.rows if row.diverges and row.name != "end to end"}
-    assert wrong == {("out", "input")}, str(report)
+    wrong = [(row.name, row.stage, row.cause_keys) for row in report.rows if row.diverges and row.name != "end to end"]
+    assert wrong == [("out", "input", [cause])], str(report)
 
 
 def test_bugs_of_gradients_alone_show_where_they_are(x: np.ndarray) -> None:

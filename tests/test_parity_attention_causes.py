@@ -285,3 +285,11 @@ def test_words_say_numbers(x: np.ndarray) -> None:
     one, two = (row.causes[0] for row in report.divergences)
     assert one.startswith("JAX: the scores aren't divided by the root of the head's width, 4")
     assert two.startswith("JAX: the scores are 1.01 times PyTorch's")
+
+
+@pytest.mark.usefixtures("flax_promotes")
+def test_mistakes_are_named_in_float32(x: np.ndarray) -> None:
+    keys = {"unscaled": "attention_scale", "interleaved": "heads_split", "over queries": "softmax_axis"}
+    report = parity.compare(*pair(Form(), ["", *keys]), x, gradients=False, dtype="float32")
+    found = [row.cause_keys for row in report.divergences if row.stage == "input"]
+    assert found == [[key] for key in keys.values()], str(report)

@@ -14,7 +14,6 @@ from parity.causes.numpy_operations import OPERATIONS, CannotRun
 # Where a graph begins: what a layer gave, an input of the model, a parameter, a constant; or what can't be told.
 LAYER, GIVEN, PARAMETER, CONSTANT, UNKNOWN = "layer output", "model input", "parameter", "constant", "unknown"
 SOURCES = frozenset({LAYER, GIVEN, PARAMETER, CONSTANT, UNKNOWN})
-DATA = frozenset({LAYER, GIVEN})
 # One of several results; an array of which a part was overwritten.
 ITEM, ASSIGN = "item", "assign"
 # Operations that give a part of an array, or all of it in another shape, without copying.
@@ -115,7 +114,13 @@ class Region:
         for place in self.places:
             node = graph.nodes[place]
             parents = [] if place in self.cut else node.parents
-            self._data[place] = place in self.cut or node.op in DATA or any(self._data[p] for p in parents)
+            known = self._begins(place) if node.op in SOURCES else place in self.cut
+            self._data[place] = known or any(self._data[p] for p in parents)
+
+    def _begins(self, place: int) -> bool:
+        """Whether data begin here: at a layer, or at an input that isn't of whole numbers, as positions are."""
+        op = self.graph.nodes[place].op
+        return op == LAYER or (op == GIVEN and np.issubdtype(self.graph.source(place).dtype, np.floating))
 
     def node(self, place: int) -> Node:
         """A node; where the region begins one without arguments."""
@@ -123,7 +128,7 @@ class Region:
         return Node(LAYER) if place in self.cut and node.op not in SOURCES else node
 
     def of_data(self, place: int) -> bool:
-        """Whether a node follows from the model's inputs; not so constants and parameters."""
+        """Whether a node follows from what layers gave or the model got; not so constants, parameters, positions."""
         return self._data[place]
 
     def users(self, place: int) -> list[int]:
