@@ -23,11 +23,11 @@ _UNARY = frozenset({
     "clamp_max", "hardtanh", "erf", "reciprocal", "pow", "expm1", "_softmax", "_log_softmax", "roll", "flip",
     "constant_pad_nd", "native_layer_norm", "layer_norm",
 })  # fmt: skip
-_CURVED = frozenset({
+CURVED = frozenset({
     "relu", "relu6", "silu", "tanh", "sigmoid", "mish", "selu", "hardswish", "hardsigmoid", "gelu", "leaky_relu", "elu",
     "softplus", "hardtanh", "clamp", "clamp_min", "exp", "square", "pow", "abs",
 })  # fmt: skip
-_WORDS = {"_softmax": "softmax", "_log_softmax": "log softmax", "relu": "ReLU", "gelu": "GELU", "silu": "SiLU"}
+WORDS = {"_softmax": "softmax", "_log_softmax": "log softmax", "relu": "ReLU", "gelu": "GELU", "silu": "SiLU"}
 
 
 def attempts(problem: Problem) -> Iterator[Attempt]:
@@ -38,7 +38,7 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
         start = node.argument("self") if node.argument("self") is not None else node.argument("input")
         if start is None or not isinstance(region.value(start), np.ndarray):
             continue
-        words = _WORDS.get(node.op, node.op)
+        words = WORDS.get(node.op, node.op)
         layer = _layer(region, place)
         if layer is not None:
             yield from _of_layer(region, place, layer)
@@ -50,7 +50,7 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
                 if twice is not None:
                     yield Attempt("applied_twice", f"{words} is applied twice", {place: value(twice)})
             yield from _settings(region, place, start, words)
-        if node.op in _CURVED:
+        if node.op in CURVED:
             yield from _others(region, place, start, words)
     yield from _too_many(problem)
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem, each_and_all, value
-from parity.causes.graph import ITEM, LAYER, Region
+from parity.causes.graph import ITEM, LAYER, Get, Region
+
+Change = Callable[[Get], NDArray]
 
 _RESHAPES = ("view", "_unsafe_view", "reshape", "_reshape_alias", "flatten", "unflatten")
 _TURNS = ("permute", "transpose", "t")
@@ -63,20 +65,26 @@ def _reshapes(region: Region) -> Iterator[Attempt]:
         for first, last, _ in _groups(x.shape, y.shape):  # x's axes first..last become one of y's
             for order in _orders(last - first):
                 axes = [*range(first), *(first + i for i in order), *range(last, x.ndim)]
-                sizes = [x.shape[i] for i in range(first, last)]
-                text = f"axes of {sizes} are joined in the order {list(order)}"
-                yield Attempt("joined_order", text, {place: value(np.transpose(x, axes).reshape(y.shape))})
+                text = f"{last - first} axes are joined in the order {list(order)}"
+                yield Attempt("joined_order", text, {place: _joining(region, place, axes, y.shape)})
         for first, last, axis in _groups(y.shape, x.shape):  # x's axis becomes y's axes first..last
             sizes = y.shape[first:last]
             for order in _orders(last - first):
-                parts = [sizes[i] for i in order]
-                split = x.reshape(*x.shape[:axis], *parts, *x.shape[axis + 1 :])
+                shape = [*x.shape[:axis], *(sizes[i] for i in order), *x.shape[axis + 1 :]]
                 back = [axis + order.index(i) for i in range(len(order))]
-                axes = [*range(axis), *back, *range(axis + len(order), split.ndim)]
-                text = f"an axis of {x.shape[axis]} is taken apart into {list(parts)}, not {list(sizes)}"
-                if len(set(parts)) < len(parts):
-                    text = f"an axis of {x.shape[axis]} is taken apart into {list(sizes)} in the order {list(order)}"
-                yield Attempt("split_order", text, {place: value(np.transpose(split, axes))})
+                axes = [*range(axis), *back, *range(axis + len(order), len(shape))]
+                text = f"an axis is taken apart with its {len(order)} parts in the order {list(order)}"
+                yield Attempt("split_order", text, {place: _splitting(region, place, shape, axes, y.shape)})
+
+
+def _joining(region: Region, place: int, axes: list[int], shape: tuple[int, ...]) -> Change:
+    start = region.node(place).parents[0]
+    return lambda get: np.transpose(get(start), axes).reshape(shape)
+
+
+def _splitting(region: Region, place: int, shape: list[int], axes: list[int], end: tuple[int, ...]) -> Change:
+    start = region.node(place).parents[0]
+    return lambda get: np.transpose(get(start).reshape(shape), axes).reshape(end)
 
 
 def _groups(many: tuple[int, ...], few: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:
