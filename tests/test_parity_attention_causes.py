@@ -215,22 +215,36 @@ class FlaxNet(nnx.Module):
 SCALES = {"unscaled": "attention_scale", "scaled twice": "attention_scale", "root of the width": "attention_scale"}
 SCALES |= {"one percent": "attention_scale"}
 SHAPES = {
-    "interleaved": "heads_split", "q interleaved": "heads_split", "split unmoved": "heads_split",
+    "interleaved": "heads_split",
+    "q interleaved": "heads_split",
+    "split unmoved": "heads_split",
     "8 heads": "heads_number",
-    "2 heads": "heads_number", "not transposed back": "heads_merged", "joined interleaved": "heads_merged",
-    "over queries": "softmax_axis", "over heads": "softmax_axis", "keys are values": "exchanged",
-    "queries are keys": "q_k_exchanged", "causal": "causal_added",
-}  # fmt: skip
+    "2 heads": "heads_number",
+    "not transposed back": "heads_merged",
+    "joined interleaved": "heads_merged",
+    "over queries": "softmax_axis",
+    "over heads": "softmax_axis",
+    "keys are values": "exchanged",
+    "queries are keys": "q_k_exchanged",
+    "causal": "causal_added",
+}
 MASKS = {
-    "no mask": "mask_missing", "sees the next": "mask_off_by_one", "not itself": "mask_off_by_one",
-    "mask transposed": "mask_transposed", "mask inverted": "mask_inverted", "minus ten": "mask_value",
+    "no mask": "mask_missing",
+    "sees the next": "mask_off_by_one",
+    "not itself": "mask_off_by_one",
+    "mask transposed": "mask_transposed",
+    "mask inverted": "mask_inverted",
+    "minus ten": "mask_value",
     "masked late": "mask_after_softmax",
-}  # fmt: skip
+}
 ROTARY = {
-    "another base": "rotary_base", "queries from one": "rotary_positions", "other way": "rotary_sign",
+    "another base": "rotary_base",
+    "queries from one": "rotary_positions",
+    "other way": "rotary_sign",
     "other pairs": "rotary_pairs",
-    "not turned": "rotary_missing", "values turned": "rotary_values",
-}  # fmt: skip
+    "not turned": "rotary_missing",
+    "values turned": "rotary_values",
+}
 GROUPS = {"tiled": "kv_heads_order", "first for all": "kv_heads_first"}
 SOME = ("unscaled", "one percent", "interleaved", "8 heads", "not transposed back", "over queries", "causal")
 CASES: dict[str, tuple[Form, dict[str, Any]]] = {

@@ -54,10 +54,11 @@ SAMPLED: Cases = {
     "bicubic, smoothed": (lambda x: F.interpolate(x, size=(3, 4), mode="bicubic", antialias=True), [(1, 2, 9, 9)]),
     "sampled": (lambda x, g: F.grid_sample(x, 0.5 * torch.tanh(g), align_corners=False), [(1, 2, 6, 6), (1, 3, 3, 2)]),
     "at the border": (
-        lambda x, g: F.grid_sample(x, g, align_corners=True, padding_mode="border"), [(1, 2, 6, 6), (1, 3, 3, 2)],
+        lambda x, g: F.grid_sample(x, g, align_corners=True, padding_mode="border"),
+        [(1, 2, 6, 6), (1, 3, 3, 2)],
     ),
     "affine grid": (lambda t: F.affine_grid(t, [1, 2, 4, 4], align_corners=False), [(1, 2, 3)]),
-}  # fmt: skip
+}
 
 PLACES = torch.tensor([[1, 1], [0, 1], [2, 2]])
 OTHERS: Cases = {

@@ -47,37 +47,59 @@ def halves(x: Any) -> tuple[Any, Any]:
 # What PyTorch does, what is right in JAX, and what is wrong there, with the cause that is to be named.
 CASES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Any], Any], Callable[[Any], Any], str]] = {
     "resize": (
-        lambda x: F.interpolate(x, size=(7, 9), mode="bilinear"), resized("bilinear"), resized("nearest"),
+        lambda x: F.interpolate(x, size=(7, 9), mode="bilinear"),
+        resized("bilinear"),
+        resized("nearest"),
         "resize_nearest",
     ),
     "cubic": (
-        lambda x: F.interpolate(x, size=(7, 9), mode="bilinear"), resized("bilinear"), resized("bicubic"),
+        lambda x: F.interpolate(x, size=(7, 9), mode="bilinear"),
+        resized("bilinear"),
+        resized("bicubic"),
         "resize_cubic",
     ),
     "shuffle": (
-        lambda x: F.pixel_shuffle(x, 2), lambda x: shuffled(x, (4, 5, 3), (CHANNELS // 4, 2, 2)),
-        lambda x: shuffled(x, (3, 4, 5), (2, 2, CHANNELS // 4)), "shuffle_order",
+        lambda x: F.pixel_shuffle(x, 2),
+        lambda x: shuffled(x, (4, 5, 3), (CHANNELS // 4, 2, 2)),
+        lambda x: shuffled(x, (3, 4, 5), (2, 2, CHANNELS // 4)),
+        "shuffle_order",
     ),
     "padding": (
-        lambda x: F.pad(x, (1, 2, 1, 2), "reflect"), padded("reflect"), padded("edge"), "pad_mode",
+        lambda x: F.pad(x, (1, 2, 1, 2), "reflect"),
+        padded("reflect"),
+        padded("edge"),
+        "pad_mode",
     ),
     "sides": (
-        lambda x: F.pad(x, (1, 2, 1, 2)), padded("constant"), padded("constant", (2, 1)), "pad_sides",
+        lambda x: F.pad(x, (1, 2, 1, 2)),
+        padded("constant"),
+        padded("constant", (2, 1)),
+        "pad_sides",
     ),
     "gate": (
-        lambda x: F.glu(x, 1), lambda x: halves(x)[0] * jax.nn.sigmoid(halves(x)[1]),
-        lambda x: halves(x)[1] * jax.nn.sigmoid(halves(x)[0]), "glu_halves",
+        lambda x: F.glu(x, 1),
+        lambda x: halves(x)[0] * jax.nn.sigmoid(halves(x)[1]),
+        lambda x: halves(x)[1] * jax.nn.sigmoid(halves(x)[0]),
+        "glu_halves",
     ),
     "running sum": (
-        lambda x: x.cumsum(2), lambda x: jnp.cumsum(x, 1), lambda x: jnp.cumsum(x, 1) - x, "cumsum_exclusive",
+        lambda x: x.cumsum(2),
+        lambda x: jnp.cumsum(x, 1),
+        lambda x: jnp.cumsum(x, 1) - x,
+        "cumsum_exclusive",
     ),
     "another axis": (lambda x: x.cumsum(2), lambda x: jnp.cumsum(x, 1), lambda x: jnp.cumsum(x, 2), "cumsum_axis"),
     "length": (lambda x: F.normalize(x, dim=1), normalized(-1), normalized(1), "norm_axis"),
     "moved": (
-        lambda x: F.relu(x) * x, lambda x: jax.nn.relu(x) * x, lambda x: jax.nn.relu(x * x - 1) + 1, "",
+        lambda x: F.relu(x) * x,
+        lambda x: jax.nn.relu(x) * x,
+        lambda x: jax.nn.relu(x * x - 1) + 1,
+        "",
     ),
     "rolled": (
-        lambda x: x.roll((1, 2), (2, 3)), lambda x: jnp.roll(x, (1, 2), (1, 2)), lambda x: jnp.roll(x, (2, 1), (1, 2)),
+        lambda x: x.roll((1, 2), (2, 3)),
+        lambda x: jnp.roll(x, (1, 2), (1, 2)),
+        lambda x: jnp.roll(x, (2, 1), (1, 2)),
         "",
     ),
     "filter": (
@@ -85,12 +107,15 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Any], Any], Callabl
         lambda x: jnp.fft.irfft2(
             jnp.broadcast_to(jnp.fft.rfft2(x, axes=(1, 2))[:, :, :1], (2, 5, 4, CHANNELS)), s=(5, 6), axes=(1, 2)
         ),
-        lambda x: 1.5 * jnp.fft.irfft2(
-            jnp.broadcast_to(jnp.fft.rfft2(x, axes=(1, 2))[:, :, :1], (2, 5, 4, CHANNELS)), s=(5, 6), axes=(1, 2)
+        lambda x: (
+            1.5
+            * jnp.fft.irfft2(
+                jnp.broadcast_to(jnp.fft.rfft2(x, axes=(1, 2))[:, :, :1], (2, 5, 4, CHANNELS)), s=(5, 6), axes=(1, 2)
+            )
         ),
         "scaled",
     ),
-}  # fmt: skip
+}
 
 
 class TorchPart(nn.Module):

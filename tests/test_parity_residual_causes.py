@@ -43,9 +43,11 @@ class FlaxBlock(flax_nn.Module):
     def __call__(self, x: Any) -> Any:
         bug = self.bug
         norm, up, gate, down = (
-            flax_nn.LayerNorm(epsilon=1e-5, name="norm"), flax_nn.Dense(2 * WIDTH, name="up"),
-            flax_nn.Dense(2 * WIDTH, name="gate"), flax_nn.Dense(WIDTH, name="down"),
-        )  # fmt: skip
+            flax_nn.LayerNorm(epsilon=1e-5, name="norm"),
+            flax_nn.Dense(2 * WIDTH, name="up"),
+            flax_nn.Dense(2 * WIDTH, name="gate"),
+            flax_nn.Dense(WIDTH, name="down"),
+        )
         gamma = self.param("gamma", flax_nn.initializers.ones, (WIDTH,))
         if bug == "post norm":
             return norm(x + gamma * down(jax.nn.silu(gate(x)) * up(x)))
@@ -72,10 +74,14 @@ class FlaxBlock(flax_nn.Module):
         }.get(bug, x)
         out = stream + branch
         after = {
-            "half": lambda z: 0.5 * z, "root": lambda z: z / np.sqrt(2), "minus": lambda z: 2 * x - z,
-            "bfloat16": lambda z: z.astype(jnp.bfloat16).astype(z.dtype), "relu behind": jax.nn.relu,
-            "float32": lambda z: z.astype(jnp.float32).astype(z.dtype), "a thousandth more": lambda z: z + 1e-3,
-        }  # fmt: skip
+            "half": lambda z: 0.5 * z,
+            "root": lambda z: z / np.sqrt(2),
+            "minus": lambda z: 2 * x - z,
+            "bfloat16": lambda z: z.astype(jnp.bfloat16).astype(z.dtype),
+            "relu behind": jax.nn.relu,
+            "float32": lambda z: z.astype(jnp.float32).astype(z.dtype),
+            "a thousandth more": lambda z: z + 1e-3,
+        }
         return after.get(bug, lambda z: z)(out)
 
 
@@ -145,14 +151,29 @@ def compared(kind: Any, theirs: type[nn.Module], bugs: tuple[str, ...], x: np.nd
 
 
 KEYS = {
-    "gate and up exchanged": "exchanged", "gelu": "activation_gelu_tanh", "no function": "activation_identity",
-    "relu": "activation_relu", "function of both": "function_moved", "gate added": "sum_for_product", "no gamma": "scale_missing",
-    "gamma plus one": "one_added", "branch twice": "term_twice", "branch missing": "term_missing",
-    "no residual": "term_missing", "residual behind the norm": "residual_source", "residual twice": "term_twice",
-    "one percent": "scaled", "half": "scaled", "root": "scaled", "minus": "term_sign", "bfloat16": "bfloat16",
-    "float32": "float32", "relu behind": "relu_added", "a thousandth more": "number_added",
+    "gate and up exchanged": "exchanged",
+    "gelu": "activation_gelu_tanh",
+    "no function": "activation_identity",
+    "relu": "activation_relu",
+    "function of both": "function_moved",
+    "gate added": "sum_for_product",
+    "no gamma": "scale_missing",
+    "gamma plus one": "one_added",
+    "branch twice": "term_twice",
+    "branch missing": "term_missing",
+    "no residual": "term_missing",
+    "residual behind the norm": "residual_source",
+    "residual twice": "term_twice",
+    "one percent": "scaled",
+    "half": "scaled",
+    "root": "scaled",
+    "minus": "term_sign",
+    "bfloat16": "bfloat16",
+    "float32": "float32",
+    "relu behind": "relu_added",
+    "a thousandth more": "number_added",
     "dropout": "dropout_at_test",
-}  # fmt: skip
+}
 INSIDE = {"gate and up exchanged", "gelu", "no function", "relu", "function of both", "gate added"}
 
 
@@ -172,8 +193,9 @@ def test_what_a_stream_carries_on_follows_forward_and_backward() -> None:
     x = np.random.default_rng(0).normal(size=(2, PLACES, WIDTH))
     report = compared(flax_deep, TorchDeep, ("one percent", "gelu"), x)
     assert [(row.name, row.stage) for row in report.divergences] == [
-        ("each_0/blocks_1/norm", "input"), ("each_1/blocks_0/down", "input"),
-    ]  # fmt: skip
+        ("each_0/blocks_1/norm", "input"),
+        ("each_1/blocks_0/down", "input"),
+    ]
     forward = {row.name: row.echo for row in report.rows if row.echo and row.stage == "input"}
     assert forward == {"each_0/blocks_2/norm": "each_0/blocks_1/norm", "each_0/head": "each_0/blocks_2/norm"}
     assert any(row.stage == "cotangent" and row.diverges for row in report.rows)
@@ -245,11 +267,20 @@ def flax_mean(bug: str, name: str) -> FlaxTokens:
 
 
 TOKENS = {
-    "columns first": "joined_order", "root of the width": "scaled", "positions from one": "slice_offset",
-    "positions from two": "slice_offset", "no positions": "term_missing", "no position for the class": "positions_part",
-    "class last": "concatenation_order", "mean of all": "pool_mean", "last": "token_last",
-    "mean of patches": "pool_without_first", "softmax": "softmax_added", "backwards": "mirrored", "scaled": "scaled",
-}  # fmt: skip
+    "columns first": "joined_order",
+    "root of the width": "scaled",
+    "positions from one": "slice_offset",
+    "positions from two": "slice_offset",
+    "no positions": "term_missing",
+    "no position for the class": "positions_part",
+    "class last": "concatenation_order",
+    "mean of all": "pool_mean",
+    "last": "token_last",
+    "mean of patches": "pool_without_first",
+    "softmax": "softmax_added",
+    "backwards": "mirrored",
+    "scaled": "scaled",
+}
 MEANS = {"mean of all": "pool_all", "first": "pool_rest", "sum": "pool_sum", "largest": "pool_max"}
 
 

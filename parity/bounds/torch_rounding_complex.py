@@ -24,13 +24,60 @@ from parity.bounds.torch_rounding_rules import RULES, rule
 
 # Operations whose rules hold of complex numbers as well; of any other one, nothing is known there.
 READY: set[str] = {
-    "view", "_unsafe_view", "reshape", "_reshape_alias", "permute", "transpose", "t", "expand", "slice", "select",
-    "clone", "detach", "alias", "squeeze", "unsqueeze", "cat", "stack", "split", "split_with_sizes", "chunk", "unbind",
-    "index", "index_select", "gather", "repeat", "flip", "roll", "narrow", "contiguous", "movedim", "view_copy",
-    "slice_backward", "select_backward", "neg", "constant_pad_nd", "lift_fresh", "empty", "empty_like", "zeros",
-    "zeros_like", "ones_like", "new_zeros", "resolve_neg", "copy", "where", "_to_copy", "fill", "zero", "new_empty",
-    "new_empty_strided", "empty_strided", "repeat_interleave", "masked_fill",
-}  # fmt: skip
+    "view",
+    "_unsafe_view",
+    "reshape",
+    "_reshape_alias",
+    "permute",
+    "transpose",
+    "t",
+    "expand",
+    "slice",
+    "select",
+    "clone",
+    "detach",
+    "alias",
+    "squeeze",
+    "unsqueeze",
+    "cat",
+    "stack",
+    "split",
+    "split_with_sizes",
+    "chunk",
+    "unbind",
+    "index",
+    "index_select",
+    "gather",
+    "repeat",
+    "flip",
+    "roll",
+    "narrow",
+    "contiguous",
+    "movedim",
+    "view_copy",
+    "slice_backward",
+    "select_backward",
+    "neg",
+    "constant_pad_nd",
+    "lift_fresh",
+    "empty",
+    "empty_like",
+    "zeros",
+    "zeros_like",
+    "ones_like",
+    "new_zeros",
+    "resolve_neg",
+    "copy",
+    "where",
+    "_to_copy",
+    "fill",
+    "zero",
+    "new_empty",
+    "new_empty_strided",
+    "empty_strided",
+    "repeat_interleave",
+    "masked_fill",
+}
 
 _PRODUCT = 3  # sqrt(5) roundings
 _STAGE = 8  # roundings a stage of a transform, of either side's kind
@@ -83,8 +130,14 @@ def _modulus(op: Operation) -> tuple[Any, int]:
 
 
 for _name, _rule in {
-    "mul": _times, "div": _over, "add": _plus, "sub": _plus, "sum": _sum, "mean": _sum, "abs": _modulus,
-}.items():  # fmt: skip
+    "mul": _times,
+    "div": _over,
+    "add": _plus,
+    "sub": _plus,
+    "sum": _sum,
+    "mean": _sum,
+    "abs": _modulus,
+}.items():
     _either(_name, _rule)
 
 for _name in ("_neg_view", "_conj", "conj", "resolve_conj", "_conj_physical", "conj_physical"):

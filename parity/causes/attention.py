@@ -17,9 +17,23 @@ from parity.causes.numpy_operations import softmax
 _SOFTMAX = ("_softmax", "softmax", "_safe_softmax")
 PRODUCTS = ("matmul", "bmm", "baddbmm", "einsum", "mm")
 _BETWEEN = MOVES | {
-    "mul", "div", "add", "sub", "masked_fill", "where", "tanh", "_attention_scale", "_causal", "_masked", "clamp",
-    "clamp_min", "clamp_max", "nan_to_num", "maximum", "minimum",
-}  # fmt: skip
+    "mul",
+    "div",
+    "add",
+    "sub",
+    "masked_fill",
+    "where",
+    "tanh",
+    "_attention_scale",
+    "_causal",
+    "_masked",
+    "clamp",
+    "clamp_min",
+    "clamp_max",
+    "nan_to_num",
+    "maximum",
+    "minimum",
+}
 MASKED = -5000.0  # a score below this one is out: its exponential is 0 beside any other
 
 
@@ -217,8 +231,11 @@ def _biases(problem: Problem, a: Attention, place: int) -> Iterator[Attempt]:
         yield Attempt("bias_mirrored", text, with_bias(bias[..., ::-1, ::-1]))
     for axis in range(bias.ndim - 2):
         if bias.shape[axis] > 1:
-            yield Attempt("bias_order", f"the bias of attention ({name}) has its heads in reverse order",
-                          with_bias(np.flip(bias, axis)))  # fmt: skip
+            yield Attempt(
+                "bias_order",
+                f"the bias of attention ({name}) has its heads in reverse order",
+                with_bias(np.flip(bias, axis)),
+            )
     if bias.ndim >= 3 and bias.shape[-3] > 1:
         heads, t, s = bias.shape[-3:]
         twisted = bias.reshape(*bias.shape[:-3], t * s * heads).reshape(*bias.shape[:-3], t, s, heads)
@@ -258,8 +275,9 @@ def _caps(problem: Problem, a: Attention) -> Iterator[Attempt]:
             yield Attempt("softcap", f"the scores are capped at {found:.6g}, not at {cap:.6g}", capped(found))
         return
     for cap in (50.0, 30.0, 20.0, 100.0, 10.0):
-        yield Attempt("softcap", f"the scores are capped at {cap:g} by tanh",
-                      {a.logits: _capping(region, a.logits, cap)})  # fmt: skip
+        yield Attempt(
+            "softcap", f"the scores are capped at {cap:g} by tanh", {a.logits: _capping(region, a.logits, cap)}
+        )
 
 
 def _capping(region: Region, place: int, cap: float) -> Any:

@@ -17,16 +17,72 @@ from parity.kinds import registry
 from parity.kinds.activation import CURVES
 from parity.kinds.layer import Layer, Recorded
 
-_UNARY = frozenset({
-    "relu", "relu6", "silu", "tanh", "sigmoid", "mish", "selu", "hardswish", "hardsigmoid", "gelu", "leaky_relu", "elu",
-    "softplus", "exp", "abs", "neg", "sqrt", "rsqrt", "square", "log", "log1p", "sin", "cos", "clamp", "clamp_min",
-    "clamp_max", "hardtanh", "erf", "reciprocal", "pow", "expm1", "_softmax", "_log_softmax", "roll", "flip",
-    "constant_pad_nd", "native_layer_norm", "layer_norm",
-})  # fmt: skip
-CURVED = frozenset({
-    "relu", "relu6", "silu", "tanh", "sigmoid", "mish", "selu", "hardswish", "hardsigmoid", "gelu", "leaky_relu", "elu",
-    "softplus", "hardtanh", "clamp", "clamp_min", "exp", "square", "pow", "abs",
-})  # fmt: skip
+_UNARY = frozenset(
+    {
+        "relu",
+        "relu6",
+        "silu",
+        "tanh",
+        "sigmoid",
+        "mish",
+        "selu",
+        "hardswish",
+        "hardsigmoid",
+        "gelu",
+        "leaky_relu",
+        "elu",
+        "softplus",
+        "exp",
+        "abs",
+        "neg",
+        "sqrt",
+        "rsqrt",
+        "square",
+        "log",
+        "log1p",
+        "sin",
+        "cos",
+        "clamp",
+        "clamp_min",
+        "clamp_max",
+        "hardtanh",
+        "erf",
+        "reciprocal",
+        "pow",
+        "expm1",
+        "_softmax",
+        "_log_softmax",
+        "roll",
+        "flip",
+        "constant_pad_nd",
+        "native_layer_norm",
+        "layer_norm",
+    }
+)
+CURVED = frozenset(
+    {
+        "relu",
+        "relu6",
+        "silu",
+        "tanh",
+        "sigmoid",
+        "mish",
+        "selu",
+        "hardswish",
+        "hardsigmoid",
+        "gelu",
+        "leaky_relu",
+        "elu",
+        "softplus",
+        "hardtanh",
+        "clamp",
+        "clamp_min",
+        "exp",
+        "square",
+        "pow",
+        "abs",
+    }
+)
 WORDS = {"_softmax": "softmax", "_log_softmax": "log softmax", "relu": "ReLU", "gelu": "GELU", "silu": "SiLU"}
 
 
@@ -128,8 +184,9 @@ def _settings(region: Region, place: int, start: int, words: str) -> Iterator[At
             yield Attempt("slope", f"the negative slope is {slope:.3g}", {place: value(made)})
     if node.op == "gelu":
         for key in ("gelu", "gelu_tanh", "gelu_quick"):
-            yield Attempt(f"activation_{key}", f"GELU: {CURVES[key].words} stands for it",
-                          {place: value(CURVES[key].function(x))})  # fmt: skip
+            yield Attempt(
+                f"activation_{key}", f"GELU: {CURVES[key].words} stands for it", {place: value(CURVES[key].function(x))}
+            )
 
 
 def _too_many(problem: Problem) -> Iterator[Attempt]:
@@ -156,5 +213,8 @@ def _too_many(problem: Problem) -> Iterator[Attempt]:
             yield Attempt("softmax_added", text, {place: value(softmax({"self": values, "dim": axis}))})
             shares = np.log(softmax({"self": values, "dim": axis}))
             yield Attempt("softmax_added", text.replace("softmax", "log softmax"), {place: value(shares)})
-        yield Attempt("norm_added", f"{problem.words(place)} is normalised to length 1", {
-            place: value(values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-12))})  # fmt: skip
+        yield Attempt(
+            "norm_added",
+            f"{problem.words(place)} is normalised to length 1",
+            {place: value(values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-12))},
+        )

@@ -22,10 +22,35 @@ VIEWS = frozenset(
 )
 # That move, select or repeat values, and do nothing else.
 MOVES = VIEWS | {
-    "view", "_unsafe_view", "reshape", "_reshape_alias", "expand", "clone", "contiguous", "_to_copy", "copy", "flip",
-    "roll", "unbind", "split", "split_with_sizes", "chunk", "narrow", "movedim", "repeat", "repeat_interleave", ITEM,
-    "view_as_complex", "view_as_real", "lift_fresh", "flatten", "squeeze_copy", "view_copy", "index_select", "index",
-}  # fmt: skip
+    "view",
+    "_unsafe_view",
+    "reshape",
+    "_reshape_alias",
+    "expand",
+    "clone",
+    "contiguous",
+    "_to_copy",
+    "copy",
+    "flip",
+    "roll",
+    "unbind",
+    "split",
+    "split_with_sizes",
+    "chunk",
+    "narrow",
+    "movedim",
+    "repeat",
+    "repeat_interleave",
+    ITEM,
+    "view_as_complex",
+    "view_as_real",
+    "lift_fresh",
+    "flatten",
+    "squeeze_copy",
+    "view_copy",
+    "index_select",
+    "index",
+}
 
 Get = Callable[[int], NDArray]
 Changes = Mapping[int, Callable[[Get], NDArray]]

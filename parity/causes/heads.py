@@ -133,9 +133,13 @@ def _of_einsum(region: Region, a: Attention) -> Heads | None:
     axes = tuple(end_letters.index(c) for c in f"{n}{h}{t}e")
     result = np.transpose(region.value(a.out or 0), axes)
     return Heads(
-        ordered(q[0], q[1], f"{n}{h}{t}{d}"), ordered(k[0], k[1], f"{n}{h}{s}{d}"),
-        ordered(value_letters, mixed.parents[1 - mine[0]], f"{n}{h}{s}e"), axes, result, region.value(a.out or 0).shape,
-    )  # fmt: skip
+        ordered(q[0], q[1], f"{n}{h}{t}{d}"),
+        ordered(k[0], k[1], f"{n}{h}{s}{d}"),
+        ordered(value_letters, mixed.parents[1 - mine[0]], f"{n}{h}{s}e"),
+        axes,
+        result,
+        region.value(a.out or 0).shape,
+    )
 
 
 def merged(x: NDArray, way: str = "last") -> NDArray:
@@ -230,12 +234,17 @@ def _groups(region: Region, a: Attention, x: Heads) -> Iterator[Attempt]:
     heads = np.arange(count)
     own = heads[:: count // groups] if in_a_row else heads[:groups]
     orders = {
-        "kv_heads_order": (heads % groups if in_a_row else heads * groups // count, (
-            "keys and values are repeated in the wrong order: head by head in turn (tile), not each several times"
-            if in_a_row else "keys and values are repeated each several times in a row, not in turn (tile)")),
+        "kv_heads_order": (
+            heads % groups if in_a_row else heads * groups // count,
+            (
+                "keys and values are repeated in the wrong order: head by head in turn (tile), not each several times"
+                if in_a_row
+                else "keys and values are repeated each several times in a row, not in turn (tile)"
+            ),
+        ),
         "kv_heads_first": (np.zeros(count, int), "all heads use the first keys and values"),
         "kv_heads_reversed": ((heads * groups // count)[::-1], "keys and values go to the groups in reverse order"),
-    }  # fmt: skip
+    }
     for key, (order, text) in orders.items():
         k, v = x.k[:, own[order]], x.v[:, own[order]]
         for parts, words in (

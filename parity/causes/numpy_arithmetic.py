@@ -93,12 +93,30 @@ for _name, _function in {
 }.items():
     OPERATIONS[_name] = _function
 for _name, _ufunc in {
-    "sqrt": np.sqrt, "reciprocal": np.reciprocal, "square": np.square, "log": np.log, "log1p": np.log1p,
+    "sqrt": np.sqrt,
+    "reciprocal": np.reciprocal,
+    "square": np.square,
+    "log": np.log,
+    "log1p": np.log1p,
     "log2": np.log2,
-    "expm1": np.expm1, "sin": np.sin, "cos": np.cos, "tan": np.tan, "atan": np.arctan, "sinh": np.sinh, "cosh": np.cosh,
-    "floor": np.floor, "ceil": np.ceil, "round": np.round, "sign": np.sign, "isnan": np.isnan, "isinf": np.isinf,
-    "exp2": np.exp2, "asin": np.arcsin, "acos": np.arccos, "trunc": np.trunc,
-}.items():  # fmt: skip
+    "expm1": np.expm1,
+    "sin": np.sin,
+    "cos": np.cos,
+    "tan": np.tan,
+    "atan": np.arctan,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "round": np.round,
+    "sign": np.sign,
+    "isnan": np.isnan,
+    "isinf": np.isinf,
+    "exp2": np.exp2,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "trunc": np.trunc,
+}.items():
     OPERATIONS[_name] = (lambda ufunc: lambda a: ufunc(np.asarray(a["self"], np.float64)))(_ufunc)
 OPERATIONS["isnan"], OPERATIONS["isinf"] = (lambda a: np.isnan(a["self"])), (lambda a: np.isinf(a["self"]))
 

@@ -23,9 +23,13 @@ def _convolution(a: Arguments) -> NDArray:
         return [rest, *values] if flat else list(values)
 
     settings = {
-        "stride": both(a["stride"], 1), "padding": both(a["padding"], 0), "dilation": both(a["dilation"], 1),
-        "groups": a["groups"], "padding_mode": "zeros", "kernel_size": both(weight.shape[2:], 1),
-    }  # fmt: skip
+        "stride": both(a["stride"], 1),
+        "padding": both(a["padding"], 0),
+        "dilation": both(a["dilation"], 1),
+        "groups": a["groups"],
+        "padding_mode": "zeros",
+        "kernel_size": both(weight.shape[2:], 1),
+    }
     weights = {"weight": weight[:, :, None] if flat else weight} | ({} if bias is None else {"bias": bias})
     layer = registry.layer(Recorded("Conv2d", settings, x[:, :, None] if flat else x, weights))
     if layer is None:

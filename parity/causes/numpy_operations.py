@@ -50,9 +50,11 @@ def _argmax(a: Arguments) -> NDArray:
 def _variance(a: Arguments) -> NDArray:
     correction = a.get("correction", 1)
     return np.var(
-        a["self"], axis=axes_of(a.get("dim")), ddof=1 if correction is None else correction,
+        a["self"],
+        axis=axes_of(a.get("dim")),
+        ddof=1 if correction is None else correction,
         keepdims=bool(a.get("keepdim", False)),
-    )  # fmt: skip
+    )
 
 
 OPERATIONS["var"] = _variance

@@ -1,4 +1,4 @@
-"""Mistakes in single operations between layers: resizing, padding, shuffles, running sums, norms, functions misplaced."""
+"""Mistakes in single operations: resizing, padding, shuffles, running sums, norms, functions misplaced."""
 
 from __future__ import annotations
 
@@ -75,8 +75,13 @@ def _padding(args: Any, x: NDArray) -> Mistakes:
     sides = [(0, 0)] * (x.ndim - len(pad) // 2) + [tuple(pad[i : i + 2]) for i in range(len(pad) - 2, -1, -2)]
     if any(min(side) < 0 for side in sides):
         return
-    for mode, words in (("constant", "zeros"), ("reflect", "a mirror image"), ("edge", "the edge's values"),
-                        ("symmetric", "a mirror image with the edge"), ("wrap", "the other end")):  # fmt: skip
+    for mode, words in (
+        ("constant", "zeros"),
+        ("reflect", "a mirror image"),
+        ("edge", "the edge's values"),
+        ("symmetric", "a mirror image with the edge"),
+        ("wrap", "the other end"),
+    ):
         yield "pad_mode", f"beyond the edge stands {words}", np.pad(x, sides, mode=mode)  # type: ignore[call-overload]
         turned = [(after, before) for before, after in sides]
         if turned != sides:
@@ -94,7 +99,7 @@ def _shuffled(args: Any, x: NDArray) -> Mistakes:
         "the blocks' rows and columns are exchanged": ((rest, r, r), (0, 3, 2, 4, 1)),
         "channels lie behind the places in a block": ((r, r, rest), (2, 3, 0, 4, 1)),
         "channels lie behind the places in a block, transposed": ((r, r, rest), (2, 3, 1, 4, 0)),
-    }  # fmt: skip
+    }
     for text, (parts, order) in orders.items():
         split = x.reshape(-1, *parts, h, w)
         made = np.transpose(split, (0, *(i + 1 for i in order))).reshape(*lead, rest, h * r, w * r)
@@ -146,11 +151,20 @@ def _norms(args: Any, x: NDArray) -> Mistakes:
 
 
 _OF: dict[str, Callable[[Any, NDArray], Mistakes]] = {
-    "upsample_bilinear2d": _resizing, "upsample_bicubic2d": _resizing, "upsample_nearest2d": _resizing,
-    "constant_pad_nd": _padding, "reflection_pad1d": _padding, "reflection_pad2d": _padding,
-    "replication_pad1d": _padding, "replication_pad2d": _padding, "pixel_shuffle": _shuffled,
-    "pixel_unshuffle": _unshuffled, "glu": _gated, "cumsum": _running, "linalg_vector_norm": _norms,
-}  # fmt: skip
+    "upsample_bilinear2d": _resizing,
+    "upsample_bicubic2d": _resizing,
+    "upsample_nearest2d": _resizing,
+    "constant_pad_nd": _padding,
+    "reflection_pad1d": _padding,
+    "reflection_pad2d": _padding,
+    "replication_pad1d": _padding,
+    "replication_pad2d": _padding,
+    "pixel_shuffle": _shuffled,
+    "pixel_unshuffle": _unshuffled,
+    "glu": _gated,
+    "cumsum": _running,
+    "linalg_vector_norm": _norms,
+}
 
 
 def _misplaced(problem: Problem, place: int, start: int) -> Iterator[Attempt]:

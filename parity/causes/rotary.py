@@ -187,8 +187,9 @@ def _mixed(each: Rotation, x: NDArray) -> Iterator[Attempt]:
     features = np.sort(pairs.ravel())
     half = len(features) // 2
     tables = {
-        "repeats": np.repeat(angles, 2, -1), "tiles": np.concatenate([angles, angles], -1),
-    }  # fmt: skip
+        "repeats": np.repeat(angles, 2, -1),
+        "tiles": np.concatenate([angles, angles], -1),
+    }
     y = x[..., features]
     halves = np.concatenate([-y[..., half:], y[..., :half]], -1)
     neighbours = np.stack([-y[..., 1::2], y[..., ::2]], -1).reshape(y.shape)

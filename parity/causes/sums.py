@@ -192,8 +192,9 @@ def _number(factor: float, values: NDArray) -> str:
     known = {
         math.sqrt(width): f"the root of the width, {width},",
         1 / math.sqrt(width): f"1 / the root of the width, {width},",
-        math.sqrt(0.5): "1 / sqrt(2)", math.sqrt(2): "sqrt(2)",
-    }  # fmt: skip
+        math.sqrt(0.5): "1 / sqrt(2)",
+        math.sqrt(2): "sqrt(2)",
+    }
     return next((text for each, text in known.items() if abs(each - factor) < 1e-9 * each), f"{factor:.6g}")
 
 

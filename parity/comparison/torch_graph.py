@@ -31,14 +31,21 @@ _KEPT_ELEMENTS = 4_000_000
 _WHOLE: dict[str, tuple[str, ...]] = {
     "matmul": ("self", "other"),
     "scaled_dot_product_attention": (
-        "query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale", "enable_gqa",
+        "query",
+        "key",
+        "value",
+        "attn_mask",
+        "dropout_p",
+        "is_causal",
+        "scale",
+        "enable_gqa",
     ),
     "repeat_interleave": ("self", "repeats", "dim"),
     "linear": ("input", "weight", "bias"),
     "layer_norm": ("input", "normalized_shape", "weight", "bias", "eps"),
     "pixel_shuffle": ("self", "upscale_factor"),
     "pixel_unshuffle": ("self", "downscale_factor"),
-}  # fmt: skip
+}
 _NAMES = {"__matmul__": "matmul"}
 
 
