@@ -166,17 +166,12 @@ def _parts(problem: Problem) -> Iterator[Attempt]:
         for order in _orders(len(places)) if len(places) < 5 else ():
             text = f"the parts of {problem.words(start)} are taken in the order {list(order)}"
             yield Attempt("parts_order", text, {p: value(values[i]) for p, i in zip(places, order, strict=True)})
-        axis = next((a for a in range(values[0].ndim) if _sum_of(values, a) is not None), None)
-        if axis is not None and len({region.node(p).op for p in places} & {"slice", ITEM}) == 1:
-            whole = np.concatenate(values, axis)
-            made = [np.take(whole, range(i, whole.shape[axis], len(values)), axis) for i in range(len(values))]
+        joined = values[0].ndim > 0 and values[0].shape[-1] > 1  # along the last axis
+        if joined and len({region.node(p).op for p in places} & {"slice", ITEM}) == 1:
+            whole = np.concatenate(values, -1)
+            made = [whole[..., i :: len(values)] for i in range(len(values))]
             text = f"the parts of {problem.words(start)} are taken interleaved, every {len(values)}th value"
             yield Attempt("parts_interleaved", text, {p: value(m) for p, m in zip(places, made, strict=True)})
-
-
-def _sum_of(values: list[NDArray], axis: int) -> NDArray | None:
-    """The last axis along which equal parts can be put together again."""
-    return values[0] if axis == values[0].ndim - 1 and values[0].shape[axis] > 1 else None
 
 
 def _sources(problem: Problem) -> Iterator[Attempt]:

@@ -174,7 +174,7 @@ def _joined(problem: Problem) -> Iterator[Attempt]:
 
 
 def _extremes(region: Region) -> Iterator[Attempt]:
-    """The last place is at the end of the example, not the first one of padding, and the like."""
+    """A place that is chosen for each example, as the last one that isn't padding: another one is taken."""
     for place in region.operations:
         node = region.node(place)
         if node.op != "index" or not region.of_data(place):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from parity.bounds.judging import difference
 from parity.bounds.magnitudes import Bound, linear_bound, no_bound, running_bound
 from parity.causes import between_graph, diagnosis
+from parity.causes import inputs as input_causes
 from parity.causes import shapes as shape_causes
 from parity.comparison import jax_precision
 from parity.comparison.jax_models import JaxLayer, JaxModel
@@ -232,7 +233,7 @@ class Candidate:
             if row.verdict in ("mismatch", "shape"):
                 ours = np.asarray(result, np.float64)
                 ours = ours if layout is None else layout.to_torch(ours)
-                diagnosis.name_output(self, row, i, ours, reference, allowed(bound))
+                input_causes.name_output(self, row, i, ours, reference, allowed(bound))
 
     def judge(
         self,
@@ -453,9 +454,9 @@ class _Visit:
         self.input_layouts.append(layout)
         if row.verdict in ("mismatch", "shape"):
             row.detail = row.detail or "the code before this layer differs"
-            diagnosis.name_input(c, self, row, np.asarray(x), reference, i, allowed(bound))
+            input_causes.name_input(c, self, row, np.asarray(x), reference, i, allowed(bound))
         elif row.open:
-            diagnosis.name_open(c, self, row, np.asarray(x), reference, i)
+            input_causes.name_open(c, self, row, np.asarray(x), reference, i)
         self._met(i, row, np.asarray(x), reference)
         return c._array(value)
 
