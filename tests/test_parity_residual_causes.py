@@ -151,7 +151,7 @@ def compared(kind: Any, theirs: type[nn.Module], bugs: tuple[str, ...], x: np.nd
 
 
 KEYS = {
-    "gate and up exchanged": "exchanged",
+    "gate and up exchanged": "function_moved",
     "gelu": "activation_gelu_tanh",
     "no function": "activation_identity",
     "relu": "activation_relu",

@@ -159,12 +159,13 @@ class RunningError(TorchDispatchMode):
         # Before the call: an in-place operation overwrites what its arguments were.
         given = {} if self.suspended else {**dict(enumerate(args)), **kwargs}
         known: dict[int | str, Tracked] = {place: self._gather(arg) for place, arg in given.items()}
-        noted = None if self.suspended or self.recorder is None else self.recorder.before(func, args, kwargs)
+        recorder = None if self.suspended else self.recorder
+        noted = None if recorder is None else recorder.before(func, args, kwargs)
         mutated = not self.suspended and func._schema.is_mutable
         values = tuple(a.clone() if mutated and isinstance(a, Tensor) else a for a in args)
         result = func(*args, **kwargs)
-        if noted is not None:
-            self.recorder.after(noted, args[0] if args else None, result)
+        if recorder is not None and noted is not None:
+            recorder.after(noted, args[0] if args else None, result)
         outputs = list(result) if isinstance(result, (tuple, list)) else [result]
         tensors = [out for out in outputs if isinstance(out, Tensor)]
         self._notice(func, args, tensors)

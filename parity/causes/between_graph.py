@@ -57,6 +57,10 @@ class _Met:
     load: Callable[[], NDArray]
     ours: NDArray | None = None
 
+    def given(self) -> NDArray:
+        """What JAX's layer got."""
+        return self.load() if self.ours is None else self.ours
+
 
 @dataclass
 class Code:
@@ -182,9 +186,7 @@ class Code:
 
     def _cuts(self, place: int) -> Iterator[dict[int, Callable[[], NDArray]]]:
         """Where a region may begin: at what the layers so far got, with JAX's mistakes and without."""
-        with_mistakes = {
-            p: (lambda met=met: met.load() if met.ours is None else met.ours) for p, met in self.met.items()
-        }
+        with_mistakes: dict[int, Callable[[], NDArray]] = {p: met.given for p, met in self.met.items()}
         ways = [with_mistakes]
         if any(met.ours is not None for met in self.met.values()):
             ways.append({p: c for p, c in with_mistakes.items() if self.graph.nodes[p].op not in SOURCES})

@@ -94,10 +94,11 @@ def cubic_weights(pixels: int, outputs: int, corners: bool, scale: float | None 
     return weights
 
 
-def nearest_weights(pixels: int, outputs: int) -> NDArray:
-    """Likewise of one pixel for each output."""
-    weights = np.zeros((outputs, pixels))
-    weights[np.arange(outputs), np.arange(outputs) * pixels // outputs] = 1.0
+def nearest_weights(pixels: int, outputs: int, centred: bool = False) -> NDArray:
+    """Likewise of one pixel for each output: as PyTorch's `nearest` has it, or `nearest-exact`, JAX's only one."""
+    weights, places = np.zeros((outputs, pixels)), np.arange(outputs)
+    chosen = (2 * places + 1) * pixels // (2 * outputs) if centred else places * pixels // outputs
+    weights[places, chosen] = 1.0
     return weights
 
 

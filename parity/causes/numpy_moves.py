@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,8 @@ def _squeeze(a: Arguments) -> NDArray:
 
 @operation("split", "split_with_sizes", "unsafe_split", "unsafe_split_with_sizes")
 def _split(a: Arguments) -> list[NDArray]:
-    x, sizes, dim = a["self"], a.get("split_size", a.get("split_sizes")), a.get("dim", 0)
+    x, dim = a["self"], a.get("dim", 0)
+    sizes: Any = a["split_size"] if "split_size" in a else a["split_sizes"]
     ends = np.cumsum(sizes)[:-1] if isinstance(sizes, list) else range(sizes, x.shape[dim], sizes)
     return np.split(x, list(ends), dim)
 

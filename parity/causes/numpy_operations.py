@@ -143,7 +143,7 @@ OPERATIONS["_several"] = lambda a: [a["self"]]
 
 @operation("native_layer_norm", "layer_norm")
 def _layer_norm(a: Arguments) -> Any:
-    x = a.get("input")
+    x = a["input"]
     axes = tuple(range(-len(a["normalized_shape"]), 0))
     scale = 1 / np.sqrt(x.var(axis=axes, keepdims=True) + a.get("eps", 1e-5))
     y = (x - x.mean(axis=axes, keepdims=True)) * scale

@@ -42,7 +42,8 @@ def _resizing(args: Any, x: NDArray) -> Mistakes:
         rows, columns = (weights(n, m, *settings) for n, m in sides)
         return resized(x, (rows, columns))
 
-    yield "resize_nearest", "pixels are repeated, not interpolated", by(nearest_weights)
+    for centred, where in ((False, ""), (True, ", places counted from their centres")):
+        yield "resize_nearest", f"pixels are repeated, not interpolated{where}", by(nearest_weights, centred)
     for corners, where in ((False, "pixels' centres"), (True, "corners")):
         yield "resize_linear", f"interpolation is linear, with {where} aligned", by(linear_weights, corners)
         for bend in (-0.75, -0.5):

@@ -227,7 +227,7 @@ def _pairs(pairs: NDArray) -> Iterator[tuple[str, NDArray]]:
 def _place_axis(angles: NDArray) -> int | None:
     """The axis of places: along which angles differ."""
     for axis in range(angles.ndim - 1):
-        if angles.shape[axis] > 1 and np.ptp(np.exp(1j * angles).real, axis=axis).max() > 1e-9:
+        if angles.shape[axis] > 1 and np.ptp(np.cos(angles), axis=axis).max() > 1e-9:
             return axis
     return None
 
