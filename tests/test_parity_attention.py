@@ -153,22 +153,22 @@ class Twisted(nn.Linear):
         return F.linear(input, self.weight.T, self.bias)
 
 
-def unscaled(q: Any, k: Any, v: Any, **settings: Any) -> Any:
-    return flax_nn.dot_product_attention(q * np.sqrt(DIM), k, v, **settings)
+def unscaled(q: Any, k: Any, v: Any, mask: Any = None, **settings: Any) -> Any:
+    return flax_nn.dot_product_attention(q * np.sqrt(DIM), k, v, mask=mask, **settings)
 
 
-def exchanged(q: Any, k: Any, v: Any, **settings: Any) -> Any:
-    return flax_nn.dot_product_attention(k, q, v, **settings)
+def exchanged(q: Any, k: Any, v: Any, mask: Any = None, **settings: Any) -> Any:
+    return flax_nn.dot_product_attention(k, q, v, mask=mask, **settings)
 
 
-def interleaved(q: Any, k: Any, v: Any, **settings: Any) -> Any:
+def interleaved(q: Any, k: Any, v: Any, mask: Any = None, **settings: Any) -> Any:
     q, k, v = (x.reshape(*x.shape[:2], DIM, HEADS).swapaxes(2, 3) for x in (q, k, v))
-    return flax_nn.dot_product_attention(q, k, v, **settings)
+    return flax_nn.dot_product_attention(q, k, v, mask=mask, **settings)
 
 
-def unmerged(q: Any, k: Any, v: Any, **settings: Any) -> Any:
+def unmerged(q: Any, k: Any, v: Any, mask: Any = None, **settings: Any) -> Any:
     """Heads and their values are exchanged as they are put together."""
-    mixed = flax_nn.dot_product_attention(q, k, v, **settings)
+    mixed = flax_nn.dot_product_attention(q, k, v, mask=mask, **settings)
     return mixed.swapaxes(2, 3).reshape(mixed.shape)
 
 
