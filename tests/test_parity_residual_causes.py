@@ -373,3 +373,30 @@ def test_a_function_without_layers_is_explained_as_a_whole() -> None:
         assert row is not None
         assert row.cause_keys == [key], (bug, row.causes)
     assert "layer_norm" in row.causes[0] or "norm is added" in row.causes[0]
+
+
+class TorchTied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.mix = nn.Embedding(7, WIDTH), nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.mix(self.table(x))) @ self.table.weight.T
+
+
+class FlaxTied(flax_nn.Module):
+    scale: float = 1.0
+
+    @flax_nn.compact
+    def __call__(self, x: Any) -> Any:
+        table = flax_nn.Embed(7, WIDTH, name="table")
+        return table.attend(jnp.tanh(flax_nn.Dense(WIDTH, name="mix")(table(x)))) * self.scale
+
+
+def test_a_table_that_is_used_again_between_layers() -> None:
+    torch.manual_seed(0)
+    model, x = TorchTied(), np.array([[1, 4, 2], [6, 0, 3]])
+    assert parity.compare(FlaxTied(), model, x, gradients=False).equal
+    first = parity.compare(FlaxTied(2.0), model, x, gradients=False).first_divergence
+    assert first is not None
+    assert (first.name, first.cause_keys) == ("output", ["scaled"])
