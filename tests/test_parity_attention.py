@@ -153,22 +153,22 @@ class Twisted(nn.Linear):
         return F.linear(input, self.weight.T, self.bias)
 
 
-def unscaled(q: Any, k: Any, v: Any, **settings: Any) -> Any:
-    return flax_nn.dot_product_attention(q * np.sqrt(DIM), k, v, **settings)
+def unscaled(q: Any, k: Any, v: Any, mask: Any = None, **settings: Any) -> Any:
+    return flax_nn.dot_product_attention(q * np.sqrt(DIM), k, v, mask=mask, **settings)
 
 
-def exchanged(q: Any, k: Any, v: Any, **settings: Any) -> Any:
-    return flax_nn.dot_product_attention(k, q, v, **settings)
+def exchanged(q: Any, k: Any, v: Any, mask: Any = None, **settings: Any) -> Any:
+    return flax_nn.dot_product_attention(k, q, v, mask=mask, **settings)
 
 
-def interleaved(q: Any, k: Any, v: Any, **settings: Any) -> Any:
+def interleaved(q: Any, k: Any, v: Any, mask: Any = None, **settings: Any) -> Any:
     q, k, v = (x.reshape(*x.shape[:2], DIM, HEADS).swapaxes(2, 3) for x in (q, k, v))
-    return flax_nn.dot_product_attention(q, k, v, **settings)
+    return flax_nn.dot_product_attention(q, k, v, mask=mask, **settings)
 
 
-def unmerged(q: Any, k: Any, v: Any, **settings: Any) -> Any:
+def unmerged(q: Any, k: Any, v: Any, mask: Any = None, **settings: Any) -> Any:
     """Heads and their values are exchanged as they are put together."""
-    mixed = flax_nn.dot_product_attention(q, k, v, **settings)
+    mixed = flax_nn.dot_product_attention(q, k, v, mask=mask, **settings)
     return mixed.swapaxes(2, 3).reshape(mixed.shape)
 
 
@@ -180,13 +180,23 @@ def inverted(q: Any, k: Any, v: Any, mask: Any, **settings: Any) -> Any:
     return flax_nn.dot_product_attention(q, k, v, mask=~mask, **settings)
 
 
-@pytest.mark.parametrize("bug", [unscaled, exchanged, interleaved, unmerged, off_by_one, inverted])
-def test_bugs_between_the_projections_show_where_they_are(bug: Any, x: np.ndarray) -> None:
+@pytest.mark.parametrize(
+    ("bug", "cause"),
+    [
+        (unscaled, "attention_scale"),
+        (exchanged, "q_k_exchanged"),
+        (interleaved, "heads_split"),
+        (unmerged, "heads_merged"),
+        (off_by_one, "mask_off_by_one"),
+        (inverted, "mask_inverted"),
+    ],
+)
+def test_bugs_between_the_projections_are_named(bug: Any, cause: str, x: np.ndarray) -> None:
     module = flax_nn.MultiHeadDotProductAttention(HEADS, attention_fn=bug)
     mask = CAUSAL[None, None]
     report = parity.compare(module, CausalTorchAttention(), x, flax_kwargs={"mask": mask}, gradients=False)
-    wrong = {(row.name, row.stage) for row in report.rows if row.diverges and row.name != "end to end"}
-    assert wrong == {("out", "input")}, str(report)
+    wrong = [(row.name, row.stage, row.cause_keys) for row in report.rows if row.diverges and row.name != "end to end"]
+    assert wrong == [("out", "input", [cause])], str(report)
 
 
 def test_bugs_of_gradients_alone_show_where_they_are(x: np.ndarray) -> None:

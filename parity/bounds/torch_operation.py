@@ -14,6 +14,8 @@ UNIT = {
     torch.float32: 2.0**-24,
     torch.bfloat16: 2.0**-8,
     torch.float16: 2.0**-11,
+    torch.complex128: 2.0**-53,
+    torch.complex64: 2.0**-24,
 }
 
 
@@ -76,8 +78,10 @@ class Operation:
         return self.errors.get(position, 0.0)
 
     def value(self, position: int, default: Any = None) -> Any:
-        """The argument at `position`, in float64 if it is a floating-point tensor."""
+        """The argument at `position`, in float64 if it is a floating-point tensor, complex numbers likewise."""
         arg = self.args[position] if position < len(self.args) else default
+        if isinstance(arg, Tensor) and arg.is_complex():
+            return arg.to(torch.complex128)
         return arg.double() if isinstance(arg, Tensor) and arg.is_floating_point() else arg
 
     @property
@@ -89,7 +93,7 @@ class Operation:
     @property
     def rounded(self) -> Tensor:
         """What storing the first result in its own dtype may change, u |result|; infinity isn't rounded."""
-        size = self.output.double().abs()
+        size = (self.output if self.output.is_complex() else self.output.double()).abs().double()
         return self.unit * torch.where(torch.isfinite(size), size, torch.zeros_like(size))
 
     @property
@@ -99,7 +103,7 @@ class Operation:
 
     def unit_of(self, tensor: Tensor) -> float:
         """Likewise of another tensor; 0 for integers."""
-        if self.fixed is not None and tensor.is_floating_point():
+        if self.fixed is not None and (tensor.is_floating_point() or tensor.is_complex()):
             return self.fixed
         return min(UNIT.get(tensor.dtype, 0.0), self.most)
 

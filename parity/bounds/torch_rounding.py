@@ -24,11 +24,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from parity.bounds import (  # noqa: F401  each adds its rules to RULES
     torch_rounding_activations,
     torch_rounding_attention,
+    torch_rounding_complex,
     torch_rounding_functions,
     torch_rounding_losses,
+    torch_rounding_more,
     torch_rounding_moves,
     torch_rounding_norms,
     torch_rounding_resampling,
+    torch_rounding_sampling,
 )
 from parity.bounds.torch_operation import UNIT, Formula, Operation, Rule, Tracked
 from parity.bounds.torch_rounding_rules import RULES, constant
@@ -49,6 +52,7 @@ class RunningError(TorchDispatchMode):
             cleared by whoever reads it.
         muted: while True, `coarse` and `touched` are left alone.
         watched: names of tensors by the address of their memory; `touched` holds those that an operation has used.
+        recorder: writes the operations down as a graph, see `parity.comparison.torch_graph`; None if nobody does.
     """
 
     def __init__(self, lane: torch.dtype | None = None, fixed: float | None = None) -> None:
@@ -66,6 +70,7 @@ class RunningError(TorchDispatchMode):
         self._maps: dict[tuple, tuple[tuple[int, ...], StorageWeakRef]] = {}
         self.suspended = False
         self.log: list[tuple[str, list]] = []
+        self.recorder: Any = None
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -154,9 +159,13 @@ class RunningError(TorchDispatchMode):
         # Before the call: an in-place operation overwrites what its arguments were.
         given = {} if self.suspended else {**dict(enumerate(args)), **kwargs}
         known: dict[int | str, Tracked] = {place: self._gather(arg) for place, arg in given.items()}
+        recorder = None if self.suspended else self.recorder
+        noted = None if recorder is None else recorder.before(func, args, kwargs)
         mutated = not self.suspended and func._schema.is_mutable
         values = tuple(a.clone() if mutated and isinstance(a, Tensor) else a for a in args)
         result = func(*args, **kwargs)
+        if recorder is not None and noted is not None:
+            recorder.after(noted, args[0] if args else None, result)
         outputs = list(result) if isinstance(result, (tuple, list)) else [result]
         tensors = [out for out in outputs if isinstance(out, Tensor)]
         self._notice(func, args, tensors)
@@ -217,8 +226,9 @@ class RunningError(TorchDispatchMode):
         depth, unknown = max((k.depth for k in known), default=0), _united(known)
         rule = RULES.get(operation.name)
         tainted = bool(unknown) and rule is not constant
-        complex_numbers = any(isinstance(out, Tensor) and out.is_complex() for out in outputs)
-        found = None if rule is None or tainted or complex_numbers else _applied(rule, operation)
+        complex_numbers = torch_rounding_complex.is_complex(operation)
+        unready = complex_numbers and operation.name not in torch_rounding_complex.READY
+        found = None if rule is None or tainted or unready else _applied(rule, operation)
         if found is None:
             without = Tracked(None, depth, unknown or (operation.func._schema.name,))
             for out in outputs:
@@ -230,7 +240,7 @@ class RunningError(TorchDispatchMode):
         errors = list(error) if isinstance(error, (list, tuple)) else [error]
         errors += [None] * (len(outputs) - len(errors))
         for out, bound in zip(outputs, errors, strict=True):
-            if isinstance(out, Tensor) and out.is_floating_point():
+            if isinstance(out, Tensor) and (out.is_floating_point() or out.is_complex()):
                 known_now = _EXACT
                 if isinstance(bound, Tensor):
                     # What is rounded may also underflow, to 0 where subnormal numbers are flushed.

@@ -94,17 +94,30 @@ def _places(op: Operation, *places: int) -> tuple[int | str, ...]:
     return (*places, "attn_mask") if isinstance(op.kwargs.get("attn_mask"), Tensor) else places
 
 
+def _for_all(q: Tensor, x: Tensor) -> Tensor:
+    """Keys or values of every head, where several queries share one; (N, heads, T, features)."""
+    times = q.shape[1] // x.shape[1]
+    return x if times == 1 else x.unsqueeze(2).expand(-1, -1, times, -1, -1).flatten(1, 2)
+
+
+def _of_groups(x: Tensor, groups: int) -> Tensor:
+    """Gradients of what several heads share: added up."""
+    return x if x.shape[1] == groups else x.unflatten(1, (groups, -1)).sum(2)
+
+
 @rule("_scaled_dot_product_flash_attention_for_cpu")
 def _attention(op: Operation) -> tuple[Any, int]:
     causal = bool(argument(op, 4, "is_causal", False))
 
     def written(q: Tensor, k: Tensor, v: Tensor, mask: Any = None) -> Tensor:
+        k, v = _for_all(q, k), _for_all(q, v)
         return _scores(op, causal, q, k, mask)[0] @ v
 
     errors, depth = op.cost(written, *_places(op, 0, 1, 2))
     if op.args[0].dtype == torch.float64:
         return errors, depth
     q, k, v = (op.value(i) for i in range(3))
+    k, v = _for_all(q, k), _for_all(q, v)
     chances, _ = _scores(op, causal, q, k, op.kwargs.get("attn_mask"))
     return [_plus(errors[0], _FAST_EXPONENTIAL * op.unit * (chances @ v.abs()))], depth + _FAST_EXPONENTIAL
 
@@ -115,21 +128,27 @@ def _attention_backward(op: Operation) -> tuple[Any, int]:
     causal = bool(op.args[7])
 
     def written(g: Tensor, q: Tensor, k: Tensor, v: Tensor, mask: Any = None) -> Any:
+        groups = k.shape[1]
+        k, v = _for_all(q, k), _for_all(q, v)
         chances, scale = _scores(op, causal, q, k, mask)
         to_values = chances.transpose(-2, -1) @ g
         to_chances = g @ v.transpose(-2, -1)
         along = (g * (chances @ v)).sum(-1, keepdim=True)
         to_scores = chances * (to_chances - along)
-        return (to_scores @ k) * scale, (to_scores.transpose(-2, -1) @ q) * scale, to_values
+        to_keys = (to_scores.transpose(-2, -1) @ q) * scale
+        return (to_scores @ k) * scale, _of_groups(to_keys, groups), _of_groups(to_values, groups)
 
     errors, depth = op.cost(written, *_places(op, 0, 1, 2, 3))
     if op.args[0].dtype == torch.float64:
         return errors, depth
     g, q, k, v = (op.value(i) for i in range(4))
+    groups = k.shape[1]
+    k, v = _for_all(q, k), _for_all(q, v)
     chances, scale = _scores(op, causal, q, k, op.kwargs.get("attn_mask"))
     reached = g.abs() @ v.abs().transpose(-2, -1)
     to_scores = chances * (reached + (chances * reached).sum(-1, keepdim=True)) * abs(scale)
     more = to_scores @ k.abs(), to_scores.transpose(-2, -1) @ q.abs(), chances.transpose(-2, -1) @ g.abs()
+    more = more[0], _of_groups(more[1], groups), _of_groups(more[2], groups)
     own = [_FAST_EXPONENTIAL * op.unit * m for m in more]
     return [_plus(e, m) for e, m in zip(errors, own, strict=True)], depth + _FAST_EXPONENTIAL
 

@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.bounds.judging import farthest
 from parity.bounds.magnitudes import UNIT_ROUNDOFF
-from parity.causes import between_layers as chain_causes
 from parity.causes import between_layers_backward as chain_gradients
 from parity.causes import gradients as gradient_causes
 from parity.causes import parameter_gradients as parameter_causes
 from parity.causes import parameters as causes
 from parity.causes import precision as precision_causes
-from parity.causes import recurrent_inputs as recurrent_causes
 from parity.causes.parameters import Case, Cause
 from parity.kinds import layouts, registry, weights
 from parity.kinds.layer import Layer, Recorded
@@ -43,12 +40,12 @@ def name_forward(visit: _Visit, rows: list[Row], variables: dict[str, Any], flax
         torch_weights=_double(candidate.weights(visit.torch_path)) if visit.kind != "plain" else {},
         flax_weights=_double(flax_weights(visit, variables)),
         torch_y=np.asarray(reference, np.float64),
-        flax_y=_as_reference(visit, flax_y, reference.ndim),
+        flax_y=as_reference(visit, flax_y, reference.ndim),
         allowed=visit.allowed,
         dtype=candidate.dtype,
         map_shape=_map_shape(visit),
         mask=candidate.dropout_mask(visit.torch_path),
-        more=_inputs(visit)[1:],
+        more=recorded_inputs(visit)[1:],
     )
     coarse = (("torch", visit.facts["coarse"]), ("jax", visit.coarse(variables)))
     found: list[Cause] = []
@@ -69,39 +66,6 @@ def name_dtype(row: Row, dtype: str) -> None:
     """Attach a cause to a Flax layer that gives or gets another dtype than the lane's."""
     text = f"computes in {dtype}, the lane is {row.dtype}"
     attach(row, [Cause(dtype, "jax", text)])
-
-
-def name_input(candidate: Candidate, visit: _Visit, row: Row, x: NDArray, reference: NDArray) -> None:
-    """Attach a cause to a leaf call whose input diverges: what lies between the layers, or their order."""
-    ours = _as_reference(visit, np.asarray(x, np.float64), reference.ndim, visit.input_layouts[:1])
-    exact = np.asarray(reference, np.float64)
-    got, expected = _sources(candidate, ours, reference)
-    found = _order(visit, got, expected, ours, reference) if expected else []
-    found = found or precision_causes.of_values(exact, ours, candidate.dtype)
-    found = found or _sequence(candidate, visit, exact, np.asarray(x, np.float64))
-    if not found:
-        tolerance = 64 * UNIT_ROUNDOFF[candidate.dtype] * float(np.max(np.abs(exact), initial=0.0))
-        found = chain_causes.explain(visit.facts["ops"], _starts(candidate, visit), exact, ours, tolerance)
-    if not found:
-        found = between(exact, ours, candidate.dtype)
-    if not found:
-        found = _order(visit, got, "something else", ours, reference)
-    if not found:
-        coarse = (("torch", visit.facts["glue_coarse"]),)
-        found = precision_causes.seen(coarse, exact, ours, None, candidate.dtype)
-    attach(row, found)
-
-
-def _sequence(candidate: Candidate, visit: _Visit, reference: NDArray, ours: NDArray) -> list[Cause]:
-    """Causes that have to do with a recurrent layer, this one or one before it; see `recurrent_causes`."""
-    tolerance = 64 * UNIT_ROUNDOFF[candidate.dtype] * float(np.max(np.abs(reference), initial=0.0))
-    if registry.named(visit.kind).recurrent:
-        others = [each for each in _inputs(visit) if each.shape == reference.shape]
-        others = [each for each in others if not np.array_equal(each, reference)]
-        return recurrent_causes.explain(reference, ours, tuple(others), tolerance)
-    if any(registry.named(kind).recurrent for kind in candidate.kinds.values()):
-        return recurrent_causes.behind(reference, ours, tolerance)
-    return []
 
 
 def name_gradient(visit: _Visit, row: Row, gradient: NDArray, reference: NDArray, cotangent: NDArray) -> None:
@@ -187,55 +151,15 @@ def _layer(visit: _Visit) -> Layer | None:
             x=np.asarray(candidate.store.array(visit.key, "input.0"), np.float64),
             weights=_double(candidate.weights(visit.torch_path)) if visit.kind != "plain" else {},
             mask=candidate.dropout_mask(visit.torch_path),
-            more=_inputs(visit)[1:],
+            more=recorded_inputs(visit)[1:],
         )
     )
 
 
-def _inputs(visit: _Visit) -> tuple[NDArray, ...]:
-    """What a call got."""
+def recorded_inputs(visit: _Visit) -> tuple[NDArray, ...]:
+    """What a call of PyTorch's got."""
     arrays = visit.candidate.store.arrays(visit.key, "input.")
     return tuple(np.asarray(arrays[name], np.float64) for name in sorted(arrays, key=int))
-
-
-def _starts(candidate: Candidate, visit: _Visit) -> list[NDArray]:
-    """What a chain of functions before a leaf may have started from: outputs of earlier leaves, newest first."""
-    store = candidate.store
-    keys = [key for key in store.keys("forward-") if key < visit.key]
-    given = candidate.store if candidate.natural is None else candidate.natural.store
-    handed = [store.array(k, "passed.0" if store.has(k, "passed.0") else "output.0") for k in reversed(keys[-4:])]
-    return [*handed, given.array("given", "input.0")]
-
-
-def between(reference: NDArray, ours: NDArray, dtype: str) -> list[Cause]:
-    """How two arrays that should be the same are related, no layer being known."""
-    if found := precision_causes.of_values(reference, ours, dtype):
-        return found
-    empty: dict[str, NDArray] = {}
-    unknown = np.full((1,), np.nan)
-    return causes.explain(Case("", {}, unknown, empty, empty, reference, ours, None, dtype))
-
-
-def _sources(candidate: Candidate, ours: NDArray, reference: NDArray) -> tuple[str | None, str | None]:
-    """The layers whose outputs the two inputs are, bit for bit, as far as they are any layer's: Flax's, PyTorch's."""
-    store = candidate.store
-    expected = got = None
-    for key in store.keys("forward-"):
-        output = store.array(key, "passed.0" if store.has(key, "passed.0") else "output.0")
-        if output.shape == reference.shape and np.array_equal(output, reference):
-            expected = expected or store.facts(key)["path"]
-        if output.shape == ours.shape and np.array_equal(output, ours):
-            got = got or store.facts(key)["path"]
-    return got, expected
-
-
-def _order(visit: _Visit, got: str | None, expected: str, ours: NDArray, reference: NDArray) -> list[Cause]:
-    """The input is another layer's output than the reference's: then the layers are in another order."""
-    if got is None or got == expected:
-        return []
-    before = farthest(ours, reference)
-    text = f"{visit.path} works on the output of {got}, in PyTorch on that of {expected}"
-    return [Cause("order", "between", f"the layers are in another order: {text}", before, 0.0)]
 
 
 def flax_weights(visit: _Visit, variables: dict[str, Any]) -> dict[str, NDArray]:
@@ -253,7 +177,8 @@ def flax_weights(visit: _Visit, variables: dict[str, Any]) -> dict[str, NDArray]
     return found
 
 
-def _as_reference(visit: _Visit, ours: NDArray, ndim: int, known: list[Any] | None = None) -> NDArray:
+def as_reference(visit: _Visit, ours: NDArray, ndim: int, known: list[Any] | None = None) -> NDArray:
+    """What a Flax leaf gave, or got in the layouts `known`, in the layout of a PyTorch array of `ndim` axes."""
     layout = known[0] if known else visit.output_layout
     if layout is not None:
         return np.asarray(layout.to_torch(ours), np.float64)

@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from parity.bounds.judging import judge_together
 from parity.bounds.magnitudes import UNIT_ROUNDOFF, normwise_limit
 from parity.causes import diagnosis
+from parity.causes import inputs as input_causes
 from parity.causes import parameter_gradients as parameter_causes
-from parity.comparison import functions, jax_backward, jax_models, jax_ties, mapped, matching
+from parity.comparison import functions, jax_backward, jax_models, jax_precision, jax_ties, mapped, matching
 from parity.comparison.jax_side import DTYPES, Candidate, check_dtype
 from parity.comparison.store import Store
 from parity.errors import CannotCompare, LayersUnseen
@@ -186,6 +187,8 @@ def finish(
         whole: run from end to end as well.
     """
     candidate.forward(inputs)
+    if candidate.unexplained and candidate.failed is None:
+        input_causes.name_coarse(candidate, jax_precision.between_layers(candidate, inputs))
     gradients, whole = gradients and candidate.failed is None, whole and candidate.failed is None
     told: list[str] = []
     if gradients:

@@ -1,8 +1,9 @@
 """The last resort: a function of a tree of parameters beside a PyTorch module, from end to end.
 
 A function has no layers that could be cut out, so no layer can be blamed: what is compared are its parameters, its
-outputs, and the gradients of each parameter and input. Its parameters must hold PyTorch's values, in whatever layout,
-which is how they are paired.
+outputs, and the gradients of each parameter and input. Where an output differs, PyTorch's model is run again in NumPy
+as a whole, with mistakes, as the code between layers is elsewhere. Its parameters must hold PyTorch's values, in
+whatever layout, which is how they are paired.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from parity.bounds.judging import difference, judge_together
 from parity.bounds.magnitudes import UNIT_ROUNDOFF, normwise_limit
+from parity.causes import between_graph, diagnosis
 from parity.comparison.jax_side import DTYPES
 from parity.errors import CannotCompare, CannotConvert
 from parity.kinds import layouts
@@ -135,6 +137,7 @@ def compare(
     if gradients:
         torch_backward.pull(outputs, cotangents)
     rows = [_weights(name, dtype, parameter, named(tree), values) for parameter in parameters]
+    same = all(row.equal for row in rows)
     xs = [_array(x, dtype) for x in ours]
     with jax.default_matmul_precision("highest"):
         floats = [i for i, x in enumerate(xs) if jnp.issubdtype(x.dtype, jnp.floating)]
@@ -153,6 +156,9 @@ def compare(
             reference = torch_side.to_numpy(output)
             layout = layouts.align(reference, np.asarray(result, np.float64), None) or layouts.Layout()
             rows.append(_row(name, dtype, f"output {i}", "outputs", result, layout.to_flax(reference)))
+            if same and rows[-1].verdict == "mismatch":
+                ours_moved = layout.to_torch(np.asarray(result, np.float64))
+                _explain(rows[-1], i, model, arrays, torch_kwargs, ours_moved, np.asarray(reference, np.float64))
             moved.append(jnp.asarray(layout.to_flax(cotangents[i]), DTYPES[dtype]))
         comparable = all(row.verdict != "shape" for row in rows)
         if gradients and comparable:
@@ -215,6 +221,18 @@ def compare_modules(
         report.found = None  # its parameters are not in the places that the module has them in
         return report
     raise CannotCompare(f"{why}\nAs a whole: {problem}") from problem
+
+
+def _explain(
+    row: Row, i: int, model: Any, arrays: tuple[NDArray, ...], kwargs: dict[str, Any], ours: NDArray, theirs: NDArray
+) -> None:
+    """Attach a cause to an output that diverges: a mistake anywhere in PyTorch's model, run again as a whole."""
+    from parity.comparison import torch_graph, torch_side
+
+    recorder, sinks = torch_graph.of_model(model, torch_side.as_tensors(arrays, row.dtype), kwargs)
+    code = between_graph.Code.of(recorder.nodes, recorder.constants, arrays)
+    tolerance = row.bound * float(np.max(np.abs(theirs), initial=0.0))
+    diagnosis.attach(row, code.explain(sinks[i], "output", ours, theirs, tolerance, "output"))
 
 
 def _array(x: Any, dtype: str) -> jax.Array:

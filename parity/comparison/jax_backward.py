@@ -314,3 +314,5 @@ def _compare_glue(
     if row.verdict == "mismatch":
         theirs, ours = (layout.to_torch(np.asarray(array, np.float64)) for array in (moved, gradient))
         diagnosis.name_cotangent(candidate, start, row, theirs, ours)
+        if candidate.code is not None and not row.causes and start != "given":
+            row.echo = candidate.code.consumer(start) or ""  # of other values the derivatives are others, too

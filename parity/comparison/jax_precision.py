@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from parity.bounds.magnitudes import UNIT_ROUNDOFF
+from parity.kinds import layouts
+
+if TYPE_CHECKING:
+    from parity.comparison.jax_side import Candidate
 
 # Bits of exponent and significand.
 _FORMATS = {(8, 23): "float32", (8, 10): "tf32", (8, 7): "bfloat16", (5, 10): "float16"}
@@ -33,6 +38,39 @@ def coarse(function: Callable, arguments: tuple[Any, ...], dtype: str) -> list[t
             bits = equation.params["exponent_bits"], equation.params["mantissa_bits"]
             found[_FORMATS.get(bits, f"{bits[1]} bits"), "reduce_precision"] = None
     return list(found)
+
+
+def between_layers(candidate: Candidate, inputs: tuple[Any, ...]) -> list[tuple[str, str]]:
+    """Likewise of the code between the layers of a model, after its run; none if it can't be traced.
+
+    Args:
+        candidate: which gets PyTorch's outputs in the places of its layers.
+        inputs: of the model, in Flax's layout.
+    """
+    outputs = {}
+    for key, visit in candidate.visited.items():
+        layout = visit.output_layout or layouts.Layout()
+        outputs[key] = candidate._array(layout.to_flax(candidate.store.array(key, "output.0")))
+    given = candidate.given if candidate.given is not None else candidate.placeholders
+
+    def code(outputs: dict[str, jax.Array], arrays: tuple[jax.Array, ...]) -> Any:
+        calls: dict[str, int] = defaultdict(int)
+        seen = []
+
+        def force(layer: Any, call: Callable, args: tuple, kwargs: dict) -> Any:
+            if layer.path not in candidate.pairs:
+                return call(*args, **kwargs)
+            key = candidate.records.get((candidate.pairs[layer.path], calls[layer.path]))
+            calls[layer.path] += 1
+            seen.extend(x for x in jax.tree.leaves((args, kwargs)) if hasattr(x, "dtype"))
+            return outputs[key] if key in outputs else call(*args, **kwargs)
+
+        return candidate.model.apply(given, arrays, candidate.kwargs, force), seen
+
+    try:
+        return coarse(code, (outputs, tuple(candidate._array(x) for x in inputs)), candidate.dtype)
+    except (TypeError, ValueError, NotImplementedError):
+        return []
 
 
 def _name(dtype: Any) -> str:

@@ -19,14 +19,15 @@ from numpy.typing import NDArray
 
 from parity.bounds.judging import difference
 from parity.bounds.magnitudes import Bound, linear_bound, no_bound, running_bound
-from parity.causes import diagnosis
+from parity.causes import between_graph, diagnosis
+from parity.causes import inputs as input_causes
 from parity.causes import shapes as shape_causes
 from parity.comparison import jax_precision
 from parity.comparison.jax_models import JaxLayer, JaxModel
 from parity.comparison.store import Store
 from parity.comparison.totals import Total
 from parity.errors import CannotCompare, LayersUnseen
-from parity.kinds import jax_leaves, layouts, parameter, registry
+from parity.kinds import embedding, jax_leaves, layouts, parameter, registry
 from parity.kinds.weights import weights_to_flax
 from parity.reports.rows import Row, compare_arrays
 
@@ -96,6 +97,11 @@ class Candidate:
             path = store.facts(key)["path"]
             self.records[path, counts[path]] = key
             counts[path] += 1
+        flax_paths = {theirs: ours for ours, theirs in pairs.items()}
+        names = {key: flax_paths.get(path, path) for (path, _), key in self.records.items()}
+        # Inputs that differ and nobody knows why: rows, Flax's arrays, their layouts, PyTorch's, and what is allowed.
+        self.unexplained: list[tuple[Row, NDArray, layouts.Layout | None, NDArray, NDArray | None]] = []
+        self.code = between_graph.Code.read(store, names)
         self._calls: dict[str, int] = defaultdict(int)
         self._compiled: dict[str, Callable] = {}
         self.visited: dict[str, _Visit] = {}
@@ -136,10 +142,22 @@ class Candidate:
                 self.rows.append(row)
                 self.keep(row, np.asarray(ours), moved)
 
+    def _put_tables(self) -> None:
+        """Give the code between the leaves the tables of embeddings, which it may use again for the last layer."""
+        for path, torch_path in self.pairs.items():
+            if self.given is None and self.kinds[path] == embedding.KIND.name:
+                found = weights_to_flax(self.kinds[path], self.weights(torch_path), None, self.wanted(path))
+                arrays = {
+                    n: {k: jnp.asarray(a, DTYPES[self.dtype]) for k, a in each.items()} for n, each in found.items()
+                }
+                if all(_shapes(arrays)[name] == shape for name, shape in self.wanted(path).items()):
+                    jax_leaves.insert_leaf(self.placeholders, path, arrays)
+
     def forward(self, inputs: tuple[NDArray, ...]) -> list[Row]:
         """Run the module, every leaf on the reference's input; returns the rows in the reference's order."""
         if self.natural is None:  # at ties they are as they were
             self._put_owned()
+            self._put_tables()
         arrays = tuple(self._array(x) for x in inputs)
         variables = self.given if self.given is not None else self.placeholders
         try:
@@ -213,11 +231,10 @@ class Candidate:
             value = layout.to_flax(reference) if layout else reference
             bound = self.glue_bound("output", i, facts["depth"], layout)
             self.judge(row, np.asarray(result), value, bound)
-            if row.verdict == "mismatch" and layout is not None:
-                found = diagnosis.between(
-                    np.asarray(reference, np.float64), layout.to_torch(np.asarray(result, np.float64)), self.dtype
-                )
-                row.causes, row.cause_keys = [str(cause) for cause in found], [cause.key for cause in found]
+            if row.verdict in ("mismatch", "shape"):
+                ours = np.asarray(result, np.float64)
+                ours = ours if layout is None else layout.to_torch(ours)
+                input_causes.name_output(self, row, i, ours, reference, allowed(bound))
 
     def judge(
         self,
@@ -436,7 +453,8 @@ class _Visit:
         layout = self._layout(reference, np.asarray(x, np.float64), map_shape)
         row = self.row("input")
         value = layout.to_flax(reference) if layout else reference
-        c.judge(row, np.asarray(x), value, c.glue_bound(self.key, i, self.facts["glue_depth"], layout))
+        bound = c.glue_bound(self.key, i, self.facts["glue_depth"], layout)
+        c.judge(row, np.asarray(x), value, bound)
         if layout is None:
             # The shapes differ: the leaf is still judged on what it should have been given.
             layout = self._unknown(reference.ndim)
@@ -447,8 +465,20 @@ class _Visit:
         self.input_layouts.append(layout)
         if row.verdict in ("mismatch", "shape"):
             row.detail = row.detail or "the code before this layer differs"
-            diagnosis.name_input(c, self, row, np.asarray(x), reference)
+            input_causes.name_input(c, self, row, np.asarray(x), reference, i, allowed(bound))
+        elif row.open:
+            input_causes.name_open(c, self, row, np.asarray(x), reference, i)
+        self._met(i, row, np.asarray(x), reference)
         return c._array(value)
+
+    def _met(self, i: int, row: Row, x: NDArray, reference: NDArray) -> None:
+        """Tell the code between the layers what this one got."""
+        code, sinks, layout = self.candidate.code, self.facts.get("sinks", []), self.input_layouts[i]
+        if code is None or i >= len(sinks) or row.verdict not in ("equal", "mismatch"):
+            return
+        ours = None if row.equal or layout is None else np.asarray(layout.to_torch(np.asarray(x)), np.float64)
+        if ours is None or (ours.shape == reference.shape and np.issubdtype(reference.dtype, np.floating)):
+            code.meet(sinks[i], self.path, self.key, i, ours)
 
     def _output(self, i: int, y: jax.Array) -> jax.Array:
         c = self.candidate
@@ -513,6 +543,11 @@ class _Visit:
                     f"{self.path}{jax.tree_util.keystr(path)} is {array.dtype}, the lane is {self.candidate.dtype}: "
                     f"convert the variables first"
                 )
+
+
+def allowed(bound: Bound | None) -> NDArray | None:
+    """The largest differences that are allowed; None where there is no bound."""
+    return None if bound is None or bound.unknown else bound.allowed
 
 
 def _shapes(variables: Any) -> dict[str, tuple[int, ...]]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from parity.bounds.torch_rounding import RunningError
+from parity.comparison import torch_graph
 from parity.comparison.store import Store
 from parity.errors import CannotCompare
 from parity.kinds import parameter, torch_leaves
@@ -115,6 +116,7 @@ class Capture:
         self.owned = torch_leaves.owned(model)
         self.calls: list[_Call] = []
         self.mode = RunningError(DTYPES[dtype])
+        self.mode.recorder = self.graph = torch_graph.Recorder()
         self._open: _Call | None = None
         self._busy = False
         self._with_gradients = False
@@ -142,21 +144,26 @@ class Capture:
         (self.store.directory / "failed.json").unlink(missing_ok=True)  # of an earlier run in a kept workspace
         self.store.put("given", {f"input.{i}": to_numpy(x) for i, x in enumerate(inputs)})
         self.mode.watched, handles = self._addresses(), []
+        self.graph.parameters = {p.untyped_storage().data_ptr(): n for n, p in self.model.named_parameters()}
+        torch_graph.begun(self.graph, inputs)
         for path, module in self.leaves.items():
             handles.append(module.register_forward_pre_hook(self._before(path), with_kwargs=True))
             handles.append(module.register_forward_hook(self._after, with_kwargs=True))
         try:
-            with torch.set_grad_enabled(gradients), self.mode:
+            with torch.set_grad_enabled(gradients), self.mode, torch_graph.WholeFunctions(self.graph):
                 result = self.model(*inputs, **self.kwargs)
+            outputs = tensors_in(result)
+            sinks = [self.graph.place(t) for t in outputs]
         except (RuntimeError, IndexError) as error:
             self._failed(error)
             return []
         finally:
             self.mode.watched = {}
+            self.graph.active = False
+            self.store.put(torch_graph.RECORD, self.graph.constants, nodes=self.graph.nodes)
             for handle in handles:
                 handle.remove()
-        outputs = tensors_in(result)
-        facts = {"ops": self._ops(), "depth": self._depth(outputs), "coarse": self._coarse()}
+        facts = {"ops": self._ops(), "sinks": sinks, "depth": self._depth(outputs), "coarse": self._coarse()}
         facts["unbounded"] = self.mode.unbounded({f"glue.{i}": t for i, t in enumerate(outputs)})
         self.store.put("output", self._named("input", outputs), **facts)
         return outputs
@@ -214,6 +221,7 @@ class Capture:
             call.glue_depth = self._depth(inputs)
             call.unbounded = self.mode.unbounded({f"glue.{i}": t for i, t in enumerate(inputs)})
             call.map_shapes = [self.mode.map_shape(t) for t in inputs]
+            call.sinks, self.graph.active = [self.graph.place(t) for t in inputs], False
             call.ops, call.glue_coarse = self._ops(), self._coarse()
             tapped = [self._tap_input(call, t) if isinstance(t, Tensor) else t for t in flat]
             call.template = [_PLACE if isinstance(t, Tensor) else t for t in flat]
@@ -258,6 +266,8 @@ class Capture:
         if call.map_shapes and torch_leaves.kind_of(module) == "plain":
             for tensor in (t for t in flat if isinstance(t, Tensor) and t.shape == call.tensors[0].shape):
                 self.mode.set_map_shape(tensor, call.map_shapes[0])
+        torch_graph.gave(self.graph, call.key("forward"), [t for t in flat if isinstance(t, Tensor)])
+        self.graph.active = True
         call.tensors = []
         self.mode.suspended = False
         self.mode.watched = self._addresses()
@@ -345,6 +355,7 @@ class _Call:
         self.coarse: list = []
         self.glue_coarse: list = []
         self.map_shapes: list[tuple[int, ...] | None] = []
+        self.sinks: list[int] = []
         self.glue_depth = self.cotangent_depth = self.n = self.open_inputs = 0
         self.linear = False
 
@@ -375,6 +386,7 @@ class _Call:
             "n": self.n,
             "glue_depth": self.glue_depth,
             "ops": self.ops,
+            "sinks": self.sinks,
             "coarse": self.coarse,
             "unbounded": self.unbounded,
             "glue_coarse": self.glue_coarse,

@@ -96,6 +96,9 @@ class Pool(Windowed):
         other = "an average" if self.maximum else "a maximum"
         yield setting("pool_kind", f"the pool is {other}", maximum=not self.maximum, clipped=True)
         if self.maximum:
+            text = f"the pool is {other}, divided by the full area of the window"
+            yield setting("pool_kind", text, maximum=False, clipped=False)
+        if self.maximum:
             yield setting("pool_zero_padding", "beyond the edge stand zeros, not -inf", fill=0.0)
             for p in (1, kernel[0] // 2):
                 yield setting("pool_zero_padding", f"padded by {p} zeros", fill=0.0, pads=((p, p), (p, p)))

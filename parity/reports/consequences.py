@@ -75,6 +75,8 @@ def _tests(model: _Model, row: Row) -> Iterator[_Test]:
         return  # memories of one name belong to as many optimizers as there are recipes
     elif row.stage in ("outputs", "gradient"):  # of a function, which has no layers
         yield lambda known: known.stage == "weights" or (row.stage == "gradient" and known.stage == "outputs")
+    if row.echo:  # residual connections hand on what an earlier layer got
+        yield lambda known: known.name == row.echo and _part(known) == "input"
     yield lambda known: known.name == row.name and _part(known) == part
     if part == "exported":
         yield lambda known: known.name == row.name and known.stage.startswith("weights")

@@ -42,6 +42,7 @@ class Row:
         order: place in the reference's execution.
         kind: of the layer; for the search for causes.
         detail: more to say, in words.
+        echo: the layer whose input explains this one, which merely follows from it; empty if none does.
         causes: bugs that explain it, shown by a counterfactual, in words; likewise cause_keys, their short names.
     """
 
@@ -65,6 +66,7 @@ class Row:
     order: int = 0
     kind: str = ""
     detail: str = ""
+    echo: str = ""
     causes: list[str] = field(default_factory=list)
     cause_keys: list[str] = field(default_factory=list)
 

@@ -1,0 +1,135 @@
+"""What is tried on the code between layers: a mistake, made in a graph of what PyTorch ran there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parity.bounds.judging import farthest, within
+from parity.causes.graph import Changes, Get, Region
+from parity.causes.numpy_table import CannotRun
+
+# Elements that may be computed for one divergence. A number of values and not of seconds, so that a slow machine names
+# the same causes.
+MOST_WORK = 600_000_000
+
+_STEPS = 8
+
+
+class Attempt(NamedTuple):
+    """One mistake: a short name, what it is in words, and what it makes of which nodes."""
+
+    key: str
+    text: str
+    changes: Changes
+
+
+@dataclass
+class Problem:
+    """A difference between what the code before one layer gives on both sides.
+
+    Attributes:
+        region: the reference's code.
+        observed: what JAX gave, in PyTorch's layout.
+        tolerance: largest difference that counts as none.
+        words: names a node, by its place, for people.
+        elsewhere: other arrays that are about, with what they are: what layers gave and got.
+        most: elements that may be computed.
+    """
+
+    region: Region
+    observed: NDArray
+    tolerance: float
+    words: Callable[[int], str]
+    elsewhere: Sequence[tuple[str, Callable[[], NDArray]]] = ()
+    most: int = MOST_WORK
+    right: NDArray = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.right = self.region.value(self.region.sink)
+
+    @property
+    def spent(self) -> bool:
+        """Whether no more may be tried."""
+        return self.region.work > self.most
+
+    def left(self, changes: Changes) -> float:
+        """The difference that a mistake leaves; infinite where it can't be made, or changes nothing."""
+        try:
+            with np.errstate(all="ignore"):
+                predicted = np.asarray(self.region.changed(changes))
+        except (CannotRun, ValueError, IndexError, TypeError, ZeroDivisionError, AttributeError, KeyError):
+            return float("inf")
+        if predicted.shape != self.observed.shape:
+            if predicted.size != self.observed.size or predicted.ndim == self.observed.ndim:
+                return float("inf")
+            predicted = predicted.reshape(self.observed.shape)
+        return farthest(predicted, self.observed)
+
+    def others(self, like: NDArray) -> Iterator[tuple[str, NDArray]]:
+        """Arrays that are about, of the shape of one."""
+        for name, load in self.elsewhere:
+            array = load()
+            if array.shape == like.shape and np.issubdtype(array.dtype, np.floating):
+                yield name, np.asarray(array, np.float64)
+
+
+def value(array: NDArray) -> Callable[[Get], NDArray]:
+    """A change to these values."""
+    return lambda get: array
+
+
+def each_and_all(attempts: Iterable[Attempt]) -> Iterator[Attempt]:
+    """Mistakes of one kind made everywhere at once, as when a function is used in several places, then one by one."""
+    kinds: dict[tuple[str, str, int], list[Attempt]] = {}
+    seen: dict[tuple, int] = {}
+    for attempt in attempts:
+        same = (attempt.key, attempt.text, *attempt.changes)  # another one of the same words at the same place
+        seen[same] = seen.get(same, -1) + 1
+        kinds.setdefault((attempt.key, attempt.text, seen[same]), []).append(attempt)
+    for (key, text, _), alike in kinds.items():
+        if len(alike) > 1:
+            yield Attempt(key, text, {place: change for each in alike for place, change in each.changes.items()})
+        for each in alike:
+            yield each if len(alike) == 1 else each._replace(text=f"{text}, in one place of {len(alike)}")
+
+
+def measured(problem: Problem, made: Callable[[float], Changes], start: float) -> float | None:
+    """The number in a mistake that explains what was observed, by Gauss and Newton; None if there is none.
+
+    Args:
+        problem: to be explained.
+        made: the mistake with this number.
+        start: where the search begins, at what is right.
+    """
+    if problem.right.shape != problem.observed.shape:
+        return None
+    number, before = start, farthest(problem.right, problem.observed)
+    for step in range(_STEPS):
+        if problem.spent:
+            return None
+        small = 1e-5 * max(abs(number), 1.0)
+        try:
+            with np.errstate(all="ignore"):
+                here = np.asarray(problem.region.changed(made(number)))
+                slope = (np.asarray(problem.region.changed(made(number + small))) - here) / small
+        except (CannotRun, ValueError, IndexError):
+            return None
+        if here.shape != problem.observed.shape or not np.isfinite(slope).all():
+            return None
+        after = farthest(here, problem.observed)
+        if within(after, problem.tolerance):
+            return number
+        if step > 2 and not after < 0.5 * before:
+            return None
+        before = min(before, after) if step else before
+        size = float(np.vdot(slope, slope))
+        move = float(np.vdot(slope, problem.observed - here)) / size if size > 0 else 0.0
+        if not np.isfinite(move) or move == 0:
+            return None
+        number += move
+    return None

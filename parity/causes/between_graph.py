@@ -1,0 +1,308 @@
+"""Naming what is wrong between two layers, wherever residual connections lead: one mistake in PyTorch's own code there.
+
+What PyTorch ran since the last layers is run again in NumPy, from what these gave, and every mistake that people make
+in such code is made in it (`FAMILIES`). If JAX's numbers come out, that is the cause. Where one layer got something
+wrong before, what it got stands in the graph from there on: what follows from it explains itself, and isn't told again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parity.bounds.judging import farthest, within
+from parity.causes import attention, functions, heads, masks, operations, orders, rotary, sums, tokens
+from parity.causes.attempts import MOST_WORK, Attempt, Problem
+from parity.causes.graph import CONSTANT, GIVEN, LAYER, MOVES, PARAMETER, SOURCES, Graph, Node, Region
+from parity.causes.numpy_table import CannotRun
+from parity.causes.parameters import Cause, explains
+from parity.causes.precision import coarser
+
+Family = Callable[[Problem], Iterator[Attempt]]
+
+# Likely ones first: of several mistakes that give the same numbers the first one is named.
+FAMILIES: tuple[Family, ...] = (
+    sums.handed_on,
+    attention.attempts,
+    masks.attempts,
+    heads.attempts,
+    rotary.attempts,
+    functions.attempts,
+    sums.attempts,
+    operations.attempts,
+    sums.made_elsewhere,
+    tokens.attempts,
+    orders.attempts,
+    sums.dropped,
+    sums.added,
+    sums.factors,
+    lambda problem: sums.rounded(problem, coarser("float64")),
+)
+
+_NEAR = 8  # layers before and behind, whose inputs and outputs may stand in for something
+_SHOWN = 12  # operations that are told
+_MOST_IN_ALL = 6 * MOST_WORK  # elements that may be computed for one model where nothing is found
+_WRONG = (CannotRun, ValueError, IndexError, TypeError, ZeroDivisionError)
+
+
+@dataclass
+class _Met:
+    """What a layer got: its name, the reference's value, and JAX's where that is something else."""
+
+    path: str
+    load: Callable[[], NDArray]
+    ours: NDArray | None = None
+
+    def given(self) -> NDArray:
+        """What JAX's layer got."""
+        return self.load() if self.ours is None else self.ours
+
+
+@dataclass
+class Code:
+    """The code between the layers of one model, and what has been found out about it on the way.
+
+    Attributes:
+        graph: of the whole model.
+        names: of layers, by the key of their records.
+        values: gives an array of a record.
+        met: what layers got, by place in the graph.
+        found: mistakes that explained what a layer got.
+        work: elements that the search has computed.
+    """
+
+    graph: Graph
+    names: dict[str, str]
+    values: Callable[[str, str], NDArray]
+    met: dict[int, _Met] = field(default_factory=dict)
+    found: list[tuple[str, Attempt]] = field(default_factory=list)
+    work: int = 0
+
+    @classmethod
+    def read(cls, store: Any, names: dict[str, str]) -> Code | None:
+        """The code that a record holds; None if there is none, as at ties."""
+        if not store.exists("graph"):
+            return None
+
+        def load(place: int, node: Node) -> NDArray:
+            if node.op == LAYER:
+                return store.array(node.args["key"], f"output.{node.args['index']}")
+            if node.op == GIVEN:
+                return store.array("given", f"input.{node.args['index']}")
+            if not store.has("graph", f"c.{place}"):
+                raise CannotRun("a constant wasn't kept")
+            return store.array("graph", f"c.{place}")
+
+        return cls(Graph(store.facts("graph")["nodes"], load), names, store.array)
+
+    @classmethod
+    def of(cls, nodes: list[dict[str, Any]], constants: dict[str, NDArray], inputs: tuple[NDArray, ...]) -> Code:
+        """The code of a whole model, layers and all, from its inputs on."""
+
+        def load(place: int, node: Node) -> NDArray:
+            if node.op == GIVEN:
+                return inputs[node.args["index"]]
+            if f"c.{place}" not in constants:
+                raise CannotRun("a constant wasn't kept")
+            return constants[f"c.{place}"]
+
+        def values(key: str, name: str) -> NDArray:
+            raise CannotRun("a model that runs as a whole has no records")
+
+        return cls(Graph(nodes, load), {}, values)
+
+    def meet(self, sink: int, path: str, key: str, i: int, ours: NDArray | None) -> None:
+        """Note what a layer got: `ours`, of PyTorch's layout, where it isn't what PyTorch's layer got."""
+        place = self.graph.moved[sink]
+        known = self.met.get(place)
+        if known is None or known.ours is None:
+            self.met[place] = _Met(path, lambda: self.values(key, f"input.{i}"), ours)
+
+    def follows(self, sink: int, ours: NDArray, tolerance: float) -> str | None:
+        """The layer whose wrong input explains that JAX hands on `ours`; None if there is none."""
+        place = self.graph.moved[sink]
+        known = self.met.get(place)
+        if known is not None and known.ours is not None and within(farthest(known.ours, ours), tolerance):
+            return known.path
+        for cut in self._cuts(place):
+            region = Region(self.graph, place, cut)
+            wrong = [p for p in region.places if p in region.cut and p in self.met and self.met[p].ours is not None]
+            if wrong and self._gives(lambda region=region: region.value(place), ours, tolerance):
+                return self.met[wrong[-1]].path
+            for path, attempt in self.found:
+                if region.inside.intersection(attempt.changes) and self._gives(
+                    lambda region=region, attempt=attempt: region.changed(attempt.changes), ours, tolerance
+                ):
+                    return path
+        return None
+
+    def explain(
+        self, sink: int, path: str, ours: NDArray, reference: NDArray, tolerance: float, near: str
+    ) -> list[Cause]:
+        """Causes of a difference between what both sides hand to a layer.
+
+        Args:
+            sink: node of what PyTorch hands on, as the record numbers it.
+            path: of the layer that gets it.
+            ours: JAX's, in PyTorch's layout; the shape may differ.
+            reference: PyTorch's.
+            tolerance: largest difference that counts as none.
+            near: key of the layer's record.
+        """
+        place = self.graph.moved[sink]
+        for cut in self._cuts(place):
+            region = Region(self.graph, place, cut)
+            forced = any(p in region.cut and p in self.met and self.met[p].ours is not None for p in region.places)
+            try:
+                right = region.value(place)
+            except _WRONG:
+                continue
+            if not forced and not within(farthest(np.asarray(right, np.float64), reference), tolerance):
+                continue  # the graph doesn't give what PyTorch gave: it can't show anything
+            most = min(MOST_WORK, _MOST_IN_ALL - self.work)
+            problem = Problem(region, ours, tolerance, self.words, self._elsewhere(near), most)
+            before = farthest(right, ours)
+            for attempt in _attempts(problem):
+                after = problem.left(attempt.changes)
+                if explains(before, after, tolerance):
+                    self.found.append((path, attempt))
+                    return [Cause(attempt.key, "jax", attempt.text, before, after)]
+            self.work += region.work
+        return []
+
+    def consumer(self, key: str) -> str | None:
+        """A layer whose wrong input is made of what the layer of this record gave; None if there is none."""
+        sources = [p for p, node in enumerate(self.graph.nodes) if node.op == LAYER and node.args["key"] == key]
+        for place, met in self.met.items():
+            if met.ours is not None:
+                others = [p for p, other in self.met.items() if p != place and self._is_data(p)]
+                if set(sources) & set(self.graph.before(place, [p for p in others if p not in sources])):
+                    return met.path
+        return None
+
+    def _cuts(self, place: int) -> Iterator[dict[int, Callable[[], NDArray]]]:
+        """Where a region may begin: at what the layers so far got, with JAX's mistakes and without."""
+        with_mistakes: dict[int, Callable[[], NDArray]] = {p: met.given for p, met in self.met.items()}
+        ways = [with_mistakes]
+        if any(met.ours is not None for met in self.met.values()):
+            ways.append({p: c for p, c in with_mistakes.items() if self.graph.nodes[p].op not in SOURCES})
+            ways.append({p: met.load for p, met in self.met.items()})
+        for cut in ways:
+            yield {p: load for p, load in cut.items() if self._is_data(p)}
+
+    def _is_data(self, place: int) -> bool:
+        return self.graph.nodes[place].op not in (PARAMETER, CONSTANT)
+
+    def _gives(self, made: Callable[[], NDArray], ours: NDArray, tolerance: float) -> bool:
+        try:
+            result = np.asarray(made(), np.float64)
+        except _WRONG:
+            return False
+        return result.shape == ours.shape and within(farthest(result, ours), tolerance)
+
+    def _elsewhere(self, near: str) -> list[tuple[str, Callable[[], NDArray]]]:
+        """What layers near by gave and got."""
+        keys = sorted(self.names)
+        at = keys.index(near) if near in keys else len(keys)
+        found: list[tuple[str, Callable[[], NDArray]]] = []
+        for key in sorted(keys[max(at - _NEAR, 0) : at + _NEAR], key=lambda key: abs(keys.index(key) - at)):
+            for array, text in (("output.0", "the output of"), ("input.0", "the input of")):
+                if key != near:
+                    found.append(
+                        (f"{text} {self.names[key]}", _kept(lambda key=key, array=array: self.values(key, array)))
+                    )
+        return found
+
+    def words(self, place: int, depth: int = 0) -> str:
+        """A node in words."""
+        node = self.graph.nodes[place]
+        if node.op == LAYER:
+            return f"the output of {self.names.get(node.args['key'], node.args['key'])}"
+        if node.op == GIVEN:
+            return "the model's input"
+        if node.op == PARAMETER:
+            return str(node.args.get("name", "a parameter"))
+        if place in self.met:
+            return f"the input of {self.met[place].path}"
+        if node.op == CONSTANT or not node.parents:
+            return "a constant"
+        if node.op in MOVES:
+            return self.words(node.parents[0], depth)
+        weight = next((p for p in node.parents if self._named(p).endswith(".weight")), None)
+        if weight is not None:
+            return f"the output of {self._named(weight).removesuffix('.weight')}"
+        if depth > 1:
+            return f"what {node.op.strip('_')} gives"
+        return f"{node.op.strip('_')}({', '.join(self.words(p, depth + 1) for p in node.parents[:3])})"
+
+    def _named(self, place: int) -> str:
+        """The name of a parameter; empty for all else."""
+        node = self.graph.nodes[place]
+        while node.op in MOVES and node.parents:
+            node = self.graph.nodes[node.parents[0]]
+        return str(node.args.get("name", "")) if node.op == PARAMETER else ""
+
+    def place(self, sink: int) -> str:
+        """Where code lies: behind which layers, and what PyTorch ran there."""
+        region = Region(self.graph, self.graph.moved[sink], {p: met.load for p, met in self.met.items()})
+        sources = [p for p in region.places if (p in region.cut or region.node(p).op in SOURCES) and region.of_data(p)]
+        names = list(dict.fromkeys(self.words(p) for p in sources))
+        ran = [region.node(p).op.strip("_") for p in region.operations if region.of_data(p)]
+        shown = ", ".join(ran[:_SHOWN]) + (f" and {len(ran) - _SHOWN} more" if len(ran) > _SHOWN else "")
+        behind = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+        return f"it starts from {behind or 'constants'}; PyTorch ran {shown or 'nothing'} there"
+
+
+def _kept(load: Callable[[], NDArray]) -> Callable[[], NDArray]:
+    values: list[NDArray] = []
+
+    def get() -> NDArray:
+        if not values:
+            values.append(load())
+        return values[0]
+
+    return get
+
+
+def _attempts(problem: Problem) -> Iterator[Attempt]:
+    """Every mistake, as long as there is something left to spend."""
+    for family in FAMILIES:
+        attempts = family(problem)
+        while not problem.spent:
+            try:
+                with np.errstate(all="ignore"):  # what a mistake leads to may well be infinite
+                    attempt = next(attempts, None)
+            except _WRONG:
+                break  # this code isn't what the family is about
+            if attempt is None:
+                break
+            yield attempt
+
+
+def whole_number(ours: NDArray, reference: NDArray) -> list[Cause]:
+    """Causes of a difference between two arrays of indices."""
+    if ours.shape != reference.shape or not np.issubdtype(reference.dtype, np.integer):
+        return []
+    apart = np.asarray(ours, np.int64) - np.asarray(reference, np.int64)
+    if apart.size and (apart == apart.flat[0]).all() and apart.flat[0] != 0:
+        text = (
+            f"indices are larger by {apart.flat[0]}"
+            if apart.flat[0] > 0
+            else f"indices are smaller by {-apart.flat[0]}"
+        )
+        return [Cause("index_offset", "jax", text, float(abs(apart.flat[0])), 0.0)]
+    for axis in range(reference.ndim):
+        for by in (1, -1):
+            if (np.roll(reference, by, axis) == ours).all():
+                return [
+                    Cause(
+                        "rolled", "jax", f"indices are rolled by {by} along axis {axis}", float(abs(apart).max()), 0.0
+                    )
+                ]
+        if (np.flip(reference, axis) == ours).all():
+            return [Cause("mirrored", "jax", f"indices run backwards along axis {axis}", float(abs(apart).max()), 0.0)]
+    return []

@@ -1,0 +1,220 @@
+"""Mistakes in the functions between layers: one for another, left out, in another place, with other settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parity.causes.attempts import Attempt, Problem, value
+from parity.causes.graph import ITEM, SOURCES, Region
+from parity.causes.numpy_operations import softmax
+from parity.causes.numpy_table import CannotRun
+from parity.kinds import registry
+from parity.kinds.activation import CURVES
+from parity.kinds.layer import Layer, Recorded
+
+_UNARY = frozenset(
+    {
+        "relu",
+        "relu6",
+        "silu",
+        "tanh",
+        "sigmoid",
+        "mish",
+        "selu",
+        "hardswish",
+        "hardsigmoid",
+        "gelu",
+        "leaky_relu",
+        "elu",
+        "softplus",
+        "exp",
+        "abs",
+        "neg",
+        "sqrt",
+        "rsqrt",
+        "square",
+        "log",
+        "log1p",
+        "sin",
+        "cos",
+        "clamp",
+        "clamp_min",
+        "clamp_max",
+        "hardtanh",
+        "erf",
+        "reciprocal",
+        "pow",
+        "expm1",
+        "_softmax",
+        "_log_softmax",
+        "roll",
+        "flip",
+        "constant_pad_nd",
+        "native_layer_norm",
+        "layer_norm",
+    }
+)
+CURVED = frozenset(
+    {
+        "relu",
+        "relu6",
+        "silu",
+        "tanh",
+        "sigmoid",
+        "mish",
+        "selu",
+        "hardswish",
+        "hardsigmoid",
+        "gelu",
+        "leaky_relu",
+        "elu",
+        "softplus",
+        "hardtanh",
+        "clamp",
+        "clamp_min",
+        "exp",
+        "square",
+        "pow",
+        "abs",
+    }
+)
+WORDS = {"_softmax": "softmax", "_log_softmax": "log softmax", "relu": "ReLU", "gelu": "GELU", "silu": "SiLU"}
+
+
+def attempts(problem: Problem) -> Iterator[Attempt]:
+    """Mistakes in each function, the last one first."""
+    region = problem.region
+    for place in reversed(region.operations):
+        node = region.node(place)
+        start = node.argument("self") if node.argument("self") is not None else node.argument("input")
+        if start is None or not isinstance(region.value(start), np.ndarray):
+            continue
+        words = WORDS.get(node.op, node.op)
+        layer = _layer(region, place)
+        if layer is not None:
+            yield from _of_layer(region, place, layer)
+        if node.op in _UNARY and isinstance(region.value(place), np.ndarray):
+            if region.value(start).shape == region.value(place).shape:
+                text = f"{words} is left out ({problem.words(start)} goes on as it is)"
+                yield Attempt(f"{node.op.strip('_')}_missing", text, {place: value(region.value(start))})
+                twice = _again(region, place, start)
+                if twice is not None:
+                    yield Attempt("applied_twice", f"{words} is applied twice", {place: value(twice)})
+            yield from _settings(region, place, start, words)
+        if node.op in CURVED:
+            yield from _others(region, place, start, words)
+    yield from _too_many(problem)
+
+
+def _others(region: Region, place: int, start: int, words: str) -> Iterator[Attempt]:
+    """Another function of one value, or shares along some axis."""
+    x = region.value(start)
+    for key, curve in CURVES.items():
+        text = f"{curve.words} stands for {words}"
+        yield Attempt(f"activation_{key}", text, {place: value(curve.function(x))})
+    for axis in range(x.ndim):
+        text = f"a softmax over axis {axis} of {list(x.shape)} stands for {words}"
+        yield Attempt("activation_softmax", text, {place: value(softmax({"self": x, "dim": axis}))})
+
+
+def _layer(region: Region, place: int) -> Layer | None:
+    node = region.node(place)
+    known = registry.operation(node.op)
+    if known is None:
+        return None
+    plain = [v for k, v in node.args.items() if k not in ("self", "input") and not isinstance(v, dict)]
+    settings = known.settings(plain)
+    start = node.argument("self")
+    if settings is None or start is None:
+        return None
+    return registry.layer(Recorded(known.class_name, settings, region.value(start)))
+
+
+def _of_layer(region: Region, place: int, layer: Layer) -> Iterator[Attempt]:
+    """The mistakes that people make in a layer of this kind."""
+    known = registry.operation(region.node(place).op)
+    title = known.title if known is not None else ""
+    several = not isinstance(region.value(place), np.ndarray)
+    for mistake in layer.mistakes():
+        if mistake.key in ("missing",):
+            continue
+
+        def change(get: Any, mistake: Any = mistake) -> Any:
+            changed = mistake.apply(replace(layer, x=layer.x))
+            if changed is None:
+                raise ValueError(mistake.key)
+            return [changed.compute(), np.zeros(0)] if several else changed.compute()
+
+        yield Attempt(mistake.key, f"{title}: {mistake.text}", {place: change})
+
+
+def _again(region: Region, place: int, start: int) -> NDArray | None:
+    try:
+        result = region.changed({start: value(region.value(place))}, place)
+    except (CannotRun, ValueError, IndexError, TypeError):
+        return None
+    return result if isinstance(result, np.ndarray) else None
+
+
+def _settings(region: Region, place: int, start: int, words: str) -> Iterator[Attempt]:
+    """Other settings of functions that are no layers' own."""
+    node, x = region.node(place), region.value(start)
+    if node.op in ("_softmax", "_log_softmax"):
+        own = int(node.args["dim"]) % x.ndim
+        for axis in (a for a in range(x.ndim) if a != own):
+            powers = np.exp(x - x.max(axis=axis, keepdims=True))
+            shares = powers / powers.sum(axis=axis, keepdims=True)
+            made = np.log(shares) if node.op == "_log_softmax" else shares
+            yield Attempt("softmax_axis", f"{words} runs over axis {axis}, not {own}", {place: value(made)})
+    if node.op == "roll":
+        shifts, dims = tuple(node.args["shifts"]), tuple(node.args["dims"])
+        text = "values are rolled the other way"
+        yield Attempt("roll_sign", text, {place: value(np.roll(x, tuple(-s for s in shifts), dims))})
+        for moved in (1, -1):
+            made = np.roll(x, tuple(s + moved for s in shifts), dims)
+            yield Attempt("roll_shift", f"values are rolled by {moved:+d}", {place: value(made)})
+    if node.op == "leaky_relu":
+        for slope in (0.01, 0.1, 0.2, 0.3, 1 / 3):
+            made = np.where(x > 0, x, slope * x)
+            yield Attempt("slope", f"the negative slope is {slope:.3g}", {place: value(made)})
+    if node.op == "gelu":
+        for key in ("gelu", "gelu_tanh", "gelu_quick"):
+            yield Attempt(
+                f"activation_{key}", f"GELU: {CURVES[key].words} stands for it", {place: value(CURVES[key].function(x))}
+            )
+
+
+def _too_many(problem: Problem) -> Iterator[Attempt]:
+    """A function where there is none: on what comes from a layer, on an operand, on what is handed on."""
+    region = problem.region
+    for place in reversed([p for p in region.places if region.of_data(p)]):
+        node = region.node(place)
+        values = region.value(place)
+        if not isinstance(values, np.ndarray) or not np.issubdtype(values.dtype, np.floating):
+            continue
+        if (
+            node.op not in SOURCES
+            and node.op not in ("add", "sub", "mul", "div", ITEM, "mean", "cat")
+            and place != region.sink
+        ):
+            continue
+        for key, curve in CURVES.items():
+            if key != "identity":
+                text = f"{curve.words} is applied to {problem.words(place)}, where PyTorch applies nothing"
+                name = "relu_added" if key == "relu" else f"{key}_added"
+                yield Attempt(name, text, {place: value(curve.function(values))})
+        for axis in range(-1, -values.ndim, -1):
+            text = f"a softmax is applied to {problem.words(place)}, where PyTorch applies nothing"
+            yield Attempt("softmax_added", text, {place: value(softmax({"self": values, "dim": axis}))})
+            shares = np.log(softmax({"self": values, "dim": axis}))
+            yield Attempt("softmax_added", text.replace("softmax", "log softmax"), {place: value(shares)})
+        yield Attempt(
+            "norm_added",
+            f"{problem.words(place)} is normalised to length 1",
+            {place: value(values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-12))},
+        )

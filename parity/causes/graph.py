@@ -1,0 +1,307 @@
+"""The code between layers as a graph of operations, run again in NumPy, with changes made to some of its nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parity.causes.numpy_operations import OPERATIONS, CannotRun
+
+# Where a graph begins: what a layer gave, an input of the model, a parameter, a constant; or what can't be told.
+LAYER, GIVEN, PARAMETER, CONSTANT, UNKNOWN = "layer output", "model input", "parameter", "constant", "unknown"
+SOURCES = frozenset({LAYER, GIVEN, PARAMETER, CONSTANT, UNKNOWN})
+# One of several results; an array of which a part was overwritten.
+ITEM, ASSIGN = "item", "assign"
+# Operations that give a part of an array, or all of it in another shape, without copying.
+VIEWS = frozenset(
+    {"slice", "select", "unsqueeze", "squeeze", "transpose", "permute", "t", "alias", "detach", "unflatten"}
+)
+# That move, select or repeat values, and do nothing else.
+MOVES = VIEWS | {
+    "view",
+    "_unsafe_view",
+    "reshape",
+    "_reshape_alias",
+    "expand",
+    "clone",
+    "contiguous",
+    "_to_copy",
+    "copy",
+    "flip",
+    "roll",
+    "unbind",
+    "split",
+    "split_with_sizes",
+    "chunk",
+    "narrow",
+    "movedim",
+    "repeat",
+    "repeat_interleave",
+    ITEM,
+    "view_as_complex",
+    "view_as_real",
+    "lift_fresh",
+    "flatten",
+    "squeeze_copy",
+    "view_copy",
+    "index_select",
+    "index",
+}
+
+Get = Callable[[int], NDArray]
+Changes = Mapping[int, Callable[[Get], NDArray]]
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation: its name, and its arguments by their names; of these {"node": place} are other nodes."""
+
+    op: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def parents(self) -> list[int]:
+        """The nodes that it takes, in order."""
+        return list(_places(self.args))
+
+    def argument(self, name: str) -> int | None:
+        """The node that is the argument of this name, if one is."""
+        value = self.args.get(name)
+        return value["node"] if isinstance(value, dict) and "node" in value else None
+
+
+class Graph:
+    """Nodes, each behind those that it takes.
+
+    Args:
+        nodes: as a record holds them.
+        load: gives the values of a node that the graph begins at.
+    """
+
+    def __init__(self, nodes: list[dict[str, Any]], load: Callable[[int, Node], NDArray]) -> None:
+        self.nodes: list[Node] = []
+        self.moved: list[int] = []  # by place in the record, the place here
+        self.recorded: dict[int, int] = {}
+        for place, each in enumerate(nodes):
+            for node in _lowered(each["op"], _renamed(each["args"], self.moved), len(self.nodes)):
+                self.nodes.append(node)
+            self.moved.append(len(self.nodes) - 1)
+            self.recorded[len(self.nodes) - 1] = place
+        self._load = load
+        self.users: dict[int, list[int]] = {}
+        for place, node in enumerate(self.nodes):
+            for parent in node.parents:
+                self.users.setdefault(parent, []).append(place)
+
+    def source(self, place: int) -> NDArray:
+        """The values of a node that the graph begins at; raises CannotRun where they aren't known."""
+        node = self.nodes[place]
+        if node.op == UNKNOWN:
+            raise CannotRun("a node's values weren't kept")
+        array = self._load(self.recorded[place], node)
+        return np.asarray(array, np.float64) if np.issubdtype(array.dtype, np.floating) else np.asarray(array)
+
+    def before(self, sink: int, cut: Iterable[int] = ()) -> list[int]:
+        """The nodes that a node follows from, in order, itself last; nothing is looked for behind those in `cut`."""
+        stop, found, waiting = set(cut) - {sink}, {sink}, [sink]
+        while waiting:
+            place = waiting.pop()
+            if place in stop:
+                continue
+            for parent in self.nodes[place].parents:
+                if parent not in found:
+                    found.add(parent)
+                    waiting.append(parent)
+        return sorted(found)
+
+
+class Region:
+    """What leads to one node of a graph, begun at values that are known.
+
+    Args:
+        graph: whole.
+        sink: the node that it leads to.
+        cut: values of nodes where it begins, however these came about.
+    """
+
+    def __init__(self, graph: Graph, sink: int, cut: Mapping[int, Callable[[], NDArray]]) -> None:
+        self.graph, self.sink = graph, sink
+        self.cut = {place: load for place, load in cut.items() if place != sink}
+        self.places = graph.before(sink, self.cut)
+        self.inside = set(self.places)
+        self.work = 0
+        self._values: dict[int, Any] = {}
+        self._data: dict[int, bool] = {}
+        for place in self.places:
+            node = graph.nodes[place]
+            parents = [] if place in self.cut else node.parents
+            known = self._begins(place) if node.op in SOURCES else place in self.cut
+            self._data[place] = known or any(self._data[p] for p in parents)
+
+    def _begins(self, place: int) -> bool:
+        """Whether data begin here: at a layer, or at an input that isn't of whole numbers, as positions are."""
+        op = self.graph.nodes[place].op
+        return op == LAYER or (op == GIVEN and np.issubdtype(self.graph.source(place).dtype, np.floating))
+
+    def node(self, place: int) -> Node:
+        """A node; where the region begins one without arguments."""
+        node = self.graph.nodes[place]
+        return Node(LAYER) if place in self.cut and node.op not in SOURCES else node
+
+    def of_data(self, place: int) -> bool:
+        """Whether a node follows from what layers gave or the model got; not so constants, parameters, positions."""
+        return self._data[place]
+
+    def users(self, place: int) -> list[int]:
+        """The nodes of this region that take a node."""
+        return [p for p in self.graph.users.get(place, ()) if p in self.inside and p not in self.cut]
+
+    @property
+    def operations(self) -> list[int]:
+        """The nodes that compute something."""
+        return [p for p in self.places if self.node(p).op not in SOURCES]
+
+    def value(self, place: int) -> NDArray:
+        """What a node gives in the reference."""
+        if place not in self._values:
+            for each in self.graph.before(place, [*self.cut, *self._values]):
+                if each not in self._values:
+                    self._values[each] = self._computed(each, self._values.__getitem__)
+        return self._values[place]
+
+    def changed(self, changes: Changes, end: int | None = None) -> NDArray:
+        """What a node gives if others give something else; raises CannotRun where that can't be.
+
+        Args:
+            changes: by place, what gives the new values from those of other nodes.
+            end: the node that is asked for; the region's own if None.
+        """
+        end = self.sink if end is None else end
+        made: dict[int, Any] = {}
+
+        def get(place: int) -> Any:
+            return made[place] if place in made else self.value(place)
+
+        for place in self.places:
+            if place > end:
+                break
+            if place in changes:
+                made[place] = changes[place](get)
+                self.work += np.size(made[place]) if isinstance(made[place], np.ndarray) else 1
+            elif place not in self.cut and any(parent in made for parent in self.graph.nodes[place].parents):
+                made[place] = self._computed(place, get)
+        return get(end)
+
+    def _computed(self, place: int, get: Callable[[int], Any]) -> Any:
+        node = self.graph.nodes[place]
+        if place in self.cut:
+            return self.cut[place]()
+        if node.op in SOURCES:
+            return self.graph.source(place)
+        result = run(node, get)
+        self.work += result.size if isinstance(result, np.ndarray) else 1
+        return result
+
+
+def run(node: Node, get: Callable[[int], Any], **other: Any) -> Any:
+    """What an operation gives; `other` are arguments in the place of its own."""
+    args = {name: _filled(value, get) for name, value in node.args.items() if name != "path"} | other
+    if node.op == ITEM:
+        return args["self"][args["index"]]
+    if node.op == ASSIGN:
+        return _assigned(args["self"], args["value"], node.args["path"])
+    if node.op not in OPERATIONS:
+        raise CannotRun(node.op)
+    try:
+        with np.errstate(all="ignore"):
+            return OPERATIONS[node.op](args)
+    except (ValueError, IndexError, TypeError, KeyError) as error:
+        raise CannotRun(f"{node.op}: {error}") from error
+
+
+def _assigned(whole: NDArray, value: NDArray, path: list[dict[str, Any]]) -> NDArray:
+    copy = np.array(whole)
+    part = copy
+    for each in path:
+        part = OPERATIONS[each["op"]]({**each["args"], "self": part})
+    part[...] = value
+    return copy
+
+
+def _filled(value: Any, get: Callable[[int], Any]) -> Any:
+    if isinstance(value, dict) and "node" in value:
+        return get(value["node"])
+    return [_filled(each, get) for each in value] if isinstance(value, list) else value
+
+
+def _places(value: Any) -> Iterator[int]:
+    if isinstance(value, dict) and "node" in value:
+        yield value["node"]
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            if name != "path":
+                yield from _places(each)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _places(each)
+
+
+def _renamed(value: Any, moved: list[int]) -> Any:
+    if isinstance(value, dict) and "node" in value:
+        return {"node": moved[value["node"]]}
+    if isinstance(value, dict):
+        return {name: each if name == "path" else _renamed(each, moved) for name, each in value.items()}
+    return [_renamed(each, moved) for each in value] if isinstance(value, list) else value
+
+
+# Attention in one operation: names of its queries, keys and values.
+FUSED = {
+    "scaled_dot_product_attention": ("query", "key", "value"),
+    "_scaled_dot_product_flash_attention_for_cpu": ("query", "key", "value"),
+    "_scaled_dot_product_fused_attention_overrideable": ("query", "key", "value"),
+}
+
+
+def _lowered(op: str, args: dict[str, Any], first: int) -> Iterator[Node]:
+    """A recorded operation as one node, or fused attention as the operations that it stands for.
+
+    Args:
+        op: its name.
+        args: its arguments.
+        first: place of the first node that is made.
+    """
+    if op not in FUSED:
+        yield Node(op, args)
+        return
+    q, k, v = (args[name] for name in FUSED[op])
+    place = first
+
+    def node(name: str, **given: Any) -> Iterator[Node]:
+        nonlocal place
+        place += 1
+        yield Node(name, given)
+
+    def last() -> dict[str, int]:
+        return {"node": place - 1}
+
+    if args.get("enable_gqa"):
+        yield from node("_as_many_heads", self=k, like=q)
+        k = last()
+        yield from node("_as_many_heads", self=v, like=q)
+        v = last()
+    yield from node("transpose", self=k, dim0=-2, dim1=-1)
+    yield from node("matmul", self=q, other=last())
+    scores = last()
+    yield from node("_attention_scale", self=scores, query=q, scale=args.get("scale"))
+    if args.get("is_causal"):
+        yield from node("_causal", self=last())
+    if args.get("attn_mask") is not None:
+        yield from node("_masked", self=last(), mask=args["attn_mask"])
+    yield from node("_softmax", self=last(), dim=-1)
+    yield from node("matmul", self=last(), other=v)
+    if op != "scaled_dot_product_attention":  # kernels give more than one result
+        yield from node("_several", self=last())

@@ -1,0 +1,238 @@
+"""Mistakes in sums and products: residual connections, layer scales, gates, factors, and terms that are left out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parity.bounds.judging import farthest, within
+from parity.causes.attempts import Attempt, Problem, measured, value
+from parity.causes.graph import CONSTANT, MOVES, PARAMETER, SOURCES, Changes, Get
+
+_MOST_NODES = 48
+
+
+def handed_on(problem: Problem) -> Iterator[Attempt]:
+    """Where PyTorch hands on what a layer gave, JAX hands on something else that is about."""
+    if problem.region.node(problem.region.sink).op in SOURCES:
+        yield from _instead(problem)
+
+
+def made_elsewhere(problem: Problem) -> Iterator[Attempt]:
+    """Where PyTorch computes something, JAX hands on what is about."""
+    if problem.region.node(problem.region.sink).op not in SOURCES:
+        yield from _instead(problem)
+
+
+def _instead(problem: Problem) -> Iterator[Attempt]:
+    own = problem.words(problem.region.sink)
+    for name, array in problem.others(problem.right):
+        if farthest(array, problem.right) > 0 and array.shape == problem.observed.shape:
+            yield Attempt("order", f"{name} is handed on, in PyTorch {own}", {problem.region.sink: value(array)})
+
+
+def attempts(problem: Problem) -> Iterator[Attempt]:
+    """Mistakes in each sum and product, the last one first; then other tensors in their places."""
+    places = [
+        p for p in reversed(problem.region.operations) if problem.region.node(p).op in ("add", "sub", "mul", "div")
+    ]
+    for place in places:
+        made = _sum if problem.region.node(place).op in ("add", "sub") else _product
+        yield from made(problem, place)
+    for place in places:
+        if problem.region.node(place).op in ("add", "sub"):
+            yield from _replaced(problem, place)
+
+
+def _signs(problem: Problem, place: int) -> dict[str, float]:
+    node = problem.region.node(place)
+    return {"self": 1.0, "other": (-1.0 if node.op == "sub" else 1.0) * float(node.args.get("alpha") or 1)}
+
+
+def _operands(problem: Problem, place: int) -> list[tuple[str, int]]:
+    node = problem.region.node(place)
+    return [(name, p) for name in ("self", "other") if (p := node.argument(name)) is not None]
+
+
+def _sum(problem: Problem, place: int) -> Iterator[Attempt]:
+    region = problem.region
+    node, operands, signs = region.node(place), _operands(problem, place), _signs(problem, place)
+    result = region.value(place)
+    for name, operand in operands:
+        values, words = region.value(operand), problem.words(operand)
+        if not np.issubdtype(values.dtype, np.floating):
+            continue
+        term = signs[name] * values
+        for key, text, count in (("term_missing", "isn't added", -1.0), ("term_twice", "is added twice", 1.0)):
+            yield Attempt(key, f"{words} {text}", {place: value(result + count * term)})
+        yield Attempt("term_sign", f"{words} has the other sign", {place: value(result - 2 * term)})
+    if len(operands) == 2 and node.op == "sub":
+        yield Attempt("operands_exchanged", "a difference has the other sign", {place: value(-result)})
+    if len(operands) == 2:
+        one, two = (region.value(p) for _, p in operands)
+        text = f"{problem.words(operands[0][1])} and {problem.words(operands[1][1])} are multiplied, not added"
+        yield Attempt("product_for_sum", text, {place: value(one * two)})
+
+
+def _replaced(problem: Problem, place: int) -> Iterator[Attempt]:
+    """Another tensor in the place of one that is added: a residual taken from elsewhere."""
+    region = problem.region
+    signs, result = _signs(problem, place), region.value(place)
+    for name, operand in _operands(problem, place):
+        values, words = region.value(operand), problem.words(operand)
+        if not np.issubdtype(values.dtype, np.floating):
+            continue
+        for other_name, other in problem.others(values):
+            text = f"{other_name} is added, in PyTorch {words}"
+            yield Attempt("residual_source", text, {place: value(result + signs[name] * (other - values))})
+        for other in _near(problem, operand, place):
+            text = f"{problem.words(other)} is added, in PyTorch {words}"
+            change = result + signs[name] * (region.value(other) - values)
+            yield Attempt("residual_source", text, {place: value(change)})
+
+
+def _near(problem: Problem, operand: int, place: int) -> Iterator[int]:
+    """Other nodes of this region with as many values as an operand."""
+    region = problem.region
+    shape = region.value(operand).shape
+    for other in region.places:
+        if other not in (operand, place) and other < place and region.of_data(other):
+            values = region.value(other)
+            if isinstance(values, np.ndarray) and values.shape == shape and np.issubdtype(values.dtype, np.floating):
+                yield other
+
+
+def _product(problem: Problem, place: int) -> Iterator[Attempt]:
+    region = problem.region
+    node, operands = region.node(place), _operands(problem, place)
+    result = region.value(place)
+    for name, operand in operands:
+        rest = next((p for n, p in operands if n != name), None)
+        if rest is None or region.value(rest).shape != result.shape or (node.op == "div" and name == "self"):
+            continue
+        words = problem.words(operand)
+        text = f"{words} is left out: nothing is multiplied by it"
+        key = "scale_missing" if region.node(operand).op in (PARAMETER, CONSTANT) else "factor_missing"
+        yield Attempt(key, text, {place: value(region.value(rest))})
+        text = f"{words} multiplies twice"
+        yield Attempt("factor_twice", text, {place: value(result * region.value(operand))})
+        text = f"1 + {words} multiplies, not {words}"
+        yield Attempt("one_added", text, {place: value(region.value(rest) * (1 + region.value(operand)))})
+        one = region.value(operand)
+        if node.op == "mul" and region.node(operand).op == "add":
+            text = f"{words} multiplies without the number that is added to it"
+            yield Attempt("one_missing", text, {place: value(region.value(rest) * (one - 1))})
+    numbers = [a for a in (node.args.get("other"), node.args.get("self")) if isinstance(a, (int, float))]
+    if len(operands) == 1 and numbers:
+        operand = operands[0][1]
+        what = f"{problem.words(operand)} isn't {'multiplied' if node.op == 'mul' else 'divided'} by {numbers[0]:.6g}"
+        yield Attempt("scaled", what, {place: value(region.value(operand))})
+        other = region.value(operand) / numbers[0] if node.op == "mul" else region.value(operand) * numbers[0]
+        text = f"{problem.words(operand)} is {'divided' if node.op == 'mul' else 'multiplied'} by {numbers[0]:.6g}"
+        yield Attempt("scaled", text, {place: value(other)})
+    if len(operands) == 2 and node.op == "mul":
+        one, two = (region.value(p) for _, p in operands)
+        if (one + two).shape == result.shape:
+            text = f"{problem.words(operands[0][1])} and {problem.words(operands[1][1])} are added, not multiplied"
+            yield Attempt("sum_for_product", text, {place: value(one + two)})
+
+
+def added(problem: Problem) -> Iterator[Attempt]:
+    """Something that is about, added to a node or multiplied into it where PyTorch does nothing."""
+    region = problem.region
+    for place in reversed(_computed(problem)):
+        result = region.value(place)
+        where = problem.words(place)
+        for name, other in problem.others(result):
+            yield Attempt("term_added", f"{name} is added to {where}", {place: value(result + other)})
+        for other in _near(problem, place, place):
+            text = f"{problem.words(other)} is added to {where}"
+            yield Attempt("term_added", text, {place: value(result + region.value(other))})
+
+
+def _computed(problem: Problem) -> list[int]:
+    """Nodes of data whose values are numbers, moved ones once."""
+    region = problem.region
+    found = []
+    for place in region.places:
+        values = region.value(place)
+        moved = region.node(place).op in MOVES and place != region.sink
+        if not moved and region.of_data(place) and isinstance(values, np.ndarray):
+            found += [place] if np.issubdtype(values.dtype, np.floating) else []
+    return found[-_MOST_NODES:]
+
+
+def factors(problem: Problem) -> Iterator[Attempt]:
+    """A node that is some number of times what it should be, or has some number added; the likely numbers first."""
+    region = problem.region
+    places = [p for p in problem.region.places if isinstance(region.value(p), np.ndarray)]
+    places = [p for p in places if np.issubdtype(region.value(p).dtype, np.floating) and region.value(p).size > 0]
+    places = [p for p in places if region.node(p).op not in MOVES or p == region.sink][-_MOST_NODES:]
+    for place in reversed(places):
+        values, words = region.value(place), problem.words(place)
+
+        def scaled(c: float, place: int = place, values: NDArray = values) -> Changes:
+            return {place: value(c * values)}
+
+        def moved(c: float, place: int = place, values: NDArray = values) -> Changes:
+            return {place: value(values + c)}
+
+        if (factor := measured(problem, scaled, 1.0)) is not None:
+            yield Attempt("scaled", f"{words} is {_number(factor, values)} times PyTorch's", scaled(factor))
+        if (number := measured(problem, moved, 0.0)) is not None:
+            yield Attempt("number_added", f"{number:.6g} is added to {words}", moved(number))
+
+
+def _number(factor: float, values: NDArray) -> str:
+    """A factor, and what it is if it is a root of the width."""
+    width = values.shape[-1] if values.ndim else 1
+    known = {
+        math.sqrt(width): f"the root of the width, {width},",
+        1 / math.sqrt(width): f"1 / the root of the width, {width},",
+        math.sqrt(0.5): "1 / sqrt(2)",
+        math.sqrt(2): "sqrt(2)",
+    }
+    return next((text for each, text in known.items() if abs(each - factor) < 1e-9 * each), f"{factor:.6g}")
+
+
+def dropped(problem: Problem) -> Iterator[Attempt]:
+    """Values of a node that are zero, the others scaled alike: dropout at work. Only what ends in a sum can tell."""
+    region = problem.region
+    if problem.observed.shape != problem.right.shape:
+        return
+    places = [region.sink]
+    if region.node(region.sink).op == "add":
+        places += [p for _, p in _operands(problem, region.sink)]
+    for place in places:
+        values = region.value(place)
+        if values.shape != problem.right.shape:
+            continue
+        rest = problem.right - values if place != region.sink else 0.0
+        with np.errstate(all="ignore"):
+            ratio = (problem.observed - rest) / values
+        kept = np.abs(ratio) > 1e-9
+        share = float(kept.mean())
+        if not 0.02 < share < 0.999 or not kept.any() or not np.isfinite(ratio[values != 0]).all():
+            continue
+        factor = float(np.median(ratio[kept]))
+        if within(farthest(np.where(kept, factor * values, 0.0) + rest, problem.observed), problem.tolerance):
+            text = (
+                f"dropout is at work on {problem.words(place)}: {1 - share:.0%} are zero, the rest times {factor:.4g}"
+            )
+            yield Attempt("dropout_at_test", text, {place: value(np.where(kept, factor * values, 0.0))})
+
+
+def rounded(problem: Problem, formats: dict) -> Iterator[Attempt]:
+    """A node that is rounded to fewer bits."""
+    region = problem.region
+    for place in reversed(_computed(problem)):
+        for key, form in formats.items():
+            text = f"{problem.words(place)} is rounded to {form.name}"
+
+            def change(get: Get, place: int = place, form: object = form) -> NDArray:
+                return form.rounded(region.value(place))  # type: ignore[attr-defined]
+
+            yield Attempt(key, text, {place: change})

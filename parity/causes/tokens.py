@@ -1,0 +1,188 @@
+"""Mistakes in which places are taken: class tokens, positions, pooling, the first, the last or all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parity.causes.attempts import Attempt, Problem, each_and_all, value
+from parity.causes.graph import Region
+
+_POOLS = {"mean": np.mean, "sum": np.sum, "amax": np.max, "max": np.max}
+
+
+def attempts(problem: Problem) -> Iterator[Attempt]:
+    """Mistakes in each choice of places."""
+    region = problem.region
+    for place in region.operations:
+        node = region.node(place)
+        start = node.argument("self")
+        if start is None or not isinstance(region.value(start), np.ndarray):
+            continue
+        if node.op == "select":
+            yield from _selected(problem, place, start)
+        elif node.op in _POOLS and node.args.get("dim") is not None:
+            yield from _pooled(problem, place, start)
+    yield from each_and_all(_slices(problem))
+    yield from _joined(problem)
+    yield from _extremes(region)
+
+
+def _reductions(x: NDArray, axis: int) -> Iterator[tuple[str, str, NDArray]]:
+    """One value for a whole axis of places."""
+    yield "token_first", "the first place", np.take(x, 0, axis)
+    yield "token_last", "the last place", np.take(x, -1, axis)
+    if x.shape[axis] > 1:
+        yield "token_second", "the second place", np.take(x, 1, axis)
+        rest = np.take(x, range(1, x.shape[axis]), axis)
+        yield "pool_without_first", "the mean of all but the first place", rest.mean(axis)
+        most = np.take(x, range(x.shape[axis] - 1), axis)
+        yield "pool_without_last", "the mean of all but the last place", most.mean(axis)
+        yield "pool_max", "the largest of all but the first place", rest.max(axis)
+    yield "pool_mean", "the mean of all places", x.mean(axis)
+    yield "pool_max", "the largest of all places", x.max(axis)
+    yield "pool_sum", "the sum of all places", x.sum(axis)
+
+
+def _selected(problem: Problem, place: int, start: int) -> Iterator[Attempt]:
+    region = problem.region
+    node, x = region.node(place), region.value(start)
+    axis = int(node.args["dim"]) % x.ndim
+    if not np.issubdtype(x.dtype, np.floating):
+        return
+    own = f"place {node.args['index']} of axis {axis} of {problem.words(start)}"
+    for key, text, made in _reductions(x, axis):
+        yield Attempt(key, f"{text} is taken, not {own}", {place: value(made)})
+    for other in (a for a in range(x.ndim) if a != axis):
+        made = np.take(x, node.args["index"], other)
+        if made.size == region.value(place).size:
+            yield Attempt("token_axis", f"axis {other} is indexed, not {axis}", {place: value(made)})
+
+
+def _pooled(problem: Problem, place: int, start: int) -> Iterator[Attempt]:
+    """Another way of pooling, over other axes, of more places."""
+    region = problem.region
+    node, x = region.node(place), region.value(start)
+    dims = node.args["dim"]
+    dims = tuple(int(d) % x.ndim for d in (dims if isinstance(dims, list) else [dims]))
+    keep = bool(node.args.get("keepdim", False))
+    y = region.value(place)
+    if not isinstance(y, np.ndarray):
+        return
+    for name, function in _POOLS.items():
+        made = function(x, axis=dims, keepdims=keep)
+        text = f"places are pooled by {name}, not by {node.op}"
+        yield Attempt(f"pool_{name.removeprefix('a')}", text, {place: value(made)})
+    own = _POOLS[node.op]
+    for axis in range(x.ndim):
+        for axes in {(axis,), tuple(a for a in range(x.ndim) if a != axis), dims[:1], dims[1:]}:
+            if axes and axes != dims:
+                text = f"axes {list(axes)} are pooled, not {list(dims)}"
+                yield Attempt("pool_axis", text, {place: value(own(x, axis=axes, keepdims=keep))})
+    if len(dims) == 1:
+        for key, text, made in _reductions(x, dims[0]):
+            made = np.expand_dims(made, dims[0]) if keep else made
+            yield Attempt(key, f"{text} is taken, not {node.op}", {place: value(made)})
+    before = region.node(start)
+    source = before.argument("self")
+    if before.op == "slice" and source is not None:
+        whole = region.value(source)
+        text = f"{node.op} is taken of all of {problem.words(source)}, also of what PyTorch leaves out (a class token?)"
+        yield Attempt("pool_all", text, {place: value(own(whole, axis=dims, keepdims=keep))})
+        axis = int(before.args.get("dim", 0)) % whole.ndim
+        first = np.take(whole, range(whole.shape[axis] - x.shape[axis]), axis)
+        text = f"{node.op} is taken of the part that PyTorch leaves out"
+        yield Attempt("pool_rest", text, {place: value(own(first, axis=dims, keepdims=keep))})
+
+
+def _slices(problem: Problem) -> Iterator[Attempt]:
+    """A part of an array that begins somewhere else: positions off by one, a class token that is kept or cut off."""
+    region = problem.region
+    for place in region.operations:
+        node = region.node(place)
+        start = node.argument("self")
+        if start is None or node.op not in ("slice", "index_select", "embedding", "narrow"):
+            continue
+        x, y = region.value(start), region.value(place)
+        if node.op != "slice" or not isinstance(x, np.ndarray) or x.shape == y.shape:
+            continue
+        axis = int(node.args.get("dim", 0)) % x.ndim
+        size, step = y.shape[axis], node.args.get("step") or 1
+        begin = node.args.get("start") or 0
+        begin = begin + x.shape[axis] if begin < 0 else begin
+        names = problem.words(start)
+        for other in dict.fromkeys(
+            (begin + 1, begin - 1, begin + 2, begin - 2, 0, x.shape[axis] - (size - 1) * step - 1)
+        ):
+            if other != begin and other >= 0 and other + (size - 1) * step < x.shape[axis]:
+                made = np.take(x, range(other, other + size * step, step), axis)
+                text = f"places of {names} are taken from {other} on, not from {begin}"
+                yield Attempt("slice_offset", text, {place: value(made)})
+        if other_rows := _wrapped(begin, size, x.shape[axis]):
+            for text, rows in other_rows:
+                yield Attempt("slice_offset", f"places of {names} are {text}", {place: value(np.take(x, rows, axis))})
+
+
+def _wrapped(begin: int, size: int, whole: int) -> list[tuple[str, NDArray]]:
+    rows = np.arange(begin, begin + size)
+    return [
+        ("off by one, the last one standing for what is missing", np.minimum(rows + 1, whole - 1)),
+        ("off by one, the first one standing for what is missing", np.maximum(rows - 1, 0)),
+        ("taken from the end backwards", rows[::-1]),
+    ]
+
+
+def _joined(problem: Problem) -> Iterator[Attempt]:
+    """Something added before a token joins the others, or only behind it."""
+    region = problem.region
+    for place in region.operations:
+        node = region.node(place)
+        if node.op != "add":
+            continue
+        one, two = node.argument("self"), node.argument("other")
+        if one is None or two is None:
+            continue
+        for data, table in ((one, two), (two, one)):
+            if region.of_data(table) or not region.of_data(data):
+                continue
+            x, t = region.value(data), region.value(table)
+            if x.ndim < 2 or t.ndim < 2 or t.shape[-2:] != x.shape[-2:]:
+                continue
+            words = problem.words(table)
+            part = np.broadcast_to(t, x.shape).copy()
+            for text, rows in (("the first place", 0), ("the last place", -1)):
+                made = part.copy()
+                made[..., rows, :] = 0
+                yield Attempt("positions_part", f"{words} isn't added to {text}", {place: value(x + made)})
+            moved = np.zeros_like(part)
+            moved[..., 1:, :] = part[..., :-1, :]
+            text = f"{words} is added from the second place on, each row one place too late"
+            yield Attempt("positions_part", text, {place: value(x + moved)})
+            moved[..., :-1, :] = part[..., 1:, :]
+            moved[..., -1, :] = 0
+            yield Attempt("positions_part", f"{words} is added one place too early", {place: value(x + moved)})
+            for by in (1, -1):
+                made = x + np.roll(part, by, -2)
+                yield Attempt("positions_rolled", f"{words} is rolled by {by} place", {place: value(made)})
+            side = round(t.shape[-2] ** 0.5)
+            if side * side == t.shape[-2]:
+                grid = part.reshape(*part.shape[:-2], side, side, -1).swapaxes(-2, -3).reshape(part.shape)
+                text = f"{words} is transposed: rows and columns of its places are exchanged"
+                yield Attempt("positions_transposed", text, {place: value(x + grid)})
+
+
+def _extremes(region: Region) -> Iterator[Attempt]:
+    """A place that is chosen for each example, as the last one that isn't padding: another one is taken."""
+    for place in region.operations:
+        node = region.node(place)
+        if node.op != "index" or not region.of_data(place):
+            continue
+        start = node.argument("self")
+        if start is None:
+            continue
+        x, y = region.value(start), region.value(place)
+        if x.ndim == 3 and y.ndim == 2 and np.issubdtype(x.dtype, np.floating):
+            for key, text, made in _reductions(x, 1):
+                yield Attempt(key, f"{text} is taken, not the one that was chosen", {place: value(made)})
