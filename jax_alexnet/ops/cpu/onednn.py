@@ -148,7 +148,7 @@ def product(a: Array, b: Array, *, transpose_a: bool = False, transpose_b: bool 
 
 
 def _call(name: str, result: Any, description: dict[str, Any], *operands: Array) -> Array:
-    if jax.config.jax_compilation_cache_dir is not None:
+    if jax.config.values.get("jax_compilation_cache_dir") is not None:
         warnings.filterwarnings("ignore", message=_NOT_KEPT, category=UserWarning)
     call = jax.ffi.ffi_call(
         f"__onednn${name}",

@@ -63,8 +63,15 @@ class Convolution(NamedTuple):
 
     def computed(self, x: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, ...]:
         """The convolution, the maps' gradient and the kernel's, as networks compute them."""
-        place = {"stride": self.stride, "padding": self.padding, "groups": self.groups, "ceil": self.ceil}
-        out, pull = jax.vjp(partial(convolution.conv, cpu="onednn", **place), x, kernel)
+        conv = partial(
+            convolution.conv,
+            stride=self.stride,
+            padding=self.padding,
+            groups=self.groups,
+            ceil=self.ceil,
+            cpu="onednn",
+        )
+        out, pull = jax.vjp(conv, x, kernel)
         return out, *pull(gradient)
 
     def exact(self, x: np.ndarray, kernel: np.ndarray, gradient: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -177,8 +184,10 @@ def differences(cases: Sequence[Convolution | Product], dtype: jnp.dtype) -> Ite
             exact = [each.astype(np.float64) for each in given]
             expected = case.exact(*exact)
             magnitudes = expected if exactly else case.exact(*map(np.abs, exact))
-            for what, *of_result in zip(case.names(), results, expected, magnitudes, case.terms(), strict=True):
-                if (line := _difference(*of_result, exactly=exactly)) is not None:
+            for what, found, right, size, terms in zip(
+                case.names(), results, expected, magnitudes, case.terms(), strict=True
+            ):
+                if (line := _difference(found, right, size, terms, exactly)) is not None:
                     yield f"in {dtype} {what} of {case} came out wrong: {line}"
 
 
