@@ -25,6 +25,8 @@ import parity
 from parity.errors import CannotCompare, CannotConvert
 from parity.mapping import inference, operations
 
+PADDED: Any = ((1, 1), (1, 1))  # Flax's annotation knows words only
+
 # A small network of torchvision's ResNet-18 form: its names, its kinds of layers, a downsampling branch.
 
 
@@ -89,7 +91,7 @@ class LinenResNet(linen.Module):
     def __call__(self, x: Any) -> Any:
         x = linen.Conv(4, (7, 7), 2, padding=3, use_bias=False, name="conv1")(x)
         x = jax.nn.relu(linen.BatchNorm(use_running_average=True, epsilon=1e-5, name="bn1")(x))
-        x = linen.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        x = linen.max_pool(x, (3, 3), (2, 2), padding=PADDED)
         x = LinenBlock(8, 2, name="layer1_0")(x)
         return linen.Dense(5, name="fc")(x.mean((1, 2)))
 
@@ -121,7 +123,7 @@ class NnxResNet(nnx.Module):
         self.fc = nnx.Linear(8, 5, rngs=rngs)
 
     def __call__(self, x: Any) -> Any:
-        x = linen.max_pool(jax.nn.relu(self.bn1(self.conv1(x))), (3, 3), (2, 2), ((1, 1), (1, 1)))
+        x = linen.max_pool(jax.nn.relu(self.bn1(self.conv1(x))), (3, 3), (2, 2), padding=PADDED)
         for block in self.layer1:
             x = block(x)
         return self.fc(x.mean((1, 2)))

@@ -82,6 +82,9 @@ class Engine:
         counts = {name: ClassCount(1, 2) for name in "abcd"}
         return EvaluationReport(8, top1, 1.0, 1.5, counts, np.eye(4, dtype=np.int64))
 
+    def evaluate_test(self):
+        raise AssertionError("the test images steer these runs: nothing else is evaluated")
+
     def count_error(self, error):
         self.errors.append((self.weights, error))
 
