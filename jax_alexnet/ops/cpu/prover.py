@@ -27,7 +27,7 @@ from jax_alexnet.ops import convolution
 from jax_alexnet.ops.cpu import onednn, proof
 
 # Of what is made round the calls, little time is worth a thought: compiled in half the time.
-_QUICKLY: Any = {"xla_backend_optimization_level": 0}
+_QUICKLY: dict[str, Any] = {"xla_backend_optimization_level": 0}
 
 
 class Convolution(NamedTuple):
