@@ -31,15 +31,38 @@ def pin_precision() -> None:
     torch.set_float32_matmul_precision("highest")
 
 
-def structure(model: nn.Module) -> list[Leaf]:
-    """What the matching of layers needs to know of every leaf, in order of registration."""
+def structure(model: nn.Module, inputs: tuple[Tensor, ...] = (), kwargs: dict[str, Any] | None = None) -> list[Leaf]:
+    """What the matching of layers needs to know of every leaf, in order of registration.
+
+    Args:
+        model: in evaluation mode.
+        inputs: of its call, which shows what is idle; without any, nothing is.
+        kwargs: more arguments of the call.
+    """
+    ran = _run_by(model, inputs, kwargs or {}) if inputs else None
     found = []
     for path, module in torch_leaves.leaves(model).items():
         shapes = {name: tuple(t.shape) for name, t in torch_leaves.state_of(module).items()}
-        found.append(Leaf(path, type(module).__name__, torch_leaves.kind_of(module), shapes))
+        idle = ran is not None and id(module) not in ran
+        found.append(Leaf(path, type(module).__name__, torch_leaves.kind_of(module), shapes, idle))
     for path, tensor in torch_leaves.owned(model).items():
         found.append(Leaf(path, "Parameter", parameter.KIND.name, {parameter.VALUE: tuple(tensor.shape)}))
     return found
+
+
+def _run_by(model: nn.Module, inputs: tuple[Tensor, ...], kwargs: dict[str, Any]) -> set[int] | None:
+    """Identities of the modules that a call of the model runs; None if it breaks down on the way."""
+    ran: set[int] = set()
+    handles = [m.register_forward_pre_hook(lambda module, args: ran.add(id(module))) for m in model.modules()]
+    try:
+        with torch.no_grad():
+            model(*inputs, **kwargs)
+    except (RuntimeError, IndexError):
+        return None  # the run that is recorded says where
+    finally:
+        for handle in handles:
+            handle.remove()
+    return ran
 
 
 def prepared(model: nn.Module, dtype: str) -> nn.Module:

@@ -1,0 +1,26 @@
+"""bonsai's EfficientNet beside timm's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from examples.ports.port import BONSAI, Pair, Port, normal, randomised
+
+
+def build(theirs: Any) -> Pair:
+    """B0 with one block a stage."""
+    import dataclasses
+
+    import timm.models.efficientnet as reference_module
+    from flax import nnx
+
+    reference = reference_module._gen_efficientnet(
+        "efficientnet_b0", channel_multiplier=1.0, depth_multiplier=0.1, num_classes=7
+    )
+    config = dataclasses.replace(theirs.ModelConfig.b0(7), depth_coefficient=0.1)
+    return Pair(theirs.EfficientNet(config, rngs=nnx.Rngs(0)), randomised(reference), (normal(1, 3, 64, 64),))
+
+
+PORT = Port(
+    "efficientnet_b0", BONSAI, "bonsai.models.efficientnet.modeling", "timm, efficientnet_b0", "timm", "atol 1e-3", build
+)
