@@ -215,7 +215,8 @@ class Rotated(nn.Module):
 def test_constants_of_a_module_need_no_partner() -> None:
     class FlaxRotation(nnx.Module):
         def __call__(self, x: Any) -> Any:
-            angles = jnp.outer(jnp.arange(x.shape[1], dtype=x.dtype), jnp.asarray(np.float32([1.0, 0.1]), x.dtype))[None]
+            frequencies = jnp.asarray(np.float32([1.0, 0.1]), x.dtype)
+            angles = jnp.outer(jnp.arange(x.shape[1], dtype=x.dtype), frequencies)
             return jnp.cos(angles), jnp.sin(angles)
 
     class Flax(nnx.Module):
@@ -241,7 +242,8 @@ def test_a_layer_norm_over_the_channels_of_a_map() -> None:
 
         @linen.compact
         def __call__(self, x: Any) -> Any:
-            return linen.Conv(4, (2, 2), padding="VALID", name="conv")(linen.LayerNorm(epsilon=self.epsilon, name="norm")(x))
+            x = linen.LayerNorm(epsilon=self.epsilon, name="norm")(x)
+            return linen.Conv(4, (2, 2), padding="VALID", name="conv")(x)
 
     original = drawn(nn.Sequential(ChannelsFirst(3, eps=1e-6), nn.Conv2d(3, 4, 2)))
     assert parity.compare(Flax(), original, MAP).equal

@@ -1,4 +1,4 @@
-"""`python -m examples.ports --checkout PATH [MODEL ...]`: compare ports that others wrote with what they were ported from.
+"""`python -m examples.ports --checkout PATH [MODEL ...]`: ports that others wrote beside what they were ported from.
 
 PATH is a checkout of https://github.com/jax-ml/bonsai or https://github.com/matthias-wright/flaxmodels; give both by
 giving the option twice. Printed is a table, and with --reports DIR each report as JSON and text.

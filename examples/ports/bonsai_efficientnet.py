@@ -1,4 +1,4 @@
-"""bonsai's EfficientNet beside timm's."""
+"""bonsai's EfficientNet B0 beside timm's."""
 
 from __future__ import annotations
 
@@ -7,20 +7,27 @@ from typing import Any
 from examples.ports.port import BONSAI, Pair, Port, normal, randomised
 
 
-def build(theirs: Any) -> Pair:
-    """B0 with one block a stage."""
+def build(theirs: Any, size: str = "b0", **settings: Any) -> Pair:
+    """One block a stage, of the width of B0."""
     import dataclasses
 
     import timm.models.efficientnet as reference_module
     from flax import nnx
 
     reference = reference_module._gen_efficientnet(
-        "efficientnet_b0", channel_multiplier=1.0, depth_multiplier=0.1, num_classes=7
+        "efficientnet_b0", channel_multiplier=1.0, depth_multiplier=0.1, num_classes=7, **settings
     )
-    config = dataclasses.replace(theirs.ModelConfig.b0(7), depth_coefficient=0.1)
+    config = getattr(theirs.ModelConfig, size)(7)
+    config = dataclasses.replace(config, width_coefficient=1.0, depth_coefficient=0.1)
     return Pair(theirs.EfficientNet(config, rngs=nnx.Rngs(0)), randomised(reference), (normal(1, 3, 64, 64),))
 
 
 PORT = Port(
-    "efficientnet_b0", BONSAI, "bonsai.models.efficientnet.modeling", "timm, efficientnet_b0", "timm", "atol 1e-3", build
+    "efficientnet_b0",
+    BONSAI,
+    "bonsai.models.efficientnet.modeling",
+    "timm, efficientnet_b0",
+    "timm",
+    "atol 1e-3",
+    build,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -30,11 +31,9 @@ class Reference(nn.Module):
     def __init__(self, features: tuple[int, ...], classes: int) -> None:
         super().__init__()
         sizes = (1, *features)
-        self.down = nn.ModuleList([Twice(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True)])
-        pairs = list(zip(features[::-1][:-1], features[::-1][1:], strict=True))
-        self.up = nn.ModuleList(
-            [nn.ModuleList([nn.ConvTranspose2d(a, b, 2, stride=2), Twice(a, b)]) for a, b in pairs]
-        )
+        self.down = nn.ModuleList([Twice(a, b) for a, b in itertools.pairwise(sizes)])
+        pairs = list(itertools.pairwise(features[::-1]))
+        self.up = nn.ModuleList([nn.ModuleList([nn.ConvTranspose2d(a, b, 2, stride=2), Twice(a, b)]) for a, b in pairs])
         self.last = nn.Conv2d(features[0], classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -40,7 +40,9 @@ def build(theirs: Any) -> Pair:
     config = transformers.WhisperConfig(**sizes, **tokens)
     model = transformers.WhisperModel(config)
     model.decoder.embed_positions = Positions(model.decoder.embed_positions)
-    reference = randomised(Output(model, "last_hidden_state", names=("input_features", "decoder_input_ids"), use_cache=False))
+    reference = randomised(
+        Output(model, "last_hidden_state", names=("input_features", "decoder_input_ids"), use_cache=False)
+    )
     ours = dataclasses.replace(theirs.ModelConfig.whisper_tiny(), max_length=6, **sizes)
 
     class Joined(nnx.Module):

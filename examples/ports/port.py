@@ -1,4 +1,4 @@
-"""What a port is: a Flax model that others wrote, and the PyTorch model that it was ported from, made small and random."""
+"""What a port is: a Flax model that others wrote, beside what it was ported from, both made small and random."""
 
 from __future__ import annotations
 

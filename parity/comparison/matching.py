@@ -5,7 +5,7 @@ What that leaves open is decided while the models run, by what each layer is giv
 
 from __future__ import annotations
 
-import os
+import itertools
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -249,8 +249,9 @@ def _names(leaves: list[Leaf], wrapped: bool) -> dict[str, str]:
     if wrapped:
         return names
     parts = {path: name.split(".") for path, name in names.items()}
-    common = os.path.commonprefix([each[:-1] for each in parts.values()])
-    inner = {path: ".".join(each[len(common) :]) for path, each in parts.items()}
+    places = zip(*(each[:-1] for each in parts.values()), strict=False)
+    common = len(list(itertools.takewhile(lambda place: len(set(place)) == 1, places)))
+    inner = {path: ".".join(each[common:]) for path, each in parts.items()}
     # A layer's place among others says nothing where the others are not the same.
     return {path: name if re.search("[a-z]", name) else f"/{path}" for path, name in inner.items()}
 

@@ -16,7 +16,6 @@ from parity.comparison.torch_attention import checked, replaced
 from parity.kinds import registry
 from parity.kinds.leaf import Leaf
 
-
 _TORCH = "torch.nn.modules."
 
 

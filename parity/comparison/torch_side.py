@@ -250,13 +250,14 @@ class Capture:
         return hook
 
     def _tap_input(self, call: _Call, tensor: Tensor) -> Tensor:
-        tapped = tensor.clone()
+        tapped, place = tensor.clone(), call.taps
+        call.taps += 1
         if self._with_gradients and tapped.requires_grad:
-            tapped = _Tap.apply(tapped, lambda g: self._left(call, g))  # type: ignore[assignment]
+            tapped = _Tap.apply(tapped, lambda g: self._left(call, place, g))  # type: ignore[assignment]
             call.open_inputs += 1
         elif self._with_gradients and tapped.is_floating_point() and any(True for _ in call.module.parameters()):
             # Something detached it: the leaf's own backward must be told from what follows all the same.
-            tapped.requires_grad_().register_hook(lambda g: self._left(call, g))
+            tapped.requires_grad_().register_hook(lambda g: self._left(call, place, g))
             call.open_inputs += 1
         self.mode.forget(tapped)
         return tapped
@@ -327,7 +328,9 @@ class Capture:
         self.store.put(call.key("cotangent"), call.backward_arrays, **facts, unbounded=call.backward_unbounded)
         call.backward_arrays = {}
 
-    def _left(self, call: _Call, gradient: Tensor) -> None:
+    def _left(self, call: _Call, place: int, gradient: Tensor) -> None:
+        """What a leaf hands back in the whole pass: by itself, on memory in another order, it may round otherwise."""
+        self.store.put(f"{call.key('left')}-{place}", {"gradient": to_numpy(gradient)})
         call.open_inputs -= 1
         self._coarse()  # the leaf's own; its replay will say them
         self.mode.forget(gradient)
@@ -368,7 +371,7 @@ class _Call:
         self.coarse: list = []
         self.glue_coarse: list = []
         self.map_shapes: list[tuple[int, ...] | None] = []
-        self.glue_depth = self.cotangent_depth = self.n = self.open_inputs = 0
+        self.glue_depth = self.cotangent_depth = self.n = self.open_inputs = self.taps = 0
         self.linear = False
 
     def key(self, stage: str) -> str:

@@ -124,8 +124,9 @@ def run_flax(workspace: Path, request: dict[str, Any]) -> None:
     model = jax_models.of(module)
     leaves, abstract = jax_leaves.structure(model, shapes, request["flax_kwargs"])
     store = Store(workspace / "captures")
+    kinds = {leaf.path: leaf.kind for leaf in leaves} | found["kinds"]
     candidate = Candidate(
-        model, request["flax_kwargs"], found["pairs"], {leaf.path: leaf.kind for leaf in leaves} | found["kinds"], store,
+        model, request["flax_kwargs"], found["pairs"], kinds, store,
         request["dtype"], lambda path: store.arrays(f"weights-{path}", ""), variables, request["name"], abstract,
         found["undecided"], found["likely"],
     )  # fmt: skip

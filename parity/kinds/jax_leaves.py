@@ -63,7 +63,7 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
 def _used(
     model: JaxModel, variables: dict[str, Any], inputs: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> set[tuple[str, ...]]:
-    """Collection, path and name of the variables that the model computes with; of modules that never run it has some."""
+    """Collection, path and name of the variables that the model computes with: nnx's may hold modules that never run."""
 
     def run(variables: Any, *arrays: Any) -> Any:
         return model.apply(variables, arrays, kwargs, None)

@@ -78,9 +78,7 @@ def channels_first(array: NDArray) -> NDArray:
     return np.moveaxis(array, -1, 1)
 
 
-def without_padding(
-    reference: NDArray, flax: tuple[int, ...], operations: Sequence[Sequence[Any]]
-) -> Layout | None:
+def without_padding(reference: NDArray, flax: tuple[int, ...], operations: Sequence[Sequence[Any]]) -> Layout | None:
     """The layout of a layer's input that the reference pads with zeros in the code before it, the candidate inside.
 
     Args:

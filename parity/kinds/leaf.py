@@ -29,7 +29,8 @@ class Leaf:
 
     def to_json(self) -> dict[str, Any]:
         """As another process can read it."""
-        return {"path": self.path, "class": self.class_name, "kind": self.kind, "shapes": dict(self.shapes), "idle": self.idle}
+        named = {"path": self.path, "class": self.class_name, "kind": self.kind}
+        return {**named, "shapes": dict(self.shapes), "idle": self.idle}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Leaf:
