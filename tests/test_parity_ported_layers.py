@@ -249,3 +249,82 @@ def test_a_layer_norm_over_the_channels_of_a_map() -> None:
     assert parity.compare(Flax(), original, MAP).equal
     [found] = parity.compare(Flax(1e-4), original, MAP).divergences
     assert (found.name, found.causes[0][:37]) == ("norm", "JAX: epsilon is 0.0001, not 1e-06 (un")
+
+
+class HeadsFirst(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.norm, self.out = nn.Linear(6, 6), nn.LayerNorm(3), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = self.query(x.transpose(1, 2)).unflatten(-1, (2, 3)).transpose(1, 2)
+        return self.out(self.norm(heads).transpose(1, 2).flatten(2))
+
+
+def test_axes_in_another_order_of_inputs_and_of_heads() -> None:
+    class Flax(linen.Module):
+        scale: float = 1.0
+
+        @linen.compact
+        def __call__(self, x: Any) -> Any:
+            heads = linen.Dense(6, name="query")(self.scale * x).reshape(*x.shape[:2], 2, 3)
+            normed = linen.LayerNorm(epsilon=1e-5, name="norm")(heads)
+            return linen.Dense(2, name="out")(normed.reshape(*x.shape[:2], 6))
+
+    x = np.random.default_rng(3).normal(size=(2, 6, 5))
+    turned = {"flax_inputs": (x.swapaxes(1, 2),)}
+    report = parity.compare(Flax(), drawn(HeadsFirst()), x, **turned)
+    assert report.equal, str(report)
+    assert ("input", "cotangent") in {(row.name, row.stage) for row in report.rows}
+    wrong = parity.compare(Flax(1.01), drawn(HeadsFirst()), x, **turned)
+    assert [(row.name, row.stage) for row in wrong.divergences] == [("query", "input")]
+
+
+def test_a_bias_that_flax_alone_has_is_told() -> None:
+    class Flax(nnx.Module):
+        def __init__(self) -> None:
+            self.key, self.out = nnx.Linear(4, 4, rngs=rngs), nnx.Linear(4, 2, rngs=rngs)
+
+        def __call__(self, x: Any) -> Any:
+            return self.out(jax.nn.relu(self.key(x)))
+
+    class Torch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.key, self.out = nn.Linear(4, 4, bias=False), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.out(self.key(x).relu())
+
+    report = parity.compare(Flax(), drawn(Torch()), ROWS)
+    assert report.not_exercised == ["key has bias in Flax alone, which stays as it was made"]
+    assert report.exit_code == 3
+
+
+def test_a_function_whose_parameters_have_the_same_values_in_every_layer() -> None:
+    class Layer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.decay = nn.Parameter(torch.arange(1.0, 5.0))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.decay
+
+    tree = {f"layers_{i}": {"decay": np.arange(1.0, 5.0)} for i in range(2)}
+
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = nn.ModuleDict({"layers": nn.ModuleList([Layer(), Layer()])})
+
+        def forward(self, x: Tensor) -> Tensor:
+            for layer in self.model["layers"]:
+                x = layer(x)
+            return x
+
+    def function(tree: Any, x: Any) -> Any:
+        return x * tree["layers_0"]["decay"] * tree["layers_1"]["decay"]
+
+    report = parity.compare(function, Wrapped(), ROWS, variables=tree)
+    assert report.equal, str(report)
+    assert {row.torch_name for row in report.rows if row.name == "layers_1/decay"} == {"model.layers.1.decay"}

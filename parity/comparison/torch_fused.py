@@ -97,5 +97,5 @@ def _plain(fused: nn.Module) -> nn.Module:
     base = _bases(fused)[0]
     made = base.__new__(base)
     nn.Module.__init__(made)
-    vars(made).update({name: value for name, value in vars(fused).items() if name != "_modules"})
+    vars(made).update({k: value for k, value in vars(fused).items() if k != "_modules" and "hooks" not in k})
     return made

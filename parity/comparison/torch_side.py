@@ -44,16 +44,22 @@ def structure(model: nn.Module, inputs: tuple[Tensor, ...] = (), kwargs: dict[st
     for path, module in torch_leaves.leaves(model).items():
         shapes = {name: tuple(t.shape) for name, t in torch_leaves.state_of(module).items()}
         idle = ran is not None and id(module) not in ran
+        if not shapes and ran is not None and ran.get(id(module), 1) > 1:
+            continue  # with several results and no weights it is code between layers
         found.append(Leaf(path, type(module).__name__, torch_leaves.kind_of(module), shapes, idle))
     for path, tensor in torch_leaves.owned(model).items():
         found.append(Leaf(path, "Parameter", parameter.KIND.name, {parameter.VALUE: tuple(tensor.shape)}))
     return found
 
 
-def _run_by(model: nn.Module, inputs: tuple[Tensor, ...], kwargs: dict[str, Any]) -> set[int] | None:
-    """Identities of the modules that a call of the model runs; None if it breaks down on the way."""
-    ran: set[int] = set()
-    handles = [m.register_forward_pre_hook(lambda module, args: ran.add(id(module))) for m in model.modules()]
+def _run_by(model: nn.Module, inputs: tuple[Tensor, ...], kwargs: dict[str, Any]) -> dict[int, int] | None:
+    """The modules that a call of the model runs, by identity, and how many tensors each gives; None if it breaks down."""
+    ran: dict[int, int] = {}
+
+    def look(module: nn.Module, args: Any, result: Any) -> None:
+        ran[id(module)] = len(tensors_in(result))
+
+    handles = [module.register_forward_hook(look) for module in model.modules()]
     try:
         with torch.no_grad():
             model(*inputs, **kwargs)

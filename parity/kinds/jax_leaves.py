@@ -28,7 +28,7 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
     Returns:
         Leaves in order of first execution, and the abstract variables.
     """
-    calls: list[tuple[str, list[str], bool]] = []
+    calls: list[tuple[str, list[str], bool, int]] = []
     stack: list[list[str]] = []
 
     def look(layer: JaxLayer, call: Callable, args: tuple, keywords: dict) -> Any:
@@ -36,18 +36,23 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
         for children in stack[-1:]:
             children.append(layer.path)
         stack.append([])
+        results = 1
         try:
-            return call(*args, **keywords)
+            result = call(*args, **keywords)
+            results = len(jax.tree.leaves(result))
+            return result
         finally:
             names = [base.__name__ for base in type(layer.module).__mro__]
-            calls.append((layer.path, names, bool(stack.pop())))
+            calls.append((layer.path, names, bool(stack.pop()), results))
 
     variables = model.shapes(inputs, kwargs, look)
     leaves: list[Leaf] = []
-    for path, names, has_children in calls:
+    for path, names, has_children, results in calls:
         if has_children or any(leaf.path == path for leaf in leaves):
             continue
         shapes = {k: tuple(v.shape) for k, v in _variables_at(variables, path).items()}
+        if not shapes and results > 1:
+            continue  # with several results and no weights it is code between layers
         kind = registry.in_flax(names[0], shapes, names[1:])
         leaves.append(Leaf(path, names[0], kind.name, shapes))
     called = {leaf.path for leaf in leaves}
@@ -63,7 +68,7 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
 def _used(
     model: JaxModel, variables: dict[str, Any], inputs: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> set[tuple[str, ...]]:
-    """Collection, path and name of the variables that the model computes with: nnx's may hold modules that never run."""
+    """Collection, path and name of the variables that the model computes with: nnx's hold modules that never run."""
 
     def run(variables: Any, *arrays: Any) -> Any:
         return model.apply(variables, arrays, kwargs, None)

@@ -8,6 +8,7 @@ Only NumPy is used: these are moves of values, bit for bit.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ class Layout:
         map_shape: (C, H, W) of the map whose flattening the reference holds, if the rows follow H, W, C.
         shape: shape in the candidate, where it keeps the map unflattened; None if as moved.
         last: axes in the candidate that the reference holds as its last one; None if it is one there, too.
+        axes: order of the reference's axes in the candidate, where it is another than these.
         lead: axes of one in front that the reference has more.
         padded: zeros before and after each axis of the reference, which the candidate's layer adds by itself.
     """
@@ -36,6 +38,7 @@ class Layout:
     map_shape: tuple[int, ...] | None = None
     shape: tuple[int, ...] | None = None
     last: tuple[int, ...] | None = None
+    axes: tuple[int, ...] = ()
     lead: int = 0
     padded: tuple[tuple[int, int], ...] = ()
 
@@ -44,6 +47,8 @@ class Layout:
         if self.padded:
             sides = zip(self.padded, array.shape, strict=True)
             array = array[tuple(slice(before, size - after) for (before, after), size in sides)]
+        if self.axes:
+            return array.transpose(self.axes)
         if self.lead:
             return array.reshape(array.shape[self.lead :])
         if self.last is not None:
@@ -57,6 +62,8 @@ class Layout:
 
     def to_torch(self, array: NDArray) -> NDArray:
         """A candidate activation as the reference holds it."""
+        if self.axes:
+            return array.transpose(np.argsort(self.axes))
         if self.lead:
             return array[(None,) * self.lead]
         if self.last is not None:
@@ -76,6 +83,20 @@ def channels_last(array: NDArray) -> NDArray:
 def channels_first(array: NDArray) -> NDArray:
     """N ... C to N C ...."""
     return np.moveaxis(array, -1, 1)
+
+
+def of_input(reference: NDArray, flax: NDArray) -> Layout | None:
+    """The layout of a model's input, which both sides were given: any order of the axes.
+
+    Returns:
+        One that the shapes allow where the values are others, too; None where they allow none.
+    """
+    likely = candidates(reference.shape, flax.shape, None)
+    orders = itertools.permutations(range(reference.ndim)) if reference.ndim == flax.ndim else ()
+    fits = [axes for axes in orders if tuple(reference.shape[axis] for axis in axes) == flax.shape]
+    every = [*likely, *(Layout(axes=axes) for axes in fits)]
+    same = (layout for layout in every if np.array_equal(layout.to_flax(reference), flax))
+    return next(same, likely[0] if likely else None)
 
 
 def without_padding(reference: NDArray, flax: tuple[int, ...], operations: Sequence[Sequence[Any]]) -> Layout | None:
@@ -135,6 +156,8 @@ def candidates(reference: tuple[int, ...], flax: tuple[int, ...], map_shape: tup
     *kept, last = reference or (0,)
     if kept and len(flax) > len(reference) and list(flax[: len(kept)]) == kept and math.prod(flax[len(kept) :]) == last:
         found.append(Layout(last=flax[len(kept) :]))
+    if not found and len(reference) == 4 and flax == (reference[0], reference[2], reference[1], reference[3]):
+        found.append(Layout(axes=(0, 2, 1, 3)))  # heads before or behind time
     lead = len(reference) - len(flax)
     if not found and lead > 0 and set(reference[:lead]) == {1} and reference[lead:] == flax:
         found.append(Layout(lead=lead))
