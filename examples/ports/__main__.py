@@ -3,7 +3,7 @@
 PATH is a checkout of https://github.com/jax-ml/bonsai or https://github.com/matthias-wright/flaxmodels; give both by
 giving the option twice. Printed is a table, and with --reports DIR each report as JSON and text.
 
-Exit codes: 0 all equal, 1 some differ, 2 something is missing, 3 equal as far as it was exercised.
+Exit codes: 0 all equal, 1 some differ, 2 something is missing or can't be compared, 3 equal as far as exercised.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from alexnet_io.command_line.settings import one_of, run_command
 from alexnet_io.errors import UserError
 from examples.ports.port import Port
+from parity.errors import CannotCompare
 
 NAMES = sorted(p.stem for p in Path(__file__).parent.glob("*_*.py") if not p.stem.startswith("_"))
 HEADER = ("model", "lane", "compared with", "layers", "rows", "verdict", "of a bound", "largest bound", "logits differ")
@@ -29,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"any of {', '.join(NAMES)}; all if none is named")
     parser.add_argument("--checkout", action="append", default=[], metavar="PATH", help="of a repository of ports")
     parser.add_argument("--reports", metavar="DIR", help="write each report there")
+    parser.add_argument("--lane", choices=("float64", "float32"), help="only this one")
+    parser.add_argument("--forward", action="store_true", help="without gradients")
     chosen = parser.parse_args(arguments)
     for path in chosen.checkout:
         if not Path(path).is_dir():
@@ -38,22 +41,29 @@ def main(arguments: list[str] | None = None) -> int:
         one_of("MODEL", name, NAMES)
     print("| " + " | ".join(HEADER) + " |\n|" + " --- |" * len(HEADER))
     codes = [
-        compared(import_module(f"examples.ports.{name}").PORT, dtype, chosen.reports)
-        for name in chosen.models or NAMES
-        for dtype in import_module(f"examples.ports.{name}").PORT.dtypes
+        compared(port, dtype, chosen.reports, not chosen.forward)
+        for port in (import_module(f"examples.ports.{name}").PORT for name in chosen.models or NAMES)
+        for dtype in port.dtypes
+        if chosen.lane in (None, dtype)
     ]
-    return next((code for code in (1, 3) if code in codes), 0)
+    return next((code for code in (2, 1, 3) if code in codes), 0)
 
 
-def compared(port: Port, dtype: str, reports: str | None = None) -> int:
+def compared(port: Port, dtype: str, reports: str | None = None, gradients: bool = True) -> int:
     """Compare one port in one lane and print its line; returns its report's exit code."""
     import jax
 
     import parity
 
     jax.config.update("jax_enable_x64", dtype == "float64")  # it would make int64 of some ports' counters
-    start, pair = time.perf_counter(), port.pair()
-    report = parity.compare(pair.flax, pair.torch, pair.inputs, dtype=dtype, name=port.name, **pair.settings)
+    start = time.perf_counter()
+    try:
+        pair = port.pair()
+        settings = {"dtype": dtype, "name": port.name, "gradients": gradients, **pair.settings}
+        report = parity.compare(pair.flax, pair.torch, pair.inputs, **settings)
+    except (CannotCompare, UserError) as error:
+        print(f"{port.name}, {dtype}: {error}", file=sys.stderr)
+        return 2
     print("| " + " | ".join(line(port, dtype, report)) + " |", flush=True)
     print(f"{port.name}, {dtype}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
     if reports:
@@ -68,7 +78,7 @@ def line(port: Port, dtype: str, report: Any) -> list[str]:
     """A row of the table, as HEADER says."""
     version = getattr(import_module(port.package), "__version__", "")
     layers = {row.name for row in report.rows if row.stage == "forward"}
-    finite = [row for row in report.rows if row.bound not in (0.0, float("inf"))]
+    forward = [row.bound for row in report.rows if row.stage in ("input", "forward") and row.bound < float("inf")]
     whole = [row.largest for row in report.rows if (row.name, row.stage) == ("end to end", "outputs")]
     verdicts = {0: "equal", 1: f"{len(report.divergences)} different", 3: "equal as far as exercised"}
     return [
@@ -79,7 +89,7 @@ def line(port: Port, dtype: str, report: Any) -> list[str]:
         str(len(report.rows)),
         verdicts[report.exit_code],
         f"{max((row.fraction for row in report.rows), default=0.0):.2g}",
-        f"{max((row.bound for row in finite), default=0.0):.1e}",
+        f"{max(forward, default=0.0):.1e}",
         f"{whole[0]:.1e}" if whole else "-",
     ]
 

@@ -53,7 +53,7 @@ def structure(model: nn.Module, inputs: tuple[Tensor, ...] = (), kwargs: dict[st
 
 
 def _run_by(model: nn.Module, inputs: tuple[Tensor, ...], kwargs: dict[str, Any]) -> dict[int, int] | None:
-    """The modules that a call of the model runs, by identity, and how many tensors each gives; None if it breaks down."""
+    """Modules that a call of the model runs, by identity, and how many tensors each gives; None if it breaks down."""
     ran: dict[int, int] = {}
 
     def look(module: nn.Module, args: Any, result: Any) -> None:
