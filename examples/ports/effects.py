@@ -68,6 +68,16 @@ def vgg19() -> tuple[Run, Run]:
     return _of(models, images(4))
 
 
+def efficientnet_b5() -> tuple[Run, Run]:
+    """Epsilon 1e-5 for 1e-3 in the last norm, in EfficientNet B5."""
+    import timm
+
+    models = [drawn(timm.create_model("tf_efficientnet_b5", pretrained=False)).eval() for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    models[1].bn2.eps = 1e-5
+    return _of(models, images(4))
+
+
 def dinov3() -> tuple[Run, Run]:
     """Queries, keys and rotations rounded to bfloat16, in DINOv3 ViT-S/16."""
     import transformers
@@ -109,7 +119,7 @@ def whisper() -> tuple[Run, Run]:
     return run, wrong
 
 
-EFFECTS = {each.__name__: each for each in (vit, convnext, densenet121, vgg19, dinov3, whisper)}
+EFFECTS = {each.__name__: each for each in (vit, convnext, densenet121, vgg19, efficientnet_b5, dinov3, whisper)}
 
 
 def images(count: int) -> Tensor:
