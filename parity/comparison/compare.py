@@ -19,6 +19,7 @@ from parity.causes import parameter_gradients as parameter_causes
 from parity.comparison import functions, jax_backward, jax_models, jax_ties, matching
 from parity.comparison.jax_side import DTYPES, Candidate, check_dtype
 from parity.comparison.store import Store
+from parity.comparison.untold import only_in_flax
 from parity.errors import CannotCompare
 from parity.kinds import jax_leaves, layouts, parameter, registry, weights
 from parity.kinds.leaf import Leaf
@@ -275,7 +276,7 @@ def not_exercised(candidate: Candidate, torch_leaves: list[Leaf]) -> list[str]:
         found.append(f"everything from {place} on, where PyTorch breaks down: {candidate.failed['message']}")
     paths = {path for path, _ in candidate.records}
     biased = [x.path for x in torch_leaves if registry.named(x.kind).linear and "bias" in x.shapes]
-    found += _only_in_flax(candidate)
+    found += only_in_flax(candidate)
     zero = [path for path in biased if path in paths and not np.any(candidate.weights(path)["bias"])]
     if zero:
         found.append(f"biases of zeros, where one left out would not show: {', '.join(zero)}")
@@ -287,19 +288,6 @@ def not_exercised(candidate: Candidate, torch_leaves: list[Leaf]) -> list[str]:
     for (path, _), key in candidate.records.items():
         if candidate.store.has(key, "output.0") and not np.any(candidate.store.array(key, "output.0")):
             found.append(f"{path} gives nothing but zeros: what follows can't be judged")
-    return found
-
-
-def _only_in_flax(candidate: Candidate) -> list[str]:
-    """Weights that a layer has in Flax alone: where it runs all the same, with whatever they hold."""
-    if candidate.given is not None:
-        return []  # told among the weights
-    found = []
-    for path in dict.fromkeys(visit.path for visit in candidate.visited.values()):
-        names = {weights.flax_name(candidate.kinds[path], name) for name in candidate.weights(candidate.pairs[path])}
-        extra = sorted({*candidate.wanted(path)} - names)
-        if extra and names:
-            found.append(f"{path} has {', '.join(extra)} in Flax alone, which stays as it was made")
     return found
 
 
