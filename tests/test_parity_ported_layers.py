@@ -1,5 +1,6 @@
 """Layers that ports and their originals write in classes of their own: compared all the same."""
 
+from collections import OrderedDict
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from flax import linen, nnx
 from torch import Tensor, nn
 
 import parity
+from parity.comparison import torch_fused
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")
 rngs = nnx.Rngs(0)
@@ -70,10 +72,8 @@ def test_one_that_does_something_else_is_left_as_it_is() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return 2 * super().forward(x)
 
-    from parity.comparison import torch_fused
-
-    model = drawn(nn.Sequential(Otherwise(3), NormAndActivation(3))).double()
-    torch_fused.separated(model, (torch.from_numpy(MAP),), {})
+    model = nn.Sequential(Otherwise(3), NormAndActivation(3))
+    torch_fused.separated(drawn(model).double(), (torch.from_numpy(MAP),), {})
     assert [type(module).__name__ for module in model] == ["Otherwise", "Apart"]
 
 
@@ -195,7 +195,7 @@ class Rotation(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("frequencies", torch.tensor([1.0, 0.1]), persistent=False)
+        self.frequencies = nn.Buffer(torch.tensor([1.0, 0.1]), persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         angles = torch.arange(x.shape[1], dtype=x.dtype)[:, None] * self.frequencies
@@ -215,7 +215,7 @@ class Rotated(nn.Module):
 def test_constants_of_a_module_need_no_partner() -> None:
     class FlaxRotation(nnx.Module):
         def __call__(self, x: Any) -> Any:
-            frequencies = jnp.asarray(np.float32([1.0, 0.1]), x.dtype)
+            frequencies = jnp.asarray(np.array([1.0, 0.1], np.float32), x.dtype)
             angles = jnp.outer(jnp.arange(x.shape[1], dtype=x.dtype), frequencies)
             return jnp.cos(angles), jnp.sin(angles)
 
@@ -272,11 +272,11 @@ def test_axes_in_another_order_of_inputs_and_of_heads() -> None:
             return linen.Dense(2, name="out")(normed.reshape(*x.shape[:2], 6))
 
     x = np.random.default_rng(3).normal(size=(2, 6, 5))
-    turned = {"flax_inputs": (x.swapaxes(1, 2),)}
-    report = parity.compare(Flax(), drawn(HeadsFirst()), x, **turned)
+    turned = (x.swapaxes(1, 2),)
+    report = parity.compare(Flax(), drawn(HeadsFirst()), x, flax_inputs=turned)
     assert report.equal, str(report)
     assert ("input", "cotangent") in {(row.name, row.stage) for row in report.rows}
-    wrong = parity.compare(Flax(1.01), drawn(HeadsFirst()), x, **turned)
+    wrong = parity.compare(Flax(1.01), drawn(HeadsFirst()), x, flax_inputs=turned)
     assert [(row.name, row.stage) for row in wrong.divergences] == [("query", "input")]
 
 
@@ -315,12 +315,10 @@ def test_a_function_whose_parameters_have_the_same_values_in_every_layer() -> No
     class Wrapped(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.model = nn.ModuleDict({"layers": nn.ModuleList([Layer(), Layer()])})
+            self.model = nn.Sequential(OrderedDict(layers=nn.Sequential(Layer(), Layer())))
 
         def forward(self, x: Tensor) -> Tensor:
-            for layer in self.model["layers"]:
-                x = layer(x)
-            return x
+            return self.model(x)
 
     def function(tree: Any, x: Any) -> Any:
         return x * tree["layers_0"]["decay"] * tree["layers_1"]["decay"]

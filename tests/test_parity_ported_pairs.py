@@ -66,8 +66,8 @@ def test_a_mistake_before_a_layer_does_not_change_its_partner() -> None:
 
 
 def test_processes_of_their_own_find_the_same_partners() -> None:
-    names = [f"tests.{__name__.rpartition('.')[2]}:{name}" for name in ("ShortcutLast", "ShortcutFirst")]
-    report = parity.compare(*names, X)
+    here = f"tests.{__name__.rpartition('.')[2]}"
+    report = parity.compare(f"{here}:ShortcutLast", f"{here}:ShortcutFirst", X)
     assert report.equal, str(report)
     assert {row.torch_name for row in report.rows if row.name == "conv3"} == {"shortcut"}
 

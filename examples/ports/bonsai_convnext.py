@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from examples.ports.port import BONSAI, Output, Pair, Port, normal, randomised
+import jax
+from flax import nnx
+
+from examples.ports.port import BONSAI, Output, Pair, Port, imported, normal, randomised
 
 
 def build(theirs: Any) -> Pair:
     """Two stages of two and one blocks."""
-    import jax
-    import transformers
-    from flax import nnx
-
+    transformers = imported("transformers")
     settings = {"depths": [2, 1], "hidden_sizes": [16, 24], "num_stages": 2, "num_labels": 7}
     config = transformers.ConvNextConfig(**settings, layer_scale_init_value=0.5)
     reference = randomised(Output(transformers.ConvNextForImageClassification(config)))

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from flax import nnx
 from torch import nn
 
-from examples.ports.port import BONSAI, Pair, Port, normal, randomised
+from examples.ports.port import BONSAI, Pair, Port, imported, normal, randomised
 
 
 def build(theirs: Any) -> Pair:
     """Two layers a block, a growth of 8."""
-    import torchvision
-    from flax import nnx
-
+    torchvision = imported("torchvision")
     reference = torchvision.models.DenseNet(8, (2, 2, 2), 16, num_classes=7)
     reference.features.conv0.padding = (0, 0)
     reference.features.conv0 = nn.Sequential(nn.ZeroPad2d((2, 3, 2, 3)), reference.features.conv0)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from examples.ports.port import BONSAI, Output, Pair, Port, normal, randomised
+from flax import nnx
+
+from examples.ports.port import BONSAI, Output, Pair, Port, imported, normal, randomised
 
 
 def build(theirs: Any) -> Pair:
     """Two layers of two heads; the port takes images as PyTorch does."""
-    import transformers
-    from flax import nnx
-
+    transformers = imported("transformers")
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = transformers.DINOv3ViTConfig(**sizes, image_size=32, patch_size=8, num_register_tokens=4)
     reference = randomised(Output(transformers.DINOv3ViTModel(config), "last_hidden_state", "pooler_output"))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
-from examples.ports.port import BONSAI, Pair, Port, normal, randomised
+from flax import nnx
+
+from examples.ports.port import BONSAI, Pair, Port, imported, normal, randomised
 
 
 def build(theirs: Any, size: str = "b0", **settings: Any) -> Pair:
     """One block a stage, of the width of B0."""
-    import dataclasses
-
-    import timm.models.efficientnet as reference_module
-    from flax import nnx
-
+    reference_module = imported("timm.models.efficientnet")
     reference = reference_module._gen_efficientnet(
         "efficientnet_b0", channel_multiplier=1.0, depth_multiplier=0.1, num_classes=7, **settings
     )

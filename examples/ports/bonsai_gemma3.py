@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax.numpy as jnp
+from flax import nnx
 from torch import nn
 
-from examples.ports.port import BONSAI, Output, Pair, Port, normal, randomised
+from examples.ports.port import BONSAI, Output, Pair, Port, imported, normal, randomised
 
 
 def build(theirs: Any) -> Pair:
     """Two layers, the first of which sees a window of four; four heads that share two keys."""
-    import jax.numpy as jnp
-    import transformers
-    from flax import nnx
-
+    transformers = imported("transformers")
     modes = theirs.AttentionMode
     sizes = {
         "vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,

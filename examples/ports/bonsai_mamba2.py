@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from flax import nnx
 
-from examples.ports.port import BONSAI, Output, Pair, Port, randomised
+from examples.ports.port import BONSAI, Output, Pair, Port, imported, randomised
 
 
 def build(theirs: Any) -> Pair:
     """Two layers of four heads, in chunks of four; as a function, since the two cut their convolutions differently."""
-    import transformers
-    from flax import nnx
-
+    transformers = imported("transformers")
     sizes = {"vocab_size": 40, "hidden_size": 16, "state_size": 8, "head_dim": 8, "chunk_size": 4, "expand": 2}
     config = transformers.Mamba2Config(
         **sizes, num_heads=4, n_groups=1, num_hidden_layers=2, time_step_limit=(0.0, float("inf")),

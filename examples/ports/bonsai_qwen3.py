@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
-from examples.ports.port import BONSAI, Output, Pair, Port, randomised
+from examples.ports.port import BONSAI, Output, Pair, Port, imported, randomised
 
 
 def build(theirs: Any) -> Pair:
     """Two layers; four heads that share two keys."""
-    import jax.numpy as jnp
-    import transformers
-    from flax import nnx
-
+    transformers = imported("transformers")
     config = transformers.Qwen3Config(
         vocab_size=50, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, head_dim=8, rope_theta=1_000_000, tie_word_embeddings=False,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from examples.ports.port import BONSAI, Output, Pair, Port, normal, randomised
+from flax import nnx
+
+from examples.ports.port import BONSAI, Output, Pair, Port, imported, normal, randomised
 
 
 def build(theirs: Any) -> Pair:
     """One bottleneck block a stage; widths are fixed in the port."""
-    import transformers
-    from flax import nnx
-
+    transformers = imported("transformers")
     config = transformers.ResNetConfig(depths=[1, 1, 1, 1], num_labels=7)
     reference = randomised(Output(transformers.ResNetForImageClassification(config)))
     port = theirs.ResNet(theirs.ModelConfig([1, 1, 1, 1], num_classes=7), rngs=nnx.Rngs(0))

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from flax import nnx
 
-from examples.ports.port import BONSAI, Output, Pair, Port, randomised
+from examples.ports.port import BONSAI, Output, Pair, Port, imported, randomised
 
 
 def build(theirs: Any) -> Pair:
     """Two layers of two heads."""
-    import transformers
-    from flax import nnx
-
+    transformers = imported("transformers")
     sizes = {"vocab_size": 40, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
     config = transformers.UMT5Config(**sizes, feed_forward_proj="gated-gelu")
     reference = randomised(Output(transformers.UMT5EncoderModel(config), "last_hidden_state"))

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from flax import nnx
 from torch import Tensor, nn
 
 from examples.ports.port import BONSAI, Pair, Port, normal, randomised
@@ -33,7 +34,8 @@ class Reference(nn.Module):
         sizes = (1, *features)
         self.down = nn.ModuleList([Twice(a, b) for a, b in itertools.pairwise(sizes)])
         pairs = list(itertools.pairwise(features[::-1]))
-        self.up = nn.ModuleList([nn.ModuleList([nn.ConvTranspose2d(a, b, 2, stride=2), Twice(a, b)]) for a, b in pairs])
+        self.up = nn.ModuleList([nn.ConvTranspose2d(a, b, 2, stride=2) for a, b in pairs])
+        self.joined = nn.ModuleList([Twice(a, b) for a, b in pairs])
         self.last = nn.Conv2d(features[0], classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -42,15 +44,13 @@ class Reference(nn.Module):
         for level, twice in enumerate(self.down):
             x = twice(F.max_pool2d(x, 2) if level else x)
             kept.append(x)
-        for (up, twice), skipped in zip(self.up, kept[-2::-1], strict=True):
+        for up, twice, skipped in zip(self.up, self.joined, kept[-2::-1], strict=True):
             x = twice(torch.cat([skipped, up(x)], 1))
         return self.last(x)
 
 
 def build(theirs: Any) -> Pair:
     """A sixteenth of the width."""
-    from flax import nnx
-
     features = (4, 8, 16, 32, 64)
     port = theirs.UNet(theirs.ModelConfig(features=features), rngs=nnx.Rngs(0))
     return Pair(port, randomised(Reference(features, 2)), (normal(1, 1, 32, 32),))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from examples.ports.port import BONSAI, Output, Pair, Port, normal, randomised
+from flax import nnx
+
+from examples.ports.port import BONSAI, Output, Pair, Port, imported, normal, randomised
 
 
 def build(theirs: Any) -> Pair:
     """Two levels, 8 and 16 channels."""
-    import diffusers
-    from flax import nnx
-
+    diffusers = imported("diffusers")
     reference = diffusers.AutoencoderKL(
         block_out_channels=(8, 16),
         down_block_types=("DownEncoderBlock2D",) * 2,

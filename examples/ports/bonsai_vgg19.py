@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from examples.ports.port import BONSAI, Pair, Port, normal, randomised
+from flax import nnx
+
+from examples.ports.port import BONSAI, Pair, Port, imported, normal, randomised
 
 
 def build(theirs: Any) -> Pair:
     """Two convolutions a stage or one, an eighth of the width; 224 pixels, so that the head sees maps of seven."""
-    import timm.models.vgg as reference_module
-    from flax import nnx
-
+    reference_module = imported("timm.models.vgg")
     reference = reference_module.VGG([8, "M", 16, 16, "M", 32, "M", 64, "M", 64, 64, "M"], num_classes=7)
     reference.pre_logits = reference_module.ConvMlp(64, 48, 7)
     reference.head.fc = type(reference.head.fc)(48, 7)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from examples.ports.port import BONSAI, Output, Pair, Port, normal, randomised
+from flax import nnx
+
+from examples.ports.port import BONSAI, Output, Pair, Port, imported, normal, randomised
 
 
 def build(theirs: Any) -> Pair:
     """Two layers of two heads."""
-    import transformers
-    from flax import nnx
-
+    transformers = imported("transformers")
     config = transformers.ViTConfig(
         hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=32, patch_size=8,
         num_labels=7,

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from flax import nnx
 
-from examples.ports.port import BONSAI, Output, Pair, Port, normal, randomised
+from examples.ports.port import BONSAI, Output, Pair, Port, imported, normal, randomised
 
 
 def build(theirs: Any) -> Pair:
     """Two layers of two heads, on four frames."""
-    import transformers
-    from flax import nnx
-
+    transformers = imported("transformers")
     sizes = {
         "crop_size": 32, "frames_per_clip": 4, "hidden_size": 36, "num_attention_heads": 2, "num_hidden_layers": 2,
         "mlp_ratio": 2.0, "pred_hidden_size": 24, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import torch
+from flax import nnx
 from torch import Tensor, nn
 
-from examples.ports.port import BONSAI, Output, Pair, Port, normal, randomised
+from examples.ports.port import BONSAI, Output, Pair, Port, imported, normal, randomised
 
 
 class Positions(nn.Module):
@@ -25,12 +28,7 @@ class Positions(nn.Module):
 
 def build(theirs: Any) -> Pair:
     """One layer each, two heads."""
-    import dataclasses
-
-    import jax.numpy as jnp
-    import transformers
-    from flax import nnx
-
+    transformers = imported("transformers")
     sizes = {
         "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
         "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "num_mel_bins": 8,

@@ -18,14 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet_io.command_line.settings import one_of, run_command
+from examples.ports.port import imported
 
 Run = Callable[[], Tensor]
 
 
 def vit() -> tuple[Run, Run]:
     """GELU by tanh, in ViT-B/16."""
-    import transformers
-
+    transformers = imported("transformers")
     models = [
         transformers.ViTForImageClassification(transformers.ViTConfig(num_labels=1000, hidden_act=act)).eval()
         for act in ("gelu", "gelu_pytorch_tanh")
@@ -36,8 +36,7 @@ def vit() -> tuple[Run, Run]:
 
 def convnext() -> tuple[Run, Run]:
     """Epsilon 1e-12 for 1e-6, in ConvNeXt-T."""
-    import transformers
-
+    transformers = imported("transformers")
     config = transformers.ConvNextConfig(num_labels=1000, layer_scale_init_value=0.1)
     models = [transformers.ConvNextForImageClassification(config).eval() for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
@@ -49,8 +48,7 @@ def convnext() -> tuple[Run, Run]:
 
 def densenet121() -> tuple[Run, Run]:
     """No ReLU behind the first norm, in DenseNet-121."""
-    import torchvision
-
+    torchvision = imported("torchvision")
     models = [drawn(torchvision.models.densenet121()).eval() for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
     models[1].features.relu0 = nn.Identity()
@@ -59,8 +57,7 @@ def densenet121() -> tuple[Run, Run]:
 
 def vgg19() -> tuple[Run, Run]:
     """The head's first convolution padded, and neither of its ReLUs, in VGG-19."""
-    import timm
-
+    timm = imported("timm")
     models = [timm.create_model("vgg19", pretrained=False).eval() for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
     models[1].pre_logits.fc1.padding = 3
@@ -70,8 +67,7 @@ def vgg19() -> tuple[Run, Run]:
 
 def efficientnet_b5() -> tuple[Run, Run]:
     """Epsilon 1e-5 for 1e-3 in the last norm, in EfficientNet B5."""
-    import timm
-
+    timm = imported("timm")
     models = [drawn(timm.create_model("tf_efficientnet_b5", pretrained=False)).eval() for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
     models[1].bn2.eps = 1e-5
@@ -80,9 +76,8 @@ def efficientnet_b5() -> tuple[Run, Run]:
 
 def dinov3() -> tuple[Run, Run]:
     """Queries, keys and rotations rounded to bfloat16, in DINOv3 ViT-S/16."""
-    import transformers
-    from transformers.models.dinov3_vit import modeling_dinov3_vit as module
-
+    transformers = imported("transformers")
+    module = imported("transformers.models.dinov3_vit.modeling_dinov3_vit")
     model, x = transformers.DINOv3ViTModel(transformers.DINOv3ViTConfig()).eval(), images(8)
     original = module.apply_rotary_pos_emb
 
@@ -102,8 +97,7 @@ def dinov3() -> tuple[Run, Run]:
 
 def whisper() -> tuple[Run, Run]:
     """GELU by tanh behind the encoder's convolutions, in Whisper tiny."""
-    import transformers
-
+    transformers = imported("transformers")
     model = transformers.WhisperModel(transformers.WhisperConfig()).eval()
     sounds = torch.randn((2, 80, 3000), generator=torch.Generator().manual_seed(0))
     gelu = F.gelu
@@ -133,10 +127,11 @@ def drawn(model: nn.Module) -> nn.Module:
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
-                for tensor in (module.bias, module.running_mean):
-                    tensor.copy_(0.2 * torch.randn(tensor.shape, generator=generator))
-                for tensor in (module.weight, module.running_var):
-                    tensor.copy_(0.5 + torch.rand(tensor.shape, generator=generator))
+                state = module.state_dict()
+                for name in ("bias", "running_mean"):
+                    state[name].copy_(0.2 * torch.randn(state[name].shape, generator=generator))
+                for name in ("weight", "running_var"):
+                    state[name].copy_(0.5 + torch.rand(state[name].shape, generator=generator))
     return model
 
 

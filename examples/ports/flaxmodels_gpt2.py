@@ -5,15 +5,15 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
-from examples.ports.port import FLAXMODELS, Output, Pair, Port, randomised
+from examples.ports.port import FLAXMODELS, Output, Pair, Port, imported, randomised
 
 
 def build(theirs: Any) -> Pair:
     """Two layers of two heads. The port calls `jnp.reshape` with a name that JAX dropped, and is given it back."""
-    import jax.numpy as jnp
-    import transformers
+    transformers = imported("transformers")
 
     def reshape(x: Any, newshape: Any) -> Any:
         return jnp.reshape(x, newshape)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from examples.ports.port import FLAXMODELS, Pair, Port, normal, randomised
+from examples.ports.port import FLAXMODELS, Pair, Port, imported, normal, randomised
 
 
 def build(theirs: Any) -> Pair:
     """ResNet-18: its widths and depths are fixed."""
-    import torchvision
-
+    torchvision = imported("torchvision")
     reference = randomised(torchvision.models.resnet18(num_classes=7))
     port = theirs.ResNet18(output="logits", pretrained=None, normalize=False, num_classes=7, dtype=None)
     return Pair(port, reference, (normal(1, 3, 32, 32),), {"flax_kwargs": {"train": False}})

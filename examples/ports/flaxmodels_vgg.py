@@ -6,13 +6,12 @@ from typing import Any
 
 from torch import nn
 
-from examples.ports.port import FLAXMODELS, Pair, Port, normal, randomised
+from examples.ports.port import FLAXMODELS, Pair, Port, imported, normal, randomised
 
 
 def build(theirs: Any) -> Pair:
     """Without the fully connected layers, whose widths are fixed."""
-    import torchvision
-
+    torchvision = imported("torchvision")
     reference = nn.Sequential(randomised(torchvision.models.vgg16(num_classes=7)).features)
     port = theirs.VGG(
         output="logits", pretrained=None, normalize=False, architecture="vgg16", include_head=False, dtype=None

@@ -66,12 +66,16 @@ class Port:
             UserError: the checkout or the package of the reference is missing.
         """
         torch.manual_seed(0)
-        imported(self.package, f"pip install {self.package}")
+        imported(self.package)
         return self.build(imported(self.module, f"give a checkout of {self.repository} with --checkout PATH"))
 
 
-def imported(name: str, remedy: str) -> Any:
+def imported(name: str, remedy: str = "") -> Any:
     """A module of someone else's.
+
+    Args:
+        name: of the module.
+        remedy: where it can't be imported; to install the package if none is given.
 
     Raises:
         UserError: it can't be imported.
@@ -79,6 +83,7 @@ def imported(name: str, remedy: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
+        remedy = remedy or f"pip install {name.partition('.')[0]}"
         raise UserError(f"{name} can't be imported ({error}): {remedy}") from error
 
 

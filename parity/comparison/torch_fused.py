@@ -43,7 +43,7 @@ def open_up(model: nn.Module, paths: list[str], flax: list[Leaf]) -> None:
         paths: of the layers. Linear layers with the same weight are opened, too, if Flax has none of its shape.
         flax: the leaves of the other side.
     """
-    tables = {id(model.get_submodule(path).weight): path for path in paths}
+    tables = {id(model.get_parameter(f"{path}.weight")) for path in paths}
     for path, module in list(model.named_modules()):
         shared = isinstance(module, nn.Linear) and id(module.weight) in tables
         kernels = [tuple(leaf.shapes.get("kernel", ())) for leaf in flax]
