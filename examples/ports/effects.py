@@ -49,7 +49,7 @@ def convnext() -> tuple[Run, Run]:
 def densenet121() -> tuple[Run, Run]:
     """No ReLU behind the first norm, in DenseNet-121."""
     torchvision = imported("torchvision")
-    models = [drawn(torchvision.models.densenet121()).eval() for _ in range(2)]
+    models: list[Any] = [drawn(torchvision.models.densenet121()).eval() for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
     models[1].features.relu0 = nn.Identity()
     return _of(models, images(8))
@@ -68,7 +68,7 @@ def vgg19() -> tuple[Run, Run]:
 def efficientnet_b5() -> tuple[Run, Run]:
     """Epsilon 1e-5 for 1e-3 in the last norm, in EfficientNet B5."""
     timm = imported("timm")
-    models = [drawn(timm.create_model("tf_efficientnet_b5", pretrained=False)).eval() for _ in range(2)]
+    models: list[Any] = [drawn(timm.create_model("tf_efficientnet_b5", pretrained=False)).eval() for _ in range(2)]
     models[1].load_state_dict(models[0].state_dict())
     models[1].bn2.eps = 1e-5
     return _of(models, images(4))

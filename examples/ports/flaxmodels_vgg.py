@@ -12,7 +12,7 @@ from examples.ports.port import FLAXMODELS, Pair, Port, imported, normal, random
 def build(theirs: Any) -> Pair:
     """Without the fully connected layers, whose widths are fixed."""
     torchvision = imported("torchvision")
-    reference = nn.Sequential(randomised(torchvision.models.vgg16(num_classes=7)).features)
+    reference = nn.Sequential(randomised(torchvision.models.vgg16(num_classes=7)).get_submodule("features"))
     port = theirs.VGG(
         output="logits", pretrained=None, normalize=False, architecture="vgg16", include_head=False, dtype=None
     )

@@ -47,7 +47,7 @@ def open_up(model: nn.Module, paths: list[str], flax: list[Leaf]) -> None:
     for path, module in list(model.named_modules()):
         shared = isinstance(module, nn.Linear) and id(module.weight) in tables
         kernels = [tuple(leaf.shapes.get("kernel", ())) for leaf in flax]
-        if path in paths or (shared and tuple(module.weight.shape[::-1]) not in kernels):
+        if path in paths or (shared and (module.in_features, module.out_features) not in kernels):
             module.add_module("opened", nn.Identity())
 
 
