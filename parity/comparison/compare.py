@@ -21,6 +21,7 @@ from parity.causes import parameter_gradients as parameter_causes
 from parity.comparison import functions, jax_backward, jax_models, jax_precision, jax_ties, mapped, matching
 from parity.comparison.jax_side import DTYPES, Candidate, check_dtype
 from parity.comparison.store import Store
+from parity.comparison.untold import only_in_flax
 from parity.errors import CannotCompare, LayersUnseen
 from parity.kinds import jax_leaves, layouts, parameter, registry, weights
 from parity.kinds.leaf import Leaf
@@ -94,7 +95,14 @@ def compare(
         raise CannotCompare(
             "another interpreter can't be handed an object: give both modules as 'package.module:attribute'"
         )
-    from parity.comparison import torch_backward, torch_recurrent, torch_side, torch_stand_ins, torch_state
+    from parity.comparison import (
+        torch_backward,
+        torch_fused,
+        torch_recurrent,
+        torch_side,
+        torch_stand_ins,
+        torch_state,
+    )
 
     check_dtype(dtype)
     typed = tuple(cast(x, dtype) for x in ours)
@@ -111,10 +119,15 @@ def compare(
     torch_model, exact = torch_side.prepared(torch_module, dtype), torch_side.as_tensors(arrays, "float64")
     state = torch_state.arrays(torch_model)
     torch_model = torch_stand_ins.separated(torch_model, exact, torch_kwargs or {}, leaves)
-    torch_leaves = torch_side.structure(torch_model)
+    torch_model = torch_fused.separated(torch_model, exact, torch_kwargs or {})
+    tensors = torch_side.as_tensors(arrays, dtype)
+    torch_leaves = torch_side.structure(torch_model, tensors, torch_kwargs)
     if model.places and not any(registry.named(leaf.kind).recurrent for leaf in torch_leaves):
         model = jax_models.of(flax_module, whole=False)
         leaves, abstract = jax_leaves.structure(model, typed, kwargs)
+    if opened := matching.uncalled(leaves, torch_leaves):
+        torch_fused.open_up(torch_model, opened, leaves)
+        torch_leaves = torch_side.structure(torch_model, tensors, torch_kwargs)
     model.states = torch_recurrent.gives_states(torch_model)
     if variables is not None:
         variables = model.canonical(jax_models.as_variables(variables))
@@ -125,7 +138,7 @@ def compare(
     )  # fmt: skip
     given = mapping if isinstance(mapping, Mapping) else None
     try:
-        pairs = matching.match(leaves, torch_leaves, mapping.layers if isinstance(mapping, Mapping) else mapping)
+        pairing = matching.match(leaves, torch_leaves, mapping.layers if isinstance(mapping, Mapping) else mapping)
     except LayersUnseen as error:
         if variables is None:
             raise
@@ -136,15 +149,15 @@ def compare(
     try:
         store = Store(directory)
         torch_side.pin_precision()
-        capture = torch_side.Capture(torch_model, store, dtype, set(pairs.values()), torch_kwargs or {})
-        tensors = torch_side.as_tensors(arrays, dtype)
+        capture = torch_side.Capture(torch_model, store, dtype, set(pairing.pairs.values()), torch_kwargs or {})
         if gradients:
             torch_backward.run(capture, tensors, seed=seed)
         else:
             capture.forward(tensors)
         candidate = Candidate(
-            model, kwargs, pairs, {leaf.path: leaf.kind for leaf in leaves}, store, dtype,
-            torch_side.weights_reader(torch_model), variables, name, abstract,
+            model, kwargs, pairing.pairs, {leaf.path: leaf.kind for leaf in leaves} | pairing.kinds, store, dtype,
+            torch_side.weights_reader(torch_model), variables, name, abstract, pairing.undecided,
+            pairing.likely,
         )  # fmt: skip
         report = finish(candidate, ours, gradients, torch_leaves)
         if not model.places:  # mappings don't know how cells keep their gates
@@ -303,6 +316,7 @@ def not_exercised(candidate: Candidate, torch_leaves: list[Leaf]) -> list[str]:
         found.append(f"everything from {place} on, where PyTorch breaks down: {candidate.failed['message']}")
     paths = {path for path, _ in candidate.records}
     biased = [x.path for x in torch_leaves if registry.named(x.kind).linear and "bias" in x.shapes]
+    found += only_in_flax(candidate)
     zero = [path for path in biased if path in paths and not np.any(candidate.weights(path)["bias"])]
     if zero:
         found.append(f"biases of zeros, where one left out would not show: {', '.join(zero)}")

@@ -266,8 +266,9 @@ def _glue(candidate: Candidate, inputs: tuple[NDArray, ...]) -> None:
         if gradient is None:
             continue
         row = Row(candidate.name, "input", "input", "cotangent", candidate.dtype, order=0)
-        layout = layouts.of_input(store.array("given", f"input.{i}"), np.asarray(arrays[i]))
-        _compare_glue(candidate, row, gradient, "given", layout, i)
+        given_there = np.asarray(store.array("given", f"input.{i}"), np.float64)
+        if (layout := layouts.of_input(given_there, np.asarray(arrays[i], np.float64))) is not None:
+            _compare_glue(candidate, row, gradient, "given", layout, i)
 
 
 def _compare_owned(candidate: Candidate, path: str, torch_path: str, gradient: Any) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -43,10 +43,22 @@ def separated(
     packed = {path: module for path, module in model.named_modules() if _made(module) is not None}
     if not packed:
         return model
-    _check(model, list(packed), inputs, kwargs)
-    made = {id(module): _made(module) for module in packed.values()}
-    if (whole := made.get(id(model))) is not None:
-        return torch_recurrent.alone(whole, flax)
+    same = checked(model, list(packed), _made, inputs, kwargs)
+    for path in [path for path in packed if not same.get(path, True)][:1]:
+        raise CannotCompare(
+            f"{type(packed[path]).__name__} at {path or 'the top'!r} (PyTorch) gives something else when its packed "
+            f"weights are taken apart: write its parts out as Linear layers"
+        )
+    made = {id(module): new for module in packed.values() if (new := _made(module)) is not None}
+    if id(model) in made:
+        return torch_recurrent.alone(made[id(model)], flax)
+    return replaced(model, made)
+
+
+def replaced(model: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
+    """The model, changed in place, with other modules in the places of those of these identities."""
+    if id(model) in made:
+        return made[id(model)]
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if id(child) in made:
@@ -73,32 +85,47 @@ def _hooked(module: nn.Module) -> bool:
     return any(hooks) or bool(tensors)
 
 
-def _check(model: nn.Module, paths: list[str], inputs: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
-    """Hold every module to its replacement, on all that a run of the model hands to it."""
+def checked(
+    model: nn.Module,
+    paths: list[str],
+    replacement: Callable[[nn.Module], nn.Module | None],
+    inputs: tuple[Tensor, ...],
+    kwargs: dict[str, Any],
+) -> dict[str, bool]:
+    """Whether modules give the same as their replacements, on all that a run of the model hands to them.
+
+    Args:
+        model: in evaluation mode.
+        paths: of the modules.
+        replacement: makes a module's; None where it has none.
+        inputs: of the model's call, in float64 where they aren't integers.
+        kwargs: more of its arguments.
+
+    Returns:
+        By path; a module that the run doesn't reach is missing.
+    """
     exact = copy.deepcopy(model).double()
     limit = normwise_limit("float64")
+    found: dict[str, bool] = {}
 
-    def held(path: str, replacement: nn.Module) -> Any:
+    def held(path: str, made: nn.Module) -> Any:
         def hook(module: nn.Module, args: Any, named: Any, result: Any) -> None:
             ours, theirs = (
-                [t for t in tree_flatten(r)[0] if isinstance(t, Tensor)] for r in (replacement(*args, **named), result)
+                [t for t in tree_flatten(r)[0] if isinstance(t, Tensor)] for r in (made(*args, **named), result)
             )
-            if len(ours) != len(theirs) or not all(map(_close, ours, theirs, [limit] * len(ours))):
-                raise CannotCompare(
-                    f"{type(module).__name__} at {path or 'the top'!r} (PyTorch) gives something else when its packed "
-                    f"weights are taken apart: write its parts out as Linear layers"
-                )
+            same = len(ours) == len(theirs) and all(map(_close, ours, theirs, [limit] * len(ours)))
+            found[path] = same and found.get(path, True)
 
         return hook
 
     for path in paths:
         module = exact.get_submodule(path)
-        replacement = _made(module)
-        assert replacement is not None  # of the same class as the original
-        module.register_forward_hook(held(path, replacement), with_kwargs=True)
+        if (made := replacement(module)) is not None:
+            module.register_forward_hook(held(path, made.eval()), with_kwargs=True)
     # What breaks down in this run does so in the one that is recorded, which says where.
     with torch.no_grad(), _without_fast_path(), contextlib.suppress(RuntimeError):
         exact(*inputs, **kwargs)
+    return found
 
 
 def _close(ours: Tensor, theirs: Tensor, limit: float) -> bool:

@@ -14,23 +14,25 @@ def of(model: nn.Module, compared: nn.Module | None = None) -> TorchState:
 
     Args:
         model: as the user has it.
-        compared: the copy that was compared, in which packed weights may have been taken apart.
+        compared: the copy that was compared, in which packed weights may have been taken apart, or turned.
     """
     state, buffers = model.state_dict(keep_vars=True), {name for name, _ in model.named_buffers(remove_duplicate=False)}
     same: dict[int, list[str]] = {}
     for name, tensor in state.items():
         same.setdefault(id(tensor), []).append(name)
-    parts = {}
+    parts, transposed = {}, []
     for path, module in compared.named_modules() if compared is not None else ():
         above = f"{path}." if path else ""
         for name, (whole, start, stop) in getattr(module, "parts", {}).items():
             parts[above + name] = (above + whole, start, stop)
+        transposed += [above + name for name in getattr(module, "turned", ())]
     return TorchState(
         type(model).__name__,
         {name: tuple(tensor.shape) if isinstance(tensor, Tensor) else () for name, tensor in state.items()},
         [names for names in same.values() if len(names) > 1],
         [name for name in state if name in buffers],
         parts,
+        transposed,
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,14 @@ def run_torch(workspace: Path, request: dict[str, Any]) -> None:
     """Step 2: write `pairs.json`, the captures and the weights of every leaf with any."""
     import torch
 
-    from parity.comparison import torch_backward, torch_recurrent, torch_side, torch_stand_ins, torch_state
+    from parity.comparison import (
+        torch_backward,
+        torch_fused,
+        torch_recurrent,
+        torch_side,
+        torch_stand_ins,
+        torch_state,
+    )
     from parity.kinds import torch_leaves
 
     torch.manual_seed(request["seed"])
@@ -91,18 +99,22 @@ def run_torch(workspace: Path, request: dict[str, Any]) -> None:
     leaves = _leaves(json.loads((workspace / "structure.json").read_text(encoding="utf-8")))
     exact = torch_side.as_tensors(given, "float64")
     model = torch_stand_ins.separated(model, exact, request["torch_kwargs"], leaves)
-    structure = torch_side.structure(model)
-    pairs = matching.match(leaves, structure, request["mapping"] if mapping is None else mapping.layers)
+    model = torch_fused.separated(model, exact, request["torch_kwargs"])
+    tensors = torch_side.as_tensors(given, request["dtype"])
+    structure = torch_side.structure(model, tensors, request["torch_kwargs"])
+    if opened := matching.uncalled(leaves, structure):
+        torch_fused.open_up(model, opened, leaves)
+        structure = torch_side.structure(model, tensors, request["torch_kwargs"])
+    pairing = matching.match(leaves, structure, request["mapping"] if mapping is None else mapping.layers)
     content = {
+        **asdict(pairing),
         "states": torch_recurrent.gives_states(model),
-        "pairs": pairs,
         "torch": [leaf.to_json() for leaf in structure],
         "state": torch_state.of(original, model).to_json(),
     }
     (workspace / "pairs.json").write_text(json.dumps(content), encoding="utf-8")
     torch_side.pin_precision()
-    capture = torch_side.Capture(model, store, request["dtype"], set(pairs.values()), request["torch_kwargs"])
-    tensors = torch_side.as_tensors(given, request["dtype"])
+    capture = torch_side.Capture(model, store, request["dtype"], set(pairing.pairs.values()), request["torch_kwargs"])
     if request["gradients"]:
         torch_backward.run(capture, tensors, seed=request["seed"])
     else:
@@ -132,9 +144,11 @@ def run_flax(workspace: Path, request: dict[str, Any]) -> None:
     if mapping is not None and variables is None:
         state, library = store.arrays("state", ""), jax_models.library_of(module)
         variables = mapped.variables(mapping, state, library, abstract, request["dtype"])
+    kinds = {leaf.path: leaf.kind for leaf in leaves} | found["kinds"]
     candidate = Candidate(
-        model, request["flax_kwargs"], found["pairs"], {leaf.path: leaf.kind for leaf in leaves}, store,
+        model, request["flax_kwargs"], found["pairs"], kinds, store,
         request["dtype"], lambda path: store.arrays(f"weights-{path}", ""), variables, request["name"], abstract,
+        found["undecided"], found["likely"],
     )  # fmt: skip
     torch_leaves, state = _leaves(found["torch"]), TorchState.from_json(found["state"])
     report = comparison.finish(candidate, arrays, request["gradients"], torch_leaves)
@@ -158,7 +172,8 @@ def _leaves(content: list[dict[str, Any]]) -> list[Leaf]:
 def _flax(request: dict[str, Any]) -> tuple[Any, Any]:
     import jax
 
-    jax.config.update("jax_enable_x64", True)
+    # Elsewhere it would make int64 of a model's counters.
+    jax.config.update("jax_enable_x64", request["dtype"] == "float64")
     made = load(request["flax"])
     return made if isinstance(made, tuple) else (made, None)
 

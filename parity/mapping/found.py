@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from numpy.typing import NDArray
+
 from parity.errors import CannotConvert
 from parity.kinds import parameter, registry, weights
 from parity.kinds.layouts import Layout
@@ -27,6 +29,7 @@ class TorchState:
         buffers: names of those that aren't trained.
         parts: tensors of the model that was compared, in which packed weights were taken apart, to their places in
             these: name, and from where to where along the first axis, None for all of it.
+        transposed: likewise those that lie transposed in these.
     """
 
     model: str
@@ -34,6 +37,7 @@ class TorchState:
     same: list[list[str]] = field(default_factory=list)
     buffers: list[str] = field(default_factory=list)
     parts: dict[str, tuple[str, int | None, int | None]] = field(default_factory=dict)
+    transposed: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """As another process can read it."""
@@ -44,7 +48,18 @@ class TorchState:
         """The inverse of `to_json`."""
         shapes = {name: tuple(shape) for name, shape in content["shapes"].items()}
         parts = {name: tuple(part) for name, part in content["parts"].items()}
-        return cls(content["model"], shapes, content["same"], content["buffers"], parts)
+        return cls(content["model"], shapes, content["same"], content["buffers"], parts, content["transposed"])
+
+    def is_buffer(self, name: str) -> bool:
+        """Whether a tensor of the model that was compared isn't trained."""
+        whole, *_ = self.parts.get(name, (name,))
+        return whole in self.buffers
+
+    def places(self, name: str, shape: Shape) -> tuple[NDArray, Shape]:
+        """The places of a tensor's values, as the model that was compared has them, and the state dict's shape."""
+        if name in self.transposed:
+            return inference.places(shape[::-1]).T, shape[::-1]
+        return inference.places(shape), shape
 
     def source(self, name: str, operations: list[Operation]) -> Source | None:
         """A tensor of the model that was compared, as one of the state dict's; None if that has none."""
@@ -124,16 +139,17 @@ class Found:
         leaf = "/".join(filter(None, (weight.collection, path, "" if owned else weight.flax)))
         wanted = self.shapes.get(leaf)
         if wanted is None:
-            if shown not in self.state.buffers:
+            if not self.state.is_buffer(shown):
                 problems.append(f"{shown} {shape} of the PyTorch model has no place in the JAX model")
             return
-        moved = weights.to_flax(kind, name, inference.places(shape), self.layouts.get(path), {weight.flax: wanted})
+        places, before = self.state.places(shown, shape)
+        moved = weights.to_flax(kind, name, places, self.layouts.get(path), {weight.flax: wanted})
         if owned and moved.size == inference.places(wanted).size:
             moved = moved.reshape(wanted)
         if moved.shape != wanted:
             problems.append(f"{shown} is {moved.shape} in JAX's layout, {self._shown(leaf)} is {wanted}")
             return
-        operations = inference.moves(moved, shape)
+        operations = inference.moves(moved, before)
         source = None if operations is None else self.state.source(shown, operations)
         if source is None:
             problems.append(f"{shown} isn't in the state dict, or moves as no operations say")
@@ -164,5 +180,9 @@ def finished(
 
 
 def _layout(content: dict[str, Any]) -> Layout:
-    read: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+    read: dict[str, Any] = {key: _tuple(value) for key, value in content.items()}
     return Layout(**read)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(_tuple(each) for each in value) if isinstance(value, list) else value
