@@ -57,15 +57,16 @@ def compare_pair(
         store = Store(directory)
         torch_side.pin_precision()
         pair.torch_module.train(masks is not None)
-        capture = torch_side.Capture(pair.torch_module, store, pair.dtype, set(chosen.values()))
+        capture = torch_side.Capture(pair.torch_module, store, pair.dtype, set(chosen.pairs.values()))
         tensors = torch_side.as_tensors((images,), pair.dtype)
         if gradients:
             torch_backward.run(capture, tensors, seed=seed)
         else:
             capture.forward(tensors)
         candidate = Candidate(
-            model, kwargs, chosen, {leaf.path: leaf.kind for leaf in leaves}, store, pair.dtype,
+            model, kwargs, chosen.pairs, {leaf.path: leaf.kind for leaf in leaves}, store, pair.dtype,
             torch_side.weights_reader(pair.torch_module), pair.variables, pair.name,
+            undecided=chosen.undecided, likely=chosen.likely,
         )  # fmt: skip
         candidate.masks = masks or {}
         return comparison.finish(candidate, (ours,), gradients, reference, whole=whole)

@@ -20,6 +20,7 @@ from parity.causes import parameter_gradients as parameter_causes
 from parity.comparison import functions, jax_backward, jax_models, jax_precision, jax_ties, matching
 from parity.comparison.jax_side import DTYPES, Candidate, check_dtype
 from parity.comparison.store import Store
+from parity.comparison.untold import only_in_flax
 from parity.errors import CannotCompare
 from parity.kinds import jax_leaves, layouts, parameter, registry, weights
 from parity.kinds.leaf import Leaf
@@ -90,7 +91,7 @@ def compare(
         raise CannotCompare(
             "another interpreter can't be handed an object: give both modules as 'package.module:attribute'"
         )
-    from parity.comparison import torch_attention, torch_backward, torch_side
+    from parity.comparison import torch_attention, torch_backward, torch_fused, torch_side
 
     check_dtype(dtype)
     typed = tuple(cast(x, dtype) for x in ours)
@@ -106,22 +107,28 @@ def compare(
         variables = jax_models.as_variables(variables)
     leaves, abstract = jax_leaves.structure(model, typed, kwargs)
     torch_model = torch_side.prepared(torch_module, dtype)
-    torch_model = torch_attention.separated(torch_model, torch_side.as_tensors(arrays, "float64"), torch_kwargs or {})
-    torch_leaves = torch_side.structure(torch_model)
-    pairs = matching.match(leaves, torch_leaves, mapping)
+    exact = torch_side.as_tensors(arrays, "float64")
+    torch_model = torch_attention.separated(torch_model, exact, torch_kwargs or {})
+    torch_model = torch_fused.separated(torch_model, exact, torch_kwargs or {})
+    tensors = torch_side.as_tensors(arrays, dtype)
+    torch_leaves = torch_side.structure(torch_model, tensors, torch_kwargs)
+    if opened := matching.uncalled(leaves, torch_leaves):
+        torch_fused.open_up(torch_model, opened, leaves)
+        torch_leaves = torch_side.structure(torch_model, tensors, torch_kwargs)
+    pairing = matching.match(leaves, torch_leaves, mapping)
     directory = Path(workspace) if workspace else Path(tempfile.mkdtemp(prefix="parity-"))
     try:
         store = Store(directory)
         torch_side.pin_precision()
-        capture = torch_side.Capture(torch_model, store, dtype, set(pairs.values()), torch_kwargs or {})
-        tensors = torch_side.as_tensors(arrays, dtype)
+        capture = torch_side.Capture(torch_model, store, dtype, set(pairing.pairs.values()), torch_kwargs or {})
         if gradients:
             torch_backward.run(capture, tensors, seed=seed)
         else:
             capture.forward(tensors)
         candidate = Candidate(
-            model, kwargs, pairs, {leaf.path: leaf.kind for leaf in leaves}, store, dtype,
-            torch_side.weights_reader(torch_model), variables, name, abstract,
+            model, kwargs, pairing.pairs, {leaf.path: leaf.kind for leaf in leaves} | pairing.kinds, store, dtype,
+            torch_side.weights_reader(torch_model), variables, name, abstract, pairing.undecided,
+            pairing.likely,
         )  # fmt: skip
         return finish(candidate, ours, gradients, torch_leaves)
     finally:
@@ -272,6 +279,7 @@ def not_exercised(candidate: Candidate, torch_leaves: list[Leaf]) -> list[str]:
         found.append(f"everything from {place} on, where PyTorch breaks down: {candidate.failed['message']}")
     paths = {path for path, _ in candidate.records}
     biased = [x.path for x in torch_leaves if registry.named(x.kind).linear and "bias" in x.shapes]
+    found += only_in_flax(candidate)
     zero = [path for path in biased if path in paths and not np.any(candidate.weights(path)["bias"])]
     if zero:
         found.append(f"biases of zeros, where one left out would not show: {', '.join(zero)}")

@@ -161,6 +161,9 @@ def pair(ours: dict[str, Any], theirs: dict[str, NDArray], given: dict[str, str]
         found = [partner] if partner else [n for n, array in theirs.items() if _holds(array, values)]
         if not found:
             found = [n for n, array in theirs.items() if any(True for _ in moves(array.shape, values.shape))]
+        if len(found) > 1:  # with the same values, or of the same shape: the whole may be wrapped on either side
+            tails = [n for n in found if f".{_plain(n)}".endswith(f".{_plain(name)}")]
+            found = tails if len(tails) == 1 else found
         if len(found) != 1:
             fits = f"could be {', '.join(found)}" if found else f"has no partner among {', '.join(theirs)}"
             raise CannotCompare(f"{name} {values.shape} {fits}: say which with mapping={{{name!r}: 'torch.name'}}")

@@ -262,10 +262,13 @@ def _glue(candidate: Candidate, inputs: tuple[NDArray, ...]) -> None:
         return  # the inputs and the parameters are as in the natural run
     for path, torch_path in candidate.owned.items():
         _compare_owned(candidate, path, torch_path, owned_gradients[path])
-    for i, gradient in enumerate(g for g in input_gradients if g is not None):
+    for i, gradient in enumerate(input_gradients):
+        if gradient is None:
+            continue
         row = Row(candidate.name, "input", "input", "cotangent", candidate.dtype, order=0)
-        layout = layouts.Layout(moved=gradient.ndim == 4)
-        _compare_glue(candidate, row, gradient, "given", layout, i)
+        given_there = np.asarray(store.array("given", f"input.{i}"), np.float64)
+        if (layout := layouts.of_input(given_there, np.asarray(arrays[i], np.float64))) is not None:
+            _compare_glue(candidate, row, gradient, "given", layout, i)
 
 
 def _compare_owned(candidate: Candidate, path: str, torch_path: str, gradient: Any) -> None:

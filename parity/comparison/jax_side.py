@@ -22,12 +22,12 @@ from parity.bounds.magnitudes import Bound, linear_bound, no_bound, running_boun
 from parity.causes import between_graph, diagnosis
 from parity.causes import inputs as input_causes
 from parity.causes import shapes as shape_causes
-from parity.comparison import jax_precision
+from parity.comparison import by_input, jax_precision
 from parity.comparison.jax_models import JaxLayer, JaxModel
 from parity.comparison.store import Store
 from parity.comparison.totals import Total
 from parity.errors import CannotCompare
-from parity.kinds import embedding, jax_leaves, layouts, parameter
+from parity.kinds import embedding, jax_leaves, layouts, parameter, registry
 from parity.kinds.weights import weights_to_flax
 from parity.reports.rows import Row, compare_arrays
 
@@ -65,6 +65,8 @@ class Candidate:
         weights: gives a PyTorch leaf's parameters and statistics by path; arrays in float32 or float64.
         name: of the model, for the report.
         abstract: shapes of the module's variables, where `variables` is None.
+        undecided: see `matching.Pairing`; likely, too.
+        likely: see `undecided`.
     """
 
     def __init__(
@@ -79,11 +81,14 @@ class Candidate:
         variables: dict[str, Any] | None = None,
         name: str = "model",
         abstract: dict[str, Any] | None = None,
+        undecided: dict[str, list[str]] | None = None,
+        likely: dict[str, str] | None = None,
     ) -> None:
         check_dtype(dtype)
         # Modules with a `setup` look at their parameters as soon as they are bound: zeros without memory will do.
         self.placeholders = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), abstract or {})
-        self.model, self.kwargs, self.pairs, self.kinds = model, kwargs, pairs, kinds
+        self.model, self.kwargs, self.pairs, self.kinds = model, kwargs, dict(pairs), kinds
+        self.undecided, self.likely = undecided or {}, likely or {}
         self.store, self.dtype, self.weights, self.name = store, dtype, weights, name
         self.given = variables
         self.variables: dict[str, Any] = {}
@@ -188,7 +193,7 @@ class Candidate:
 
     def _force(self, layer: JaxLayer, next_function: Callable, args: tuple, kwargs: dict) -> Any:
         path = layer.path
-        if path not in self.pairs:
+        if path not in self.pairs and path not in self.undecided:
             return next_function(*args, **kwargs)
         flat, tree = jax.tree.flatten((args, kwargs))
         xs = [x for x in flat if _is_input(x)]
@@ -197,6 +202,8 @@ class Candidate:
                 f"{path} (Flax) runs inside scan, vmap, jit or remat, where its values can't be replaced: use the "
                 f"plain module for the comparison"
             )
+        if path not in self.pairs and not self._decide(path, xs):
+            return next_function(*args, **kwargs)
         call = self._calls[path]
         self._calls[path] += 1
         torch_path = self.pairs[path]
@@ -217,6 +224,18 @@ class Candidate:
         visit = _Visit(self, layer, torch_path, key, flat, tree)
         self.visited[key] = visit
         return visit.run(xs)
+
+    def _decide(self, path: str, xs: list[jax.Array]) -> bool:
+        """Find a layer's partner by its input; False where PyTorch broke down before it ran any that may be it."""
+        taken = set(self.pairs.values())
+        first = {p: self.records[p, 0] for p in self.undecided[path] if p not in taken and (p, 0) in self.records}
+        if not first and self.failed is not None:
+            return False
+        if not xs:
+            raise CannotCompare(f"{path} (Flax) takes no arrays, by which its partner could be found: give a mapping")
+        ordered = dict(sorted(first.items(), key=lambda item: item[1]))
+        self.pairs[path] = by_input.choose(self.store, path, np.asarray(xs[0]), ordered, self.likely.get(path))
+        return True
 
     def _compare_outputs(self, results: list[jax.Array]) -> None:
         facts = self.store.facts("output")
@@ -325,7 +344,8 @@ class _Visit:
         self.template, self.tree = flat, tree
         self.facts = candidate.store.facts(key)
         self.weight_rows = 0
-        self.kind = self.facts["kind"]
+        kind = candidate.kinds[self.path]
+        self.kind = kind if kind.startswith(registry.RENAMED) else self.facts["kind"]
         self.input_layouts: list[layouts.Layout | None] = []
         self.output_layout: layouts.Layout | None = None
         self.allowed: NDArray | None = None  # the bound on the output, in PyTorch's layout
@@ -336,7 +356,7 @@ class _Visit:
         """An empty row of this call."""
         c = self.candidate
         stage, order = c.stage(stage), _order(self.key)
-        return Row(c.name, self.path, self.torch_path, stage, c.dtype, order=order, kind=self.kind)
+        return Row(c.name, self.path, self.torch_path, stage, c.dtype, order=order, kind=self.facts["kind"])
 
     def run(self, xs: list[Any]) -> Any:
         """Compare inputs, run on the reference's, compare outputs; returns the reference's output."""
@@ -440,6 +460,7 @@ class _Visit:
         c = self.candidate
         map_shape = self.facts["map_shapes"][i]
         layout = layouts.align(reference, np.asarray(x, np.float64), tuple(map_shape) if map_shape else None)
+        layout = layout or layouts.without_padding(reference, x.shape, self.facts["ops"])
         row = self.row("input")
         value = layout.to_flax(reference) if layout else reference
         bound = c.glue_bound(self.key, i, self.facts["glue_depth"], layout)

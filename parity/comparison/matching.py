@@ -1,11 +1,17 @@
-"""Which PyTorch layer is which Flax layer: by name where names agree, else by kind, shape and order."""
+"""Which PyTorch layer is which Flax layer: by name where names agree, else by kind, shape and order.
+
+What that leaves open is decided while the models run, by what each layer is given; see `parity.comparison.by_input`.
+"""
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections import defaultdict
+from dataclasses import dataclass, field
 
 from parity.errors import CannotCompare
-from parity.kinds import registry, weights
+from parity.kinds import embedding, parameter, registry, weights
 from parity.kinds.leaf import Leaf
 
 # What attention's projections are called, Flax's names first.
@@ -19,27 +25,45 @@ _ROLES = {
     }.items()
     for name in names
 }
+# What people call the scale and the offset of a layer of their own.
+_AFFINE = {"scale": ("scale", "weight", "gamma", "g"), "bias": ("bias", "beta", "offset", "b")}
 _ORDER = list(dict.fromkeys(_ROLES.values()))
 
 
-def match(flax: list[Leaf], torch: list[Leaf], given: dict[str, str] | None = None) -> dict[str, str]:
+@dataclass(frozen=True)
+class Pairing:
+    """Which leaves belong together.
+
+    Attributes:
+        pairs: Flax path to PyTorch path.
+        undecided: Flax path to the PyTorch paths of its kind and shape, where only the run can tell.
+        likely: of the undecided ones those that their order tells, unless what they are given tells another.
+        kinds: of the Flax leaves whose weights have other names in a PyTorch leaf of no known class, or the other way
+            round; see `registry.renamed`.
+    """
+
+    pairs: dict[str, str]
+    undecided: dict[str, list[str]] = field(default_factory=dict)
+    likely: dict[str, str] = field(default_factory=dict)
+    kinds: dict[str, str] = field(default_factory=dict)
+
+
+def match(flax: list[Leaf], torch: list[Leaf], given: dict[str, str] | None = None) -> Pairing:
     """Pair leaves with parameters, and those without where their names agree.
 
     In this order: pairs that the caller gives; equal names and kinds (`features.0` equals `features_0` and
     `features/0`, and beside a key and a value `q_proj` equals `query`); position, attention's projections in the order
     of their roles, if what is left has the same kinds and shapes in the same order on both sides; kind and
-    shape, where only one leaf of each side has them. Anything else is a choice that only a person can make.
+    shape, where only one leaf of each side has them; parameters that modules own by the numbers in their paths.
+    Where both sides have as many layers of a kind and shape, the run decides.
 
     Args:
         flax: leaves in order of execution.
         torch: leaves in order of registration.
         given: Flax path to PyTorch path.
 
-    Returns:
-        Flax path to PyTorch path.
-
     Raises:
-        CannotCompare: a leaf has no partner, or several, each named.
+        CannotCompare: a leaf has no partner, or there are more on one side than on the other, each named.
     """
     flax_by_path = {leaf.path: leaf for leaf in flax}
     torch_by_path = {leaf.path: leaf for leaf in torch}
@@ -49,42 +73,54 @@ def match(flax: list[Leaf], torch: list[Leaf], given: dict[str, str] | None = No
             if path not in known:
                 raise CannotCompare(f"mapping names {path!r}, no leaf of the {side} model; it has {', '.join(known)}")
         pairs[flax_path] = torch_path
-    names, ours_named = {name: path for path, name in _names(torch).items()}, _names(flax)
-    taken = set(pairs.values())
-    for leaf in flax:
-        partner = names.get(ours_named[leaf.path])
-        if leaf.path in pairs or partner is None or partner in taken:
-            continue
-        # Shapes may differ: a wrong padding shows in the first fully connected layer's inputs, and is to be found
-        # where it is, not to be refused here.
-        # So may a bias, or a norm's scale, that one side lacks.
-        (kind, names_here), (other, names_there) = _parts(leaf), _parts(torch_by_path[partner], torch=True)
-        if kind == other and {*names_here} ^ {*names_there} <= {"bias", "scale"}:
-            pairs[leaf.path] = partner
-            taken.add(partner)
-    ours = [leaf for leaf in flax if leaf.shapes and leaf.path not in pairs]
-    theirs = [leaf for leaf in torch if leaf.shapes and leaf.path not in taken]
-    pairs |= _by_shape(ours, theirs)
-    return pairs
+    for wrapped in (True, False):  # as they are, then without what all of a side's paths begin with
+        names = {name: path for path, name in _names(torch, wrapped).items()}
+        ours_named = _names(flax, wrapped)
+        taken = set(pairs.values())
+        for leaf in flax:
+            partner = names.get(ours_named[leaf.path])
+            if leaf.path in pairs or partner is None or partner in taken:
+                continue
+            # Shapes may differ: a wrong padding shows in the first fully connected layer's inputs, and is to be found
+            # where it is, not to be refused here.
+            # So may a bias, or a norm's scale, that one side lacks.
+            (kind, names_here), (other, names_there) = _parts(leaf), _parts(torch_by_path[partner], torch=True)
+            alike = kind == other and {*names_here} ^ {*names_there} <= {"bias", "scale"}
+            if alike or _renamed(leaf, torch_by_path[partner]) is not None:
+                pairs[leaf.path] = partner
+                taken.add(partner)
+    ours = [leaf for leaf in flax if leaf.shapes and leaf.path not in pairs and not leaf.idle]
+    theirs = [leaf for leaf in torch if leaf.shapes and leaf.path not in taken and not leaf.idle]
+    found = _by_shape(ours, theirs)
+    pairs |= found.pairs
+    partners = {path: torch_by_path[torch_path] for path, torch_path in pairs.items()}
+    partners |= {path: torch_by_path[several[0]] for path, several in found.undecided.items()}
+    names_of = {path: _renamed(flax_by_path[path], partner) for path, partner in partners.items()}
+    kinds = {path: registry.renamed(names) for path, names in names_of.items() if names is not None}
+    return Pairing(pairs, found.undecided, found.likely, kinds)
 
 
-def _by_shape(ours: list[Leaf], theirs: list[Leaf]) -> dict[str, str]:
+def _by_shape(ours: list[Leaf], theirs: list[Leaf]) -> Pairing:
     lined_up = list(zip(_by_role(ours), _by_role(theirs), strict=False))
     if len(ours) == len(theirs) and all(_fits(x, y) for x, y in lined_up):
-        return {x.path: y.path for x, y in lined_up}
+        return _in_order(lined_up)
     groups: dict[tuple, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
     for leaf in ours:
         like = next((_signature_torch(other) for other in theirs if _same(leaf, other)), None)
         groups[like or _signature_flax(leaf)][0].append(leaf.path)
     for leaf in theirs:
         groups[_signature_torch(leaf)][1].append(leaf.path)
-    pairs, problems = {}, []
+    found, problems = Pairing({}), []
     for signature, (a, b) in groups.items():
         if len(a) == len(b) == 1:
-            pairs[a[0]] = b[0]
+            found.pairs[a[0]] = b[0]
         elif not a or not b:
             side, names = ("Flax", b) if not a else ("PyTorch", a)
             problems.append(f"{_described(signature)} {', '.join(names)}: nothing like it in the {side} model")
+        elif len(a) == len(b) and signature[0] != parameter.KIND.name:
+            found.undecided.update(dict.fromkeys(a, b))
+        elif (owned := _by_number(a, b)) is not None:
+            found.pairs.update(owned)
         else:
             problems.append(f"{_described(signature)}: Flax {', '.join(a)} could be PyTorch {', '.join(b)}")
     if problems:
@@ -92,7 +128,33 @@ def _by_shape(ours: list[Leaf], theirs: list[Leaf]) -> dict[str, str]:
             "the layers can't be paired:\n  " + "\n  ".join(problems) + "\n"
             "Say which is which with mapping={'flax/path': 'torch.path', ...}."
         )
-    return pairs
+    return found
+
+
+def _in_order(lined_up: list[tuple[Leaf, Leaf]]) -> Pairing:
+    """Leaves of which there is one of a kind and shape are paired; of others their order is only likely."""
+    found = Pairing({})
+    for ours, theirs in lined_up:
+        several = [y.path for x, y in lined_up if x.kind == ours.kind and dict(x.shapes) == dict(ours.shapes)]
+        if len(several) == 1 or ours.kind == parameter.KIND.name:
+            found.pairs[ours.path] = theirs.path
+        else:
+            found.undecided[ours.path], found.likely[ours.path] = several, theirs.path
+    return found
+
+
+def _by_number(ours: list[str], theirs: list[str]) -> dict[str, str] | None:
+    """Paths that differ in nothing but numbers, paired in the order of these; None if others are among them."""
+
+    def name(path: str) -> str:
+        return re.sub(r"\d+", "", path)
+
+    def numbers(path: str) -> list[int]:
+        return [int(digits) for digits in re.findall(r"\d+", path)]
+
+    if len(ours) != len(theirs) or len({*map(name, ours)}) > 1 or len({*map(name, theirs)}) > 1:
+        return None
+    return dict(zip(sorted(ours, key=numbers), sorted(theirs, key=numbers), strict=True))
 
 
 def _fits(ours: Leaf, theirs: Leaf) -> bool:
@@ -108,8 +170,36 @@ def _fits(ours: Leaf, theirs: Leaf) -> bool:
 def _same(ours: Leaf, theirs: Leaf) -> bool:
     """Same kind, and shapes that hold the same values."""
     shapes = weights.flax_shapes(theirs.kind, theirs.shapes)
-    same = ours.kind == theirs.kind and {*ours.shapes} == {*shapes}
-    return same and all(weights.fits(ours.kind, tuple(shape), shapes[name]) for name, shape in ours.shapes.items())
+    if ours.kind == theirs.kind and {*ours.shapes} == {*shapes}:
+        return all(weights.fits(ours.kind, tuple(shape), shapes[name]) for name, shape in ours.shapes.items())
+    return _renamed(ours, theirs) is not None
+
+
+def _renamed(ours: Leaf, theirs: Leaf) -> dict[str, str] | None:
+    """PyTorch's names of the weights of a layer of someone's own to Flax's, where names or kinds differ, shapes don't.
+
+    The only weight of both, or a scale and an offset, under any of their usual names. None for kinds whose weights lie
+    in another order on either side: shapes wouldn't show it.
+    """
+    kinds = [registry.named(ours.kind), registry.named(theirs.kind)]
+    other = registry.OTHER.name
+    if other not in (ours.kind, theirs.kind) or any(kind.linear for kind in kinds) or not ours.shapes:
+        return None
+    if ours.kind == theirs.kind and {*ours.shapes} == {*theirs.shapes}:
+        return None  # no name is another
+    found = {}
+    for name, shape in theirs.shapes.items():
+        alike = [n for n, s in ours.shapes.items() if tuple(s) == tuple(shape) and _role(n) == _role(name)]
+        if len(ours.shapes) == len(theirs.shapes) == 1:
+            alike = [n for n, s in ours.shapes.items() if tuple(s) == tuple(shape)]
+        if len(alike) != 1:
+            return None
+        found[name] = alike[0]
+    return found if len({*found.values()}) == len(ours.shapes) else None
+
+
+def _role(name: str) -> str:
+    return next((role for role, names in _AFFINE.items() if name in names), name)
 
 
 def _parts(leaf: Leaf, torch: bool = False) -> tuple:
@@ -144,11 +234,26 @@ def _by_role(leaves: list[Leaf]) -> list[Leaf]:
     return found
 
 
-def _names(leaves: list[Leaf]) -> dict[str, str]:
-    """Paths as both sides' are compared, by path."""
+def alike(flax_path: str, torch_path: str) -> bool:
+    """Whether two layers are called the same within their modules, or play the same role in attention."""
+    names = [path.replace("/", ".").rpartition(".")[2].lower() for path in (flax_path, torch_path)]
+    ours, theirs = (_ROLES.get(name, name.replace("_", "")) for name in names)
+    return ours == theirs
+
+
+def _names(leaves: list[Leaf], wrapped: bool) -> dict[str, str]:
+    """Paths as both sides' are compared, by path; of numbers alone, none, if they are not `wrapped`."""
     roles = _roles(leaves)
     paths = {leaf.path: ".".join(filter(None, roles.get(leaf.path, (leaf.path,)))) for leaf in leaves}
-    return {path: name.replace("/", ".").replace("_", ".").lower() for path, name in paths.items()}
+    names = {path: name.replace("/", ".").replace("_", ".").lower() for path, name in paths.items()}
+    if wrapped:
+        return names
+    parts = {path: name.split(".") for path, name in names.items()}
+    places = zip(*(each[:-1] for each in parts.values()), strict=False)
+    common = len(list(itertools.takewhile(lambda place: len(set(place)) == 1, places)))
+    inner = {path: ".".join(each[common:]) for path, each in parts.items()}
+    # A layer's place among others says nothing where the others are not the same.
+    return {path: name if re.search("[a-z]", name) else f"/{path}" for path, name in inner.items()}
 
 
 def _signature_flax(leaf: Leaf) -> tuple:
@@ -163,3 +268,20 @@ def _signature_torch(leaf: Leaf) -> tuple:
 def _described(signature: tuple) -> str:
     kind, shapes = signature
     return f"{kind} with " + ", ".join(f"{name} {shape}" for name, shape in shapes)
+
+
+def uncalled(flax: list[Leaf], torch: list[Leaf]) -> list[str]:
+    """PyTorch's layers whose only weight is in Flax one that the code between the layers uses.
+
+    A table of embeddings that is indexed, or multiplied with for the last layer, instead of called. A Linear layer is
+    among them where it shares the weight with such a table, and Flax has no layer for it.
+
+    Returns:
+        Their paths; such a layer is no leaf then, and its weight is paired like any that a module owns.
+    """
+    tables = [leaf for leaf in flax if leaf.kind == parameter.KIND.name and leaf.path.endswith("/embedding")]
+    called = [leaf for leaf in torch if registry.named(leaf.kind).name == embedding.KIND.name]
+    ours = sum(leaf.kind == embedding.KIND.name for leaf in flax)
+    shapes = [tuple(leaf.shapes[parameter.VALUE]) for leaf in tables]
+    found = [leaf.path for leaf in called if tuple(leaf.shapes["weight"]) in shapes]
+    return found if len(found) + ours == len(called) else []

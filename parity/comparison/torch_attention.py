@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -124,8 +124,17 @@ def separated(model: nn.Module, inputs: tuple[Tensor, ...], kwargs: dict[str, An
     packed = {path: module for path, module in attention if _is_plain(module)}
     if not packed:
         return model
-    _check(model, list(packed), inputs, kwargs)
-    made = {id(module): SeparateAttention(module).eval() for module in packed.values()}
+    same = checked(model, list(packed), _taken_apart, inputs, kwargs)
+    for path in [path for path in packed if not same.get(path, True)][:1]:
+        raise CannotCompare(
+            f"MultiheadAttention at {path or 'the top'!r} (PyTorch) gives something else when its packed weights are "
+            f"taken apart: write its projections out as Linear layers"
+        )
+    return replaced(model, {id(module): _taken_apart(module) for module in packed.values()})
+
+
+def replaced(model: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
+    """The model, changed in place, with other modules in the places of those of these identities."""
     if id(model) in made:
         return made[id(model)]
     for parent in list(model.modules()):
@@ -133,6 +142,10 @@ def separated(model: nn.Module, inputs: tuple[Tensor, ...], kwargs: dict[str, An
             if id(child) in made:
                 setattr(parent, name, made[id(child)])
     return model
+
+
+def _taken_apart(module: nn.Module) -> nn.Module:
+    return SeparateAttention(module).eval()  # type: ignore[arg-type]
 
 
 def _is_plain(module: nn.MultiheadAttention) -> bool:
@@ -148,30 +161,46 @@ def _is_plain(module: nn.MultiheadAttention) -> bool:
     return not any(hooks) and not tensors
 
 
-def _check(model: nn.Module, paths: list[str], inputs: tuple[Tensor, ...], kwargs: dict[str, Any]) -> None:
-    """Hold every module to its replacement, on all that a run of the model hands to it."""
+def checked(
+    model: nn.Module,
+    paths: list[str],
+    replacement: Callable[[nn.Module], nn.Module],
+    inputs: tuple[Tensor, ...],
+    kwargs: dict[str, Any],
+) -> dict[str, bool]:
+    """Whether modules give the same as their replacements, on all that a run of the model hands to them.
+
+    Args:
+        model: in evaluation mode.
+        paths: of the modules.
+        replacement: makes a module's.
+        inputs: of the model's call, in float64 where they aren't integers.
+        kwargs: more of its arguments.
+
+    Returns:
+        By path; a module that the run doesn't reach is missing.
+    """
     exact = copy.deepcopy(model).double()
     limit = normwise_limit("float64")
+    found: dict[str, bool] = {}
 
-    def held(path: str, replacement: nn.Module) -> Any:
+    def held(path: str, made: nn.Module) -> Any:
         def hook(module: nn.Module, args: Any, named: Any, result: Any) -> None:
             ours, theirs = (
-                [t for t in tree_flatten(r)[0] if isinstance(t, Tensor)] for r in (replacement(*args, **named), result)
+                [t for t in tree_flatten(r)[0] if isinstance(t, Tensor)] for r in (made(*args, **named), result)
             )
-            if len(ours) != len(theirs) or not all(map(_close, ours, theirs, [limit] * len(ours))):
-                raise CannotCompare(
-                    f"MultiheadAttention at {path or 'the top'!r} (PyTorch) gives something else when its packed "
-                    f"weights are taken apart: write its projections out as Linear layers"
-                )
+            same = len(ours) == len(theirs) and all(map(_close, ours, theirs, [limit] * len(ours)))
+            found[path] = same and found.get(path, True)
 
         return hook
 
     for path in paths:
         module = exact.get_submodule(path)
-        module.register_forward_hook(held(path, SeparateAttention(module).eval()), with_kwargs=True)  # type: ignore[arg-type]
+        module.register_forward_hook(held(path, replacement(module).eval()), with_kwargs=True)
     # What breaks down in this run does so in the one that is recorded, which says where.
     with torch.no_grad(), _without_fast_path(), contextlib.suppress(RuntimeError):
         exact(*inputs, **kwargs)
+    return found
 
 
 def _close(ours: Tensor, theirs: Tensor, limit: float) -> bool:

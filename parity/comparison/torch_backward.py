@@ -50,8 +50,14 @@ def run(capture: Capture, inputs: tuple[Tensor, ...], cotangents: list[NDArray] 
     del outputs, drawn
     for call in capture.calls:
         if capture.store.has(call.key("cotangent"), "cotangent.0"):  # else nothing flows back through this call
-            replay(capture, capture.store, call, "cotangent.0")
+            replay(capture, capture.store, call, "cotangent.0", _left(capture.store, call))
     torch_ties.run(capture, inputs, seed)
+
+
+def _left(store: Store, call: _Call) -> dict[str, NDArray]:
+    """What a call handed back in the whole pass, by the names that `jax_backward` gives to the code before it."""
+    keys = {key.rpartition("-")[2]: key for key in store.keys(f"{call.key('left')}-")}
+    return {f"root.input.{place}": store.array(key, "gradient") for place, key in keys.items()}
 
 
 def pull(outputs: list[Tensor], cotangents: list[NDArray]) -> None:

@@ -32,15 +32,44 @@ def pin_precision() -> None:
     torch.set_float32_matmul_precision("highest")
 
 
-def structure(model: nn.Module) -> list[Leaf]:
-    """What the matching of layers needs to know of every leaf, in order of registration."""
+def structure(model: nn.Module, inputs: tuple[Tensor, ...] = (), kwargs: dict[str, Any] | None = None) -> list[Leaf]:
+    """What the matching of layers needs to know of every leaf, in order of registration.
+
+    Args:
+        model: in evaluation mode.
+        inputs: of its call, which shows what is idle; without any, nothing is.
+        kwargs: more arguments of the call.
+    """
+    ran = _run_by(model, inputs, kwargs or {}) if inputs else None
     found = []
     for path, module in torch_leaves.leaves(model).items():
         shapes = {name: tuple(t.shape) for name, t in torch_leaves.state_of(module).items()}
-        found.append(Leaf(path, type(module).__name__, torch_leaves.kind_of(module), shapes))
+        idle = ran is not None and id(module) not in ran
+        if not shapes and ran is not None and ran.get(id(module), 1) > 1:
+            continue  # with several results and no weights it is code between layers
+        found.append(Leaf(path, type(module).__name__, torch_leaves.kind_of(module), shapes, idle))
     for path, tensor in torch_leaves.owned(model).items():
         found.append(Leaf(path, "Parameter", parameter.KIND.name, {parameter.VALUE: tuple(tensor.shape)}))
     return found
+
+
+def _run_by(model: nn.Module, inputs: tuple[Tensor, ...], kwargs: dict[str, Any]) -> dict[int, int] | None:
+    """Modules that a call of the model runs, by identity, and how many tensors each gives; None if it breaks down."""
+    ran: dict[int, int] = {}
+
+    def look(module: nn.Module, args: Any, result: Any) -> None:
+        ran[id(module)] = len(tensors_in(result))
+
+    handles = [module.register_forward_hook(look) for module in model.modules()]
+    try:
+        with torch.no_grad():
+            model(*inputs, **kwargs)
+    except (RuntimeError, IndexError):
+        return None  # the run that is recorded says where
+    finally:
+        for handle in handles:
+            handle.remove()
+    return ran
 
 
 def prepared(model: nn.Module, dtype: str) -> nn.Module:
@@ -235,13 +264,14 @@ class Capture:
         return hook
 
     def _tap_input(self, call: _Call, tensor: Tensor) -> Tensor:
-        tapped = tensor.clone()
+        tapped, place = tensor.clone(), call.taps
+        call.taps += 1
         if self._with_gradients and tapped.requires_grad:
-            tapped = _Tap.apply(tapped, lambda g: self._left(call, g))  # type: ignore[assignment]
+            tapped = _Tap.apply(tapped, lambda g: self._left(call, place, g))  # type: ignore[assignment]
             call.open_inputs += 1
         elif self._with_gradients and tapped.is_floating_point() and any(True for _ in call.module.parameters()):
             # Something detached it: the leaf's own backward must be told from what follows all the same.
-            tapped.requires_grad_().register_hook(lambda g: self._left(call, g))
+            tapped.requires_grad_().register_hook(lambda g: self._left(call, place, g))
             call.open_inputs += 1
         self.mode.forget(tapped)
         return tapped
@@ -314,7 +344,9 @@ class Capture:
         self.store.put(call.key("cotangent"), call.backward_arrays, **facts, unbounded=call.backward_unbounded)
         call.backward_arrays = {}
 
-    def _left(self, call: _Call, gradient: Tensor) -> None:
+    def _left(self, call: _Call, place: int, gradient: Tensor) -> None:
+        """What a leaf hands back in the whole pass: by itself, on memory in another order, it may round otherwise."""
+        self.store.put(f"{call.key('left')}-{place}", {"gradient": to_numpy(gradient)})
         call.open_inputs -= 1
         self._coarse()  # the leaf's own; its replay will say them
         self.mode.forget(gradient)
@@ -356,7 +388,7 @@ class _Call:
         self.glue_coarse: list = []
         self.map_shapes: list[tuple[int, ...] | None] = []
         self.sinks: list[int] = []
-        self.glue_depth = self.cotangent_depth = self.n = self.open_inputs = 0
+        self.glue_depth = self.cotangent_depth = self.n = self.open_inputs = self.taps = 0
         self.linear = False
 
     def key(self, stage: str) -> str:

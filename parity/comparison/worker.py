@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -77,23 +78,28 @@ def run_torch(workspace: Path, request: dict[str, Any]) -> None:
     """Step 2: write `pairs.json`, the captures and the weights of every leaf with any."""
     import torch
 
-    from parity.comparison import torch_attention, torch_backward, torch_side
+    from parity.comparison import torch_attention, torch_backward, torch_fused, torch_side
     from parity.kinds import torch_leaves
 
     torch.manual_seed(request["seed"])
     model = torch_side.prepared(load(request["torch"]), request["dtype"])
     given = inputs(workspace, "torch")
-    model = torch_attention.separated(model, torch_side.as_tensors(given, "float64"), request["torch_kwargs"])
+    exact = torch_side.as_tensors(given, "float64")
+    model = torch_attention.separated(model, exact, request["torch_kwargs"])
+    model = torch_fused.separated(model, exact, request["torch_kwargs"])
     leaves = _leaves(json.loads((workspace / "structure.json").read_text(encoding="utf-8")))
-    structure = torch_side.structure(model)
-    pairs = matching.match(leaves, structure, request["mapping"])
+    tensors = torch_side.as_tensors(given, request["dtype"])
+    structure = torch_side.structure(model, tensors, request["torch_kwargs"])
+    if opened := matching.uncalled(leaves, structure):
+        torch_fused.open_up(model, opened, leaves)
+        structure = torch_side.structure(model, tensors, request["torch_kwargs"])
+    pairing = matching.match(leaves, structure, request["mapping"])
     (workspace / "pairs.json").write_text(
-        json.dumps({"pairs": pairs, "torch": [leaf.to_json() for leaf in structure]}), encoding="utf-8"
+        json.dumps({**asdict(pairing), "torch": [leaf.to_json() for leaf in structure]}), encoding="utf-8"
     )
     store = Store(workspace / "captures")
     torch_side.pin_precision()
-    capture = torch_side.Capture(model, store, request["dtype"], set(pairs.values()), request["torch_kwargs"])
-    tensors = torch_side.as_tensors(given, request["dtype"])
+    capture = torch_side.Capture(model, store, request["dtype"], set(pairing.pairs.values()), request["torch_kwargs"])
     if request["gradients"]:
         torch_backward.run(capture, tensors, seed=request["seed"])
     else:
@@ -118,9 +124,11 @@ def run_flax(workspace: Path, request: dict[str, Any]) -> None:
     model = jax_models.of(module)
     leaves, abstract = jax_leaves.structure(model, shapes, request["flax_kwargs"])
     store = Store(workspace / "captures")
+    kinds = {leaf.path: leaf.kind for leaf in leaves} | found["kinds"]
     candidate = Candidate(
-        model, request["flax_kwargs"], found["pairs"], {leaf.path: leaf.kind for leaf in leaves}, store,
+        model, request["flax_kwargs"], found["pairs"], kinds, store,
         request["dtype"], lambda path: store.arrays(f"weights-{path}", ""), variables, request["name"], abstract,
+        found["undecided"], found["likely"],
     )  # fmt: skip
     report = comparison.finish(candidate, arrays, request["gradients"], _leaves(found["torch"]))
     report.write_json(workspace / "report.json")
@@ -134,7 +142,8 @@ def _leaves(content: list[dict[str, Any]]) -> list[Leaf]:
 def _flax(request: dict[str, Any]) -> tuple[Any, Any]:
     import jax
 
-    jax.config.update("jax_enable_x64", True)
+    # Elsewhere it would make int64 of a model's counters.
+    jax.config.update("jax_enable_x64", request["dtype"] == "float64")
     made = load(request["flax"])
     return made if isinstance(made, tuple) else (made, None)
 

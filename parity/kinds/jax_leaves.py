@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +28,7 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
     Returns:
         Leaves in order of first execution, and the abstract variables.
     """
-    calls: list[tuple[str, list[str], bool]] = []
+    calls: list[tuple[str, list[str], bool, int]] = []
     stack: list[list[str]] = []
 
     def look(layer: JaxLayer, call: Callable, args: tuple, keywords: dict) -> Any:
@@ -35,26 +36,48 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
         for children in stack[-1:]:
             children.append(layer.path)
         stack.append([])
+        results = 1
         try:
-            return call(*args, **keywords)
+            result = call(*args, **keywords)
+            results = len(jax.tree.leaves(result))
+            return result
         finally:
             names = [base.__name__ for base in type(layer.module).__mro__]
-            calls.append((layer.path, names, bool(stack.pop())))
+            calls.append((layer.path, names, bool(stack.pop()), results))
 
     variables = model.shapes(inputs, kwargs, look)
     leaves: list[Leaf] = []
-    for path, names, has_children in calls:
+    for path, names, has_children, results in calls:
         if has_children or any(leaf.path == path for leaf in leaves):
             continue
         shapes = {k: tuple(v.shape) for k, v in _variables_at(variables, path).items()}
+        if not shapes and results > 1:
+            continue  # with several results and no weights it is code between layers
         kind = registry.in_flax(names[0], shapes, names[1:])
         leaves.append(Leaf(path, names[0], kind.name, shapes))
     called = {leaf.path for leaf in leaves}
+    used = _used(model, variables, inputs, kwargs)
     for (collection, *above, name), variable in _variables_by_path(variables):
         if "/".join(above) not in called and collection == "params":
             path = "/".join([*above, name])
-            leaves.append(Leaf(path, "parameter", parameter.KIND.name, {parameter.VALUE: tuple(variable.shape)}))
+            shapes, idle = {parameter.VALUE: tuple(variable.shape)}, (collection, *above, name) not in used
+            leaves.append(Leaf(path, "parameter", parameter.KIND.name, shapes, idle))
     return leaves, variables
+
+
+def _used(
+    model: JaxModel, variables: dict[str, Any], inputs: tuple[Any, ...], kwargs: dict[str, Any]
+) -> set[tuple[str, ...]]:
+    """Collection, path and name of the variables that the model computes with: nnx's hold modules that never run."""
+
+    def run(variables: Any, *arrays: Any) -> Any:
+        return model.apply(variables, arrays, kwargs, None)
+
+    with jax.numpy_dtype_promotion("standard"):
+        traced = jax.make_jaxpr(run)(variables, *inputs).jaxpr
+    read = {id(each) for equation in traced.eqns for each in equation.invars} | {id(each) for each in traced.outvars}
+    named = [_parts(path) for path, _ in jax.tree_util.tree_flatten_with_path(variables)[0]]
+    return {path for path, variable in zip(named, traced.invars, strict=False) if id(variable) in read}
 
 
 def _refuse_unsupported(layer: JaxLayer) -> None:
@@ -110,4 +133,14 @@ def _variables_at(variables: dict[str, Any], path: str) -> dict[str, Any]:
 def _variables_by_path(variables: Any) -> list[tuple[tuple[str, ...], Any]]:
     """Collection, path and name of each variable, and the variable."""
     found = jax.tree_util.tree_flatten_with_path(variables)[0]
-    return [(tuple(str(getattr(k, "key", k)) for k in path), variable) for path, variable in found]
+    named = [(_parts(path), variable) for path, variable in found]
+    # Trees come in the order of the alphabet, in which the tenth block precedes the second.
+    return sorted(named, key=lambda each: [_numbered(part) for part in each[0]])
+
+
+def _parts(path: Any) -> tuple[str, ...]:
+    return tuple(str(getattr(key, "key", key)) for key in path)
+
+
+def _numbered(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name) if part]

@@ -14,9 +14,15 @@ def _in_flax(class_name: str, shapes: Shapes) -> bool:
 def _layer(recorded: Recorded) -> Layer | None:
     if "eps" not in recorded.settings or "normalized_shape" not in recorded.settings:
         return None
-    ndim = recorded.x.ndim
-    axes = tuple(range(ndim - len(recorded.settings["normalized_shape"]), ndim))
-    return Normalization(x=recorded.x, weights=affine(recorded), eps=recorded.settings["eps"], axes=axes)
+    ndim, shape = recorded.x.ndim, tuple(recorded.settings["normalized_shape"])
+    axes, channel = tuple(range(ndim - len(shape), ndim)), None
+    if recorded.x.shape[ndim - len(shape) :] != shape:
+        # A class of someone's own, which turns maps so that their channels come last.
+        if ndim < 3 or recorded.x.shape[1:2] != shape:
+            return None
+        axes, channel = (1,), 1
+    eps = recorded.settings["eps"]
+    return Normalization(x=recorded.x, weights=affine(recorded), eps=eps, axes=axes, channel=channel)
 
 
 KIND = Kind(

@@ -8,8 +8,11 @@ Only NumPy is used: these are moves of values, bit for bit.
 
 from __future__ import annotations
 
+import itertools
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,15 +29,28 @@ class Layout:
         map_shape: (C, H, W) of the map whose flattening the reference holds, if the rows follow H, W, C.
         shape: shape in the candidate, where it keeps the map unflattened; None if as moved.
         last: axes in the candidate that the reference holds as its last one; None if it is one there, too.
+        axes: order of the reference's axes in the candidate, where it is another than these.
+        lead: axes of one in front that the reference has more.
+        padded: zeros before and after each axis of the reference, which the candidate's layer adds by itself.
     """
 
     moved: bool = False
     map_shape: tuple[int, ...] | None = None
     shape: tuple[int, ...] | None = None
     last: tuple[int, ...] | None = None
+    axes: tuple[int, ...] = ()
+    lead: int = 0
+    padded: tuple[tuple[int, int], ...] = ()
 
     def to_flax(self, array: NDArray) -> NDArray:
         """A reference activation as the candidate holds it."""
+        if self.padded:
+            sides = zip(self.padded, array.shape, strict=True)
+            array = array[tuple(slice(before, size - after) for (before, after), size in sides)]
+        if self.axes:
+            return array.transpose(self.axes)
+        if self.lead:
+            return array.reshape(array.shape[self.lead :])
         if self.last is not None:
             return array.reshape(*array.shape[:-1], *self.last)
         if self.map_shape is not None:
@@ -46,12 +62,17 @@ class Layout:
 
     def to_torch(self, array: NDArray) -> NDArray:
         """A candidate activation as the reference holds it."""
+        if self.axes:
+            return array.transpose(np.argsort(self.axes))
+        if self.lead:
+            return array[(None,) * self.lead]
         if self.last is not None:
             return array.reshape(*array.shape[: -len(self.last)], -1)
         if self.map_shape is not None:
             channels, *spatial = self.map_shape
             return channels_first(array.reshape(array.shape[0], *spatial, channels)).reshape(array.shape[0], -1)
-        return channels_first(array) if self.moved else array
+        array = channels_first(array) if self.moved else array
+        return np.pad(array, self.padded) if self.padded else array
 
 
 def channels_last(array: NDArray) -> NDArray:
@@ -62,6 +83,44 @@ def channels_last(array: NDArray) -> NDArray:
 def channels_first(array: NDArray) -> NDArray:
     """N ... C to N C ...."""
     return np.moveaxis(array, -1, 1)
+
+
+def of_input(reference: NDArray, flax: NDArray) -> Layout | None:
+    """The layout of a model's input, which both sides were given: any order of the axes.
+
+    Returns:
+        One that the shapes allow where the values are others, too; None where they allow none.
+    """
+    likely = candidates(reference.shape, flax.shape, None)
+    orders = itertools.permutations(range(reference.ndim)) if reference.ndim == flax.ndim else ()
+    fits = [axes for axes in orders if tuple(reference.shape[axis] for axis in axes) == flax.shape]
+    every = [*likely, *(Layout(axes=axes) for axes in fits)]
+    same = (layout for layout in every if np.array_equal(layout.to_flax(reference), flax))
+    return next(same, likely[0] if likely else None)
+
+
+def without_padding(reference: NDArray, flax: tuple[int, ...], operations: Sequence[Sequence[Any]]) -> Layout | None:
+    """The layout of a layer's input that the reference pads with zeros in the code before it, the candidate inside.
+
+    Args:
+        reference: the reference's values.
+        flax: shape in the candidate.
+        operations: those of the reference's code since the last layer: [name, plain arguments].
+
+    Returns:
+        None if the last of them isn't such a padding, or the shapes don't fit without it.
+    """
+    name, arguments = operations[-1] if operations else ("", [])
+    if "constant_pad_nd" not in name or not arguments or any(arguments[1:2]):
+        return None
+    amounts = [int(amount) for amount in arguments[0]]
+    if min(amounts, default=0) < 0:
+        return None
+    sides = list(zip(amounts[::2], amounts[1::2], strict=True))[::-1]
+    padded = (*[(0, 0)] * (reference.ndim - len(sides)), *sides)
+    inner = tuple(size - before - after for size, (before, after) in zip(reference.shape, padded, strict=True))
+    fits = candidates(inner, flax, None)
+    return replace(fits[0], padded=padded) if fits else None
 
 
 def splits(parts: tuple[int, ...], whole: tuple[int, ...]) -> bool:
@@ -97,6 +156,11 @@ def candidates(reference: tuple[int, ...], flax: tuple[int, ...], map_shape: tup
     *kept, last = reference or (0,)
     if kept and len(flax) > len(reference) and list(flax[: len(kept)]) == kept and math.prod(flax[len(kept) :]) == last:
         found.append(Layout(last=flax[len(kept) :]))
+    if not found and len(reference) == 4 and flax == (reference[0], reference[2], reference[1], reference[3]):
+        found.append(Layout(axes=(0, 2, 1, 3)))  # heads before or behind time
+    lead = len(reference) - len(flax)
+    if not found and lead > 0 and set(reference[:lead]) == {1} and reference[lead:] == flax:
+        found.append(Layout(lead=lead))
     return found
 
 

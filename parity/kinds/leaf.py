@@ -18,19 +18,22 @@ class Leaf:
         class_name: of the module.
         kind: name of its kind, `other` with parameters of no known one, `plain` without parameters.
         shapes: of its parameters and statistics, by the framework's own names.
+        idle: whether the model makes no use of it for these inputs, so that it needs no partner.
     """
 
     path: str
     class_name: str
     kind: str
     shapes: Mapping[str, Shape]
+    idle: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As another process can read it."""
-        return {"path": self.path, "class": self.class_name, "kind": self.kind, "shapes": dict(self.shapes)}
+        named = {"path": self.path, "class": self.class_name, "kind": self.kind}
+        return {**named, "shapes": dict(self.shapes), "idle": self.idle}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Leaf:
         """The inverse of `to_json`."""
         shapes = {name: tuple(shape) for name, shape in content["shapes"].items()}
-        return cls(content["path"], content["class"], content["kind"], shapes)
+        return cls(content["path"], content["class"], content["kind"], shapes, content["idle"])

@@ -5,7 +5,7 @@ A new kind is a file of its own beside this one, and a line here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from parity.kinds import (
@@ -25,7 +25,7 @@ from parity.kinds import (
     rms_norm,
     transposed_convolution,
 )
-from parity.kinds.kind import Kind, Operation, Shapes
+from parity.kinds.kind import Kind, Operation, Shapes, Weight
 from parity.kinds.layer import Layer, Recorded
 from parity.kinds.normalization import STATISTICS
 
@@ -51,6 +51,7 @@ KINDS: tuple[Kind, ...] = (
 OTHER = Kind("other", weights=STATISTICS)
 # Layers without parameters: their class is looked at only to name a cause.
 PLAIN = Kind("plain", weights=STATISTICS)
+RENAMED = "renamed:"
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,16 @@ def refusal(classes: Iterable[str], refused: Iterable[Refused]) -> tuple[str, st
     return None
 
 
+def renamed(names: Mapping[str, str]) -> str:
+    """Name of a kind of no known class whose weights lie alike on both sides under these names, PyTorch's first."""
+    return RENAMED + ",".join(f"{torch}={flax}" for torch, flax in sorted(names.items()))
+
+
 def named(name: str) -> Kind:
     """The kind of a name that a report, or a record, says."""
+    if name.startswith(RENAMED):
+        pairs = (each.partition("=") for each in name.removeprefix(RENAMED).split(","))
+        return Kind(name, weights=tuple(Weight(torch, flax) for torch, _, flax in pairs))
     return next((kind for kind in (*KINDS, OTHER, PLAIN) if kind.name == name), OTHER)
 
 

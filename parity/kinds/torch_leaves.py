@@ -43,12 +43,18 @@ def leaves(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def owned(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Parameters that modules own beside their children's, by path and name; see `parity.kinds.parameter`."""
+    """Parameters that modules own beside their children's, by path and name; see `parity.kinds.parameter`.
+
+    One that several modules share is the first one's.
+    """
     found: dict[str, nn.Parameter] = {}
+    seen: set[int] = set()
     for path, module in model.named_modules():
         if next(module.children(), None) is not None:
             for name, parameter in module.named_parameters(recurse=False):
-                found[f"{path}.{name}" if path else name] = parameter
+                if id(parameter) not in seen:
+                    found[f"{path}.{name}" if path else name] = parameter
+                seen.add(id(parameter))
     return found
 
 
@@ -65,8 +71,13 @@ def _classes(module: nn.Module) -> list[str]:
 
 
 def state_of(module: nn.Module) -> dict[str, Tensor]:
-    """Parameters and floating-point buffers of a leaf, detached."""
+    """Parameters and floating-point buffers of a leaf, detached; none of a layer of no known kind without parameters.
+
+    The buffers of such a layer (frequencies of a rotation, say) are constants, which the other side needn't hold.
+    """
     named = [*module.named_parameters(), *module.named_buffers()]
+    if registry.by_class(_classes(module)) is None and next(module.parameters(), None) is None:
+        return {}
     return {name: t.detach() for name, t in named if t.is_floating_point()}
 
 
