@@ -8,12 +8,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.errors import FlaxError
 
 from parity.comparison.jax_models import JaxLayer, JaxModel
 from parity.errors import CannotCompare
 from parity.kinds import parameter, registry
 from parity.kinds.leaf import Leaf
 
+_WRONG = TypeError, ValueError, ArithmeticError, LookupError, AssertionError, FlaxError
 _LAYERS = "flax.linen", "flax.nnx.nn"  # where both libraries keep theirs, under the same names
 
 
@@ -30,6 +32,7 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
     """
     calls: list[tuple[str, list[str], bool, int]] = []
     stack: list[list[str]] = []
+    broken: list[str] = []  # the layers in which something went wrong, the inner ones first
 
     def look(layer: JaxLayer, call: Callable, args: tuple, keywords: dict) -> Any:
         _refuse_unsupported(layer)
@@ -41,11 +44,23 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
             result = call(*args, **keywords)
             results = len(jax.tree.leaves(result))
             return result
+        except _WRONG:
+            broken.append(layer.path)
+            raise
         finally:
             names = [base.__name__ for base in type(layer.module).__mro__]
             calls.append((layer.path, names, bool(stack.pop()), results))
 
-    variables = model.shapes(inputs, kwargs, look)
+    try:
+        variables = model.shapes(inputs, kwargs, look)
+    except CannotCompare:
+        raise
+    except _WRONG as error:
+        done = [path for path, *_ in calls if path and path not in broken]
+        where = f"in {broken[0]}" if broken and broken[0] else f"behind {done[-1]}" if done else "at its beginning"
+        shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
+        message = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise CannotCompare(f"the JAX model can't run by itself on inputs of {shapes}: {where}, {message}") from error
     leaves: list[Leaf] = []
     for path, names, has_children, results in calls:
         if has_children or any(leaf.path == path for leaf in leaves):
