@@ -29,7 +29,7 @@ from parity.comparison.totals import Total
 from parity.errors import CannotCompare
 from parity.kinds import embedding, jax_leaves, layouts, parameter, registry
 from parity.kinds.weights import weights_to_flax
-from parity.reports.rows import Row, compare_arrays
+from parity.reports.rows import Row, compare_arrays, told_in_order
 
 # Larger arrays (gradients of fully connected layers) aren't kept for the report.
 _KEPT_ELEMENTS = 4_000_000
@@ -183,8 +183,10 @@ class Candidate:
                 row = Row(self.name, flax_path, path, "forward", self.dtype, order=_order(key), kind=facts["kind"])
                 row.verdict, row.fraction = "missing", float("inf")
                 row.detail = f"PyTorch runs it (call {call + 1}), Flax doesn't"
+                diagnosis.name_left_out(row)
                 self.rows.append(row)
         self.rows.sort(key=lambda row: row.order)
+        told_in_order(self.rows)
         return self.rows
 
     def _array(self, x: NDArray) -> jax.Array:
@@ -196,7 +198,7 @@ class Candidate:
         if path not in self.pairs and path not in self.undecided:
             return next_function(*args, **kwargs)
         flat, tree = jax.tree.flatten((args, kwargs))
-        xs = [x for x in flat if _is_input(x)]
+        xs = [x for x in flat if is_input(x)]
         if any(isinstance(x, jax.core.Tracer) for x in xs):
             raise CannotCompare(
                 f"{path} (Flax) runs inside scan, vmap, jit or remat, where its values can't be replaced: use the "
@@ -440,7 +442,7 @@ class _Visit:
     def _arguments(self, inputs: tuple[jax.Array, ...]) -> Any:
         """Positional and named arguments of the leaf's call, with other inputs."""
         tensors = iter(inputs)
-        return jax.tree.unflatten(self.tree, [next(tensors) if _is_input(t) else t for t in self.template])
+        return jax.tree.unflatten(self.tree, [next(tensors) if is_input(t) else t for t in self.template])
 
     def function(self) -> Callable:
         """The leaf alone, compiled: f(variables, *inputs)."""
@@ -565,7 +567,7 @@ def _shapes(variables: Any) -> dict[str, tuple[int, ...]]:
     return {name: tuple(array.shape) for arrays in variables.values() for name, array in arrays.items()}
 
 
-def _is_input(x: Any) -> bool:
+def is_input(x: Any) -> bool:
     """Whether an argument of a leaf is one that the reference has too; masks (bool) are handed on as they are."""
     return isinstance(x, (jax.Array, np.ndarray)) and x.dtype != bool
 
