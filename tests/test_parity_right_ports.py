@@ -264,3 +264,36 @@ def test_the_first_of_two_layers_behind_one_mistake_says_what_it_is(rng: np.rand
     assert first is not None and (first.name, first.stage) == ("right", "input")
     assert first.cause_keys == ["activation_tanh"], str(report)
     assert [row.name for row in report.divergences] == ["right"], str(report)
+
+
+def test_what_was_found_before_flax_breaks_down_is_told(rng: np.random.Generator) -> None:
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.head = nn.Conv2d(2, 4, 3), nn.LayerNorm(4), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.norm(self.conv(x).mean((2, 3))))
+
+    class Ported(linen.Module):
+        @linen.compact
+        def __call__(self, x: Any) -> Any:
+            x = linen.LayerNorm(epsilon=1e-5, name="norm")(linen.Conv(4, (3, 3), padding="VALID", name="conv")(x))
+            return linen.Dense(2, name="head")(jnp.mean(x, (1, 2)))
+
+    report = parity.compare(Ported(), shaken(Pooled()), rng.normal(size=(2, 2, 5, 6)))
+    first = report.first_divergence
+    assert first is not None and (first.name, first.stage, first.verdict) == ("norm", "input", "shape")
+    assert any("behind norm, where Flax breaks down on PyTorch's values" in told for told in report.not_exercised)
+
+
+def test_a_dense_layer_of_sequences_has_its_bias_along_the_last_axis(rng: np.random.Generator) -> None:
+    original, x = shaken(nn.Sequential(nn.Linear(6, 9))), rng.normal(size=(2, 5, 6))
+
+    class Cubed(nnx.Linear):
+        def __call__(self, inputs: Any, out_sharding: Any = None) -> Any:
+            return super().__call__(inputs) ** 3
+
+    ported = nnx.Sequential(Cubed(6, 9, rngs=nnx.Rngs(0)))
+    first = parity.compare(ported, original, x, mapping={"layers/0": "0"}).first_divergence
+    assert first is not None and (first.name, first.stage, first.causes) == ("layers/0", "forward", [])

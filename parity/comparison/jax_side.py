@@ -112,6 +112,7 @@ class Candidate:
         self.visited: dict[str, _Visit] = {}
         self.judged: set[str] = set()  # leaves whose weights have been compared
         self.natural: Candidate | None = None  # beside the reference's run at ties: the one beside its natural run
+        self.broken: str | None = None  # what stopped Flax among the reference's values, if anything did
         self.worst: Row | None = None
         self.arrays: dict[str, NDArray] = {}  # of the worst row
         self.totals: dict[tuple[str, str], Total] = {}  # gradients of parameters that several calls add to
@@ -167,17 +168,19 @@ class Candidate:
         variables = self.given if self.given is not None else self.placeholders
         try:
             result = self.model.apply(variables, arrays, self.kwargs, self._force)
-        except (TypeError, ValueError, AssertionError, FlaxError) as error:
+        except (TypeError, ValueError, IndexError, AssertionError, FlaxError) as error:
             # Behind the place where PyTorch broke down, maps of the wrong size break Flax as well.
             if self.failed is None and isinstance(error, CannotCompare):
                 raise
-            if self.failed is None:
-                raise CannotCompare(f"the Flax module can't run: {str(error).splitlines()[0]}") from error
-            result = None
-        if self.failed is None:
+            message = str(error).splitlines()[0] if str(error) else type(error).__name__
+            # As do the reference's values behind a layer that was given others than PyTorch's was.
+            if self.failed is None and not any(row.diverges for row in self.rows):
+                raise CannotCompare(f"the Flax module can't run: {message}") from error
+            self.broken, result = message, None
+        if self.failed is None and self.broken is None:
             self._compare_outputs(jax.tree.leaves(result))
         for (path, call), key in self.records.items():
-            if key not in self.visited:
+            if key not in self.visited and (self.broken is None or self.failed is not None):
                 facts = self.store.facts(key)
                 flax_path = next((f for f, t in self.pairs.items() if t == path), path)
                 row = Row(self.name, flax_path, path, "forward", self.dtype, order=_order(key), kind=facts["kind"])

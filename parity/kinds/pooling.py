@@ -103,6 +103,9 @@ class Pool(Windowed):
                 continue
             text = f"the window is {by(window)}, not {by(kernel)}"
             yield setting("pool_size", text, kernel=window)
+            nothing = symmetric((0,) * count)
+            if nothing != self.pads:
+                yield setting("pool_size", f"{text}, and nothing is padded", kernel=window, pads=nothing)
             same = replace(self, kernel=window)._same_padding()
             if same != self.pads:
                 yield setting("pool_size", f"{text}, and padding is SAME {same}", kernel=window, pads=same, ceil=False)
