@@ -47,13 +47,6 @@ BUGS = (
         "order|another",
     ),
     Bug(
-        "values_of_the_query",
-        'heads("value", memory)',
-        'heads("value", x)',
-        "decoder/cross/value, input",
-        "order|another",
-    ),
-    Bug(
         "words_not_scaled",
         "embed(words) * math.sqrt(WIDTH) + pos",
         "embed(words) + pos",

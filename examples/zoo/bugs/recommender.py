@@ -45,6 +45,6 @@ BUGS = (
         "table(sparse[:, i])",
         "table(sparse[:, (0, 2, 1)[i]] % SIZES[i])",
         "tables/1, input",
-        "order|index|other|column",
+        "rolled",
     ),
 )
