@@ -45,12 +45,12 @@ BUGS = (
     ),
     Bug(
         "not_clipped",
-        'jnp.clip(linen.Conv(3, (3, 3), padding="VALID", name="conv4")(x), -0.25, 0.25)',
+        'jnp.clip(linen.Conv(3, (3, 3), padding="VALID", name="conv4")(x), -0.3, 0.3)',
         'linen.Conv(3, (3, 3), padding="VALID", name="conv4")(x)',
         "output, input",
         "clamp|clip|hard|left out",
     ),
-    Bug("clipped_to_one", "(x), -0.25, 0.25)", "(x), 0, 0.25)", "output, input", "clamp|clip|relu|0"),
+    Bug("clipped_to_one", "(x), -0.3, 0.3)", "(x), 0, 0.3)", "output, input", "clamp|clip|relu|0"),
     Bug(
         "relu_for_silu",
         'linen.silu(linen.Conv(6, (3, 3), padding=1, name="conv1")(x))',

@@ -25,7 +25,7 @@ class Net(nn.Module):
         x = F.silu(self.conv1(F.interpolate(x, scale_factor=2, mode="nearest")))
         x = F.silu(self.conv2(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)))
         x = F.silu(self.conv3(F.pad(x, (1, 1, 1, 1), mode="reflect")))
-        return self.conv4(F.pad(x, (1, 1, 1, 1), mode="replicate")).clamp(-0.25, 0.25)
+        return self.conv4(F.pad(x, (1, 1, 1, 1), mode="replicate")).clamp(-0.3, 0.3)
 
 
 # --- the port --------------------------------------------------------------------------------------------------
@@ -44,7 +44,7 @@ class PortedNet(linen.Module):
         x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
         x = linen.silu(linen.Conv(6, (3, 3), padding="VALID", name="conv3")(x))
         x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-        return jnp.clip(linen.Conv(3, (3, 3), padding="VALID", name="conv4")(x), -0.25, 0.25)
+        return jnp.clip(linen.Conv(3, (3, 3), padding="VALID", name="conv4")(x), -0.3, 0.3)
 
 
 PORT = Port(Net, PortedNet, lambda rng: (rng.normal(size=(2, 3, 4, 6)),))
