@@ -297,3 +297,28 @@ def test_a_dense_layer_of_sequences_has_its_bias_along_the_last_axis(rng: np.ran
     ported = nnx.Sequential(Cubed(6, 9, rngs=nnx.Rngs(0)))
     first = parity.compare(ported, original, x, mapping={"layers/0": "0"}).first_divergence
     assert first is not None and (first.name, first.stage, first.causes) == ("layers/0", "forward", [])
+
+
+class TorchChosen(nn.Module):
+    """The best two of several values, and a hard sigmoid, whose gradient holds 1/6 in float32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(3, 6), nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.leave(F.hardsigmoid(self.enter(x)).topk(2, -1).values)
+
+
+class Chosen(nnx.Module):
+    def __init__(self) -> None:
+        rngs = nnx.Rngs(0)
+        self.enter, self.leave = nnx.Linear(3, 6, rngs=rngs), nnx.Linear(2, 2, rngs=rngs)
+
+    def __call__(self, x: Any) -> Any:
+        return self.leave(jax.lax.top_k(jax.nn.hard_sigmoid(self.enter(x)), 2)[0])
+
+
+def test_choices_among_equal_values_and_pytorchs_own_float32_are_no_differences(rng: np.random.Generator) -> None:
+    report = parity.compare(Chosen(), shaken(TorchChosen()), rng.normal(size=(5, 3)))
+    assert report.exit_code == 0, str(report)

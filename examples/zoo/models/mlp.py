@@ -64,7 +64,7 @@ PORTED = (
     jax.nn.elu,
     jax.nn.soft_sign,
     jax.nn.softplus,
-    jax.nn.hard_tanh,
+    lambda x: jnp.where(jnp.abs(x) < 1, x, jnp.sign(x)),  # jax.nn.hard_tanh has another gradient at exactly 1
     lambda x: jnp.where(x > 0, x, 0.01 * x),  # jax.nn.leaky_relu has another gradient at exactly 0
     lambda x: jax.nn.gelu(x, approximate=True),
     jax.nn.log_sigmoid,
