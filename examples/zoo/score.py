@@ -86,8 +86,8 @@ class Score:
         results = list(results)
         real = [result for result in results if not result.bug.equivalent]
         same = [result for result in results if result.bug.equivalent]
-        counts = (sum(getattr(r, name) for r in real) for name in ("found", "placed", "explained"))
-        return cls(len(real), *counts, len(same), sum(result.found for result in same))
+        found, placed, explained = (sum(getattr(r, name) for r in real) for name in ("found", "placed", "explained"))
+        return cls(len(real), found, placed, explained, len(same), sum(result.found for result in same))
 
     def __str__(self) -> str:
         def share(count: int) -> str:

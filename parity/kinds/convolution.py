@@ -45,7 +45,8 @@ class Convolution(OutputsFirst, Windowed):
         for seen, kernel in zip(inputs, np.split(self.weight, self.groups, axis=0), strict=True):
             parts.append(np.moveaxis(np.tensordot(seen, kernel, axes=summed), -1, 1))
         out = np.concatenate(parts, axis=1)
-        return out if self.bias is None else out + self.offset()
+        offset = self.offset()
+        return out if offset is None else out + offset
 
     def input_gradient(self, g: NDArray) -> NDArray:
         """Each place in the window sends its product back to where it looked."""

@@ -44,7 +44,8 @@ class TransposedConvolution(Multiplied):
             shares = [np.tensordot(x, kernel[(..., *place)], axes=(1, 0)) for x, kernel in groups]
             out[self._there(place)] += np.moveaxis(np.concatenate(shares, axis=-1), -1, 1)
         out = out[self._kept()]
-        return out if self.bias is None else out + self.offset()
+        offset = self.offset()
+        return out if offset is None else out + offset
 
     def _uncut(self) -> Sizes:
         """Size of the result before it is cut."""

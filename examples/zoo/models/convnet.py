@@ -1,5 +1,8 @@
 """A plain convolutional net and its port in Linen, with the conversion of its weights written out."""
 
+# pyright: reportArgumentType=false
+# Linen declares padding of pools as a name, and takes numbers, too.
+
 from __future__ import annotations
 
 from typing import Any

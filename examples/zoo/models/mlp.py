@@ -43,7 +43,7 @@ class Net(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList([nn.Linear(width, width) for _ in ACTIVATIONS])
         for layer in self.layers:
-            nn.init.normal_(layer.weight, std=0.7)  # so that activations saturate
+            nn.init.normal_(layer.get_parameter("weight"), std=0.7)  # so that activations saturate
 
     def forward(self, x: Tensor) -> Tensor:
         for layer, activation in zip(self.layers, ACTIVATIONS, strict=True):

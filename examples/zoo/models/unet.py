@@ -1,5 +1,8 @@
 """A small U-Net with transposed convolutions and joined maps, and its port in Linen."""
 
+# pyright: reportArgumentType=false
+# Linen declares padding of pools as a name, and takes numbers, too.
+
 from __future__ import annotations
 
 import flax.linen as linen

@@ -38,7 +38,7 @@ class Net(nn.Module):
         for block in self.blocks:
             x, skip = block(x)
             total = total + skip
-        x = F.avg_pool1d(F.relu(self.final(F.relu(total))), 2, ceil_mode=True)
+        x = F.avg_pool1d(F.relu(self.final(F.relu(total))), 2, ceil_mode=True)  # type: ignore[arg-type]
         return self.logits(x)
 
 
