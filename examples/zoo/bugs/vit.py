@@ -60,7 +60,7 @@ BUGS = (
         "t, 3, HEADS, WIDTH // HEADS).transpose(2, 0, 3, 1, 4)",
         "t, HEADS, 3, WIDTH // HEADS).transpose(3, 0, 2, 1, 4)",
         "blocks/0/attn/proj, input",
-        "taken apart into",
+        "taken apart",
     ),
     Bug(
         "query_and_key",
