@@ -4,7 +4,7 @@ from examples.zoo.planting import Bug
 
 BUGS = (
     Bug("joined_the_other_way_round", "[y, x], -1", "[x, y], -1", "join, input", "order|permut|concat|exchanged"),
-    Bug("joined_with_itself", "[y, x], -1", "[y, y], -1", "join, input", "concat|twice|channels|same"),
+    Bug("joined_with_itself", "[y, x], -1", "[y, y], -1", "join, input", "up1 is used, in PyTorch"),
     Bug(
         "padding_as_in_pytorch",
         'padding=((1, 2), (1, 2)), name="up2"',
@@ -47,7 +47,7 @@ BUGS = (
         'x = leaky(linen.Conv(6, (3, 3), padding=1, name="enter")(x))\n        y = linen.Conv(6, (4, 4), strides=2, padding=1, name="down")(x)',
         'x = linen.Conv(6, (3, 3), padding=1, name="enter")(x)\n        y = linen.Conv(6, (4, 4), strides=2, padding=1, name="down")(leaky(x))',
         "join, input",
-        "leaky|left out|ReLU",
+        "enter is used, in PyTorch|left out",
     ),
     Bug(
         "bias_left_out",
