@@ -37,6 +37,7 @@ FAMILIES: tuple[Family, ...] = (
     sums.made_elsewhere,
     tokens.attempts,
     orders.attempts,
+    sums.sources,
     sums.dropped,
     sums.added,
     sums.factors,

@@ -120,7 +120,8 @@ def _link(name: str, args: list[Any]) -> Link | None:
 
 
 def _known(class_name: str, title: str, settings: Settings) -> Link | None:
-    layer = registry.layer(Recorded(class_name, settings, np.zeros((1, 1, 1, 1))))
+    maps = (np.zeros((1,) * rank) for rank in (4, 3, 5))  # of as many directions as the class has
+    layer = next((each for x in maps if (each := registry.layer(Recorded(class_name, settings, x))) is not None), None)
     return None if layer is None else Link(title, lambda x: replace(layer, x=x).compute(), layer)
 
 

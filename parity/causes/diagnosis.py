@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,6 +47,7 @@ def name_forward(visit: _Visit, rows: list[Row], variables: dict[str, Any], flax
         map_shape=_map_shape(visit),
         mask=candidate.dropout_mask(visit.torch_path),
         more=recorded_inputs(visit)[1:],
+        elsewhere=lambda: _weights_elsewhere(visit),
     )
     coarse = (("torch", visit.facts["coarse"]), ("jax", visit.coarse(variables)))
     found: list[Cause] = []
@@ -57,9 +59,21 @@ def name_forward(visit: _Visit, rows: list[Row], variables: dict[str, Any], flax
         attach(row, found)
 
 
+def _weights_elsewhere(visit: _Visit) -> Iterator[tuple[str, str, NDArray]]:
+    """The reference's weights: path, name and values of each but the call's own."""
+    for path in dict.fromkeys(visit.candidate.pairs.values()):
+        for name, array in visit.candidate.weights(path).items():
+            yield path, name, np.asarray(array, np.float64)
+
+
 def attach(row: Row, found: list[Cause]) -> None:
     """Write causes into a row."""
     row.causes, row.cause_keys = [str(cause) for cause in found], [cause.key for cause in found]
+
+
+def name_left_out(row: Row) -> None:
+    """Attach a cause to a PyTorch layer that Flax doesn't run."""
+    attach(row, [Cause("layer_missing", "jax", f"{row.torch_name} is left out")])
 
 
 def name_dtype(row: Row, dtype: str) -> None:
@@ -106,10 +120,12 @@ def name_parameter(
     layer = _layer(visit)
     torch, flax = (np.asarray(array, np.float64) for array in arrays[:2])
     alone = None if arrays[2] is None else np.asarray(arrays[2], np.float64)
-    right = None if layer is None else layer.weight_gradient(np.asarray(cotangent, np.float64), name)
+    g = np.asarray(cotangent, np.float64)
+    right = None if layer is None else layer.weight_gradient(g, name)
+    mistakes = () if layer is None else layer.weight_gradient_mistakes(g, name)
     scale = float(np.max(np.abs(flax if alone is None else alone), initial=0.0))
     tolerance = max(row.bound, 64 * UNIT_ROUNDOFF[visit.candidate.dtype] * scale)
-    attach(row, parameter_causes.explain(torch, flax, alone, right, tolerance, visit.candidate.dtype))
+    attach(row, parameter_causes.explain(torch, flax, alone, right, tolerance, visit.candidate.dtype, mistakes))
 
 
 def name_cotangent(candidate: Candidate, key: str, row: Row, torch: NDArray, flax: NDArray) -> None:

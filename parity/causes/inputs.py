@@ -98,8 +98,8 @@ def name_output(
     exact, ours = np.asarray(reference, np.float64), np.asarray(ours, np.float64)
     tolerance = _tolerance(exact, allowed, candidate.dtype)
     code, sink = candidate.code, candidate.store.facts("output").get("sinks", [])[i : i + 1]
-    found: list[Cause] = []
-    if code is not None and sink:
+    found = _another_output(candidate, i, ours, exact, tolerance)
+    if not found and code is not None and sink:
         if (echo := code.follows(sink[0], ours, tolerance)) is not None:
             row.echo = echo
             return
@@ -109,6 +109,19 @@ def name_output(
     if not found and code is not None and sink:
         row.detail = f"the code before the output differs: {code.place(sink[0])}"
     attach(row, found)
+
+
+def _another_output(candidate: Candidate, i: int, ours: NDArray, exact: NDArray, tolerance: float) -> list[Cause]:
+    """The outputs may be in another order."""
+    before = farthest(ours, exact) if ours.shape == exact.shape else float("inf")
+    for place, other in candidate.store.arrays("output", "input.").items():
+        theirs = np.asarray(other, np.float64)
+        if int(place) == i or theirs.shape != ours.shape or not np.isfinite(tolerance):
+            continue
+        if causes.explains(before, after := farthest(ours, theirs), tolerance):
+            text = f"the outputs are in another order: JAX's output {i} is PyTorch's output {place}"
+            return [Cause("outputs_exchanged", "between", text, before, after)]
+    return []
 
 
 def name_open(candidate: Candidate, visit: _Visit, row: Row, x: NDArray, reference: NDArray, i: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,8 @@ def _view(a: Arguments) -> NDArray:
     size = a.get("size", a.get("shape"))
     if not isinstance(size, list):
         raise CannotRun("a view of another format")
+    if -1 not in size and math.prod(size) != a["self"].size:  # a mistake before it changed the map's size
+        size = [*size[:-1], -1]
     return np.reshape(a["self"], size)
 
 

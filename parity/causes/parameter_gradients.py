@@ -7,16 +7,25 @@ NumPy is the third witness.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest, within
 from parity.causes.parameters import Cause, explains
 from parity.causes.precision import coarser, of_values
+from parity.kinds.layer import WrongGradient
 
 
 def explain(
-    torch: NDArray, flax: NDArray, alone: NDArray | None, right: NDArray | None, tolerance: float, dtype: str
+    torch: NDArray,
+    flax: NDArray,
+    alone: NDArray | None,
+    right: NDArray | None,
+    tolerance: float,
+    dtype: str,
+    mistakes: Iterable[WrongGradient] = (),
 ) -> list[Cause]:
     """Causes of a difference between two gradients with respect to one parameter, in one layout and float64.
 
@@ -27,6 +36,7 @@ def explain(
         right: the derivative in NumPy; None if it isn't written out.
         tolerance: largest difference that counts as none.
         dtype: of the lane.
+        mistakes: that such a gradient suffers from, made in NumPy.
     """
     if torch.shape != flax.shape:
         return []
@@ -34,6 +44,12 @@ def explain(
     if alone is not None and within(farthest(alone, flax), tolerance) and farthest(alone, torch) > tolerance:
         text = f"the layer's gradient is changed before it reaches the parameter (a hook): {_changed(torch, alone)}"
         return [Cause("gradient_hook", "torch", text, before, farthest(alone, flax))]
+    for key, text, predicted in mistakes:
+        for side, wrong, other in (("jax", flax, torch), ("torch", torch, flax)):
+            after = farthest(predicted, wrong)
+            witnessed = right is not None and within(farthest(right, other), tolerance)
+            if witnessed and explains(before, after, tolerance):
+                return [Cause(key, side, f"wrong gradient: {text}", before, after)]
     for side, wrong, other in (("jax", flax, torch), ("torch", torch, flax)):
         if right is not None and not within(farthest(right, other), tolerance):
             continue  # this one is no witness: it isn't right itself

@@ -8,8 +8,7 @@ the residual falls at least 1000 times, and below the bound. Otherwise nothing i
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,52 +16,17 @@ from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest, within
 from parity.bounds.magnitudes import UNIT_ROUNDOFF
-from parity.kinds import registry
+from parity.causes.cause import FALL, Cause, explains
+from parity.causes.related import described, moves, permutation, same, scale_factor
+from parity.kinds import normalization, registry
 from parity.kinds.dense import row_orders
 from parity.kinds.layer import Layer, Mistake, Recorded, Settings
 
-FALL = 1000.0
+__all__ = ["FALL", "PAIR_TRIES", "Case", "Cause", "described", "explain", "explains"]
 
 # Combinations of two mistakes that are tried at most, per layer: more than any layer known here has. A number of tries
 # and not of seconds, so that a slow machine names the same causes.
 PAIR_TRIES = 2000
-
-
-def explains(before: float, after: float, tolerance: float, fall: float = FALL) -> bool:
-    """Whether undoing a mistake takes a difference away: below what is allowed, and by so much that it was the mistake.
-
-    Args:
-        before: the difference with the mistake, infinite where shapes differ or something isn't finite.
-        after: what is left without it.
-        tolerance: largest difference that counts as none; none explains anything if it isn't finite.
-        fall: by which factor it must fall at least.
-    """
-    return math.isfinite(tolerance) and within(after, tolerance) and after * fall <= before
-
-
-@dataclass(frozen=True)
-class Cause:
-    """A mistake that explains a divergence.
-
-    Attributes:
-        key: short name, as of a `parity.kinds.layer.Mistake`.
-        side: `jax`, `torch`, or `between` where only the difference is known.
-        text: what is wrong, in words.
-        before: residual with the mistake; not a number where shapes alone decide. Likewise after, without it.
-        after: see `before`.
-    """
-
-    key: str
-    side: str
-    text: str
-    before: float = float("nan")
-    after: float = float("nan")
-
-    def __str__(self) -> str:
-        who = {"jax": "JAX: ", "torch": "PyTorch: "}.get(self.side, "")
-        if math.isnan(self.after):
-            return f"{who}{self.text}"
-        return f"{who}{self.text} (undone, the difference falls from {self.before:.1e} to {self.after:.1e})"
 
 
 @dataclass
@@ -80,6 +44,7 @@ class Case:
         map_shape: (C, H, W) of the map that was flattened into the rows of x.
         mask: of dropout, True where kept.
         more: inputs behind the first.
+        elsewhere: the reference's weights of all layers, when asked for: where each is, its name, and its values.
     """
 
     class_name: str
@@ -94,6 +59,7 @@ class Case:
     map_shape: tuple[int, ...] | None = None
     mask: NDArray | None = None
     more: tuple[NDArray, ...] = ()
+    elsewhere: Callable[[], Iterable[tuple[str, str, NDArray]]] = tuple
     before: float = field(init=False)
     tolerance: float = field(init=False)
 
@@ -106,10 +72,17 @@ class Case:
         self.tolerance = own + 16 * UNIT_ROUNDOFF[self.dtype] * scale
 
     def layer(self, weights: Mapping[str, NDArray]) -> Layer | None:
-        """The layer in NumPy, with these weights by PyTorch's name; None if it isn't written out."""
-        return registry.layer(
-            Recorded(self.class_name, self.settings, self.x, weights, self.map_shape, self.mask, self.more)
+        """The layer in NumPy, with these weights by PyTorch's name; None if it isn't written out.
+
+        A class that no kind knows may be someone's own normalisation: then it is found by what it gives.
+        """
+        recorded = Recorded(
+            self.class_name, self.settings, self.x, weights, self.map_shape, self.mask, self.more
         )  # fmt: skip
+        found = registry.layer(recorded)
+        if found is None and self.torch_weights and not registry.knows(self.class_name):
+            found = normalization.guessed(recorded, self.torch_weights, self.torch_y, self.tolerance)
+        return found
 
     def explains(self, prediction: NDArray, observed: NDArray) -> float | None:
         """The residual that is left if the prediction explains what one side computed; None if it doesn't."""
@@ -199,16 +172,16 @@ def _estimated(case: Case, layer: Layer, observed: NDArray, side: str) -> Iterat
     shifts: list[tuple[str, NDArray | float]] = [("the result is", 0.0)]
     shifts += [] if offset is None else [("the weights are", offset)]
     for name, shift in shifts:
-        factor = _factor(base - shift, observed - shift)
+        factor = scale_factor(base - shift, observed - shift)
         if factor is not None and (after := case.explains((base - shift) * factor + shift, observed)) is not None:
             yield Cause("scaled", side, f"{name} scaled by {factor:.6g}", case.before, after)
     # Channels may have been exchanged before the bias was added, or after.
     for _, constant in shifts:
-        order = _permutation(base - constant, observed - constant, axis=1, tolerance=case.tolerance)
+        order = permutation(base - constant, observed - constant, axis=1, tolerance=case.tolerance)
         if order is None:
             continue
         if (after := case.explains((base - constant)[:, order] + constant, observed)) is not None:
-            text = f"output channels are in another order: {_moves(order)}"
+            text = f"output channels are in another order: {moves(order)}"
             yield Cause("channels_permuted", side, text, case.before, after)
             return
 
@@ -236,37 +209,18 @@ def _weight(case: Case, name: str, theirs: NDArray, ours: NDArray) -> list[Cause
         for mistake in layer.mistakes():
             changed = mistake.apply(layer)
             twisted = None if changed is None else changed.weights.get(name)
-            if _same(twisted, ours) and not _same(twisted, theirs):
+            if same(twisted, ours) and not same(twisted, theirs):
                 return [Cause(mistake.key, "between", f"Flax's kernel is PyTorch's with a twist: {mistake.text}")]
         for text, index in row_orders(case.map_shape):
             for order in (index, np.argsort(index)):
-                if _same(theirs[:, order], ours):
+                if same(theirs[:, order], ours):
                     text = f"the kernel's rows follow {text} on one side, CHW on the other"
                     return [Cause("fc_order", "between", text)]
+    for there, of, array in case.elsewhere():
+        if same(array, ours):
+            text = f"Flax's {name} is PyTorch's {of} of {there}: weights of the same shape are exchanged"
+            return [Cause("weights_exchanged", "between", text)]
     return [described(name, theirs, ours)]
-
-
-def described(name: str, theirs: NDArray, ours: NDArray) -> Cause:
-    """A difference between two arrays of weights that no known mistake makes, as exactly as it can be said."""
-    if ours.shape != theirs.shape:
-        return Cause(f"{name}_shape", "between", f"{name} has shape {ours.shape} in Flax, {theirs.shape} in PyTorch")
-    if not ours.any():
-        return Cause(f"{name}_missing", "jax", f"{name} is zero")
-    if not theirs.any():
-        return Cause(f"{name}_missing", "torch", f"{name} is zero")
-    factor = _factor(theirs, ours)
-    if factor is not None and np.allclose(theirs * factor, ours, rtol=1e-6, atol=0):
-        return Cause("scaled", "between", f"Flax's {name} is PyTorch's times {factor:.6g}")
-    for axis, what in ((0, "output channels"), (1, "input channels")) if theirs.ndim in (1, 2, 4) else ():
-        if axis < theirs.ndim and (order := _permutation(theirs, ours, axis, 0.0)) is not None:
-            return Cause("channels_permuted", "between", f"{what} of {name} are in another order: {_moves(order)}")
-    wrong = np.argwhere(ours != theirs)
-    first = tuple(int(i) for i in wrong[0])
-    return Cause(
-        f"{name}_differs", "between",
-        f"{len(wrong)} of {ours.size} values of {name} differ, first at {list(first)}: "
-        f"Flax {float(ours[first])!r}, PyTorch {float(theirs[first])!r}",
-    )  # fmt: skip
 
 
 def _outputs(case: Case) -> list[Cause]:
@@ -283,51 +237,12 @@ def _outputs(case: Case) -> list[Cause]:
     candidates.append(("relu_added", "JAX applies a ReLU to the result", np.maximum(theirs, 0)))
     if (after := case.explains(np.maximum(ours, 0), theirs)) is not None:
         return [Cause("relu_missing", "jax", "a ReLU is left out", case.before, after)]
-    factor = _factor(theirs, ours)
+    factor = scale_factor(theirs, ours)
     if factor is not None:
         candidates.append(("scaled", f"JAX's result is PyTorch's times {factor:.6g}", theirs * factor))
-    if theirs.ndim > 1 and (order := _permutation(theirs, ours, 1, case.tolerance)) is not None:
-        candidates.append(("channels_permuted", f"channels are in another order: {_moves(order)}", theirs[:, order]))
+    if theirs.ndim > 1 and (order := permutation(theirs, ours, 1, case.tolerance)) is not None:
+        candidates.append(("channels_permuted", f"channels are in another order: {moves(order)}", theirs[:, order]))
     for key, text, prediction in candidates:
         if (after := case.explains(prediction, ours)) is not None:
             return [Cause(key, "between", text, case.before, after)]
     return []
-
-
-def _factor(base: NDArray, observed: NDArray) -> float | None:
-    """The factor c that brings c * base nearest to `observed`; None if it is 1, 0 or undefined."""
-    norm = float(np.vdot(base, base))
-    if norm == 0 or not np.isfinite(norm):
-        return None
-    factor = float(np.vdot(base, observed)) / norm
-    return factor if np.isfinite(factor) and factor != 0 and abs(factor - 1) > 1e-12 else None
-
-
-def _permutation(base: NDArray, observed: NDArray, axis: int, tolerance: float) -> NDArray | None:
-    """The order in which slices of `base` along an axis give `observed`; None if there is none but the identity."""
-    if base.shape != observed.shape or base.ndim <= axis:
-        return None
-    a = np.moveaxis(base, axis, 0).reshape(base.shape[axis], -1)
-    b = np.moveaxis(observed, axis, 0).reshape(base.shape[axis], -1)
-    moved = [i for i in range(len(a)) if not within(farthest(a[i], b[i]), tolerance)]
-    if len(moved) > 1024:
-        return None
-    order = np.arange(len(a))
-    free = set(moved)
-    for i in moved:
-        match = next((j for j in sorted(free) if within(farthest(a[j], b[i]), tolerance)), None)
-        if match is None:
-            return None
-        order[i] = match
-        free.discard(match)
-    return order if moved else None
-
-
-def _moves(order: NDArray) -> str:
-    moved = np.flatnonzero(order != np.arange(len(order)))
-    shown = ", ".join(f"{int(i)} holds {int(order[i])}" for i in moved[:4])
-    return shown + (f" and {len(moved) - 4} more" if len(moved) > 4 else "")
-
-
-def _same(a: NDArray | None, b: NDArray) -> bool:
-    return a is not None and a.shape == b.shape and np.array_equal(a, b)

@@ -34,6 +34,18 @@ def _instead(problem: Problem) -> Iterator[Attempt]:
             yield Attempt("order", f"{name} is handed on, in PyTorch {own}", {problem.region.sink: value(array)})
 
 
+def sources(problem: Problem) -> Iterator[Attempt]:
+    """The code begins at something else that is about: at a layer's output before its activation, say."""
+    region = problem.region
+    for place in (p for p in region.places if p != region.sink and (p in region.cut or region.node(p).op in SOURCES)):
+        values = region.value(place)
+        if isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.floating):
+            for name, other in problem.others(values):
+                if farthest(other, values) > 0:
+                    text = f"{name} is used, in PyTorch {problem.words(place)}"
+                    yield Attempt("other_source", text, {place: value(other)})
+
+
 def attempts(problem: Problem) -> Iterator[Attempt]:
     """Mistakes in each sum and product, the last one first; then other tensors in their places."""
     places = [

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from parity.bounds.judging import judge_together
+from parity.bounds.judging import farthest, judge_together
 from parity.bounds.magnitudes import UNIT_ROUNDOFF, normwise_limit
 from parity.causes import diagnosis
 from parity.causes import inputs as input_causes
@@ -202,7 +202,8 @@ def finish(
     candidate.forward(inputs)
     if candidate.unexplained and candidate.failed is None:
         input_causes.name_coarse(candidate, jax_precision.between_layers(candidate, inputs))
-    gradients, whole = gradients and candidate.failed is None, whole and candidate.failed is None
+    ran = candidate.failed is None and candidate.broken is None
+    gradients, whole = gradients and ran, whole and ran
     told: list[str] = []
     if gradients:
         jax_backward.run(candidate, inputs)
@@ -243,7 +244,7 @@ def end_to_end(candidate: Candidate, inputs: tuple[NDArray, ...], gradients: boo
         rows.append(_normwise(candidate, "outputs", [("", np.asarray(output), value)]))
     pairs = [] if found is None else list(_gradient_pairs(candidate, found))
     if pairs:  # a model without parameters has none
-        rows.append(_normwise(candidate, "gradients", pairs))
+        rows.append(_normwise(candidate, "gradients", pairs, _coarse_gradients(candidate)))
         if not rows[-1].equal and not any(row.diverges for row in candidate.rows):
             rows = _by_parameter(candidate, pairs) + rows
     return rows
@@ -252,7 +253,14 @@ def end_to_end(candidate: Candidate, inputs: tuple[NDArray, ...], gradients: boo
 def _by_parameter(candidate: Candidate, pairs: list[tuple[str, NDArray, NDArray]]) -> list[Row]:
     """The parameters whose gradients differ end to end though every layer's own agree, the farthest one first."""
     rows = []
+    # Roundings are relative to all gradients: those of a key's bias, say, are nothing else.
+    scale = max((float(np.max(np.abs(theirs), initial=0.0)) for _, _, theirs in pairs), default=0.0)
     for name, ours, theirs in pairs:
+        if (
+            farthest(np.asarray(ours, np.float64), np.asarray(theirs, np.float64))
+            <= normwise_limit(candidate.dtype) * scale
+        ):
+            continue
         row = _normwise(candidate, f"gradient of {name.rpartition('/')[2]}, end to end", [(name, ours, theirs)])
         row.name = name.rpartition("/")[0]
         row.torch_name = candidate.pairs.get(row.name, row.name)
@@ -300,10 +308,19 @@ def _gradient_pairs(candidate: Candidate, found: dict[str, Any]) -> Any:
                 yield f"{path}/{flax_name}", found_here, reference if same else reference.reshape(found_here.shape)
 
 
-def _normwise(candidate: Candidate, stage: str, pairs: list[tuple[str, NDArray, NDArray]]) -> Row:
+def _coarse_gradients(candidate: Candidate) -> float:
+    """What PyTorch's gradients may err by in any lane: its hardsigmoid's hold their 1/6 in float32."""
+    store = candidate.store
+    records = [store.facts(key) for key in (*store.keys("forward-"), "output")]
+    calls = sum(op == "hardsigmoid" for facts in records for op, _ in facts["ops"])
+    calls += sum("Hardsigmoid" in facts.get("bases", ()) for facts in records)
+    return 4 * calls * UNIT_ROUNDOFF["float32"]
+
+
+def _normwise(candidate: Candidate, stage: str, pairs: list[tuple[str, NDArray, NDArray]], more: float = 0.0) -> Row:
     row = Row(candidate.name, "end to end", "end to end", stage, candidate.dtype, order=len(candidate.records) + 1)
     ours, theirs = {name: a for name, a, _ in pairs}, {name: b for name, _, b in pairs}
-    fill(row, judge_together(ours, theirs, normwise_limit(candidate.dtype)))
+    fill(row, judge_together(ours, theirs, normwise_limit(candidate.dtype) + more))
     row.n = round(row.bound / UNIT_ROUNDOFF[candidate.dtype])
     return row
 
@@ -314,6 +331,10 @@ def not_exercised(candidate: Candidate, torch_leaves: list[Leaf]) -> list[str]:
     if candidate.failed is not None:
         place = candidate.failed["path"] or f"the code after {candidate.failed['after']}"
         found.append(f"everything from {place} on, where PyTorch breaks down: {candidate.failed['message']}")
+    elif candidate.broken is not None:
+        last = max(candidate.visited, default=None)
+        place = "the beginning" if last is None else candidate.visited[last].path
+        found.append(f"everything behind {place}, where Flax breaks down on PyTorch's values: {candidate.broken}")
     paths = {path for path, _ in candidate.records}
     biased = [x.path for x in torch_leaves if registry.named(x.kind).linear and "bias" in x.shapes]
     found += only_in_flax(candidate)

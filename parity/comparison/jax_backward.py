@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from parity.bounds.judging import difference
 from parity.bounds.magnitudes import Bound, linear_bound, unit_roundoff
 from parity.causes import diagnosis
 from parity.causes import parameter_gradients as parameter_causes
 from parity.comparison.jax_models import JaxLayer
-from parity.comparison.jax_side import Candidate, _Visit
+from parity.comparison.jax_side import Candidate, _Visit, is_input
 from parity.comparison.store import Store
 from parity.comparison.totals import Total
 from parity.errors import CannotCompare
@@ -209,6 +210,7 @@ def _glue(candidate: Candidate, inputs: tuple[NDArray, ...]) -> None:
     floating = [jnp.issubdtype(x.dtype, jnp.floating) for x in arrays]
 
     given = candidate.given if candidate.given is not None else candidate.placeholders
+    places: dict[str, list[int]] = {}  # of the floating-point inputs of a call among all
     owned = {path: jax_leaves.leaf_variables(given, path)["params"][parameter.VALUE] for path in candidate.owned}
 
     def glue(outputs: dict[str, jax.Array], floats: list[jax.Array | None], owned: dict[str, jax.Array]) -> Any:
@@ -223,8 +225,9 @@ def _glue(candidate: Candidate, inputs: tuple[NDArray, ...]) -> None:
             calls[path] += 1
             if key not in outputs:
                 return next_function(*args, **kwargs)  # PyTorch doesn't run it, which is told already
-            flat = jax.tree.leaves((args, kwargs))
-            seen[key] = [x for x in flat if hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating)]
+            taken = [x for x in jax.tree.leaves((args, kwargs)) if is_input(x)]
+            places[key] = [i for i, x in enumerate(taken) if jnp.issubdtype(x.dtype, jnp.floating)]
+            seen[key] = [taken[i] for i in places[key]]
             return outputs[key]
 
         variables = jax.tree.map(lambda leaf: leaf, given)  # a copy of the tree, not of the arrays
@@ -238,13 +241,11 @@ def _glue(candidate: Candidate, inputs: tuple[NDArray, ...]) -> None:
     (seen, results), pull_back = jax.vjp(glue, outputs, floats, owned)
     cotangents: dict[str, list] = {}
     for key, xs in seen.items():
-        visit, backward = candidate.visited[key], key.replace("forward", "backward")
-        name = "root.input" if store.has(backward, "root.input.0") else "gradient.input"  # drawn at ties
         cotangents[key] = [
-            candidate._array((visit.input_layouts[i] or layouts.Layout()).to_flax(store.array(backward, f"{name}.{i}")))
-            if store.has(backward, f"{name}.{i}")
-            else jnp.zeros_like(x)
-            for i, x in enumerate(xs)
+            jnp.zeros_like(x)
+            if (found := _handed_back(candidate, key, i)) is None
+            else candidate._array((candidate.visited[key].input_layouts[i] or layouts.Layout()).to_flax(found))
+            for i, x in zip(places[key], xs, strict=True)
         ]
     final = []
     for i, result in enumerate(results):
@@ -269,6 +270,24 @@ def _glue(candidate: Candidate, inputs: tuple[NDArray, ...]) -> None:
         given_there = np.asarray(store.array("given", f"input.{i}"), np.float64)
         if (layout := layouts.of_input(given_there, np.asarray(arrays[i], np.float64))) is not None:
             _compare_glue(candidate, row, gradient, "given", layout, i)
+
+
+def _handed_back(candidate: Candidate, key: str, place: int) -> NDArray | None:
+    """PyTorch's gradient of an input of a call, from which the code before it goes on; None without one.
+
+    That is what the call itself handed back in the whole pass, whose maps may lie otherwise in memory than those of the
+    replay, so that a sum is rounded otherwise. Where the two differ by more (a hook changed one), it is the replay's.
+    """
+    store, backward, name = candidate.store, key.replace("forward", "backward"), f"input.{place}"
+    replayed = _gradient(candidate, backward, f"gradient.{name}", None)
+    if not store.has(backward, f"root.{name}"):
+        return replayed
+    whole = store.array(backward, f"root.{name}")
+    if candidate.natural is not None or replayed is None:  # at ties it was drawn
+        return whole
+    bound = _bound(candidate, backward, name, lambda array: array)
+    allowed = 0.0 if bound is None or bound.unknown else bound.allowed
+    return whole if bool((difference(whole, replayed) <= allowed).all()) else replayed
 
 
 def _compare_owned(candidate: Candidate, path: str, torch_path: str, gradient: Any) -> None:

@@ -29,7 +29,7 @@ from parity.comparison.totals import Total
 from parity.errors import CannotCompare, LayersUnseen
 from parity.kinds import embedding, jax_leaves, layouts, parameter, registry
 from parity.kinds.weights import weights_to_flax
-from parity.reports.rows import Row, compare_arrays
+from parity.reports.rows import Row, compare_arrays, told_in_order
 
 # Larger arrays (gradients of fully connected layers) aren't kept for the report.
 _KEPT_ELEMENTS = 4_000_000
@@ -112,6 +112,7 @@ class Candidate:
         self.visited: dict[str, _Visit] = {}
         self.judged: set[str] = set()  # leaves whose weights have been compared
         self.natural: Candidate | None = None  # beside the reference's run at ties: the one beside its natural run
+        self.broken: str | None = None  # what stopped Flax among the reference's values, if anything did
         self.worst: Row | None = None
         self.arrays: dict[str, NDArray] = {}  # of the worst row
         self.totals: dict[tuple[str, str], Total] = {}  # gradients of parameters that several calls add to
@@ -167,24 +168,28 @@ class Candidate:
         variables = self.given if self.given is not None else self.placeholders
         try:
             result = self.model.apply(variables, arrays, self.kwargs, self._force)
-        except (TypeError, ValueError, AssertionError, FlaxError) as error:
+        except (TypeError, ValueError, IndexError, AssertionError, FlaxError) as error:
             # Behind the place where PyTorch broke down, maps of the wrong size break Flax as well.
             if isinstance(error, LayersUnseen) or (self.failed is None and isinstance(error, CannotCompare)):
                 raise
-            if self.failed is None:
-                raise CannotCompare(f"the Flax module can't run: {str(error).splitlines()[0]}") from error
-            result = None
-        if self.failed is None:
+            message = str(error).splitlines()[0] if str(error) else type(error).__name__
+            # As do the reference's values behind a layer that was given others than PyTorch's was.
+            if self.failed is None and not any(row.diverges for row in self.rows):
+                raise CannotCompare(f"the Flax module can't run: {message}") from error
+            self.broken, result = message, None
+        if self.failed is None and self.broken is None:
             self._compare_outputs(jax.tree.leaves(result))
         for (path, call), key in self.records.items():
-            if key not in self.visited:
+            if key not in self.visited and (self.broken is None or self.failed is not None):
                 facts = self.store.facts(key)
                 flax_path = next((f for f, t in self.pairs.items() if t == path), path)
                 row = Row(self.name, flax_path, path, "forward", self.dtype, order=_order(key), kind=facts["kind"])
                 row.verdict, row.fraction = "missing", float("inf")
                 row.detail = f"PyTorch runs it (call {call + 1}), Flax doesn't"
+                diagnosis.name_left_out(row)
                 self.rows.append(row)
         self.rows.sort(key=lambda row: row.order)
+        told_in_order(self.rows)
         return self.rows
 
     def _array(self, x: NDArray) -> jax.Array:
@@ -196,7 +201,7 @@ class Candidate:
         if path not in self.pairs and path not in self.undecided:
             return next_function(*args, **kwargs)
         flat, tree = jax.tree.flatten((args, kwargs))
-        xs = [x for x in flat if _is_input(x)]
+        xs = [x for x in flat if is_input(x)]
         if any(isinstance(x, jax.core.Tracer) for x in xs):
             raise LayersUnseen(
                 f"{path} (Flax) runs inside scan, vmap, jit or remat, where its values can't be replaced: use the "
@@ -459,7 +464,7 @@ class _Visit:
     def _arguments(self, inputs: tuple[jax.Array, ...]) -> Any:
         """Positional and named arguments of the leaf's call, with other inputs."""
         tensors = iter(inputs)
-        return jax.tree.unflatten(self.tree, [next(tensors) if _is_input(t) else t for t in self.template])
+        return jax.tree.unflatten(self.tree, [next(tensors) if is_input(t) else t for t in self.template])
 
     def function(self) -> Callable:
         """The leaf alone, compiled: f(variables, *inputs)."""
@@ -585,7 +590,7 @@ def _shapes(variables: Any) -> dict[str, tuple[int, ...]]:
     return {name: tuple(array.shape) for arrays in variables.values() for name, array in arrays.items()}
 
 
-def _is_input(x: Any) -> bool:
+def is_input(x: Any) -> bool:
     """Whether an argument of a leaf is one that the reference has too; masks (bool) are handed on as they are."""
     return isinstance(x, (jax.Array, np.ndarray)) and x.dtype != bool
 

@@ -39,9 +39,11 @@ def run(natural: Candidate, inputs: tuple[NDArray, ...]) -> tuple[list[Row], lis
     candidate._compiled = natural._compiled
     candidate.forward(inputs)
     jax_backward.run(candidate, inputs)
-    between = store.facts("complete")["between"]
+    between, chosen = (store.facts("complete")[name] for name in ("between", "chosen"))
     kept, undefined = [], []
     for row in candidate.rows:
+        if chosen and row.stage.startswith(("input", "cotangent")):
+            continue  # which of equal values is chosen is no convention
         if row.torch is not None and not math.isfinite(row.torch):
             undefined.append(f"{row.name} {row.stage}")
         elif not row.equal or between or not row.stage.startswith(("input", "cotangent")):

@@ -11,6 +11,9 @@ import jax
 
 from parity.comparison.jax_models import JaxLayer, Look, Variables
 
+# With the batch's own statistics a norm also writes the running ones, which are of no concern here.
+_WRITTEN = ["batch_stats"]
+
 
 class LinenLayer:
     """A bound module; see `JaxLayer`."""
@@ -26,7 +29,7 @@ class LinenLayer:
     def apply(self, variables: Variables, *args: Any, **kwargs: Any) -> Any:
         """Its result alone."""
         # Under its own name, by which it may know itself.
-        return self.module.clone(parent=None).apply(variables, *args, **kwargs)
+        return self.module.clone(parent=None).apply(variables, *args, **kwargs, mutable=_WRITTEN)[0]
 
     def wanted(self, *args: Any, **kwargs: Any) -> Variables:
         """What it would make."""
@@ -55,9 +58,9 @@ class LinenModel:
     def apply(self, variables: Variables, inputs: tuple[Any, ...], kwargs: dict[str, Any], look: Look | None) -> Any:
         """The module's result."""
         if look is None:
-            return self.module.apply(variables, *inputs, **kwargs)
+            return self.module.apply(variables, *inputs, **kwargs, mutable=_WRITTEN)[0]
         with nn.intercept_methods(_shown_to(look)), _without_remat():
-            return self.module.apply(variables, *inputs, **kwargs)
+            return self.module.apply(variables, *inputs, **kwargs, mutable=_WRITTEN)[0]
 
 
 @contextlib.contextmanager

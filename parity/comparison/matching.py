@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from parity.errors import CannotCompare, LayersUnseen
 from parity.kinds import embedding, parameter, registry, weights
 from parity.kinds.leaf import Leaf
+from parity.kinds.normalization import AFFINE
 from parity.kinds.recurrence import as_in_flax
 
 # What attention's projections are called, Flax's names first.
@@ -64,7 +65,7 @@ def match(flax: list[Leaf], torch: list[Leaf], given: dict[str, str] | None = No
         given: Flax path to PyTorch path.
 
     Raises:
-        CannotCompare: a leaf has no partner, or there are more on one side than on the other, each named.
+        CannotCompare: a leaf of Flax's has no partner, or there are more on one side than on the other, each named.
     """
     flax_by_path = {leaf.path: leaf for leaf in flax}
     torch_by_path = {leaf.path: leaf for leaf in torch}
@@ -84,21 +85,27 @@ def match(flax: list[Leaf], torch: list[Leaf], given: dict[str, str] | None = No
                 continue
             # Shapes may differ: a wrong padding shows in the first fully connected layer's inputs, and is to be found
             # where it is, not to be refused here.
-            # So may a bias, or a norm's scale, that one side lacks.
+            # So may a bias, or a norm's scale or statistics, that one side lacks.
             (kind, names_here), (other, names_there) = _parts(leaf), _parts(torch_by_path[partner], torch=True)
-            alike = kind == other and {*names_here} ^ {*names_there} <= {"bias", "scale"}
+            alike = _alike(kind, other) and {*names_here} ^ {*names_there} <= {"bias", "scale", "mean", "var"}
             if alike or _renamed(leaf, torch_by_path[partner]) is not None:
                 pairs[leaf.path] = partner
                 taken.add(partner)
     ours = [leaf for leaf in flax if leaf.shapes and leaf.path not in pairs and not leaf.idle]
     theirs = [leaf for leaf in torch if leaf.shapes and leaf.path not in taken and not leaf.idle]
-    found = _by_shape(ours, theirs)
+    # Where every layer of Flax's has its partner by name, what is left of PyTorch's is left out in Flax, which is told.
+    found = Pairing({}) if pairs and not ours else _by_shape(ours, theirs)
     pairs |= found.pairs
     partners = {path: torch_by_path[torch_path] for path, torch_path in pairs.items()}
     partners |= {path: torch_by_path[several[0]] for path, several in found.undecided.items()}
     names_of = {path: _renamed(flax_by_path[path], partner) for path, partner in partners.items()}
     kinds = {path: registry.renamed(names) for path, names in names_of.items() if names is not None}
     return Pairing(pairs, found.undecided, found.likely, kinds)
+
+
+def _alike(kind: str, other: str) -> bool:
+    """Whether layers of two kinds may stand for each other under one name: the same, or norms of whatever kind."""
+    return kind == other or all(registry.named(each).weights[: len(AFFINE)] == AFFINE for each in (kind, other))
 
 
 def _by_shape(ours: list[Leaf], theirs: list[Leaf]) -> Pairing:

@@ -44,6 +44,11 @@ class NnxModel:
     def __init__(self, module: nnx.Module) -> None:
         copy = nnx.clone(module)
         copy.eval()
+        for _, module in nnx.iter_modules(copy):
+            # Unlike other layers an embedding writes down the dtype that its table was made in; it follows that of the
+            # table that it is given, unless another one was asked for.
+            if isinstance(module, nnx.Embed) and module.dtype == module.embedding.dtype:
+                module.dtype = None  # type: ignore[assignment]
         self.graph, self.state = nnx.split(copy)
 
     def variables(self) -> Variables:

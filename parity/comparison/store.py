@@ -39,7 +39,7 @@ class Store:
             facts: anything that JSON can hold.
         """
         for number, array in enumerate(arrays.values()):
-            np.save(self._array(key, number), np.ascontiguousarray(array), allow_pickle=False)
+            np.save(self._array(key, number), np.asarray(array, order="C"), allow_pickle=False)
         content = {"schema": SCHEMA, "arrays": list(arrays), "facts": facts}
         self._facts(key).write_text(json.dumps(content), encoding="utf-8")
 

@@ -453,5 +453,5 @@ def operations(mode: RunningError) -> list:
 
 def as_tensors(inputs: tuple[NDArray, ...], dtype: str) -> tuple[Tensor, ...]:
     """NumPy inputs as tensors: floating point in the run's dtype, integers as they are."""
-    tensors = (torch.from_numpy(np.ascontiguousarray(x)) for x in inputs)
+    tensors = (torch.from_numpy(np.asarray(x, order="C")) for x in inputs)
     return tuple(t.to(DTYPES[dtype]) if t.is_floating_point() else t for t in tensors)

@@ -59,6 +59,10 @@ MOVING = {
 }
 
 
+# Which of equal values these choose is no convention: code with one of them isn't compared where values are equal.
+CHOOSING = {"topk", "sort", "argsort", "argmax", "argmin", "kthvalue", "median", "mode", "unique", "multinomial"}
+
+
 def run(capture: Capture, inputs: tuple[Tensor, ...], seed: int) -> None:
     """Run the model at ties; after `torch_backward.run`, whose records it starts from.
 
@@ -68,7 +72,9 @@ def run(capture: Capture, inputs: tuple[Tensor, ...], seed: int) -> None:
     """
     store = Store(capture.store.directory / "ties")
     names = [call.key("forward") for call in capture.calls] + ["output"]
-    between = any(op not in MOVING for name in names for op, _ in capture.store.facts(name)["ops"])
+    ops = {op for name in names for op, _ in capture.store.facts(name)["ops"]}
+    chosen = not ops.isdisjoint(CHOOSING)
+    between = not ops <= MOVING and not chosen
     ties = _Ties(capture, store, seed, between)
     for old in ("complete", "abandoned"):  # of an earlier run in a kept workspace
         (store.directory / f"{old}.json").unlink(missing_ok=True)
@@ -81,7 +87,7 @@ def run(capture: Capture, inputs: tuple[Tensor, ...], seed: int) -> None:
         store.put("abandoned", {}, why=str(error).splitlines()[0])
         return
     ties.finish([t for t in tree_flatten(result)[0] if isinstance(t, Tensor)])
-    store.put("complete", {}, between=between)
+    store.put("complete", {}, between=between, chosen=chosen)
 
 
 def tied(y: Tensor) -> Tensor:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from parity.kinds.curves import CURVES, FUNCTIONS, RELATIVES, Curve, bent, clipped, elu, softplus
 from parity.kinds.kind import Kind, Operation
 from parity.kinds.layer import Change, Function, Layer, Mistake, Recorded, Settings, WrongGradient
 
@@ -44,6 +44,11 @@ class ReLU(Layer):
         yield _instead("relu_abs", "negative values change sign", np.abs)
         yield _instead("relu_six", "values are capped at 6", lambda x: np.clip(x, 0, 6))
         yield _instead("relu_tanh", "tanh stands for ReLU", np.tanh)
+        for key, other in CURVES.items():
+            if key not in ("relu", "relu6", "leaky_relu", "tanh", "identity"):
+                yield _instead(f"activation_{key}", f"{other.words} stands for ReLU", other.function)
+        for other in RELATIVES["leaky_relu"]:
+            yield _instead("relu_leaky", f"{other.words} stands for ReLU", other.function)
 
     def gradient_mistakes(self, g: NDArray) -> Iterator[WrongGradient]:
         """At the kink, and below it."""
@@ -61,13 +66,20 @@ def _instead(key: str, text: str, function: Change) -> Mistake:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Activation(Layer):
-    """One of `CURVES`.
+    """One of `CURVES`, or of a family with other settings.
 
     Attributes:
-        curve: its key.
+        curve: its key; of a family, the family's.
+        own: the function, where it is none of `CURVES`.
     """
 
     curve: str
+    own: Curve | None = None
+
+    @property
+    def shape(self) -> Curve:
+        """The function."""
+        return self.own or CURVES[self.curve]
 
     @property
     def may_be_left_out(self) -> bool:
@@ -76,112 +88,44 @@ class Activation(Layer):
 
     def forward(self) -> NDArray:
         """Value by value."""
-        return CURVES[self.curve].function(self.x)
+        return self.shape.function(self.x)
 
     def input_gradient(self, g: NDArray) -> NDArray:
         """The slope at each value."""
-        return g * CURVES[self.curve].slope(self.x)
+        return g * self.shape.slope(self.x)
 
     def own_mistakes(self) -> Iterator[Mistake]:
-        """Another function in its place."""
-        for key, other in CURVES.items():
-            if key != self.curve:
-                text = f"{other.words} stands for {CURVES[self.curve].words}"
+        """Another function in its place, then the same with other settings."""
+        for key, other in {"identity": CURVES["identity"], **CURVES}.items():  # left out is likelier than all else
+            if key != self.curve or self.own is not None:
+                text = f"{other.words} stands for {self.shape.words}"
                 yield _instead(f"activation_{key}", text, other.function)
+        for family, members in RELATIVES.items():
+            if self.curve.startswith(family):
+                for other in members:
+                    text = f"{other.words} stands for {self.shape.words}"
+                    yield _instead(f"activation_{family}", text, other.function)
+
+    def measured(self, observed: NDArray) -> Iterator[Mistake]:
+        """The slope, or the depth, that a function below zero must have had."""
+        below = self.x < 0
+        if observed.shape != self.x.shape or not below.any():
+            return
+        for family, unit, make in (("leaky_relu", self.x, bent), ("elu", np.expm1(np.minimum(self.x, 0)), elu)):
+            if self.curve.startswith(family):
+                size = float(np.vdot(unit[below], unit[below]))
+                number = float(np.vdot(unit[below], observed[below])) / size if size else 0.0
+                other = make(number)
+                yield _instead(f"activation_{family}", f"{other.words} stands for {self.shape.words}", other.function)
 
 
-class Curve(NamedTuple):
-    """A function of one value: in words, computed, and its derivative."""
-
-    words: str
-    function: Change
-    slope: Change
-
-
-def _sigmoid(x: NDArray) -> NDArray:
-    return np.exp(-np.logaddexp(0, -x))
-
-
-def _error_function(x: NDArray) -> NDArray:
-    return np.vectorize(math.erf, otypes=[float])(x) if x.size else x
-
-
-def _normal(x: NDArray) -> NDArray:
-    """The normal distribution's share below x."""
-    return 0.5 * (1 + _error_function(x / math.sqrt(2)))
-
-
-def _inner(x: NDArray) -> NDArray:
-    return np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
-
-
-def _gelu_tanh_slope(x: NDArray) -> NDArray:
-    t = _inner(x)
-    return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * x**2)
-
-
-def _swish(x: NDArray, steepness: float) -> NDArray:
-    """Slope of x times the sigmoid of `steepness` x."""
-    s = _sigmoid(steepness * x)
-    return s + steepness * x * s * (1 - s)
-
-
-def _mish_slope(x: NDArray) -> NDArray:
-    t = np.tanh(np.logaddexp(0, x))
-    return t + x * (1 - t * t) * _sigmoid(x)
-
-
-def _bent(slope: float) -> Curve:
-    words = f"ReLU with slope {slope:g}"
-    return Curve(words, lambda x: np.where(x > 0, x, slope * x), lambda x: np.where(x > 0, 1.0, slope))
-
-
-def _within(low: float, high: float, inside: float = 1.0) -> Change:
-    return lambda x: np.where((x > low) & (x < high), inside, 0.0)
-
-
-_SELU_SCALE, _SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
-CURVES = {
-    "gelu": Curve(
-        "GELU", lambda x: x * _normal(x), lambda x: _normal(x) + x * np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
-    ),
-    "gelu_tanh": Curve("GELU's approximation by tanh", lambda x: 0.5 * x * (1 + _inner(x)), _gelu_tanh_slope),
-    "gelu_quick": Curve(
-        "GELU's approximation by a sigmoid", lambda x: x * _sigmoid(1.702 * x), lambda x: _swish(x, 1.702)
-    ),
-    "relu": Curve("ReLU", lambda x: np.maximum(x, 0), lambda x: np.where(x > 0, 1.0, 0.0)),
-    "relu6": Curve("ReLU6", lambda x: np.clip(x, 0, 6), _within(0, 6)),
-    "silu": Curve("SiLU", lambda x: x * _sigmoid(x), lambda x: _swish(x, 1.0)),
-    "tanh": Curve("tanh", np.tanh, lambda x: 1 - np.tanh(x) ** 2),
-    "sigmoid": Curve("the sigmoid", _sigmoid, lambda x: _sigmoid(x) * _sigmoid(-x)),
-    "leaky_relu": _bent(0.01),
-    "leaky_relu_fifth": _bent(0.2),
-    "elu": Curve("ELU", lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))), lambda x: np.exp(np.minimum(x, 0))),
-    "selu": Curve(
-        "SELU",
-        lambda x: _SELU_SCALE * np.where(x > 0, x, _SELU_ALPHA * np.expm1(np.minimum(x, 0))),
-        lambda x: _SELU_SCALE * np.where(x > 0, 1.0, _SELU_ALPHA * np.exp(np.minimum(x, 0))),
-    ),
-    "softplus": Curve("softplus", lambda x: np.logaddexp(0, x), _sigmoid),
-    "mish": Curve("mish", lambda x: x * np.tanh(np.logaddexp(0, x)), _mish_slope),
-    "hardswish": Curve(
-        "hard swish",
-        lambda x: x * np.clip(x + 3, 0, 6) / 6,
-        lambda x: np.where(x <= -3, 0.0, np.where(x >= 3, 1.0, (2 * x + 3) / 6)),
-    ),
-    "hardsigmoid": Curve("the hard sigmoid", lambda x: np.clip(x + 3, 0, 6) / 6, _within(-3, 3, 1 / 6)),
-    "hardtanh": Curve("hard tanh", lambda x: np.clip(x, -1, 1), _within(-1, 1)),
-    "identity": Curve("nothing", lambda x: x, np.ones_like),
-}
-# What code between layers computes besides, by the name of the ATen operation: no layers, so nothing stands for them.
-FUNCTIONS = {
-    "exp": Curve("exp", np.exp, np.exp),
-    "abs": Curve("abs", np.abs, np.sign),
-    "neg": Curve("neg", np.negative, lambda x: -np.ones_like(x)),
-}
 # PyTorch's class to the curve, where its settings are the usual ones: name of a setting to its value.
 _CLASSES: dict[str, tuple[tuple[str, Mapping[str, object]], ...]] = {
     "GELU": (("gelu", {"approximate": "none"}), ("gelu_tanh", {"approximate": "tanh"})),
+    "LogSigmoid": (("log_sigmoid", {}),),
+    "Softsign": (("softsign", {}),),
+    "Tanhshrink": (("tanhshrink", {}),),
+    "CELU": (("elu", {"alpha": 1.0}),),
     "ReLU6": (("relu6", {}),),
     "SiLU": (("silu", {}),),
     "Tanh": (("tanh", {}),),
@@ -200,21 +144,49 @@ _CLASSES: dict[str, tuple[tuple[str, Mapping[str, object]], ...]] = {
 def _layer(recorded: Recorded) -> Layer | None:
     if recorded.class_name == "ReLU":
         return ReLU(x=recorded.x)
+    get = recorded.settings.get
+    usual = float(get("scale", 1.0)) == float(get("input_scale", 1.0)) == 1
     for curve, wanted in _CLASSES.get(recorded.class_name, ()):
-        if all(recorded.settings.get(name) == value for name, value in wanted.items()):
+        if usual and all(get(name) == value for name, value in wanted.items()):
             return Activation(x=recorded.x, curve=curve)
+    family = _with_settings(recorded.class_name, get)
+    return None if family is None else Activation(x=recorded.x, curve=family[0], own=family[1])
+
+
+def _with_settings(class_name: str, get: Callable[..., Any]) -> tuple[str, Curve] | None:
+    """Key and function of a class of several functions with settings that aren't the usual ones."""
+    if class_name == "LeakyReLU":
+        return "leaky_relu", bent(float(get("negative_slope")))
+    if class_name in ("ELU", "CELU"):
+        alpha, scale, steepness = (float(get(name, 1.0)) for name in ("alpha", "scale", "input_scale"))
+        if (alpha, scale) == (1.6732632423543772, 1.0507009873554805):
+            return "selu", CURVES["selu"]
+        return "elu", elu(alpha, scale, 1 / alpha if class_name == "CELU" else steepness)
+    if class_name == "Softplus":
+        return "softplus", softplus(float(get("beta")))
+    if class_name == "Hardtanh":
+        return "hardtanh", clipped(float(get("min_val")), float(get("max_val")))
     return None
 
 
 def _numbers(*names: str) -> Callable[[list[Any]], Settings | None]:
     """Settings of these names, in the order in which they are passed; those left out have PyTorch's values."""
-    usual = {"negative_slope": 0.01, "alpha": 1.0, "beta": 1.0, "min_val": -1.0, "max_val": 1.0}
+    usual = {"negative_slope": 0.01, "beta": 1.0, "min_val": -1.0, "max_val": 1.0}
+    usual |= dict.fromkeys(("alpha", "scale", "input_scale"), 1.0)
 
     def settings(args: list[Any]) -> Settings | None:
         return {name: usual[name] for name in names} | dict(zip(names, args, strict=False))
 
     return settings
 
+
+def _limits(args: list[Any]) -> Settings | None:
+    """Of a value that is kept between two numbers; None where there is only one."""
+    numbers = [a for a in args if isinstance(a, (int, float)) and not isinstance(a, bool)]
+    return dict(zip(("min_val", "max_val"), map(float, numbers), strict=True)) if len(numbers) == 2 else None
+
+
+__all__ = ["CURVES", "FUNCTIONS", "KIND", "Activation", "ReLU"]
 
 KIND = Kind(
     name="activation",
@@ -227,11 +199,13 @@ KIND = Kind(
         "tanh": Operation("tanh", "Tanh"),
         "sigmoid": Operation("sigmoid", "Sigmoid"),
         "leaky_relu": Operation("leaky ReLU", "LeakyReLU", _numbers("negative_slope")),
-        "elu": Operation("ELU", "ELU", _numbers("alpha")),
+        "elu": Operation("ELU", "ELU", _numbers("alpha", "scale", "input_scale")),
         "softplus": Operation("softplus", "Softplus", _numbers("beta")),
+        "log_sigmoid_forward": Operation("log sigmoid", "LogSigmoid"),
         "mish": Operation("mish", "Mish"),
         "hardswish": Operation("hard swish", "Hardswish"),
         "hardsigmoid": Operation("hard sigmoid", "Hardsigmoid"),
         "hardtanh": Operation("hard tanh", "Hardtanh", _numbers("min_val", "max_val")),
+        "clamp": Operation("clipping", "Hardtanh", _limits),
     },
 )

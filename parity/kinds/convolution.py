@@ -1,4 +1,4 @@
-"""Convolutions: 1-, 2- and 3-dimensional, with groups; kernels O I H W in PyTorch, H W I O in Flax."""
+"""Convolutions: 1-, 2- and 3-dimensional, with groups and dilation; kernels O I H W in PyTorch, H W I O in Flax."""
 
 from __future__ import annotations
 
@@ -9,69 +9,72 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.kinds.kernels import OutputsFirst, kernel_and_bias, kernel_differences, reordered_outputs, wrong_weight
+from parity.kinds.kernels import (
+    OutputsFirst,
+    kernel_and_bias,
+    kernel_differences,
+    reordered_outputs,
+    window_mistakes,
+    wrong_weight,
+)
 from parity.kinds.kind import BIAS, Kind, Shape, Shapes, Weight
-from parity.kinds.layer import Layer, Mistake, Recorded, Settings, WrongGradient, pair, reordered_input, then
+from parity.kinds.layer import Layer, Mistake, Recorded, Settings, WrongGradient, reordered_input, sizes, then
 from parity.kinds.layouts import Layout
-from parity.kinds.windows import Pads, Pair, Windowed, symmetric
+from parity.kinds.windows import Pads, Place, Sizes, Windowed, places, symmetric
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Convolution(OutputsFirst, Windowed):
-    """Cross-correlation of maps (N, C, H, W) with kernels (O, C / groups, h, w)."""
+    """Cross-correlation of maps (N, C, ...) with kernels (O, C / groups, ...), in any number of directions."""
 
     @property
-    def window(self) -> Pair:
+    def window(self) -> Sizes:
         """The kernel's height and width."""
-        return self.weight.shape[-2], self.weight.shape[-1]
+        return self.weight.shape[2:]
+
+    @property
+    def dilates(self) -> bool:
+        """They do."""
+        return True
 
     def forward(self) -> NDArray:
         """One product a group."""
-        parts = []
+        parts, ndim = [], self.x.ndim
         inputs = np.split(self.seen(), self.groups, axis=1)
+        summed = (1, *range(ndim, 2 * ndim - 2)), (1, *range(2, ndim))
         for seen, kernel in zip(inputs, np.split(self.weight, self.groups, axis=0), strict=True):
-            parts.append(np.moveaxis(np.tensordot(seen, kernel, axes=((1, 4, 5), (1, 2, 3))), -1, 1))
+            parts.append(np.moveaxis(np.tensordot(seen, kernel, axes=summed), -1, 1))
         out = np.concatenate(parts, axis=1)
-        return out if self.bias is None else out + self.bias[:, None, None]
+        offset = self.offset()
+        return out if offset is None else out + offset
 
     def input_gradient(self, g: NDArray) -> NDArray:
         """Each place in the window sends its product back to where it looked."""
         return self._input_gradient(g, self.weight)
 
     def _input_gradient(self, g: NDArray, weight: NDArray) -> NDArray:
-        height, width = weight.shape[2:]
+        groups = list(zip(np.split(g, self.groups, 1), np.split(weight, self.groups, 0), strict=True))
 
-        def shares() -> Iterator[tuple[int, int, NDArray]]:
-            for i in range(height):
-                for j in range(width):
-                    parts = [
-                        np.einsum("nohw,oc->nchw", part, kernel[..., i, j], optimize=True)
-                        for part, kernel in zip(
-                            np.split(g, self.groups, 1), np.split(weight, self.groups, 0), strict=True
-                        )
-                    ]
-                    yield i, j, np.concatenate(parts, axis=1)
+        def shares() -> Iterator[tuple[Place, NDArray]]:
+            for place in places(weight.shape[2:]):
+                parts = [np.tensordot(part, kernel[(..., *place)], axes=(1, 0)) for part, kernel in groups]
+                yield place, np.moveaxis(np.concatenate(parts, axis=-1), -1, 1)
 
         return self.spread(shares())
 
     def weight_gradient(self, g: NDArray, name: str) -> NDArray | None:
         """Sums over examples and positions."""
         if name == "bias":
-            return g.sum((0, 2, 3))
+            return g.sum((0, *range(2, g.ndim)))
         if name != "weight":
             return None
+        summed = (0, *range(2, g.ndim))
         groups = zip(np.split(g, self.groups, 1), np.split(self.seen(), self.groups, 1), strict=True)
-        return np.concatenate([np.tensordot(out, x, axes=((0, 2, 3), (0, 2, 3))) for out, x in groups])
+        return np.concatenate([np.tensordot(out, x, axes=(summed, summed)) for out, x in groups])
 
     def own_mistakes(self) -> Iterator[Mistake]:
         """Layouts of the kernel, groups, bias, geometry."""
-        yield wrong_weight(
-            "kernel_hw_exchanged", "height and width of the kernel are exchanged", lambda w: w.swapaxes(2, 3)
-        )
-        text = "the kernel is flipped (convolution for cross-correlation)"
-        yield wrong_weight("kernel_flipped", text, lambda w: w[..., ::-1, ::-1])
-        yield wrong_weight("kernel_flipped_h", "the kernel is flipped from top to bottom", lambda w: w[..., ::-1, :])
-        yield wrong_weight("kernel_flipped_w", "the kernel is flipped from left to right", lambda w: w[..., ::-1])
+        yield from window_mistakes(len(self.window))
         yield wrong_weight(
             "kernel_io_exchanged", "input and output channels of the kernel are exchanged", self._io_exchanged
         )
@@ -91,7 +94,7 @@ class Convolution(OutputsFirst, Windowed):
 
     def _transposed(self, w: NDArray) -> NDArray | None:
         exchanged = self._io_exchanged(w)
-        return None if exchanged is None else exchanged.swapaxes(2, 3)
+        return None if exchanged is None else exchanged.transpose(0, 1, *range(exchanged.ndim - 1, 1, -1))
 
     def _group_mistakes(self) -> Iterator[Mistake]:
         groups, outputs, inputs = self.groups, self.weight.shape[0], self.x.shape[1]
@@ -118,9 +121,11 @@ class Convolution(OutputsFirst, Windowed):
     def gradient_mistakes(self, g: NDArray) -> Iterator[WrongGradient]:
         """Another kernel than forward."""
         weight = self.weight
-        flipped, transposed = weight[..., ::-1, ::-1], weight.swapaxes(2, 3)
+        flipped = np.flip(weight, tuple(range(2, weight.ndim)))
         yield WrongGradient("gradient_flip", "the kernel is flipped", self._input_gradient(g, flipped))
-        yield WrongGradient("gradient_hw", "the kernel is transposed", self._input_gradient(g, transposed))
+        if weight.ndim > 3 and weight.shape[2] == weight.shape[3]:
+            transposed = self._input_gradient(g, weight.swapaxes(2, 3))
+            yield WrongGradient("gradient_hw", "the kernel is transposed", transposed)
         if self.groups > 1:
             order = np.roll(np.arange(weight.shape[0]), weight.shape[0] // self.groups)
             exchanged = self._input_gradient(g, weight[order])
@@ -136,8 +141,8 @@ def _both(first: Mistake, leaving: NDArray) -> Callable[[Layer], Layer | None]:
 
 
 def _reshaped(w: NDArray) -> NDArray:
-    outputs, inputs, height, width = w.shape
-    return w.reshape(height, width, inputs, outputs).transpose(3, 2, 0, 1)
+    outputs, inputs, *window = w.shape
+    return np.moveaxis(w.reshape(*window, inputs, outputs), (-1, -2), (0, 1))
 
 
 def _interleaved(count: int, groups: int, direction: int) -> NDArray:
@@ -146,24 +151,30 @@ def _interleaved(count: int, groups: int, direction: int) -> NDArray:
 
 
 def _layer(recorded: Recorded) -> Layer | None:
-    """Over maps only, and without gaps between the values that a window sees."""
+    """With zeros beyond the edge, and examples along an axis of their own."""
     x, get, weights = recorded.x, recorded.settings.get, kernel_and_bias(recorded)
-    if x.ndim != 4 or pair(get("dilation", 1)) != (1, 1) or weights is None:
+    if weights is None or x.ndim != weights["weight"].ndim or get("padding_mode", "zeros") != "zeros":
         return None
-    stride = pair(get("stride", 1))
-    pads = _pads(get("padding", 0), weights["weight"].shape[2:])
-    ceil = recorded.class_name == "CeilConv2d"
+    count = x.ndim - 2
+    gaps = sizes(get("dilation", 1), count)
     return Convolution(
-        x=x, weights=weights, stride=stride, pads=pads, groups=get("groups", 1), ceil=ceil
-    )  # fmt: skip
+        x=x,
+        weights=weights,
+        stride=sizes(get("stride", 1), count),
+        pads=_pads(get("padding", 0), weights["weight"].shape[2:], gaps),
+        groups=get("groups", 1),
+        ceil=recorded.class_name == "CeilConv2d",
+        dilation=() if set(gaps) == {1} else gaps,
+    )
 
 
-def _pads(padding: object, kernel: Shape) -> Pads:
+def _pads(padding: object, kernel: Shape, gaps: Sizes) -> Pads:
     if padding == "valid":
-        return symmetric((0, 0))
+        return symmetric((0,) * len(kernel))
     if padding == "same":  # with stride 1 only; the odd one goes below and to the right
-        return ((kernel[0] - 1) // 2, kernel[0] // 2), ((kernel[1] - 1) // 2, kernel[1] // 2)
-    return symmetric(pair(padding))
+        totals = [(side - 1) * gap for side, gap in zip(kernel, gaps, strict=True)]
+        return tuple((total // 2, total - total // 2) for total in totals)
+    return symmetric(sizes(padding, len(kernel)))
 
 
 def _to_flax(weight: NDArray, layout: Layout | None) -> NDArray:

@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from parity.kinds.layouts import Layout, channels_first, channels_last
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dense(OutputsFirst):
-    """Rows of x (N, inputs) times weight (outputs, inputs).
+    """Rows of x (..., inputs) times weight (outputs, inputs).
 
     Attributes:
         map_shape: (C, H, W) of the map that was flattened into the rows of x, if one was.
@@ -40,10 +41,19 @@ class Dense(OutputsFirst):
         return (g @ self.weight).reshape(self.x.shape)
 
     def weight_gradient(self, g: NDArray, name: str) -> NDArray | None:
-        """Sums over examples."""
+        """Sums over examples, and all else but the last axis."""
+        rows = g.reshape(-1, g.shape[-1])
         if name == "bias":
-            return g.sum(0)
-        return g.T @ self.x.reshape(len(g), -1) if name == "weight" else None
+            return rows.sum(0)
+        return rows.T @ self.x.reshape(len(rows), -1) if name == "weight" else None
+
+    def offset(self) -> NDArray | None:
+        """The bias, along the last axis."""
+        return self.bias
+
+    def few_outputs(self, outputs: int) -> tuple[Self, NDArray] | None:
+        """Only of rows, whose second axis are the outputs."""
+        return super().few_outputs(outputs) if self.x.ndim == 2 else None
 
     def own_mistakes(self) -> Iterator[Mistake]:
         """The order in which a map is flattened, layouts of the kernel, bias."""

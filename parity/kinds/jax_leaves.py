@@ -15,6 +15,7 @@ from parity.errors import CannotCompare
 from parity.kinds import parameter, registry
 from parity.kinds.leaf import Leaf
 
+_WRONG = TypeError, ValueError, ArithmeticError, LookupError, AssertionError, FlaxError
 _LAYERS = "flax.linen", "flax.nnx.nn"  # where both libraries keep theirs, under the same names
 
 
@@ -34,6 +35,7 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
     """
     calls: list[tuple[str, list[str], bool, int]] = []
     stack: list[list[str]] = []
+    broken: list[str] = []  # the layers in which something went wrong, the inner ones first
 
     def look(layer: JaxLayer, call: Callable, args: tuple, keywords: dict) -> Any:
         _refuse_unsupported(layer)
@@ -45,6 +47,9 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
             result = call(*args, **keywords)
             results = len(jax.tree.leaves(result))
             return result
+        except _WRONG:
+            broken.append(layer.path)
+            raise
         finally:
             names = [base.__name__ for base in type(layer.module).__mro__]
             calls.append((layer.path, names, bool(stack.pop()), results))
@@ -52,11 +57,13 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
     try:
         variables = model.shapes(inputs, kwargs, look)
         used = _used(model, variables, inputs, kwargs)
-    except (TypeError, ValueError, FlaxError) as error:
-        if isinstance(error, CannotCompare):
-            raise
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise CannotCompare(f"the Flax module can't run: {' '.join(lines[:3])}") from error
+    except CannotCompare:
+        raise
+    except _WRONG as error:
+        shapes, where = ", ".join(str(tuple(x.shape)) for x in inputs), _where([path for path, *_ in calls], broken)
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        message = f"the JAX model can't run by itself on inputs of {shapes}: {where}, {' '.join(lines[:3])}"
+        raise CannotCompare(message) from error
     leaves: list[Leaf] = []
     for path, names, has_children, results in calls:
         if has_children or any(leaf.path == path for leaf in leaves):
@@ -73,6 +80,16 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
             shapes, idle = {parameter.VALUE: tuple(variable.shape)}, (collection, *above, name) not in used
             leaves.append(Leaf(path, "parameter", parameter.KIND.name, shapes, idle))
     return leaves, variables
+
+
+def _where(called: list[str], broken: list[str]) -> str:
+    """Where a model broke down, from the paths of the layers that it called and of those in which that was."""
+    done = [path for path in called if path and path not in broken]
+    if broken and broken[0]:
+        return f"in {broken[0]}"
+    if not broken and "" in called:
+        return "with variables from outside"
+    return f"behind {done[-1]}" if done else "at its beginning"
 
 
 def _used(

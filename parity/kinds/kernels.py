@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Self
@@ -94,6 +95,23 @@ def wrong_weight(key: str, text: str, change: Callable[[NDArray], NDArray | None
         return p.with_weights(weight=changed) if changed is not None and same else None
 
     return Mistake(key, text, apply)
+
+
+def window_mistakes(count: int) -> Iterator[Mistake]:
+    """Ways to turn the window of a kernel with so many directions, its last axes."""
+    directions = {1: ("time",), 2: ("height", "width"), 3: ("depth", "height", "width")}[count]
+    for one, other in itertools.combinations(range(count), 2):
+        text = f"{directions[one]} and {directions[other]} of the kernel are exchanged"
+        key = "kernel_hw_exchanged" if count == 2 else "kernel_axes_exchanged"
+        yield wrong_weight(key, text, lambda w, i=one - count, j=other - count: w.swapaxes(i, j))
+    text = "the kernel is flipped (convolution for cross-correlation)"
+    yield wrong_weight("kernel_flipped", text, lambda w: np.flip(w, tuple(range(-count, 0))))
+    if count == 1:
+        return
+    ways = {"depth": "from front to back", "height": "from top to bottom", "width": "from left to right"}
+    for axis, name in enumerate(directions):
+        text = f"the kernel is flipped {ways[name]}"
+        yield wrong_weight(f"kernel_flipped_{name[0]}", text, lambda w, i=axis - count: np.flip(w, i))
 
 
 def kernel_differences(flax: Shape, torch: Shape, inputs: str = "inputs", grouped: bool = False) -> list[Difference]:

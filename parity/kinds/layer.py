@@ -105,6 +105,10 @@ class Layer(ABC):
         """The mistakes that gradients of this kind suffer from."""
         yield from ()
 
+    def weight_gradient_mistakes(self, g: NDArray, name: str) -> Iterator[WrongGradient]:
+        """Likewise those of the gradient with respect to a weight."""
+        yield from ()
+
     @property
     def may_be_left_out(self) -> bool:
         """Whether a layer left out is a mistake beside the kind's own."""
@@ -223,3 +227,9 @@ def reordered_input(key: str, text: str, order: NDArray) -> Mistake:
 def pair(value: Any) -> tuple[int, int]:
     """Height and width from a setting that is one number for both, or a list."""
     return (int(value[0]), int(value[1])) if isinstance(value, (list, tuple)) else (int(value), int(value))
+
+
+def sizes(value: Any, count: int) -> tuple[int, ...]:
+    """So many sizes from a setting that is one number for all, or a list of one or of all."""
+    found = tuple(map(int, value)) if isinstance(value, (list, tuple)) else (int(value),)
+    return found * count if len(found) == 1 else found

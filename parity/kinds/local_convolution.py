@@ -15,7 +15,7 @@ from parity.kinds.kernels import Multiplied, by, kernel_and_bias, kernel_differe
 from parity.kinds.kind import BIAS, Difference, Kind, Shape, Shapes, Weight
 from parity.kinds.layer import Layer, Mistake, Recorded, pair
 from parity.kinds.layouts import Layout
-from parity.kinds.windows import Pair, Windowed, symmetric
+from parity.kinds.windows import Sizes, Windowed, places, symmetric
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,7 +23,7 @@ class LocalConvolution(Multiplied, Windowed):
     """Maps (N, C, H, W) with weight (H', W', O, C, h, w) and bias (H', W', O)."""
 
     @property
-    def window(self) -> Pair:
+    def window(self) -> Sizes:
         """The kernels' height and width."""
         return self.weight.shape[4], self.weight.shape[5]
 
@@ -43,10 +43,9 @@ class LocalConvolution(Multiplied, Windowed):
 
     def input_gradient(self, g: NDArray) -> NDArray:
         """Each place in the window sends its product back to where it looked."""
-        height, width = self.window
-        places = ((i, j) for i in range(height) for j in range(width))
         return self.spread(
-            (i, j, np.einsum("nohw,hwoc->nchw", g, self.weight[..., i, j], optimize=True)) for i, j in places
+            ((i, j), np.einsum("nohw,hwoc->nchw", g, self.weight[..., i, j], optimize=True))
+            for i, j in places(self.window)
         )
 
     def weight_gradient(self, g: NDArray, name: str) -> NDArray | None:

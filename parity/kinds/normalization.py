@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from parity.bounds.judging import farthest, within
 from parity.kinds.kind import BIAS, Weight
 from parity.kinds.layer import Layer, Mistake, Recorded, setting
 
@@ -35,6 +37,7 @@ class Normalization(Layer):
         unbiased: whether the variance is divided by one less than the number of values.
         squared: whether x is divided by the variance itself.
         offset_by_one: whether the scale is 1 + weight.
+        untrained: whether mean and variance are 0 and 1, what running statistics begin with.
     """
 
     eps: float
@@ -45,6 +48,7 @@ class Normalization(Layer):
     unbiased: bool = False
     squared: bool = False
     offset_by_one: bool = False
+    untrained: bool = False
 
     constants: ClassVar[tuple[str, ...]] = ("eps",)
 
@@ -63,7 +67,7 @@ class Normalization(Layer):
 
     def standardised(self, x: NDArray) -> NDArray:
         """(x - mean) / sqrt(variance + eps)."""
-        mean, variance = self.statistics(x)
+        mean, variance = (0.0, np.ones(())) if self.untrained else self.statistics(x)
         if self.squared:
             return (x - mean) / (variance + self.eps)
         deviation = np.sqrt(variance) + self.eps if self.outside else np.sqrt(variance + self.eps)
@@ -107,21 +111,25 @@ class Normalization(Layer):
         for eps in _EPSILONS:
             if eps != self.eps:
                 yield setting("epsilon", f"epsilon is {eps:g}, not {self.eps:g}", eps=eps)
-        yield setting("epsilon_outside", "epsilon is added to the deviation, not to the variance", outside=True)
+        places = ("the variance", "the deviation")
+        text = f"epsilon is added to {places[not self.outside]}, not to {places[self.outside]}"
+        yield setting("epsilon_outside", text, outside=not self.outside)
         if "weight" in self.weights:
             yield Mistake("scale_missing", "the scale is not applied", lambda p: p.without("weight"))
-            yield setting("scale_from_one", "the scale is one more than the weight", offset_by_one=True)
+            text = "the scale is the weight itself" if self.offset_by_one else "the scale is one more than the weight"
+            yield setting("scale_from_one", text, offset_by_one=not self.offset_by_one)
         if "bias" in self.weights:
             yield Mistake("bias_missing", "the offset is not added", lambda p: p.without("bias"))
         if {"weight", "bias"} <= set(self.weights):
             yield Mistake("scale_bias_exchanged", "scale and offset are exchanged", _exchanged("weight", "bias"))
-        yield setting(
-            "variance_unbiased", "the variance is divided by one less than the number of values", unbiased=True
-        )
+        number = "the number of values" if self.unbiased else "one less than the number of values"
+        yield setting("variance_unbiased", f"the variance is divided by {number}", unbiased=not self.unbiased)
         if self.centred:
             yield setting("mean_kept", "the mean is not subtracted", centred=False)
         else:
             yield setting("mean_subtracted", "the mean is subtracted", centred=True)
+        text = "nothing is normalised: mean and variance are 0 and 1, what running statistics begin with"
+        yield setting("statistics_untrained", text, untrained=True)
         yield setting("divided_by_variance", "values are divided by the variance, not by its root", squared=True)
         yield from self.axes_mistakes()
 
@@ -188,9 +196,56 @@ def _exchanged(one: str, other: str) -> Any:
     return apply
 
 
+def _ungrouped(axes: tuple[int, ...]) -> Any:
+    def apply(p: Layer) -> Layer | None:
+        if not isinstance(p, Grouped):
+            return None
+        return Normalization(x=p.x, weights=p.weights, after=p.after, eps=p.eps, axes=axes, channel=1)
+
+    return apply
+
+
 def affine(recorded: Recorded) -> dict[str, NDArray]:
     """A layer's `weight` and `bias`, as far as it has them."""
     return {name: recorded.weights[name] for name in ("weight", "bias") if name in recorded.weights}
+
+
+def guessed(
+    recorded: Recorded, weights: Mapping[str, NDArray], observed: NDArray, tolerance: float
+) -> Normalization | None:
+    """What a class of someone's own computes, if it is a normalisation of the last axis or of the channels.
+
+    Args:
+        recorded: its call, with the weights that the layer is to have.
+        weights: the class's own, with which it gave what was observed.
+        observed: its result.
+        tolerance: largest difference from that which counts as none.
+    """
+    x = recorded.x
+    if x.shape != observed.shape or x.ndim < 2 or not {*weights} <= {"weight", "bias"}:
+        return None
+    numbers = [v for v in recorded.settings.values() if isinstance(v, float) and 0 < v < 0.1]
+    for eps, axis in itertools.product(dict.fromkeys([*numbers, *_EPSILONS]), (x.ndim - 1, 1)):
+        if any(w.shape != x.shape[axis : axis + 1] for w in weights.values()):
+            continue
+        for centred, unbiased, outside, more in itertools.product((True, False), repeat=4):
+            layer = Normalization(
+                x=x,
+                weights=weights,
+                eps=eps,
+                axes=(axis,),
+                channel=axis,
+                centred=centred,
+                unbiased=unbiased,
+                outside=outside,
+                offset_by_one=more,
+            )
+            few = layer.first_example()
+            if within(farthest(few.compute(), observed[:1]), tolerance) and within(
+                farthest(layer.compute(), observed), tolerance
+            ):
+                return replace(layer, weights=recorded.weights)
+    return None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -225,10 +280,16 @@ class Grouped(Normalization):
         return alone.input_gradient(of_parts).reshape(g.shape)
 
     def axes_mistakes(self) -> Iterator[Mistake]:
-        """Other groups."""
+        """Other groups, or none."""
         channels = self.x.shape[1]
         for groups in dict.fromkeys((32, 1, channels, channels // max(self.groups, 1), 8, 16, 4, 2)):
             if groups and groups != self.groups and channels % groups == 0:
                 yield setting("groups", f"there are {groups} groups, not {self.groups}", groups=groups)
         text = "channels are dealt out to the groups in turn"
         yield setting("groups_interleaved", text, interleaved=True)
+        others = tuple(axis for axis in range(self.x.ndim) if axis != 1)
+        for axes, words in (
+            ((1,), "the channels of each position, as in layer normalisation"),
+            (others, "the batch and all positions of a channel, as in batch normalisation"),
+        ):
+            yield Mistake("normalized_axes", f"statistics are taken over {words}", _ungrouped(axes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from parity.kinds.kernels import by
 from parity.kinds.kind import Kind, Operation
-from parity.kinds.layer import Function, Layer, Mistake, Recorded, Settings, WrongGradient, pair, setting
-from parity.kinds.windows import Pair, Windowed, patches, symmetric
+from parity.kinds.layer import Function, Layer, Mistake, Recorded, Settings, WrongGradient, setting, sizes
+from parity.kinds.windows import Sizes, Windowed, patches, places, symmetric
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,23 +25,23 @@ class Pool(Windowed):
         kernel: height and width of a window.
         maximum: whether it is the maximum.
         fill: of a maximum, what stands beyond the edge.
-        clipped: of an average, whether sums are divided by the part of the window inside the map, not by all of it.
+        area: of an average, by which area sums are divided, a key of `_AREAS`.
     """
 
-    kernel: Pair
+    kernel: Sizes
     maximum: bool
     fill: float = -np.inf
-    clipped: bool = False
+    area: str = "window"
 
     @property
-    def window(self) -> Pair:
+    def window(self) -> Sizes:
         """Height and width of a window."""
         return self.kernel
 
     @property
-    def most_padding(self) -> int:
+    def most_padding(self) -> Sizes:
         """A pool padded by more than half its window would look at nothing but padding."""
-        return self.kernel[0] // 2
+        return tuple(reach // 2 for reach in self.reach)
 
     @property
     def may_get_a_relu(self) -> bool:
@@ -49,14 +51,23 @@ class Pool(Windowed):
     def forward(self) -> NDArray:
         """One value a window."""
         if self.maximum:
-            return self.seen(self.fill).max(axis=(4, 5))
-        total = self.seen().sum(axis=(4, 5))
-        return total / np.maximum(self._area(), 1) if self.clipped else total / math.prod(self.kernel)
+            return self.seen(self.fill).max(axis=self._within)
+        return self.seen().sum(axis=self._within) / self._divisor()
 
-    def _area(self) -> NDArray:
-        """Pixels of the map in each window."""
-        ones = np.ones_like(self.x[:1, :1])
-        return patches(ones, self.kernel, self.stride, self.pads, self.ceil, 0.0).sum(axis=(4, 5))
+    @property
+    def _within(self) -> tuple[int, ...]:
+        """Axes of the places within windows, behind those of the windows."""
+        return tuple(range(self.x.ndim, 2 * self.x.ndim - 2))
+
+    def _divisor(self) -> NDArray | float:
+        """By what the sum of each window is divided."""
+        if self.area in ("window", "nothing"):
+            return math.prod(self.kernel) if self.area == "window" else 1.0
+        ones, pads = np.ones_like(self.x[:1, :1]), self.pads
+        if self.area == "padded":
+            ones, pads = np.pad(ones, ((0, 0), (0, 0), *pads), constant_values=1), symmetric((0,) * len(pads))
+        inside = patches(ones, self.kernel, self.stride, pads, self.ceil, 0.0).sum(axis=self._within)
+        return np.maximum(inside, 1)
 
     def input_gradient(self, g: NDArray) -> NDArray:
         """To the first maximum of each window, or a share to each of its pixels."""
@@ -64,7 +75,7 @@ class Pool(Windowed):
 
     def _to_maxima(self, g: NDArray, *, ties: str = "first", overwrite: bool = False) -> NDArray:
         seen = self.seen(self.fill)
-        flat = seen.reshape(*seen.shape[:4], -1)
+        flat = seen.reshape(*seen.shape[: self.x.ndim], -1)
         is_top = flat == flat.max(-1, keepdims=True)
         if ties == "first":
             share = np.arange(flat.shape[-1]) == is_top.argmax(-1)[..., None]
@@ -75,36 +86,46 @@ class Pool(Windowed):
             share = _halved(flat)
         else:
             share = is_top / is_top.sum(-1, keepdims=True) if ties == "shared" else is_top
-        width = self.kernel[1]
-        shares = ((k // width, k % width, g * share[..., k]) for k in range(flat.shape[-1]))
-        return self.spread(shares, overwrite)
+        return self.spread(((place, g * share[..., k]) for k, place in enumerate(places(self.kernel))), overwrite)
 
     def _to_all(self, g: NDArray, *, divided: bool = True) -> NDArray:
-        area = self._area() if self.clipped else math.prod(self.kernel)
-        share = g / area if divided else g
-        height, width = self.kernel
-        return self.spread((i, j, share) for i in range(height) for j in range(width))
+        share = g / self._divisor() if divided else g
+        return self.spread((place, share) for place in places(self.kernel))
 
     def own_mistakes(self) -> Iterator[Mistake]:
         """Geometry, the window's size, the other kind of pool, what stands beyond the edge."""
-        kernel = self.kernel
+        kernel, count = self.kernel, len(self.kernel)
         yield from self.geometry_mistakes()
-        for side in (kernel[0] - 1, kernel[0] + 1, kernel[0] + 2):
-            if side >= 1:
-                text = f"the window is {side}x{side}, not {kernel[0]}x{kernel[1]}"
-                yield setting("pool_size", text, kernel=(side, side))
+        uniform = [(side,) * count for side in (kernel[0] - 1, kernel[0] + 1, kernel[0] + 2)]
+        alike = [tuple(side + more if side > 1 else 1 for side in kernel) for more in (-1, 1, 2)]
+        for window in dict.fromkeys([*alike, *uniform, *itertools.permutations(kernel)]):
+            if min(window) < 1 or window == kernel:
+                continue
+            text = f"the window is {by(window)}, not {by(kernel)}"
+            yield setting("pool_size", text, kernel=window)
+            nothing = symmetric((0,) * count)
+            if nothing != self.pads:
+                yield setting("pool_size", f"{text}, and nothing is padded", kernel=window, pads=nothing)
+            same = replace(self, kernel=window)._same_padding()
+            if same != self.pads:
+                yield setting("pool_size", f"{text}, and padding is SAME {same}", kernel=window, pads=same, ceil=False)
+            if self.stride == kernel:
+                yield setting("pool_size", f"{text}, and so is the stride", kernel=window, stride=window)
         other = "an average" if self.maximum else "a maximum"
-        yield setting("pool_kind", f"the pool is {other}", maximum=not self.maximum, clipped=True)
+        for area in ("map", "window"):
+            yield setting("pool_kind", f"the pool is {other}", maximum=not self.maximum, area=area)
         if self.maximum:
             text = f"the pool is {other}, divided by the full area of the window"
             yield setting("pool_kind", text, maximum=False, clipped=False)
         if self.maximum:
             yield setting("pool_zero_padding", "beyond the edge stand zeros, not -inf", fill=0.0)
             for p in (1, kernel[0] // 2):
-                yield setting("pool_zero_padding", f"padded by {p} zeros", fill=0.0, pads=((p, p), (p, p)))
-        else:
-            text = f"sums are divided by the {'full' if self.clipped else 'clipped'} area of the window"
-            yield setting("pool_area", text, clipped=not self.clipped)
+                yield setting("pool_zero_padding", f"padded by {p} zeros", fill=0.0, pads=symmetric((p,) * count))
+            return
+        for area, words in _AREAS.items():
+            if area != self.area:
+                yield setting("pool_area", f"sums are divided by {words}", area=area)
+        yield setting("pool_area", "sums are not divided", area="nothing")
 
     def gradient_mistakes(self, g: NDArray) -> Iterator[WrongGradient]:
         """At ties and overlaps of a maximum, and what an average is divided by."""
@@ -119,10 +140,19 @@ class Pool(Windowed):
             text = "overlapping windows overwrite each other"
             yield WrongGradient("gradient_overlap", text, self._to_maxima(g, overwrite=True))
             return
-        other = replace(self, clipped=not self.clipped)
-        yield WrongGradient("gradient_area", "it is divided by the other area than forward", other._to_all(g))
+        for area in _AREAS:
+            if area != self.area:
+                other = replace(self, area=area)._to_all(g)
+                yield WrongGradient("gradient_area", "it is divided by the other area than forward", other)
         text = "it is not divided by the window's area"
         yield WrongGradient("gradient_area", text, self._to_all(g, divided=False))
+
+
+_AREAS = {
+    "window": "the full area of the window",
+    "map": "the clipped area of the window",
+    "padded": "the area of the window within the padded map",
+}
 
 
 def _halved(flat: NDArray) -> NDArray:
@@ -139,18 +169,18 @@ def _halved(flat: NDArray) -> NDArray:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AdaptiveAverage(Layer):
-    """PyTorch's AdaptiveAvgPool2d: window i of m over n pixels is [floor(i n / m), ceil((i + 1) n / m)).
+    """PyTorch's AdaptiveAvgPool: window i of m over n pixels is [floor(i n / m), ceil((i + 1) n / m)).
 
     Attributes:
-        size: height and width of the result.
+        size: of the result: height and width.
     """
 
-    size: Pair
+    size: Sizes
 
     def forward(self) -> NDArray:
         """The mean of each window."""
         x = self.x
-        for axis, m in zip((2, 3), self.size, strict=True):
+        for axis, m in zip(range(2, x.ndim), self.size, strict=True):
             n = x.shape[axis]
             parts = [np.take(x, range(i * n // m, -(-(i + 1) * n // m)), axis).mean(axis) for i in range(m)]
             x = np.stack(parts, axis)
@@ -158,8 +188,8 @@ class AdaptiveAverage(Layer):
 
     def own_mistakes(self) -> Iterator[Mistake]:
         """Another size, no pool at all, windows of one size."""
-        height, width = self.size
-        for size in ((height - 1, width - 1), (height + 1, width + 1), (1, 1)):
+        smaller, larger = (tuple(n + more for n in self.size) for more in (-1, 1))
+        for size in (smaller, larger, (1,) * len(self.size)):
             yield setting("pool_size", f"the output is {size}, not {self.size}", size=size)
         text = "the map is not pooled to the fixed size"
         yield Mistake("adaptive_missing", text, lambda p: Function.of(p, lambda x: x))
@@ -169,64 +199,73 @@ class AdaptiveAverage(Layer):
 def _equal_windows(p: Layer) -> Layer | None:
     if not isinstance(p, AdaptiveAverage):
         return None
-    sizes = list(zip(p.x.shape[2:], p.size, strict=True))
-    steps = [n // m for n, m in sizes]
+    whole = list(zip(p.x.shape[2:], p.size, strict=True))
+    steps = tuple(n // m for n, m in whole)
     if min(steps) < 1:
         return p
-    height, width = (n - (m - 1) * step for (n, m), step in zip(sizes, steps, strict=True))
-    return Pool(x=p.x, after=p.after, kernel=(height, width), stride=(steps[0], steps[1]), maximum=False)
+    window = tuple(n - (m - 1) * step for (n, m), step in zip(whole, steps, strict=True))
+    pads = symmetric((0,) * len(window))
+    return Pool(x=p.x, after=p.after, kernel=window, stride=steps, pads=pads, maximum=False)
 
 
 def _layer(recorded: Recorded) -> Layer | None:
-    get, name = recorded.settings.get, recorded.class_name
-    if name == "AdaptiveAvgPool2d":
-        size = get("output_size")
-        return None if size is None else AdaptiveAverage(x=recorded.x, size=pair(size))
-    kernel = get("kernel_size")
-    if kernel is None or pair(get("dilation", 1)) != (1, 1):
+    get, name, count = recorded.settings.get, recorded.class_name, recorded.x.ndim - 2
+    if count != int(name[-2]):  # one example alone, without an axis for examples
         return None
-    clipped = name == "ClippedAvgPool2d"
+    if name.startswith("AdaptiveAvgPool"):
+        size = get("output_size")
+        return None if size is None else AdaptiveAverage(x=recorded.x, size=sizes(size, count))
+    kernel = get("kernel_size")
+    if kernel is None or get("divisor_override") is not None:
+        return None
+    clipped, gaps = name == "ClippedAvgPool2d", sizes(get("dilation", 1), count)
+    counted = "padded" if get("ceil_mode") else "window"
     return Pool(
         x=recorded.x,
-        kernel=pair(kernel),
-        stride=pair(get("stride") or kernel),
-        pads=symmetric(pair(get("padding", 0))),
+        kernel=sizes(kernel, count),
+        stride=sizes(get("stride") or kernel, count),
+        pads=symmetric(sizes(get("padding", 0), count)),
         ceil=get("ceil_mode", clipped),
-        maximum=name == "MaxPool2d",
-        clipped=clipped,
+        maximum=name.startswith("MaxPool"),
+        area="map" if clipped or not get("count_include_pad", True) else counted,
+        dilation=() if set(gaps) == {1} else gaps,
     )
 
 
 def _settings(args: list[Any]) -> Settings | None:
-    """Kernel, stride and padding are lists, `ceil_mode` is the first truth value."""
+    """Kernel, stride, padding and a maximum's dilation are lists, `ceil_mode` is the first truth value."""
     lists = [a for a in args if isinstance(a, list)]
+    truths = [a for a in args if isinstance(a, bool)]
     if not lists:
         return None  # sizes recorded in another form: no cause is named rather than a wrong one
     return {
         "kernel_size": lists[0],
-        "stride": lists[1] if len(lists) > 1 else lists[0],
+        "stride": (lists[1] if len(lists) > 1 else []) or lists[0],
         "padding": lists[2] if len(lists) > 2 else 0,
-        "ceil_mode": next((a for a in args if isinstance(a, bool)), False),
+        "dilation": lists[3] if len(lists) > 3 else 1,
+        "ceil_mode": truths[0] if truths else False,
+        "count_include_pad": truths[1] if len(truths) > 1 else True,
+        "divisor_override": next((a for a in args if isinstance(a, int) and not isinstance(a, bool)), None),
     }
 
 
-def _average_settings(args: list[Any]) -> Settings | None:
-    settings = _settings(args)
-    # Whether padding counts is a setting of its own.
-    return settings if settings is not None and settings["padding"] in (0, [0, 0]) else None
+def _output_size(args: list[Any]) -> Settings | None:
+    return {"output_size": args[0]} if args else None
 
-
-_MAXIMUM = Operation("pool", "MaxPool2d", _settings)
 
 KIND = Kind(
     name="pool",
-    torch_classes=("pooling.MaxPool2d", "pooling.AvgPool2d", "pooling.AdaptiveAvgPool2d"),
+    torch_classes=tuple(f"pooling.{name}Pool{n}d" for name in ("Max", "Avg", "AdaptiveAvg") for n in (1, 2, 3)),
     own_classes=("ClippedAvgPool2d",),
     layer=_layer,
     operations={
-        "max_pool2d_with_indices": _MAXIMUM,
-        "max_pool2d": _MAXIMUM,
-        "avg_pool2d": Operation("pool", "AvgPool2d", _average_settings),
-        "_adaptive_avg_pool2d": Operation("adaptive pool", "AdaptiveAvgPool2d", lambda a: {"output_size": a[0]}),
+        **{f"max_pool{n}d_with_indices": Operation("pool", f"MaxPool{n}d", _settings) for n in (1, 2, 3)},
+        **{f"max_pool{n}d": Operation("pool", f"MaxPool{n}d", _settings) for n in (1, 2, 3)},
+        **{f"avg_pool{n}d": Operation("pool", f"AvgPool{n}d", _settings) for n in (1, 2, 3)},
+        **{
+            f"{name}adaptive_avg_pool{n}d": Operation("adaptive pool", f"AdaptiveAvgPool{n}d", _output_size)
+            for name in ("", "_")
+            for n in (1, 2, 3)
+        },
     },
 )

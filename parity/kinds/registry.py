@@ -22,10 +22,13 @@ from parity.kinds import (
     local_convolution,
     local_response_norm,
     lstm,
+    padding,
     parameter,
     pooling,
+    resampling,
     rms_norm,
     simple_recurrence,
+    softmax,
     transposed_convolution,
 )
 from parity.kinds.kind import Kind, Operation, Shapes, Weight
@@ -47,6 +50,9 @@ KINDS: tuple[Kind, ...] = (
     pooling.KIND,
     local_response_norm.KIND,
     activation.KIND,
+    softmax.KIND,
+    padding.KIND,
+    resampling.KIND,
     dropout.KIND,
     lstm.KIND,
     gru.KIND,
@@ -149,6 +155,11 @@ def layer(recorded: Recorded) -> Layer | None:
     """A recorded PyTorch layer in NumPy; None if it isn't written out."""
     kind = next((kind for kind in KINDS if recorded.class_name in kind.class_names), None)
     return None if kind is None else kind.layer(recorded)
+
+
+def knows(class_name: str) -> bool:
+    """Whether a PyTorch class of this name is of any kind."""
+    return any(class_name in kind.class_names for kind in KINDS)
 
 
 def operation(name: str) -> Operation | None:

@@ -7,107 +7,142 @@ as it is over the spread-out input.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.kinds.kernels import Multiplied, kernel_and_bias, kernel_differences, wrong_weight
+from parity.kinds.kernels import Multiplied, kernel_and_bias, kernel_differences, window_mistakes, wrong_weight
 from parity.kinds.kind import BIAS, Kind, Shapes, Weight
-from parity.kinds.layer import Layer, Mistake, Recorded, pair, setting
+from parity.kinds.layer import Layer, Mistake, Recorded, setting, sizes
 from parity.kinds.layouts import Layout
+from parity.kinds.windows import Place, Sizes, places
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TransposedConvolution(Multiplied):
-    """Each value of maps (N, I, H, W) puts the kernel (I, O, h, w) times itself into the result.
+    """Each value of maps (N, I, ...) puts the kernel (I, O / groups, ...) times itself into the result.
 
     Attributes:
-        stride: how far apart neighbours put theirs.
-        padding: rows and columns that are cut off at the top and left.
-        size: height and width of the result.
+        stride: how far apart neighbours put theirs, a direction each.
+        padding: what is cut off before: rows at the top, columns at the left.
+        size: of the result: height and width.
+        groups: into which inputs and outputs are split.
     """
 
-    stride: tuple[int, int]
-    padding: tuple[int, int]
-    size: tuple[int, int]
+    stride: Sizes
+    padding: Sizes
+    size: Sizes
+    groups: int = 1
 
     def forward(self) -> NDArray:
         """Put down, then cut."""
-        weight, (down, right) = self.weight, self.stride
-        batch, _, height, width = self.x.shape
-        top, left = self.padding
-        rows = max((height - 1) * down + weight.shape[2], top + self.size[0])
-        columns = max((width - 1) * right + weight.shape[3], left + self.size[1])
-        out = np.zeros((batch, weight.shape[1], rows, columns))
-        for i in range(weight.shape[2]):
-            for j in range(weight.shape[3]):
-                share = np.einsum("nihw,io->nohw", self.x, weight[..., i, j], optimize=True)
-                out[:, :, i : i + height * down : down, j : j + width * right : right] += share
-        out = out[:, :, top : top + self.size[0], left : left + self.size[1]]
-        return out if self.bias is None else out + self.bias[:, None, None]
+        groups = list(zip(np.split(self.x, self.groups, 1), np.split(self.weight, self.groups, 0), strict=True))
+        out = np.zeros((len(self.x), self.groups * self.weight.shape[1], *self._uncut()))
+        for place in places(self.weight.shape[2:]):
+            shares = [np.tensordot(x, kernel[(..., *place)], axes=(1, 0)) for x, kernel in groups]
+            out[self._there(place)] += np.moveaxis(np.concatenate(shares, axis=-1), -1, 1)
+        out = out[self._kept()]
+        offset = self.offset()
+        return out if offset is None else out + offset
+
+    def _uncut(self) -> Sizes:
+        """Size of the result before it is cut."""
+        whole = zip(self.x.shape[2:], self.stride, self.weight.shape[2:], self.padding, self.size, strict=True)
+        return tuple(max((n - 1) * step + side, start + size) for n, step, side, start, size in whole)
+
+    def _there(self, place: Place) -> tuple[Any, ...]:
+        """Where the products with this place of the kernel go."""
+        steps = zip(place, self.x.shape[2:], self.stride, strict=True)
+        return (..., *(slice(i, i + n * step, step) for i, n, step in steps))
+
+    def _kept(self) -> tuple[Any, ...]:
+        """What isn't cut off."""
+        return (..., *(slice(start, start + size) for start, size in zip(self.padding, self.size, strict=True)))
+
+    def offset(self) -> NDArray | None:
+        """The bias, once an output."""
+        return None if self.bias is None else self.bias.reshape(-1, *[1] * (self.x.ndim - 2))
 
     def input_gradient(self, g: NDArray) -> NDArray:
         """What the kernel sees from each place."""
-        return sum(
-            (np.einsum("nohw,io->nihw", seen, self.weight[..., i, j]) for i, j, seen in self._seen(g)), np.zeros(())
-        )
+        parts = []
+        for kernel, of_group in zip(np.split(self.weight, self.groups, 0), np.split(g, self.groups, 1), strict=True):
+            sent = (
+                np.moveaxis(np.tensordot(seen, kernel[(..., *place)], axes=(1, 1)), -1, 1)
+                for place, seen in self._seen(of_group)
+            )
+            parts.append(sum(sent, np.zeros(())))
+        return np.concatenate(parts, axis=1)
 
     def weight_gradient(self, g: NDArray, name: str) -> NDArray | None:
         """Sums over examples and places."""
         if name == "bias":
-            return g.sum((0, 2, 3))
+            return g.sum((0, *range(2, g.ndim)))
         if name != "weight":
             return None
-        found = np.zeros(self.weight.shape)
-        for i, j, seen in self._seen(g):
-            found[..., i, j] = np.einsum("nohw,nihw->io", seen, self.x)
+        found, summed = np.zeros(self.weight.shape), (0, *range(2, g.ndim))
+        groups = zip(
+            np.split(found, self.groups, 0), np.split(self.x, self.groups, 1), np.split(g, self.groups, 1), strict=True
+        )
+        for part, x, of_group in groups:
+            for place, seen in self._seen(of_group):
+                part[(..., *place)] = np.tensordot(x, seen, axes=(summed, summed))
         return found
 
-    def _seen(self, g: NDArray) -> Iterator[tuple[int, int, NDArray]]:
+    def _seen(self, g: NDArray) -> Iterator[tuple[Place, NDArray]]:
         """For each place in the kernel, where in the result's gradient every input's product went."""
-        (down, right), (top, left) = self.stride, self.padding
-        height, width = self.x.shape[2:]
-        kernel = self.weight.shape[2:]
-        rows = max((height - 1) * down + kernel[0], top + self.size[0])
-        columns = max((width - 1) * right + kernel[1], left + self.size[1])
-        uncut = np.zeros((*g.shape[:2], rows, columns))
-        uncut[:, :, top : top + self.size[0], left : left + self.size[1]] = g
-        for i in range(kernel[0]):
-            for j in range(kernel[1]):
-                yield i, j, uncut[:, :, i : i + height * down : down, j : j + width * right : right]
+        uncut = np.zeros((*g.shape[:2], *self._uncut()))
+        uncut[self._kept()] = g
+        for place in places(self.weight.shape[2:]):
+            yield place, uncut[self._there(place)]
 
     def own_mistakes(self) -> Iterator[Mistake]:
         """Flipping, channels, bias, and what is cut off."""
-        text = "the kernel is flipped"
-        yield wrong_weight("kernel_flipped", text, lambda w: w[..., ::-1, ::-1])
-        yield wrong_weight("kernel_flipped_h", "the kernel is flipped from top to bottom", lambda w: w[..., ::-1, :])
-        yield wrong_weight("kernel_flipped_w", "the kernel is flipped from left to right", lambda w: w[..., ::-1])
-        text = "height and width of the kernel are exchanged"
-        yield wrong_weight("kernel_hw_exchanged", text, lambda w: w.swapaxes(2, 3))
+        yield from window_mistakes(len(self.size))
         text = "input and output channels of the kernel are exchanged"
         yield wrong_weight("kernel_io_exchanged", text, lambda w: w.swapaxes(0, 1))
         yield from self.bias_mistakes()
-        top, left = self.padding
         for more in (1, -1, 2, -2):
-            if min(top, left) + more >= 0:
+            moved = tuple(start + more for start in self.padding)
+            if min(moved) >= 0:
                 text = f"the result begins {abs(more)} {'later' if more > 0 else 'earlier'} in the uncut one"
-                yield setting("padding", text, padding=(top + more, left + more))
+                yield setting("padding", text, padding=moved)
+                # With as much less, or more, cut off behind as before.
+                size = tuple(n - 2 * more for n in self.size)
+                if min(size) > 0:
+                    text = f"padding is {moved}, not {self.padding}, before and behind"
+                    yield setting("padding", text, padding=moved, size=size)
+        nothing = (0,) * len(self.padding)
+        if self.padding != nothing:
+            text = "nothing is cut off"
+            whole = replace(self, size=nothing)._uncut()
+            yield setting("padding", text, padding=nothing, size=whole)
+        for more in (1, -1):
+            size = tuple(n + more for n in self.size)
+            if min(size) > 0:
+                text = f"output_padding is {abs(more)} {'more' if more > 0 else 'less'}"
+                yield setting("output_padding", text, size=size)
 
 
 def _layer(recorded: Recorded) -> Layer | None:
     weights, settings = kernel_and_bias(recorded), recorded.settings
-    known = weights is not None and recorded.x.ndim == 4 and isinstance(settings.get("padding"), (list, tuple))
-    if not known or weights is None or settings.get("groups", 1) != 1 or set(pair(settings["dilation"])) != {1}:
+    if weights is None or recorded.x.ndim != weights["weight"].ndim:
         return None
-    stride, padding = pair(settings["stride"]), pair(settings["padding"])
-    more, window = pair(settings.get("output_padding", 0)), weights["weight"].shape[2:]
-    sizes = [
-        (n - 1) * s - 2 * p + k + m
-        for n, s, p, k, m in zip(recorded.x.shape[2:], stride, padding, window, more, strict=True)
-    ]
+    if not isinstance(settings.get("padding"), (list, tuple)) or set(settings["dilation"]) != {1}:
+        return None
+    window = weights["weight"].shape[2:]
+    usual = {"stride": 1, "padding": 0, "output_padding": 0}
+    stride, padding, more = (sizes(settings.get(name, value), len(window)) for name, value in usual.items())
+    whole = zip(recorded.x.shape[2:], stride, padding, window, more, strict=True)
     return TransposedConvolution(
-        x=recorded.x, weights=weights, stride=stride, padding=padding, size=(sizes[0], sizes[1])
+        x=recorded.x,
+        weights=weights,
+        stride=stride,
+        padding=padding,
+        size=tuple((n - 1) * s - 2 * p + k + m for n, s, p, k, m in whole),
+        groups=settings.get("groups", 1),
     )
 
 

@@ -1,7 +1,11 @@
-"""What convolutions, unshared convolutions and pools share: windows that slide over maps, and how they go wrong."""
+"""What convolutions, unshared convolutions and pools share: windows that slide over maps, and how they go wrong.
+
+Maps have any number of directions behind examples and channels: (N, C, T), (N, C, H, W), (N, C, D, H, W).
+"""
 
 from __future__ import annotations
 
+import itertools
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,8 +16,9 @@ from numpy.typing import NDArray
 
 from parity.kinds.layer import Layer, Mistake, setting
 
-Pair = tuple[int, int]
-Pads = tuple[Pair, Pair]  # (top, bottom), (left, right)
+Sizes = tuple[int, ...]  # one number a direction
+Pads = tuple[tuple[int, int], ...]  # before and after, a direction each
+Place = tuple[int, ...]  # within a window
 
 
 def windows_along(size: int, kernel: int, stride: int, ceil: bool) -> int:
@@ -23,43 +28,55 @@ def windows_along(size: int, kernel: int, stride: int, ceil: bool) -> int:
     return count - 1 if ceil and (count - 1) * stride >= size else max(count, 0)
 
 
-def patches(x: NDArray, kernel: Pair, stride: Pair, pads: Pads, ceil: bool, fill: float) -> NDArray:
+def patches(
+    x: NDArray, kernel: Sizes, stride: Sizes, pads: Pads, ceil: bool, fill: float, dilation: Sizes = ()
+) -> NDArray:
     """Every window of every map: (N, C, H', W', kernel height, kernel width), beyond the edge `fill`."""
-    edges = [(0, 0), (0, 0)]
-    counts = []
-    for axis in range(2):
-        low, high = pads[axis]
-        count = windows_along(x.shape[2 + axis] + low + high, kernel[axis], stride[axis], ceil)
-        reach = (count - 1) * stride[axis] + kernel[axis]
-        edges.append((low, max(high, reach - x.shape[2 + axis] - low)))
+    edges, counts, reaches = [(0, 0), (0, 0)], [], []
+    gaps = dilation or (1,) * len(kernel)
+    for n, side, step, (low, high), gap in zip(x.shape[2:], kernel, stride, pads, gaps, strict=True):
+        reach = (side - 1) * gap + 1
+        count = windows_along(n + low + high, reach, step, ceil)
+        edges.append((low, max(high, (count - 1) * step + reach - n - low)))
         counts.append(count)
+        reaches.append(reach)
     padded = np.pad(x, edges, constant_values=fill)
-    views = sliding_window_view(padded, kernel, axis=(2, 3))[:, :, :: stride[0], :: stride[1]]
-    return views[:, :, : counts[0], : counts[1]]
+    views = sliding_window_view(padded, reaches, axis=tuple(range(2, x.ndim)))
+    apart = [slice(None, None, step) for step in stride]
+    inside = [slice(None, None, gap) for gap in gaps]
+    views = views[(slice(None), slice(None), *apart, *inside)]
+    return views[(slice(None), slice(None), *map(slice, counts))]
 
 
-def symmetric(padding: Pair) -> Pads:
+def symmetric(padding: Sizes) -> Pads:
     """The same padding on either side."""
-    return (padding[0], padding[0]), (padding[1], padding[1])
+    return tuple((p, p) for p in padding)
+
+
+def places(kernel: Sizes) -> Iterator[Place]:
+    """Every place within a window."""
+    return itertools.product(*map(range, kernel))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Windowed(Layer):
-    """A layer whose windows slide over maps (N, C, H, W).
+    """A layer whose windows slide over maps (N, C, ...).
 
     Attributes:
-        stride: steps down and across.
-        pads: added rows above and below, columns left and right.
+        stride: steps, a direction each: down and across.
+        pads: added before and after: rows above and below, columns left and right.
         ceil: whether the last window may hang over the edge.
+        dilation: distances between the values that a window sees; none are 1.
     """
 
-    stride: Pair = (1, 1)
+    stride: Sizes = (1, 1)
     pads: Pads = ((0, 0), (0, 0))
     ceil: bool = False
+    dilation: Sizes = ()
 
     @property
     @abstractmethod
-    def window(self) -> Pair:
+    def window(self) -> Sizes:
         """Height and width of a window."""
 
     @property
@@ -68,61 +85,129 @@ class Windowed(Layer):
         return True
 
     @property
-    def most_padding(self) -> int:
-        """The most rows that it makes sense to add on one side."""
-        return self.window[0]
+    def dilates(self) -> bool:
+        """Whether the values that a window sees may lie apart."""
+        return False
+
+    @property
+    def gaps(self) -> Sizes:
+        """The dilation, written out."""
+        return self.dilation or (1,) * len(self.window)
+
+    @property
+    def reach(self) -> Sizes:
+        """From the first to the last value that a window sees."""
+        return tuple((side - 1) * gap + 1 for side, gap in zip(self.window, self.gaps, strict=True))
+
+    @property
+    def most_padding(self) -> Sizes:
+        """The most that it makes sense to add on one side, a direction each."""
+        return self.reach
 
     def seen(self, fill: float = 0.0) -> NDArray:
         """Every window of the input, see `patches`."""
-        return patches(self.x, self.window, self.stride, self.pads, self.ceil, fill)
+        return patches(self.x, self.window, self.stride, self.pads, self.ceil, fill, self.dilation)
 
     def geometry_mistakes(self) -> Iterator[Mistake]:
-        """Padding, stride and rounding of the number of windows."""
-        kernel, pads, stride = self.window, self.pads, self.stride
-        same = []
-        for n, k, s in zip(self.x.shape[2:], kernel, stride, strict=True):
-            total = max((-(-n // s) - 1) * s + k - n, 0)
-            same.append((total // 2, total - total // 2))
+        """Padding, stride, dilation and rounding of the number of windows."""
+        pads, stride, count = self.pads, self.stride, len(self.window)
+        same = self._same_padding()
         if self.rounds_windows and self.ceil:
             yield Mistake("padding_side", "the implied zeros stand at the top and left", _mirrored)
         if self.rounds_windows:
             name = "down" if self.ceil else "up"
             yield setting("ceil_mode", f"the number of windows is rounded {name}", ceil=not self.ceil)
         # With stride 1, SAME is padding by half the window, which is tried below.
-        if stride != (1, 1):
-            text = f"padding is SAME {tuple(same)}, not {pads}"
-            yield setting("padding_same", text, pads=tuple(same), ceil=False)
-        smaller = [s - 1 for s in stride]
-        for steps in ([1, 1], smaller, [s + 1 for s in stride], [2, 2], [3, 3], [4, 4]):
-            if min(steps) >= 1 and tuple(steps) != stride:
-                yield setting("stride", f"the stride is {tuple(steps)}, not {stride}", stride=tuple(steps))
-        yield from self._padding_mistakes()
+        if set(stride) != {1}:
+            yield setting("padding_same", f"padding is SAME {same}, not {pads}", pads=same, ceil=False)
+        smaller = tuple(s - 1 for s in stride)
+        larger = tuple(s + 1 for s in stride)
+        alike = [tuple(s + more if s > 1 else 1 for s in stride) for more in (-1, 1)]  # of one direction alone
+        uniform = [(n,) * count for n in (1, 2, 3, 4)]
+        for steps in dict.fromkeys(
+            [uniform[0], smaller, larger, *alike, *uniform[1:], *itertools.permutations(stride)]
+        ):
+            if min(steps) >= 1 and steps != stride:
+                yield setting("stride", f"the stride is {steps}, not {stride}", stride=steps)
+        if self.dilates:
+            yield from self._dilation_mistakes()
+        yield from self._padding_mistakes(same)
 
-    def _padding_mistakes(self) -> Iterator[Mistake]:
-        top, most = self.pads[0][0], self.most_padding
-        for p in dict.fromkeys((0, top - 1, top + 1, top + 2, (self.window[0] - 1) // 2)):
-            if 0 <= p <= most and p != top:
-                yield setting("padding", f"padding is {p}, not {top}", pads=((p, p), (p, p)))
-        uneven = [(top, top + 1), (top + 1, top), (top - 1, top + 1), (top + 1, top - 1), (0, 2 * top), (2 * top, 0)]
-        for low, high in uneven:
-            if min(low, high) >= 0 and max(low, high) <= most and low != high:
-                text = f"padding is {low} before and {high} after, not {top}"
-                yield setting("padding_side", text, pads=((low, high),) * 2)
+    def _same_padding(self) -> Pads:
+        found = []
+        for n, reach, step in zip(self.x.shape[2:], self.reach, self.stride, strict=True):
+            total = max((-(-n // step) - 1) * step + reach - n, 0)
+            found.append((total // 2, total - total // 2))
+        return tuple(found)
 
-    def spread(self, shares: Iterator[tuple[int, int, NDArray]], overwrite: bool = False) -> NDArray:
-        """Put shares (row and column within the window, array of the output's shape) back at their pixels."""
-        x, (rows, columns) = self.x, self.stride
-        (top, _), (left, _) = self.pads
+    def _dilation_mistakes(self) -> Iterator[Mistake]:
+        gaps, count = self.gaps, len(self.window)
+        uniform = [(n,) * count for n in (1, 2, 3, 4)]
+        for other in dict.fromkeys([*uniform, *itertools.permutations(gaps)]):
+            if other == gaps:
+                continue
+            text = f"the dilation is {other}, not {gaps}"
+            yield setting("dilation", text, dilation=other)
+            # With it goes the padding that keeps the result's size.
+            more = [(side - 1) * (b - a) for side, a, b in zip(self.window, gaps, other, strict=True)]
+            pads = tuple((low + m // 2, high + m - m // 2) for (low, high), m in zip(self.pads, more, strict=True))
+            if min(itertools.chain(*pads)) >= 0:
+                yield setting("dilation", f"{text}, and padding is {pads}, not {self.pads}", dilation=other, pads=pads)
+
+    def _padding_mistakes(self, same: Pads) -> Iterator[Mistake]:
+        pads = self.pads
+        first = pads[0][0]
+        halves = tuple(((reach - 1) // 2, reach // 2) for reach in self.reach)
+        for p in dict.fromkeys((0, first - 1, first + 1, first + 2, (self.window[0] - 1) // 2)):
+            if self._sensible(symmetric((p,) * len(pads))):
+                text = f"padding is {p}, not {_words(pads)}"
+                yield setting("padding", text, pads=symmetric((p,) * len(pads)))
+        for other in dict.fromkeys([halves, *itertools.permutations(pads)]):
+            if self._sensible(other) and (len(set(pads)) > 1 or len(set(other)) > 1):
+                yield setting("padding", f"padding is {other}, not {pads}", pads=other)
+        for moved in dict.fromkeys(self._moved(pads, same)):
+            low, high = moved[0]
+            if self._sensible(moved):
+                text = f"padding is {low} before and {high} after, not {_words(pads)}"
+                yield setting("padding_side", text, pads=moved)
+
+    def _sensible(self, pads: Pads) -> bool:
+        """Whether somebody might pad like that for what is wanted."""
+        limits = zip(pads, self.most_padding, strict=True)
+        return pads != self.pads and all(min(sides) >= 0 and max(sides) <= most for sides, most in limits)
+
+    def _moved(self, pads: Pads, same: Pads) -> Iterator[Pads]:
+        """Paddings that aren't the same before and after."""
+        top = pads[0][0]
+        for low, high in ((0, 1), (1, 0), (-1, 1), (1, -1)):
+            yield ((top + low, top + high),) * len(pads)
+            yield tuple((a + low, b + high) for a, b in pads)
+        for part in (0, 1):  # all of it on one side
+            yield tuple((a + b, 0) if part else (0, a + b) for a, b in pads)
+            yield tuple((a + b, 0) if part else (0, a + b) for a, b in same)
+            yield tuple((reach - 1, 0) if part else (0, reach - 1) for reach in self.reach)
+        yield tuple((b, a) for a, b in pads)
+
+    def spread(self, shares: Iterator[tuple[Place, NDArray]], overwrite: bool = False) -> NDArray:
+        """Put shares (place within the window, array of the output's shape) back at their pixels."""
+        x = self.x
         room = [n + 64 + sum(pad) for n, pad in zip(x.shape[2:], self.pads, strict=True)]
         total = np.zeros((*x.shape[:2], *room))
-        for i, j, share in shares:
-            height, width = share.shape[2:]
-            place = (..., slice(i, i + height * rows, rows), slice(j, j + width * columns, columns))
+        for place, share in shares:
+            starts = [i * gap for i, gap in zip(place, self.gaps, strict=True)]
+            steps = zip(starts, share.shape[2:], self.stride, strict=True)
+            there = (..., *(slice(start, start + n * step, step) for start, n, step in steps))
             if overwrite:
-                total[place] = np.where(share != 0, share, total[place])
+                total[there] = np.where(share != 0, share, total[there])
             else:
-                total[place] += share
-        return total[..., top : top + x.shape[2], left : left + x.shape[3]]
+                total[there] += share
+        inside = (slice(low, low + n) for n, (low, _) in zip(x.shape[2:], self.pads, strict=True))
+        return total[(..., *inside)]
+
+
+def _words(pads: Pads) -> str:
+    """One number, where it is the same everywhere."""
+    return str(pads[0][0]) if len(set(itertools.chain(*pads))) == 1 else str(pads)
 
 
 def _mirrored(layer: Layer) -> Layer | None:
@@ -130,8 +215,8 @@ def _mirrored(layer: Layer) -> Layer | None:
         return None
     pads = []
     for axis, n in enumerate(layer.x.shape[2:]):
-        (low, high), kernel, stride = layer.pads[axis], layer.window[axis], layer.stride[axis]
-        count = windows_along(n + low + high, kernel, stride, True)
-        over = max((count - 1) * stride + kernel - n - low - high, 0)
+        (low, high), reach, stride = layer.pads[axis], layer.reach[axis], layer.stride[axis]
+        count = windows_along(n + low + high, reach, stride, True)
+        over = max((count - 1) * stride + reach - n - low - high, 0)
         pads.append((low + over, high))
-    return replace(layer, pads=(pads[0], pads[1]), ceil=False)
+    return replace(layer, pads=tuple(pads), ceil=False)

@@ -94,6 +94,26 @@ class Row:
         return plain
 
 
+def told_in_order(rows: list[Row]) -> None:
+    """Let the first of several rows that one mistake explains say so, and the others follow from it.
+
+    Causes are looked for as JAX runs, rows stand as PyTorch does. Where two layers share the code before them, the one
+    that JAX runs first was explained, and the other one found to follow from it, though it may come first here.
+    """
+    for place, row in enumerate(rows):
+        if not (row.echo and row.diverges):
+            continue
+        later = (each for each in rows[place + 1 :] if each.name == row.echo and each.stage == row.stage)
+        source = next((each for each in later if each.diverges and each.name != row.name), None)
+        if source is None:
+            continue
+        if source.echo:  # of a row before this one
+            row.echo = source.echo
+        else:
+            row.causes, row.cause_keys, row.echo = source.causes, source.cause_keys, ""
+            source.causes, source.cause_keys, source.echo = [], [], row.name
+
+
 def compare_arrays(
     row: Row,
     jax: NDArray | None,

@@ -1,0 +1,1 @@
+"""Worked examples; run from the repository's root."""

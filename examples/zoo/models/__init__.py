@@ -1,0 +1,1 @@
+"""PyTorch modules and their ports, a file each."""
