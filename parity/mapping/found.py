@@ -44,7 +44,8 @@ class TorchState:
         """The inverse of `to_json`."""
         shapes = {name: tuple(shape) for name, shape in content["shapes"].items()}
         parts = {name: tuple(part) for name, part in content["parts"].items()}
-        return cls(**content | {"shapes": shapes, "parts": parts})
+        read: dict[str, Any] = {"shapes": shapes, "parts": parts}
+        return cls(**content | read)
 
     def source(self, name: str, operations: list[Operation]) -> Source | None:
         """A tensor of the model that was compared, as one of the state dict's; None if that has none."""
@@ -164,4 +165,5 @@ def finished(
 
 
 def _layout(content: dict[str, Any]) -> Layout:
-    return Layout(**{key: tuple(value) if isinstance(value, list) else value for key, value in content.items()})
+    read: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()}
+    return Layout(**read)
