@@ -44,7 +44,8 @@ class TorchState:
         """The inverse of `to_json`."""
         shapes = {name: tuple(shape) for name, shape in content["shapes"].items()}
         parts = {name: tuple(part) for name, part in content["parts"].items()}
-        return cls(content["model"], shapes, content["same"], content["buffers"], parts)
+        read: dict[str, Any] = {"shapes": shapes, "parts": parts}
+        return cls(**content | read)
 
     def source(self, name: str, operations: list[Operation]) -> Source | None:
         """A tensor of the model that was compared, as one of the state dict's; None if that has none."""
