@@ -69,6 +69,7 @@ def test_launch_without_anything_to_train_says_how_it_is_called(words, monkeypat
 
 _PARITY = {
     "compare": ["--flax", "a:b", "--torch", "c:d", "--shape", "1,3,8,8"],
+    "convert": ["--mapping", "m.json", "--weights", "w.pth", "--output", "w.npz"],
 }
 
 
@@ -83,7 +84,7 @@ def test_parity_without_pytorch_says_how_to_get_it(command, monkeypatch):
 
 
 def test_parity_asks_only_for_what_is_used_here(monkeypatch):
-    from parity.settings import Compare
+    from parity.settings import Compare, Convert
     from parity.speed.settings import Profile, Throughput
 
     compare = Compare(flax="a:b", torch="c:d", shape="1,3")
@@ -91,6 +92,7 @@ def test_parity_asks_only_for_what_is_used_here(monkeypatch):
     assert parity_commands.needed(replace(compare, torch_python="/p")) == ["jax", "flax"]
     assert parity_commands.needed(Throughput(frameworks="torch")) == ["torch"]
     assert parity_commands.needed(Profile(gpu="h100")) == ["jax", "flax"]
+    assert parity_commands.needed(Convert("m.json", "w.safetensors", "w.npz")) == ["safetensors"]
 
 
 def test_parity_with_a_minus_leaves_standard_output_to_the_file(monkeypatch, capsys, tmp_path):

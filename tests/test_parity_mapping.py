@@ -25,8 +25,6 @@ import parity
 from parity.errors import CannotCompare, CannotConvert
 from parity.mapping import inference, operations
 
-PADDED: Any = ((1, 1), (1, 1))  # Flax's annotation knows words only
-
 # A small network of torchvision's ResNet-18 form: its names, its kinds of layers, a downsampling branch.
 
 
@@ -67,6 +65,11 @@ class ResNet(nn.Module):
         return self.fc(self.avgpool(self.layer1(x)).flatten(1))
 
 
+def pooled(x: Any) -> Any:
+    edges = ((0, 0), (1, 1), (1, 1), (0, 0))
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), edges)
+
+
 class LinenBlock(linen.Module):
     outputs: int
     stride: int
@@ -91,7 +94,7 @@ class LinenResNet(linen.Module):
     def __call__(self, x: Any) -> Any:
         x = linen.Conv(4, (7, 7), 2, padding=3, use_bias=False, name="conv1")(x)
         x = jax.nn.relu(linen.BatchNorm(use_running_average=True, epsilon=1e-5, name="bn1")(x))
-        x = linen.max_pool(x, (3, 3), (2, 2), padding=PADDED)
+        x = pooled(x)
         x = LinenBlock(8, 2, name="layer1_0")(x)
         return linen.Dense(5, name="fc")(x.mean((1, 2)))
 
@@ -123,7 +126,7 @@ class NnxResNet(nnx.Module):
         self.fc = nnx.Linear(8, 5, rngs=rngs)
 
     def __call__(self, x: Any) -> Any:
-        x = linen.max_pool(jax.nn.relu(self.bn1(self.conv1(x))), (3, 3), (2, 2), padding=PADDED)
+        x = pooled(jax.nn.relu(self.bn1(self.conv1(x))))
         for block in self.layer1:
             x = block(x)
         return self.fc(x.mean((1, 2)))

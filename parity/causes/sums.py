@@ -226,10 +226,11 @@ def dropped(problem: Problem) -> Iterator[Attempt]:
         with np.errstate(all="ignore"):
             ratio = (problem.observed - rest) / values
         kept = np.abs(ratio) > 1e-9
-        share = float(kept.mean())
+        alive = np.abs(values) > problem.tolerance  # what is zero anyway tells nothing
+        share = float(kept[alive].mean()) if alive.any() else 1.0
         if not 0.02 < share < 0.999 or not kept.any() or not np.isfinite(ratio[values != 0]).all():
             continue
-        factor = float(np.median(ratio[kept]))
+        factor = float(np.median(ratio[kept & alive]))
         if within(farthest(np.where(kept, factor * values, 0.0) + rest, problem.observed), problem.tolerance):
             text = (
                 f"dropout is at work on {problem.words(place)}: {1 - share:.0%} are zero, the rest times {factor:.4g}"

@@ -48,7 +48,8 @@ class TorchState:
         """The inverse of `to_json`."""
         shapes = {name: tuple(shape) for name, shape in content["shapes"].items()}
         parts = {name: tuple(part) for name, part in content["parts"].items()}
-        return cls(content["model"], shapes, content["same"], content["buffers"], parts, content["transposed"])
+        read: dict[str, Any] = {"shapes": shapes, "parts": parts}
+        return cls(**content | read)
 
     def is_buffer(self, name: str) -> bool:
         """Whether a tensor of the model that was compared isn't trained."""
