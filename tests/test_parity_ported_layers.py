@@ -61,6 +61,9 @@ def test_a_norm_with_its_activation_inside_is_taken_apart() -> None:
     report = parity.compare(FlaxNormed(), original, MAP)
     assert report.equal, str(report)
     assert {row.stage for row in report.rows if row.name == "bn"} >= {"forward", "backward:scale", "backward:bias"}
+    made = report.mapping.to_tree(original.state_dict())
+    assert np.array_equal(made["batch_stats"]["bn"]["var"], original.get_buffer("bn.running_var").numpy())
+    assert {*original.state_dict()} - {*report.mapping.to_torch(made)} == {"bn.num_batches_tracked"}
     [found] = parity.compare(FlaxNormed(epsilon=1e-3), original, MAP).divergences
     assert (found.name, found.causes[0][:36]) == ("bn", "JAX: epsilon is 0.001, not 1e-05 (un")
     [found] = parity.compare(FlaxNormed(activation=linen.relu), original, MAP).divergences
@@ -98,6 +101,10 @@ def test_a_linear_layer_whose_weight_is_transposed() -> None:
     report = parity.compare(Flax(), drawn(original), ROWS)
     assert report.equal, str(report)
     assert {row.kind for row in report.rows if row.name == "out"} == {"dense"}
+    made, state = report.mapping.to_tree(original.state_dict()), original.state_dict()
+    assert np.array_equal(made["params"]["out"]["kernel"], state["2.weight"].numpy())
+    back = report.mapping.to_torch(made)
+    assert {*back} == {*state} and all(np.array_equal(back[name], state[name].numpy()) for name in state)
 
 
 class OwnNorm(nn.Module):

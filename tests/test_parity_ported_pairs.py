@@ -57,6 +57,7 @@ def test_layers_alike_are_told_apart_by_what_they_are_given(late: bool) -> None:
     assert report.equal, str(report)
     partners = {row.name: row.torch_name for row in report.rows if row.stage == "forward"}
     assert partners == {"conv1": "inner.0", "conv2": "inner.2", "conv3": "shortcut"}
+    assert report.mapping.layers == partners
 
 
 def test_a_mistake_before_a_layer_does_not_change_its_partner() -> None:
@@ -70,6 +71,7 @@ def test_processes_of_their_own_find_the_same_partners() -> None:
     report = parity.compare(f"{here}:ShortcutLast", f"{here}:ShortcutFirst", X)
     assert report.equal, str(report)
     assert {row.torch_name for row in report.rows if row.name == "conv3"} == {"shortcut"}
+    assert report.mapping.layers["conv3"] == "shortcut"
 
 
 class Gated(nn.Module):

@@ -39,10 +39,8 @@ class Apart(nn.Module):
         return x
 
 
-class _Turned(nn.Linear):
+class Turned(nn.Linear):
     """A Linear layer in the place of one that keeps its weight transposed."""
-
-    turned = frozenset({"weight"})  # as `torch_state` reads it
 
 
 def open_up(model: nn.Module, paths: list[str], flax: list[Leaf]) -> None:
@@ -85,7 +83,7 @@ def _is_transposed(module: nn.Module) -> bool:
 def _linear(module: nn.Module) -> nn.Module:
     """`Linear` with the weight transposed, as `Conv1D` of transformers has it."""
     weight, bias = module.get_parameter("weight"), dict(module.named_parameters()).get("bias")
-    made = _Turned(weight.shape[0], weight.shape[1], bias=bias is not None, device="meta")
+    made = Turned(weight.shape[0], weight.shape[1], bias=bias is not None, device="meta")
     made.weight = nn.Parameter(weight.detach().T.contiguous(), weight.requires_grad)
     if bias is not None:
         made.bias = nn.Parameter(bias.detach().clone(), bias.requires_grad)

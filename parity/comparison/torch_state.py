@@ -5,6 +5,8 @@ from __future__ import annotations
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from parity.comparison.torch_attention import SeparateAttention
+from parity.comparison.torch_fused import Apart, Turned
 from parity.comparison.torch_side import to_numpy
 from parity.mapping.found import TorchState
 
@@ -23,9 +25,10 @@ def of(model: nn.Module, compared: nn.Module | None = None) -> TorchState:
     parts, transposed = {}, []
     for path, module in compared.named_modules() if compared is not None else ():
         above = f"{path}." if path else ""
-        for name, (whole, start, stop) in getattr(module, "parts", {}).items():
-            parts[above + name] = (above + whole, start, stop)
-        transposed += [above + name for name in getattr(module, "turned", ())]
+        if isinstance(module, (SeparateAttention, Apart)):
+            parts |= {above + name: (above + whole, *ends) for name, (whole, *ends) in module.parts.items()}
+        if isinstance(module, Turned):
+            transposed.append(f"{above}weight")
     return TorchState(
         type(model).__name__,
         {name: tuple(tensor.shape) if isinstance(tensor, Tensor) else () for name, tensor in state.items()},
