@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from jax_alexnet.ops.cpu import kernel_gradient, minimal_filters, onednn, winograd
@@ -196,4 +197,21 @@ def local_conv(x: Array, kernel: Array, *, padding: int) -> Array:
     pixels = [padded[:, i : i + height, j : j + width] for i in range(window) for j in range(window)]
     patches = jnp.concatenate(pixels, axis=-1)
     flat = kernel.reshape(height, width, window * window * channels, features)
-    return jnp.einsum("nhwk,hwkf->nhwf", patches, flat)
+    return leave_open(_PATCHES_BY_KERNELS, 2, patches, flat)
+
+
+def _summed(subscripts: str, x: Array, y: Array) -> Array:
+    return jnp.einsum(subscripts, x, y)
+
+
+def _summed_in_float32(subscripts: str, x: Array, y: Array) -> Array:
+    """Of bfloat16, some versions of XLA would round each partial sum on CPUs, too."""
+    wide = np.promote_types(x.dtype, np.float32)
+    return jnp.einsum(subscripts, x.astype(wide), y.astype(wide)).astype(x.dtype)
+
+
+# Patches (n, h, w, k), kernels (h, w, k, f) and maps (n, h, w, f), each from the other two.
+_PATCHES_BY_KERNELS = tuple(
+    Form(partial(_summed_in_float32, subscripts), partial(_summed, subscripts))
+    for subscripts in ("hwkf,nhwf->nhwk", "nhwk,nhwf->hwkf", "nhwk,hwkf->nhwf")
+)
