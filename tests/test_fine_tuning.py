@@ -194,6 +194,7 @@ def test_both_programs_fine_tune_alike(twin):
     assert not np.array_equal(last["conv2.weight"], before["conv2.weight"])
 
 
+@pytest.mark.slow  # test_validation_split stops and kills the same loop, test_parity_runs the same programs
 def test_killed_and_stopped_fine_tuning_goes_on_as_if_nothing_had_happened(twin, tmp_path):
     case, jax_run, torch_run, _, programs, _ = twin
     outcomes = list(program.disturbed(case, jax_run, torch_run, tmp_path, programs, (2,)))
