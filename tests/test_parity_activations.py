@@ -34,6 +34,11 @@ MODULES = {
     "hardsigmoid": nn.Hardsigmoid(),
     "hardtanh": nn.Hardtanh(),
     "identity": nn.Identity(),
+    "softsign": nn.Softsign(),
+    "log_sigmoid": nn.LogSigmoid(),
+    "tanhshrink": nn.Tanhshrink(),
+    "relu_squared": lambda x: torch.relu(x) ** 2,
+    "hardsigmoid_keras": lambda x: torch.clamp(0.2 * x + 0.5, 0, 1),  # Keras's before version 3
 }
 
 

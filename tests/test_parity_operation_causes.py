@@ -50,13 +50,13 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Any], Any], Callabl
         lambda x: F.interpolate(x, size=(7, 9), mode="bilinear"),
         resized("bilinear"),
         resized("nearest"),
-        "resize_nearest",
+        "resize_method",
     ),
     "cubic": (
         lambda x: F.interpolate(x, size=(7, 9), mode="bilinear"),
         resized("bilinear"),
         resized("bicubic"),
-        "resize_cubic",
+        "resize_method",
     ),
     "shuffle": (
         lambda x: F.pixel_shuffle(x, 2),
@@ -80,7 +80,7 @@ CASES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Any], Any], Callabl
         lambda x: F.glu(x, 1),
         lambda x: halves(x)[0] * jax.nn.sigmoid(halves(x)[1]),
         lambda x: halves(x)[1] * jax.nn.sigmoid(halves(x)[0]),
-        "glu_halves",
+        "gate_exchanged",
     ),
     "running sum": (
         lambda x: x.cumsum(2),
