@@ -18,6 +18,41 @@ UNIT = {
     torch.complex64: 2.0**-24,
 }
 
+# Operations that only move, select or repeat values, or make room for some: nothing is rounded, of whatever numbers.
+MOVES = frozenset(
+    {
+        "view",
+        "_unsafe_view",
+        "reshape",
+        "_reshape_alias",
+        "permute",
+        "transpose",
+        "t",
+        "expand",
+        "slice",
+        "select",
+        "clone",
+        "detach",
+        "alias",
+        "squeeze",
+        "unsqueeze",
+        "cat",
+        "stack",
+        "split",
+        "split_with_sizes",
+        "chunk",
+        "unbind",
+        "narrow",
+        "contiguous",
+        "movedim",
+        "lift_fresh",
+        "empty",
+        "empty_like",
+        "copy",
+        "_to_copy",
+    }
+)
+
 
 @dataclass(frozen=True)
 class Tracked:

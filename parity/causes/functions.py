@@ -17,48 +17,6 @@ from parity.kinds import registry
 from parity.kinds.activation import CURVES
 from parity.kinds.layer import Layer, Recorded
 
-_UNARY = frozenset(
-    {
-        "relu",
-        "relu6",
-        "silu",
-        "tanh",
-        "sigmoid",
-        "mish",
-        "selu",
-        "hardswish",
-        "hardsigmoid",
-        "gelu",
-        "leaky_relu",
-        "elu",
-        "softplus",
-        "exp",
-        "abs",
-        "neg",
-        "sqrt",
-        "rsqrt",
-        "square",
-        "log",
-        "log1p",
-        "sin",
-        "cos",
-        "clamp",
-        "clamp_min",
-        "clamp_max",
-        "hardtanh",
-        "erf",
-        "reciprocal",
-        "pow",
-        "expm1",
-        "_softmax",
-        "_log_softmax",
-        "roll",
-        "flip",
-        "constant_pad_nd",
-        "native_layer_norm",
-        "layer_norm",
-    }
-)
 CURVED = frozenset(
     {
         "relu",
@@ -83,6 +41,26 @@ CURVED = frozenset(
         "abs",
     }
 )
+_UNARY = CURVED | {
+    "neg",
+    "sqrt",
+    "rsqrt",
+    "log",
+    "log1p",
+    "sin",
+    "cos",
+    "clamp_max",
+    "erf",
+    "reciprocal",
+    "expm1",
+    "_softmax",
+    "_log_softmax",
+    "roll",
+    "flip",
+    "constant_pad_nd",
+    "native_layer_norm",
+    "layer_norm",
+}
 WORDS = {"_softmax": "softmax", "_log_softmax": "log softmax", "relu": "ReLU", "gelu": "GELU", "silu": "SiLU"}
 
 

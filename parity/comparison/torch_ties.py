@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
+from parity.bounds.torch_operation import MOVES
 from parity.bounds.torch_rounding import RunningError
 from parity.comparison import torch_backward
 from parity.comparison.store import Store
@@ -25,38 +26,7 @@ from parity.comparison.torch_side import DTYPES, Capture, _Call, differentiable,
 from parity.kinds import torch_leaves
 
 # Operations that only move, select or repeat values: between leaves they have nothing to get wrong at ties.
-MOVING = {
-    "view",
-    "_unsafe_view",
-    "reshape",
-    "_reshape_alias",
-    "flatten",
-    "permute",
-    "transpose",
-    "t",
-    "expand",
-    "slice",
-    "select",
-    "clone",
-    "detach",
-    "alias",
-    "squeeze",
-    "unsqueeze",
-    "cat",
-    "stack",
-    "split",
-    "split_with_sizes",
-    "chunk",
-    "unbind",
-    "contiguous",
-    "movedim",
-    "narrow",
-    "empty",
-    "empty_like",
-    "lift_fresh",
-    "_to_copy",
-    "copy",
-}
+MOVING = {*MOVES, "flatten"}
 
 
 # Which of equal values these choose is no convention: code with one of them isn't compared where values are equal.
