@@ -97,10 +97,9 @@ def compare(
         )
     from parity.comparison import (
         torch_backward,
-        torch_fused,
+        torch_preparation,
         torch_recurrent,
         torch_side,
-        torch_stand_ins,
         torch_state,
     )
 
@@ -118,16 +117,12 @@ def compare(
     leaves, abstract = jax_leaves.structure(model, typed, kwargs)
     torch_model, exact = torch_side.prepared(torch_module, dtype), torch_side.as_tensors(arrays, "float64")
     state = torch_state.arrays(torch_model)
-    torch_model = torch_stand_ins.separated(torch_model, exact, torch_kwargs or {}, leaves)
-    torch_model = torch_fused.separated(torch_model, exact, torch_kwargs or {})
-    tensors = torch_side.as_tensors(arrays, dtype)
-    torch_leaves = torch_side.structure(torch_model, tensors, torch_kwargs)
+    tensors, named = torch_side.as_tensors(arrays, dtype), torch_kwargs or {}
+    torch_model, torch_leaves = torch_preparation.taken_apart(torch_model, exact, tensors, named, leaves)
     if model.places and not any(registry.named(leaf.kind).recurrent for leaf in torch_leaves):
         model = jax_models.of(flax_module, whole=False)
         leaves, abstract = jax_leaves.structure(model, typed, kwargs)
-    if opened := matching.uncalled(leaves, torch_leaves):
-        torch_fused.open_up(torch_model, opened, leaves)
-        torch_leaves = torch_side.structure(torch_model, tensors, torch_kwargs)
+    torch_leaves = torch_preparation.opened_up(torch_model, torch_leaves, tensors, named, leaves)
     model.states = torch_recurrent.gives_states(torch_model)
     if variables is not None:
         variables = model.canonical(jax_models.as_variables(variables))

@@ -82,10 +82,9 @@ def run_torch(workspace: Path, request: dict[str, Any]) -> None:
 
     from parity.comparison import (
         torch_backward,
-        torch_fused,
+        torch_preparation,
         torch_recurrent,
         torch_side,
-        torch_stand_ins,
         torch_state,
     )
     from parity.kinds import torch_leaves
@@ -97,14 +96,9 @@ def run_torch(workspace: Path, request: dict[str, Any]) -> None:
     if mapping is not None:
         store.put("state", torch_state.arrays(model))
     leaves = _leaves(json.loads((workspace / "structure.json").read_text(encoding="utf-8")))
-    exact = torch_side.as_tensors(given, "float64")
-    model = torch_stand_ins.separated(model, exact, request["torch_kwargs"], leaves)
-    model = torch_fused.separated(model, exact, request["torch_kwargs"])
-    tensors = torch_side.as_tensors(given, request["dtype"])
-    structure = torch_side.structure(model, tensors, request["torch_kwargs"])
-    if opened := matching.uncalled(leaves, structure):
-        torch_fused.open_up(model, opened, leaves)
-        structure = torch_side.structure(model, tensors, request["torch_kwargs"])
+    exact, tensors = (torch_side.as_tensors(given, dtype) for dtype in ("float64", request["dtype"]))
+    model, structure = torch_preparation.taken_apart(model, exact, tensors, request["torch_kwargs"], leaves)
+    structure = torch_preparation.opened_up(model, structure, tensors, request["torch_kwargs"], leaves)
     pairing = matching.match(leaves, structure, request["mapping"] if mapping is None else mapping.layers)
     content = {
         **asdict(pairing),

@@ -1,0 +1,53 @@
+"""A PyTorch model made ready to be captured: its packed modules taken apart, those that Flax looks into opened up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from parity.comparison import matching, torch_fused, torch_side, torch_stand_ins
+from parity.kinds.leaf import Leaf
+
+
+def taken_apart(
+    model: nn.Module,
+    exact: tuple[Tensor, ...],
+    tensors: tuple[Tensor, ...],
+    kwargs: dict[str, Any],
+    flax: list[Leaf],
+) -> tuple[nn.Module, list[Leaf]]:
+    """The model, changed in place, and its leaves.
+
+    Args:
+        model: a copy that may be changed, in evaluation mode.
+        exact: inputs of its call, in float64 where they aren't integers.
+        tensors: the same in the lane's dtype.
+        kwargs: more of its arguments.
+        flax: the leaves of the other side's model.
+
+    Raises:
+        CannotCompare: a module gives something else when it is taken apart.
+    """
+    model = torch_stand_ins.separated(model, exact, kwargs, flax)
+    model = torch_fused.separated(model, exact, kwargs)
+    return model, torch_side.structure(model, tensors, kwargs)
+
+
+def opened_up(
+    model: nn.Module, leaves: list[Leaf], tensors: tuple[Tensor, ...], kwargs: dict[str, Any], flax: list[Leaf]
+) -> list[Leaf]:
+    """The leaves, with the parts of those modules in their place that Flax runs as layers of their own.
+
+    Args:
+        model: see `taken_apart`; likewise tensors, kwargs and flax.
+        leaves: its own.
+        tensors: see `taken_apart`.
+        kwargs: see `taken_apart`.
+        flax: see `taken_apart`.
+    """
+    opened = matching.uncalled(flax, leaves)
+    if not opened:
+        return leaves
+    torch_fused.open_up(model, opened, flax)
+    return torch_side.structure(model, tensors, kwargs)
