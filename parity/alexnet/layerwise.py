@@ -15,8 +15,8 @@ from parity.alexnet import pairs
 from parity.causes import diagnosis
 from parity.causes import parameters as causes
 from parity.comparison import compare as comparison
-from parity.comparison import jax_models, matching, torch_backward, torch_side
-from parity.comparison.jax_side import Candidate
+from parity.comparison import jax_models, matching, torch_backward, torch_capture, torch_structure, torch_tensors
+from parity.comparison.jax_candidate import Candidate
 from parity.comparison.store import Store
 from parity.kinds import jax_leaves
 from parity.reports.report import Report
@@ -50,22 +50,22 @@ def compare_pair(
     ours, model = comparison.to_flax(images), jax_models.of(pair.flax_module)
     kwargs = pairs.training_arguments(pair, masks) if masks is not None else {}
     leaves, _ = jax_leaves.structure(model, (comparison.cast(ours, pair.dtype),), kwargs)
-    reference = torch_side.structure(pair.torch_module)
+    reference = torch_structure.structure(pair.torch_module)
     chosen = matching.match(leaves, reference)
     directory = workspace or Path(tempfile.mkdtemp(prefix="parity-"))
     try:
         store = Store(directory)
-        torch_side.pin_precision()
+        torch_tensors.pin_precision()
         pair.torch_module.train(masks is not None)
-        capture = torch_side.Capture(pair.torch_module, store, pair.dtype, set(chosen.pairs.values()))
-        tensors = torch_side.as_tensors((images,), pair.dtype)
+        capture = torch_capture.Capture(pair.torch_module, store, pair.dtype, set(chosen.pairs.values()))
+        tensors = torch_tensors.as_tensors((images,), pair.dtype)
         if gradients:
             torch_backward.run(capture, tensors, seed=seed)
         else:
             capture.forward(tensors)
         candidate = Candidate(
             model, kwargs, chosen.pairs, {leaf.path: leaf.kind for leaf in leaves}, store, pair.dtype,
-            torch_side.weights_reader(pair.torch_module), pair.variables, pair.name,
+            torch_structure.weights_reader(pair.torch_module), pair.variables, pair.name,
             undecided=chosen.undecided, likely=chosen.likely,
         )  # fmt: skip
         candidate.masks = masks or {}
@@ -124,7 +124,7 @@ def exported(pair: pairs.Pair) -> list[Row]:
     rows = []
     for name, parameter in pair.torch_module.named_parameters():
         path, _, part = name.rpartition(".")
-        theirs, ours = torch_side.to_numpy(parameter), np.asarray(made[name])
+        theirs, ours = torch_tensors.to_numpy(parameter), np.asarray(made[name])
         row = Row(pair.name, path, path, f"weights:{part} exported", pair.dtype, kind="weights")
         compare_arrays(row, ours.astype(theirs.dtype), theirs, None)
         if row.verdict == "mismatch":

@@ -24,9 +24,9 @@ from jax_alexnet.steps import DeviceBatch, measure
 from jax_alexnet.variants import VARIANTS
 from parity.alexnet import pairs
 from parity.alexnet.parameter_names import ParameterNames, slots
-from parity.comparison.jax_side import DTYPES
-from parity.comparison.torch_side import DTYPES as TORCH_DTYPES
-from parity.comparison.torch_side import to_numpy
+from parity.comparison.jax_dtypes import DTYPES
+from parity.comparison.torch_tensors import DTYPES as TORCH_DTYPES
+from parity.comparison.torch_tensors import to_numpy
 from parity.kinds import layouts
 from torch_ref import completion
 from torch_ref.layers import Dropout

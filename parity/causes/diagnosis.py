@@ -20,10 +20,11 @@ from parity.kinds.layer import Layer, Recorded
 from parity.reports.rows import Row
 
 if TYPE_CHECKING:
-    from parity.comparison.jax_side import Candidate, _Visit
+    from parity.comparison.jax_candidate import Candidate
+    from parity.comparison.jax_visit import Visit
 
 
-def name_forward(visit: _Visit, rows: list[Row], variables: dict[str, Any], flax_y: NDArray) -> None:
+def name_forward(visit: Visit, rows: list[Row], variables: dict[str, Any], flax_y: NDArray) -> None:
     """Attach causes to the rows of one leaf call whose output or weights diverge.
 
     Args:
@@ -59,7 +60,7 @@ def name_forward(visit: _Visit, rows: list[Row], variables: dict[str, Any], flax
         attach(row, found)
 
 
-def _weights_elsewhere(visit: _Visit) -> Iterator[tuple[str, str, NDArray]]:
+def _weights_elsewhere(visit: Visit) -> Iterator[tuple[str, str, NDArray]]:
     """The reference's weights: path, name and values of each but the call's own."""
     for path in dict.fromkeys(visit.candidate.pairs.values()):
         for name, array in visit.candidate.weights(path).items():
@@ -82,7 +83,7 @@ def name_dtype(row: Row, dtype: str) -> None:
     attach(row, [Cause(dtype, "jax", text)])
 
 
-def name_gradient(visit: _Visit, row: Row, gradient: NDArray, reference: NDArray, cotangent: NDArray) -> None:
+def name_gradient(visit: Visit, row: Row, gradient: NDArray, reference: NDArray, cotangent: NDArray) -> None:
     """Attach a cause to a leaf whose gradient with respect to its input diverges while its output doesn't.
 
     Args:
@@ -106,7 +107,7 @@ def name_gradient(visit: _Visit, row: Row, gradient: NDArray, reference: NDArray
 
 
 def name_parameter(
-    visit: _Visit, row: Row, name: str, cotangent: NDArray, arrays: tuple[NDArray, NDArray, NDArray | None]
+    visit: Visit, row: Row, name: str, cotangent: NDArray, arrays: tuple[NDArray, NDArray, NDArray | None]
 ) -> None:
     """Attach a cause to a parameter whose gradient diverges.
 
@@ -157,7 +158,7 @@ def name_cotangent(candidate: Candidate, key: str, row: Row, torch: NDArray, fla
     attach(row, chain_gradients.explain(ops, start, coming, torch, flax, tolerance, candidate.dtype))
 
 
-def _layer(visit: _Visit) -> Layer | None:
+def _layer(visit: Visit) -> Layer | None:
     """The layer as its reference's record says; None if it isn't written out."""
     candidate, facts = visit.candidate, visit.facts
     return registry.layer(
@@ -172,13 +173,13 @@ def _layer(visit: _Visit) -> Layer | None:
     )
 
 
-def recorded_inputs(visit: _Visit) -> tuple[NDArray, ...]:
+def recorded_inputs(visit: Visit) -> tuple[NDArray, ...]:
     """What a call of PyTorch's got."""
     arrays = visit.candidate.store.arrays(visit.key, "input.")
     return tuple(np.asarray(arrays[name], np.float64) for name in sorted(arrays, key=int))
 
 
-def flax_weights(visit: _Visit, variables: dict[str, Any]) -> dict[str, NDArray]:
+def flax_weights(visit: Visit, variables: dict[str, Any]) -> dict[str, NDArray]:
     """A Flax leaf's parameters and statistics under PyTorch's names and in its layout."""
     layout = visit.input_layouts[0] if visit.input_layouts else None
     reference = visit.candidate.weights(visit.torch_path)
@@ -193,7 +194,7 @@ def flax_weights(visit: _Visit, variables: dict[str, Any]) -> dict[str, NDArray]
     return found
 
 
-def as_reference(visit: _Visit, ours: NDArray, ndim: int, known: list[Any] | None = None) -> NDArray:
+def as_reference(visit: Visit, ours: NDArray, ndim: int, known: list[Any] | None = None) -> NDArray:
     """What a Flax leaf gave, or got in the layouts `known`, in the layout of a PyTorch array of `ndim` axes."""
     layout = known[0] if known else visit.output_layout
     if layout is not None:
@@ -201,7 +202,7 @@ def as_reference(visit: _Visit, ours: NDArray, ndim: int, known: list[Any] | Non
     return layouts.channels_first(ours) if ndim > 2 and ours.ndim > 2 else ours
 
 
-def _map_shape(visit: _Visit) -> tuple[int, ...] | None:
+def _map_shape(visit: Visit) -> tuple[int, ...] | None:
     shapes = visit.facts["map_shapes"]
     return tuple(shapes[0]) if shapes and shapes[0] else None
 

@@ -20,11 +20,12 @@ from parity.kinds import layouts, registry
 from parity.reports.rows import Row
 
 if TYPE_CHECKING:
-    from parity.comparison.jax_side import Candidate, _Visit
+    from parity.comparison.jax_candidate import Candidate
+    from parity.comparison.jax_visit import Visit
 
 
 def name_input(
-    candidate: Candidate, visit: _Visit, row: Row, x: NDArray, reference: NDArray, i: int, allowed: NDArray | None
+    candidate: Candidate, visit: Visit, row: Row, x: NDArray, reference: NDArray, i: int, allowed: NDArray | None
 ) -> None:
     """Attach a cause to a leaf call whose input diverges: what lies between the layers, or their order.
 
@@ -70,7 +71,7 @@ def name_input(
     attach(row, found)
 
 
-def _sequence(candidate: Candidate, visit: _Visit, reference: NDArray, ours: NDArray) -> list[Cause]:
+def _sequence(candidate: Candidate, visit: Visit, reference: NDArray, ours: NDArray) -> list[Cause]:
     """Causes that have to do with a recurrent layer, this one or one before it; see `recurrent_causes`."""
     tolerance = 64 * UNIT_ROUNDOFF[candidate.dtype] * float(np.max(np.abs(reference), initial=0.0))
     if registry.named(visit.kind).recurrent:
@@ -124,7 +125,7 @@ def _another_output(candidate: Candidate, i: int, ours: NDArray, exact: NDArray,
     return []
 
 
-def name_open(candidate: Candidate, visit: _Visit, row: Row, x: NDArray, reference: NDArray, i: int) -> None:
+def name_open(candidate: Candidate, visit: Visit, row: Row, x: NDArray, reference: NDArray, i: int) -> None:
     """Make a mismatch of a row without a bound if a mistake explains its difference; see `name_input`."""
     exact = np.asarray(reference, np.float64)
     code, sink = candidate.code, visit.facts.get("sinks", [])[i : i + 1]
@@ -163,7 +164,7 @@ def between(reference: NDArray, ours: NDArray, dtype: str) -> list[Cause]:
     return causes.explain(Case("", {}, unknown, empty, empty, reference, ours, None, dtype))
 
 
-def _readings(visit: _Visit, x: NDArray, reference: NDArray, i: int, ours: NDArray) -> list[NDArray]:
+def _readings(visit: Visit, x: NDArray, reference: NDArray, i: int, ours: NDArray) -> list[NDArray]:
     """A Flax array in PyTorch's layout, the likeliest reading first: by wrong values layouts can't be told apart."""
     shape = visit.facts["map_shapes"][i] if i < len(visit.facts["map_shapes"]) else None
     fits = layouts.candidates(reference.shape, x.shape, tuple(shape) if shape else None)
@@ -181,7 +182,7 @@ def _tolerance(exact: NDArray, allowed: NDArray | None, dtype: str) -> float:
     return own if allowed is None else max(own, float(np.max(allowed, initial=0.0)))
 
 
-def _starts(candidate: Candidate, visit: _Visit) -> list[NDArray]:
+def _starts(candidate: Candidate, visit: Visit) -> list[NDArray]:
     """What a chain of functions before a leaf may have started from: outputs of earlier leaves, newest first."""
     store = candidate.store
     keys = [key for key in store.keys("forward-") if key < visit.key]
@@ -203,7 +204,7 @@ def _sources(candidate: Candidate, ours: NDArray, reference: NDArray) -> tuple[s
     return got, expected
 
 
-def _order(visit: _Visit, got: str | None, expected: str, ours: NDArray, reference: NDArray) -> list[Cause]:
+def _order(visit: Visit, got: str | None, expected: str, ours: NDArray, reference: NDArray) -> list[Cause]:
     """The input is another layer's output than the reference's: then the layers are in another order."""
     if got is None or got == expected:
         return []

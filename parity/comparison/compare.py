@@ -19,7 +19,8 @@ from parity.causes import diagnosis
 from parity.causes import inputs as input_causes
 from parity.causes import parameter_gradients as parameter_causes
 from parity.comparison import functions, jax_backward, jax_models, jax_precision, jax_ties, mapped, matching
-from parity.comparison.jax_side import DTYPES, Candidate, check_dtype
+from parity.comparison.jax_candidate import Candidate
+from parity.comparison.jax_dtypes import DTYPES, check_dtype
 from parity.comparison.store import Store
 from parity.comparison.untold import only_in_flax
 from parity.errors import CannotCompare, LayersUnseen
@@ -97,10 +98,12 @@ def compare(
         )
     from parity.comparison import (
         torch_backward,
+        torch_capture,
         torch_preparation,
         torch_recurrent,
-        torch_side,
         torch_state,
+        torch_structure,
+        torch_tensors,
     )
 
     check_dtype(dtype)
@@ -109,15 +112,15 @@ def compare(
         if variables is None:
             raise CannotCompare("a function has no parameters of its own: give its tree of them as `variables`")
         return functions.compare(
-            flax_module, variables, torch_side.prepared(torch_module, dtype), arrays, ours, dtype=dtype,
+            flax_module, variables, torch_structure.prepared(torch_module, dtype), arrays, ours, dtype=dtype,
             gradients=gradients, mapping=mapping, kwargs=kwargs, torch_kwargs=torch_kwargs or {}, name=name, seed=seed,
             state=torch_state.of(torch_module),
         )  # fmt: skip
     model = jax_models.of(flax_module)
     leaves, abstract = jax_leaves.structure(model, typed, kwargs)
-    torch_model, exact = torch_side.prepared(torch_module, dtype), torch_side.as_tensors(arrays, "float64")
+    torch_model, exact = torch_structure.prepared(torch_module, dtype), torch_tensors.as_tensors(arrays, "float64")
     state = torch_state.arrays(torch_model)
-    tensors, named = torch_side.as_tensors(arrays, dtype), torch_kwargs or {}
+    tensors, named = torch_tensors.as_tensors(arrays, dtype), torch_kwargs or {}
     torch_model, torch_leaves = torch_preparation.taken_apart(torch_model, exact, tensors, named, leaves)
     if model.places and not any(registry.named(leaf.kind).recurrent for leaf in torch_leaves):
         model = jax_models.of(flax_module, whole=False)
@@ -127,7 +130,7 @@ def compare(
     if variables is not None:
         variables = model.canonical(jax_models.as_variables(variables))
     whole = functools.partial(
-        functions.compare_modules, model, variables, (torch_model, torch_side.prepared(torch_module, dtype)),
+        functions.compare_modules, model, variables, (torch_model, torch_structure.prepared(torch_module, dtype)),
         arrays, ours, dtype=dtype, gradients=gradients, kwargs=kwargs, torch_kwargs=torch_kwargs or {}, name=name,
         seed=seed, state=torch_state.of(torch_module),
     )  # fmt: skip
@@ -143,15 +146,15 @@ def compare(
     directory = Path(workspace) if workspace else Path(tempfile.mkdtemp(prefix="parity-"))
     try:
         store = Store(directory)
-        torch_side.pin_precision()
-        capture = torch_side.Capture(torch_model, store, dtype, set(pairing.pairs.values()), torch_kwargs or {})
+        torch_tensors.pin_precision()
+        capture = torch_capture.Capture(torch_model, store, dtype, set(pairing.pairs.values()), torch_kwargs or {})
         if gradients:
             torch_backward.run(capture, tensors, seed=seed)
         else:
             capture.forward(tensors)
         candidate = Candidate(
             model, kwargs, pairing.pairs, {leaf.path: leaf.kind for leaf in leaves} | pairing.kinds, store, dtype,
-            torch_side.weights_reader(torch_model), variables, name, abstract, pairing.undecided,
+            torch_structure.weights_reader(torch_model), variables, name, abstract, pairing.undecided,
             pairing.likely,
         )  # fmt: skip
         report = finish(candidate, ours, gradients, torch_leaves)
@@ -209,7 +212,7 @@ def finish(
     if whole and comparable:
         candidate.rows += end_to_end(candidate, inputs, gradients)
     report = Report(candidate.rows, not_exercised(candidate, torch_leaves) + told)
-    report.arrays, report.arrays_of = candidate.arrays, candidate.worst
+    report.arrays, report.arrays_of = candidate.worst.arrays, candidate.worst.row
     report.settings = {"dtype": candidate.dtype, "jax": jax.__version__, "backend": jax.default_backend()}
     return report
 
@@ -220,7 +223,7 @@ def end_to_end(candidate: Candidate, inputs: tuple[NDArray, ...], gradients: boo
     variables = candidate.given if candidate.given is not None else candidate.variables
     parameters = variables.get("params", {})
     others = {k: v for k, v in variables.items() if k != "params"}
-    arrays = [candidate._array(x) for x in inputs]
+    arrays = [candidate.as_array(x) for x in inputs]
 
     def run(parameters: Any, *arrays: jax.Array) -> Any:
         return jax.tree.leaves(model.apply({"params": parameters, **others}, arrays, kwargs, None))

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from parity.bounds.judging import difference, judge_together
 from parity.bounds.magnitudes import UNIT_ROUNDOFF, normwise_limit
 from parity.causes import between_graph, diagnosis
-from parity.comparison.jax_side import DTYPES
+from parity.comparison.jax_dtypes import DTYPES
 from parity.errors import CannotCompare, CannotConvert
 from parity.kinds import layouts
 from parity.mapping import inference, trees
@@ -121,18 +121,18 @@ def compare(
     Raises:
         CannotCompare: parameters can't be paired, or the numbers of outputs differ.
     """
-    from parity.comparison import torch_backward, torch_side
+    from parity.comparison import torch_backward, torch_tensors
 
-    torch_side.pin_precision()
-    values = with_stacks({n: torch_side.to_numpy(t) for n, t in _state(model)})
+    torch_tensors.pin_precision()
+    values = with_stacks({n: torch_tensors.to_numpy(t) for n, t in _state(model)})
     tree = jax.tree.map(lambda x: _array(x, dtype), tree)
     if isinstance(mapping, Mapping):
         parameters = _given(named(tree), values, mapping)
     else:
         parameters = list(pair(named(tree), values, mapping))
-    inputs = torch_side.as_tensors(arrays, dtype)
+    inputs = torch_tensors.as_tensors(arrays, dtype)
     wanted = tuple(x.requires_grad_(gradients and x.is_floating_point()) for x in inputs)
-    outputs = torch_side.tensors_in(model(*wanted, **torch_kwargs))
+    outputs = torch_tensors.tensors_in(model(*wanted, **torch_kwargs))
     cotangents = torch_backward.draw(outputs, seed)
     if gradients:
         torch_backward.pull(outputs, cotangents)
@@ -153,7 +153,7 @@ def compare(
             raise CannotCompare(f"the function returns {len(results)} arrays, PyTorch {len(outputs)}")
         moved = []
         for i, (result, output) in enumerate(zip(results, outputs, strict=True)):
-            reference = torch_side.to_numpy(output)
+            reference = torch_tensors.to_numpy(output)
             layout = layouts.align(reference, np.asarray(result, np.float64), None) or layouts.Layout()
             rows.append(_row(name, dtype, f"output {i}", "outputs", result, layout.to_flax(reference)))
             if same and rows[-1].verdict == "mismatch":
@@ -166,7 +166,7 @@ def compare(
             rows += _gradients(name, dtype, parameters, named(of_tree), model)
             for i, found in zip(floats, of_inputs, strict=True):
                 gradient = inputs[i].grad
-                reference = np.zeros(arrays[i].shape) if gradient is None else torch_side.to_numpy(gradient)
+                reference = np.zeros(arrays[i].shape) if gradient is None else torch_tensors.to_numpy(gradient)
                 layout = layouts.align(reference, np.asarray(found, np.float64), None) or layouts.Layout()
                 rows.append(_row(name, dtype, f"input {i}", "gradient", found, layout.to_flax(reference)))
     for order, row in enumerate(rows):
@@ -227,9 +227,9 @@ def _explain(
     row: Row, i: int, model: Any, arrays: tuple[NDArray, ...], kwargs: dict[str, Any], ours: NDArray, theirs: NDArray
 ) -> None:
     """Attach a cause to an output that diverges: a mistake anywhere in PyTorch's model, run again as a whole."""
-    from parity.comparison import torch_graph, torch_side
+    from parity.comparison import torch_graph, torch_tensors
 
-    recorder, sinks = torch_graph.of_model(model, torch_side.as_tensors(arrays, row.dtype), kwargs)
+    recorder, sinks = torch_graph.of_model(model, torch_tensors.as_tensors(arrays, row.dtype), kwargs)
     code = between_graph.Code.of(recorder.nodes, recorder.constants, arrays)
     tolerance = row.bound * float(np.max(np.abs(theirs), initial=0.0))
     diagnosis.attach(row, code.explain(sinks[i], "output", ours, theirs, tolerance, "output"))
@@ -353,11 +353,11 @@ def _weights(name: str, dtype: str, parameter: Parameter, ours: dict[str, Any], 
 
 
 def _gradients(name: str, dtype: str, parameters: list[Parameter], found: dict[str, Any], model: Any) -> Iterator[Row]:
-    from parity.comparison import torch_side
+    from parity.comparison import torch_tensors
 
     gradients = with_stacks(
         {
-            n: np.zeros(tuple(p.shape)) if p.grad is None else torch_side.to_numpy(p.grad)
+            n: np.zeros(tuple(p.shape)) if p.grad is None else torch_tensors.to_numpy(p.grad)
             for n, p in model.named_parameters()
             if p.requires_grad
         }

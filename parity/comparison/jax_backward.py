@@ -18,8 +18,10 @@ from parity.bounds.judging import difference
 from parity.bounds.magnitudes import Bound, linear_bound, unit_roundoff
 from parity.causes import diagnosis
 from parity.causes import parameter_gradients as parameter_causes
+from parity.comparison import jax_variables
+from parity.comparison.jax_candidate import Candidate
 from parity.comparison.jax_models import JaxLayer
-from parity.comparison.jax_side import Candidate, _Visit, is_input
+from parity.comparison.jax_visit import Visit, is_input
 from parity.comparison.store import Store
 from parity.comparison.totals import Total
 from parity.errors import CannotCompare
@@ -67,17 +69,17 @@ def _refused(candidate: Candidate, row: Row, error: Exception) -> None:
     candidate.rows.append(row)
 
 
-def _leaf(candidate: Candidate, visit: _Visit, key: str) -> None:
+def _leaf(candidate: Candidate, visit: Visit, key: str) -> None:
     store = candidate.store
     forward = store.arrays(visit.key, "input.")
     xs = [
-        candidate._array(layout.to_flax(forward[str(i)]) if layout else forward[str(i)])
+        candidate.as_array(layout.to_flax(forward[str(i)]) if layout else forward[str(i)])
         for i, layout in enumerate(visit.input_layouts)
     ]
     coming = _cotangent(candidate, visit)
-    cotangent = candidate._array((visit.output_layout or layouts.Layout()).to_flax(coming))
+    cotangent = candidate.as_array((visit.output_layout or layouts.Layout()).to_flax(coming))
     layout = visit.input_layouts[0]
-    variables = candidate.leaf_weights(visit.torch_path, visit.layer, layout)
+    variables = jax_variables.of_leaf(candidate, visit.torch_path, visit.layer, layout)
     parameters = variables.get("params", {})
     others = {k: v for k, v in variables.items() if k != "params"}
     gradients, x_gradients = _vjp(visit, others)(parameters, xs, cotangent)
@@ -94,14 +96,14 @@ def _leaf(candidate: Candidate, visit: _Visit, key: str) -> None:
         _parameters(candidate, visit, key, gradients, layout)
 
 
-def _cotangent(candidate: Candidate, visit: _Visit) -> NDArray:
+def _cotangent(candidate: Candidate, visit: Visit) -> NDArray:
     """The gradient of a call's output that it is given: what came from behind, or what was drawn for it."""
     key = visit.key.replace("forward", "cotangent")
     return candidate.store.array(key, "drawn.0" if candidate.store.has(key, "drawn.0") else "cotangent.0")
 
 
 def _parameters(
-    candidate: Candidate, visit: _Visit, key: str, gradients: dict[str, Any], layout: layouts.Layout | None
+    candidate: Candidate, visit: Visit, key: str, gradients: dict[str, Any], layout: layouts.Layout | None
 ) -> None:
     """Compare a leaf's gradients with respect to its parameters.
 
@@ -156,8 +158,8 @@ def _sums(candidate: Candidate) -> None:
             diagnosis.attach(row, parameter_causes.explain(*arrays, None, tolerance, candidate.dtype))
 
 
-def _vjp(visit: _Visit, others: dict[str, Any]) -> Callable:
-    compiled = visit.candidate._compiled
+def _vjp(visit: Visit, others: dict[str, Any]) -> Callable:
+    compiled = visit.candidate.compiled
     name = f"vjp:{visit.path}"
     if name not in compiled:
         function = visit.function()
@@ -205,8 +207,8 @@ def _glue(candidate: Candidate, inputs: tuple[NDArray, ...]) -> None:
     outputs = {}
     for key in order:
         layout = candidate.visited[key].output_layout or layouts.Layout()
-        outputs[key] = candidate._array(layout.to_flax(store.array(key, handed_on(store, key))))
-    arrays = [candidate._array(x) for x in inputs]
+        outputs[key] = candidate.as_array(layout.to_flax(store.array(key, handed_on(store, key))))
+    arrays = [candidate.as_array(x) for x in inputs]
     floating = [jnp.issubdtype(x.dtype, jnp.floating) for x in arrays]
 
     given = candidate.given if candidate.given is not None else candidate.placeholders
@@ -244,14 +246,14 @@ def _glue(candidate: Candidate, inputs: tuple[NDArray, ...]) -> None:
         cotangents[key] = [
             jnp.zeros_like(x)
             if (found := _handed_back(candidate, key, i)) is None
-            else candidate._array((candidate.visited[key].input_layouts[i] or layouts.Layout()).to_flax(found))
+            else candidate.as_array((candidate.visited[key].input_layouts[i] or layouts.Layout()).to_flax(found))
             for i, x in zip(places[key], xs, strict=True)
         ]
     final = []
     for i, result in enumerate(results):
         reference = store.array("output_cotangent", f"cotangent.{i}")
         layout = layouts.align(store.array("output", f"input.{i}"), np.asarray(result, np.float64), None)
-        final.append(candidate._array(layout.to_flax(reference) if layout else reference))
+        final.append(candidate.as_array(layout.to_flax(reference) if layout else reference))
     gradients, input_gradients, owned_gradients = pull_back((cotangents, final))
     for key in order:
         if not jnp.issubdtype(outputs[key].dtype, jnp.floating):

@@ -13,7 +13,7 @@ from parity.bounds.magnitudes import UNIT_ROUNDOFF
 from parity.kinds import layouts
 
 if TYPE_CHECKING:
-    from parity.comparison.jax_side import Candidate
+    from parity.comparison.jax_candidate import Candidate
 
 # Bits of exponent and significand.
 _FORMATS = {(8, 23): "float32", (8, 10): "tf32", (8, 7): "bfloat16", (5, 10): "float16"}
@@ -50,7 +50,7 @@ def between_layers(candidate: Candidate, inputs: tuple[Any, ...]) -> list[tuple[
     outputs = {}
     for key, visit in candidate.visited.items():
         layout = visit.output_layout or layouts.Layout()
-        outputs[key] = candidate._array(layout.to_flax(candidate.store.array(key, "output.0")))
+        outputs[key] = candidate.as_array(layout.to_flax(candidate.store.array(key, "output.0")))
     given = candidate.given if candidate.given is not None else candidate.placeholders
 
     def code(outputs: dict[str, jax.Array], arrays: tuple[jax.Array, ...]) -> Any:
@@ -68,7 +68,7 @@ def between_layers(candidate: Candidate, inputs: tuple[Any, ...]) -> list[tuple[
         return candidate.model.apply(given, arrays, candidate.kwargs, force), seen
 
     try:
-        return coarse(code, (outputs, tuple(candidate._array(x) for x in inputs)), candidate.dtype)
+        return coarse(code, (outputs, tuple(candidate.as_array(x) for x in inputs)), candidate.dtype)
     except (TypeError, ValueError, NotImplementedError):
         return []
 

@@ -7,7 +7,7 @@ import math
 from numpy.typing import NDArray
 
 from parity.comparison import jax_backward
-from parity.comparison.jax_side import Candidate
+from parity.comparison.jax_candidate import Candidate
 from parity.comparison.store import Store
 from parity.reports.rows import Row
 
@@ -36,7 +36,7 @@ def run(natural: Candidate, inputs: tuple[NDArray, ...]) -> tuple[list[Row], lis
     )
     candidate.placeholders, candidate.variables = natural.placeholders, natural.variables
     candidate.natural, candidate.judged, candidate.masks = natural, set(natural.pairs), natural.masks
-    candidate._compiled = natural._compiled
+    candidate.compiled = natural.compiled
     candidate.forward(inputs)
     jax_backward.run(candidate, inputs)
     between, chosen = (store.facts("complete")[name] for name in ("between", "chosen"))
@@ -49,6 +49,6 @@ def run(natural: Candidate, inputs: tuple[NDArray, ...]) -> tuple[list[Row], lis
         elif not row.equal or between or not row.stage.startswith(("input", "cotangent")):
             kept.append(row)
     if any(row.diverges for row in kept) and not any(row.diverges for row in natural.rows):
-        natural.arrays, natural.worst = candidate.arrays, candidate.worst
+        natural.worst = candidate.worst
     told = [f"PyTorch has infinite or undefined values in {', '.join(undefined)}"] if undefined else []
     return kept, told

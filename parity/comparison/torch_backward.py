@@ -15,7 +15,9 @@ from torch.utils._pytree import tree_flatten
 from parity.bounds.torch_rounding import RunningError, Tracked
 from parity.comparison import torch_ties
 from parity.comparison.store import Store
-from parity.comparison.torch_side import DTYPES, Capture, _Call, to_numpy
+from parity.comparison.torch_call import Call
+from parity.comparison.torch_capture import Capture
+from parity.comparison.torch_tensors import DTYPES, to_numpy
 from parity.kinds import parameter, torch_leaves
 
 # Smaller tensors stay in memory between forward and backward: a file each would cost more than it saves.
@@ -54,7 +56,7 @@ def run(capture: Capture, inputs: tuple[Tensor, ...], cotangents: list[NDArray] 
     torch_ties.run(capture, inputs, seed)
 
 
-def _left(store: Store, call: _Call) -> dict[str, NDArray]:
+def _left(store: Store, call: Call) -> dict[str, NDArray]:
     """What a call handed back in the whole pass, by the names that `jax_backward` gives to the code before it."""
     keys = {key.rpartition("-")[2]: key for key in store.keys(f"{call.key('left')}-")}
     return {f"root.input.{place}": store.array(key, "gradient") for place, key in keys.items()}
@@ -124,7 +126,7 @@ def draw(outputs: list[Tensor], seed: int) -> list[NDArray]:
 
 
 def replay(
-    capture: Capture, store: Store, call: _Call, cotangent_name: str, more: dict[str, NDArray] | None = None
+    capture: Capture, store: Store, call: Call, cotangent_name: str, more: dict[str, NDArray] | None = None
 ) -> None:
     """Differentiate one leaf call by itself and write `backward-NNNN`.
 
@@ -171,7 +173,7 @@ def replay(
 
 
 def _gradients(
-    call: _Call, inputs: list[Tensor], state: dict[str, Tensor], cotangent: Tensor
+    call: Call, inputs: list[Tensor], state: dict[str, Tensor], cotangent: Tensor
 ) -> tuple[list[str], list[Tensor]]:
     """Gradients of one leaf call with respect to its floating-point inputs and parameters."""
     parameters = [name for name, _ in call.module.named_parameters()]

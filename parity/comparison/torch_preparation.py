@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from parity.comparison import matching, torch_fused, torch_side, torch_stand_ins
+from parity.comparison import matching, torch_fused, torch_stand_ins, torch_structure
 from parity.kinds.leaf import Leaf
 
 
@@ -31,7 +31,7 @@ def taken_apart(
     """
     model = torch_stand_ins.separated(model, exact, kwargs, flax)
     model = torch_fused.separated(model, exact, kwargs)
-    return model, torch_side.structure(model, tensors, kwargs)
+    return model, torch_structure.structure(model, tensors, kwargs)
 
 
 def opened_up(
@@ -50,4 +50,4 @@ def opened_up(
     if not opened:
         return leaves
     torch_fused.open_up(model, opened, flax)
-    return torch_side.structure(model, tensors, kwargs)
+    return torch_structure.structure(model, tensors, kwargs)

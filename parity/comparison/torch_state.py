@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from parity.comparison.torch_attention import SeparateAttention
 from parity.comparison.torch_fused import Apart, Turned
-from parity.comparison.torch_side import to_numpy
+from parity.comparison.torch_tensors import to_numpy
 from parity.mapping.found import TorchState
 
 

@@ -22,7 +22,9 @@ from parity.bounds.torch_operation import MOVES
 from parity.bounds.torch_rounding import RunningError
 from parity.comparison import torch_backward
 from parity.comparison.store import Store
-from parity.comparison.torch_side import DTYPES, Capture, _Call, differentiable, operations, to_numpy
+from parity.comparison.torch_call import Call
+from parity.comparison.torch_capture import Capture, operations
+from parity.comparison.torch_tensors import DTYPES, differentiable, to_numpy
 from parity.kinds import torch_leaves
 
 # Operations that only move, select or repeat values: between leaves they have nothing to get wrong at ties.
@@ -118,7 +120,7 @@ class _Ties:
 
         return forward
 
-    def _recorded(self, call: _Call, inputs: list[Tensor]) -> list[Tensor]:
+    def _recorded(self, call: Call, inputs: list[Tensor]) -> list[Tensor]:
         natural, key = self.capture.store, call.key("forward")
         facts = natural.facts(key) | {"ops": operations(self.mode)}
         facts["glue_depth"] = max((self.mode.get(t).depth for t in inputs), default=0)
@@ -145,7 +147,7 @@ class _Ties:
                 torch_backward.replay(self.capture, self.store, call, "drawn.0", roots)
         return [self._tapped(call, i, t, cotangents) for i, t in enumerate(passed)]
 
-    def _alone(self, call: _Call, inputs: list[Tensor], facts: dict[str, Any]) -> dict[str, Any]:
+    def _alone(self, call: Call, inputs: list[Tensor], facts: dict[str, Any]) -> dict[str, Any]:
         """What the leaf itself gives at these inputs, and what that may err by."""
         mode = RunningError(DTYPES[self.capture.dtype])
         own = [differentiable(t) for t in inputs]
@@ -158,7 +160,7 @@ class _Ties:
         found = {f"output.{i}": to_numpy(t) for i, t in enumerate(outputs)}
         return found | {name: to_numpy(error) for name, error in errors.items() if error is not None}
 
-    def _tapped(self, call: _Call, i: int, passed: Tensor, drawn: dict[str, Tensor]) -> Tensor:
+    def _tapped(self, call: Call, i: int, passed: Tensor, drawn: dict[str, Tensor]) -> Tensor:
         if not passed.is_floating_point():
             return passed
         passed.requires_grad_()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from parity.bounds.magnitudes import Bound
 
 if TYPE_CHECKING:
-    from parity.comparison.jax_side import _Visit
+    from parity.comparison.jax_visit import Visit
 
 
 class Total:
@@ -23,7 +23,7 @@ class Total:
         move: brings PyTorch's arrays into Flax's layout.
     """
 
-    def __init__(self, visit: _Visit, name: str, move: Callable[[NDArray], NDArray]) -> None:
+    def __init__(self, visit: Visit, name: str, move: Callable[[NDArray], NDArray]) -> None:
         self.visit, self.name, self.move = visit, name, move
         self.calls = self.n = 0
         self.ours: Any = 0.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from parity.comparison.jax_side import Candidate
+from parity.comparison.jax_candidate import Candidate
 from parity.kinds import weights
 from parity.kinds.normalization import STATISTICS
 

@@ -82,21 +82,23 @@ def run_torch(workspace: Path, request: dict[str, Any]) -> None:
 
     from parity.comparison import (
         torch_backward,
+        torch_capture,
         torch_preparation,
         torch_recurrent,
-        torch_side,
         torch_state,
+        torch_structure,
+        torch_tensors,
     )
     from parity.kinds import torch_leaves
 
     torch.manual_seed(request["seed"])
     original = load(request["torch"])
-    model = torch_side.prepared(original, request["dtype"])
+    model = torch_structure.prepared(original, request["dtype"])
     given, mapping, store = inputs(workspace, "torch"), _mapping(request), Store(workspace / "captures")
     if mapping is not None:
         store.put("state", torch_state.arrays(model))
     leaves = _leaves(json.loads((workspace / "structure.json").read_text(encoding="utf-8")))
-    exact, tensors = (torch_side.as_tensors(given, dtype) for dtype in ("float64", request["dtype"]))
+    exact, tensors = (torch_tensors.as_tensors(given, dtype) for dtype in ("float64", request["dtype"]))
     model, structure = torch_preparation.taken_apart(model, exact, tensors, request["torch_kwargs"], leaves)
     structure = torch_preparation.opened_up(model, structure, tensors, request["torch_kwargs"], leaves)
     pairing = matching.match(leaves, structure, request["mapping"] if mapping is None else mapping.layers)
@@ -107,13 +109,15 @@ def run_torch(workspace: Path, request: dict[str, Any]) -> None:
         "state": torch_state.of(original, model).to_json(),
     }
     (workspace / "pairs.json").write_text(json.dumps(content), encoding="utf-8")
-    torch_side.pin_precision()
-    capture = torch_side.Capture(model, store, request["dtype"], set(pairing.pairs.values()), request["torch_kwargs"])
+    torch_tensors.pin_precision()
+    capture = torch_capture.Capture(
+        model, store, request["dtype"], set(pairing.pairs.values()), request["torch_kwargs"]
+    )
     if request["gradients"]:
         torch_backward.run(capture, tensors, seed=request["seed"])
     else:
         capture.forward(tensors)
-    read = torch_side.weights_reader(model)
+    read = torch_structure.weights_reader(model)
     with_weights = [path for path, leaf in torch_leaves.leaves(model).items() if torch_leaves.state_of(leaf)]
     for path in [*with_weights, *torch_leaves.owned(model)]:
         store.put(f"weights-{path}", read(path))
@@ -124,7 +128,7 @@ def run_flax(workspace: Path, request: dict[str, Any]) -> None:
     module, variables = _flax(request)
     from parity.comparison import compare as comparison
     from parity.comparison import jax_models, mapped
-    from parity.comparison.jax_side import Candidate
+    from parity.comparison.jax_candidate import Candidate
     from parity.kinds import jax_leaves
 
     found = json.loads((workspace / "pairs.json").read_text(encoding="utf-8"))

@@ -5,11 +5,9 @@ Imports PyTorch and NumPy only, so that it also runs in a process or a virtual e
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -18,100 +16,10 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from parity.bounds.torch_rounding import RunningError
 from parity.comparison import torch_graph
 from parity.comparison.store import Store
+from parity.comparison.torch_call import PLACE, Call, Tap, double_state
+from parity.comparison.torch_tensors import DTYPES, differentiable, tensors_in, to_numpy
 from parity.errors import CannotCompare
-from parity.kinds import parameter, torch_leaves
-from parity.kinds.leaf import Leaf
-
-DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-def pin_precision() -> None:
-    """Full float32 everywhere: TF32 is PyTorch's default for convolutions on GPUs, and JAX's for both."""
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision("highest")
-
-
-def structure(model: nn.Module, inputs: tuple[Tensor, ...] = (), kwargs: dict[str, Any] | None = None) -> list[Leaf]:
-    """What the matching of layers needs to know of every leaf, in order of registration.
-
-    Args:
-        model: in evaluation mode.
-        inputs: of its call, which shows what is idle; without any, nothing is.
-        kwargs: more arguments of the call.
-    """
-    ran = _run_by(model, inputs, kwargs or {}) if inputs else None
-    found = []
-    for path, module in torch_leaves.leaves(model).items():
-        shapes = {name: tuple(t.shape) for name, t in torch_leaves.state_of(module).items()}
-        idle = ran is not None and id(module) not in ran
-        if not shapes and ran is not None and ran.get(id(module), 1) > 1:
-            continue  # with several results and no weights it is code between layers
-        found.append(Leaf(path, type(module).__name__, torch_leaves.kind_of(module), shapes, idle))
-    for path, tensor in torch_leaves.owned(model).items():
-        found.append(Leaf(path, "Parameter", parameter.KIND.name, {parameter.VALUE: tuple(tensor.shape)}))
-    return found
-
-
-def _run_by(model: nn.Module, inputs: tuple[Tensor, ...], kwargs: dict[str, Any]) -> dict[int, int] | None:
-    """Modules that a call of the model runs, by identity, and how many tensors each gives; None if it breaks down."""
-    ran: dict[int, int] = {}
-
-    def look(module: nn.Module, args: Any, result: Any) -> None:
-        ran[id(module)] = len(tensors_in(result))
-
-    handles = [module.register_forward_hook(look) for module in model.modules()]
-    try:
-        with torch.no_grad():
-            model(*inputs, **kwargs)
-    except (RuntimeError, IndexError):
-        return None  # the run that is recorded says where
-    finally:
-        for handle in handles:
-            handle.remove()
-    return ran
-
-
-def prepared(model: nn.Module, dtype: str) -> nn.Module:
-    """A copy in evaluation mode and in the run's dtype, with the hooks that hang on the model's parameters."""
-    copied = copy.deepcopy(model).to(DTYPES[dtype]).eval()
-    parameters = dict(copied.named_parameters(remove_duplicate=False))
-    done: set[int] = set()
-    for name, original in model.named_parameters(remove_duplicate=False):
-        if id(original) in done:
-            continue
-        done.add(id(original))
-        # Copies of modules keep theirs, copies of tensors don't.
-        for hook in (original._backward_hooks or {}).values():
-            parameters[name].register_hook(hook)
-        for hook in (getattr(original, "_post_accumulate_grad_hooks", None) or {}).values():
-            parameters[name].register_post_accumulate_grad_hook(hook)
-    return copied
-
-
-def weights_reader(model: nn.Module) -> Callable[[str], dict[str, NDArray]]:
-    """Gives a leaf's parameters and statistics by its path, as arrays."""
-    leaves, owned = torch_leaves.leaves(model), torch_leaves.owned(model)
-
-    def read(path: str) -> dict[str, NDArray]:
-        if path in owned:
-            return {parameter.VALUE: to_numpy(owned[path])}
-        return {name: to_numpy(t) for name, t in torch_leaves.state_of(leaves[path]).items()}
-
-    return read
-
-
-def tensors_in(result: Any) -> list[Tensor]:
-    """The tensors of a result, however nested, in order."""
-    return [t for t in tree_flatten(result)[0] if isinstance(t, Tensor)]
-
-
-def to_numpy(tensor: Tensor) -> NDArray:
-    """A detached copy-free array; bfloat16 and float16 become float32, which holds them exactly."""
-    tensor = tensor.detach()
-    if tensor.dtype in (torch.bfloat16, torch.float16):
-        tensor = tensor.float()
-    return tensor.cpu().numpy()
+from parity.kinds import torch_leaves
 
 
 class Capture:
@@ -143,10 +51,10 @@ class Capture:
         leaves = torch_leaves.leaves(model)
         self.leaves = {p: m for p, m in leaves.items() if torch_leaves.state_of(m) or p in set(cut)}
         self.owned = torch_leaves.owned(model)
-        self.calls: list[_Call] = []
+        self.calls: list[Call] = []
         self.mode = RunningError(DTYPES[dtype])
         self.mode.recorder = self.graph = torch_graph.Recorder()
-        self._open: _Call | None = None
+        self._open: Call | None = None
         self._busy = False
         self._with_gradients = False
         for path, module in leaves.items():
@@ -245,7 +153,7 @@ class Capture:
             self.mode.suspended = True
             flat, spec = tree_flatten((args, kwargs))
             inputs = [t for t in flat if isinstance(t, Tensor)]
-            call = _Call(path, module, len(self.calls), flat, spec)
+            call = Call(path, module, len(self.calls), flat, spec)
             call.arrays = self._named("input", inputs)
             call.glue_depth = self._depth(inputs)
             call.unbounded = self.mode.unbounded({f"glue.{i}": t for i, t in enumerate(inputs)})
@@ -253,7 +161,7 @@ class Capture:
             call.sinks, self.graph.active = [self.graph.place(t) for t in inputs], False
             call.ops, call.glue_coarse = self._ops(), self._coarse()
             tapped = [self._tap_input(call, t) if isinstance(t, Tensor) else t for t in flat]
-            call.template = [_PLACE if isinstance(t, Tensor) else t for t in flat]
+            call.template = [PLACE if isinstance(t, Tensor) else t for t in flat]
             call.tensors = [t for t in tapped if isinstance(t, Tensor)]
             self.calls.append(call)
             self._open = call
@@ -263,11 +171,11 @@ class Capture:
 
         return hook
 
-    def _tap_input(self, call: _Call, tensor: Tensor) -> Tensor:
+    def _tap_input(self, call: Call, tensor: Tensor) -> Tensor:
         tapped, place = tensor.clone(), call.taps
         call.taps += 1
         if self._with_gradients and tapped.requires_grad:
-            tapped = _Tap.apply(tapped, lambda g: self._left(call, place, g))  # type: ignore[assignment]
+            tapped = Tap.apply(tapped, lambda g: self._left(call, place, g))  # type: ignore[assignment]
             call.open_inputs += 1
         elif self._with_gradients and tapped.is_floating_point() and any(True for _ in call.module.parameters()):
             # Something detached it: the leaf's own backward must be told from what follows all the same.
@@ -282,7 +190,7 @@ class Capture:
         call, self._open = self._open, None
         assert call is not None
         flat, spec = tree_flatten(result)
-        call.result = [_PLACE if isinstance(t, Tensor) else t for t in flat], spec
+        call.result = [PLACE if isinstance(t, Tensor) else t for t in flat], spec
         outputs = [t for t in flat if isinstance(t, Tensor)]
         call.coarse = self._coarse()
         self.mode.suspended = self.mode.muted = self._busy = True
@@ -303,14 +211,14 @@ class Capture:
         self.mode.watched = self._addresses()
         return tree_unflatten(flat, spec)
 
-    def _write(self, call: _Call, outputs: list[Tensor]) -> None:
+    def _write(self, call: Call, outputs: list[Tensor]) -> None:
         module, inputs = call.module, [t.detach() for t in call.tensors]
         arrays = {**call.arrays, **{f"output.{i}": to_numpy(y) for i, y in enumerate(outputs)}}
         call.linear = torch_leaves.is_linear(module)
         if call.linear:
             call.n = torch_leaves.terms_of(module, inputs)
             absolute = [differentiable(x.double().abs()) for x in inputs]
-            arrays["magnitude.0"] = to_numpy(call.replay(absolute, _double(module, absolute=True)))
+            arrays["magnitude.0"] = to_numpy(call.replay(absolute, double_state(module, absolute=True)))
         else:
             call.n = self._depth(outputs)
             call.unbounded |= self.mode.unbounded({f"error.{i}": t for i, t in enumerate(outputs)})
@@ -319,20 +227,20 @@ class Capture:
                     arrays[f"error.{i}"] = to_numpy(error)
         if self.dtype != "float64":
             exact = [differentiable(x.double()) if x.is_floating_point() else x for x in inputs]
-            truth = tree_flatten(call.replay(exact, _double(module)))[0]
+            truth = tree_flatten(call.replay(exact, double_state(module)))[0]
             arrays |= {f"truth.{i}": to_numpy(t) for i, t in enumerate(truth) if isinstance(t, Tensor)}
         self.mode.forget(*outputs)
         self.store.put(call.key("forward"), arrays, **call.facts(self.dtype, outputs))
         call.arrays = {}
 
-    def _tap_output(self, call: _Call, index: int, tensor: Tensor) -> Tensor:
+    def _tap_output(self, call: Call, index: int, tensor: Tensor) -> Tensor:
         if not (self._with_gradients and tensor.requires_grad):
             return tensor
-        tapped = _Tap.apply(tensor, lambda g: self._entered(call, index, g))
+        tapped = Tap.apply(tensor, lambda g: self._entered(call, index, g))
         self.mode.forget(tapped)  # type: ignore[arg-type]
         return tapped  # type: ignore[return-value]
 
-    def _entered(self, call: _Call, index: int, cotangent: Tensor) -> None:
+    def _entered(self, call: Call, index: int, cotangent: Tensor) -> None:
         """Backward reaches a leaf's output: what came from behind is glue, what follows is the leaf's own."""
         call.backward_arrays |= {f"cotangent.{index}": to_numpy(cotangent)}
         if (error := self.mode.get(cotangent).error) is not None:
@@ -344,99 +252,13 @@ class Capture:
         self.store.put(call.key("cotangent"), call.backward_arrays, **facts, unbounded=call.backward_unbounded)
         call.backward_arrays = {}
 
-    def _left(self, call: _Call, place: int, gradient: Tensor) -> None:
+    def _left(self, call: Call, place: int, gradient: Tensor) -> None:
         """What a leaf hands back in the whole pass: by itself, on memory in another order, it may round otherwise."""
         self.store.put(f"{call.key('left')}-{place}", {"gradient": to_numpy(gradient)})
         call.open_inputs -= 1
         self._coarse()  # the leaf's own; its replay will say them
         self.mode.forget(gradient)
         self.mode.suspended = call.open_inputs > 0
-
-
-class _Tap(torch.autograd.Function):
-    """Identity that shows the gradient passing back through it."""
-
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor, callback: Any) -> Tensor:  # type: ignore[override]
-        ctx.callback = callback
-        return tensor.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
-        gradient = gradient.clone()
-        ctx.callback(gradient)
-        return gradient, None
-
-
-_PLACE = object()
-
-
-class _Call:
-    """One call of one leaf, while it is being recorded and for its later replay."""
-
-    def __init__(self, path: str, module: nn.Module, index: int, flat: list, spec: Any) -> None:
-        self.path, self.module, self.index, self.spec = path, module, index, spec
-        self.template = flat
-        self.result: tuple[list, Any] = [], None
-        self.arrays: dict[str, NDArray] = {}
-        self.backward_arrays: dict[str, NDArray] = {}
-        self.unbounded: dict[str, list[str]] = {}
-        self.backward_unbounded: dict[str, list[str]] = {}
-        self.tensors: list[Tensor] = []
-        self.ops: list = []
-        self.coarse: list = []
-        self.glue_coarse: list = []
-        self.map_shapes: list[tuple[int, ...] | None] = []
-        self.sinks: list[int] = []
-        self.glue_depth = self.cotangent_depth = self.n = self.open_inputs = self.taps = 0
-        self.linear = False
-
-    def key(self, stage: str) -> str:
-        """Name of this call's record."""
-        return f"{stage}-{self.index:04d}"
-
-    def replay(self, inputs: list[Tensor], state: dict[str, Tensor]) -> Any:
-        """The leaf alone on other inputs and other weights."""
-        tensors = iter(inputs)
-        flat = [next(tensors) if t is _PLACE else t for t in self.template]
-        args, kwargs = tree_unflatten(flat, self.spec)
-        return torch_leaves.call(self.module, list(args), state, kwargs)
-
-    def with_outputs(self, outputs: list[Tensor]) -> Any:
-        """What the leaf returned, with other tensors in the places of its own."""
-        tensors = iter(outputs)
-        return tree_unflatten([next(tensors) if t is _PLACE else t for t in self.result[0]], self.result[1])
-
-    def facts(self, dtype: str, outputs: list[Tensor]) -> dict[str, Any]:
-        """What the record says beside its arrays."""
-        return {
-            "path": self.path,
-            "class": type(self.module).__name__,
-            "bases": [base.__name__ for base in type(self.module).__mro__],
-            "kind": torch_leaves.kind_of(self.module),
-            "linear": self.linear,
-            "n": self.n,
-            "glue_depth": self.glue_depth,
-            "ops": self.ops,
-            "sinks": self.sinks,
-            "coarse": self.coarse,
-            "unbounded": self.unbounded,
-            "glue_coarse": self.glue_coarse,
-            "map_shapes": self.map_shapes,
-            "dtype": dtype,
-            "settings": torch_leaves.settings_of(self.module),
-            "shapes": [list(y.shape) for y in outputs],
-        }
-
-
-def _double(module: nn.Module, absolute: bool = False) -> dict[str, Tensor]:
-    state = {k: v.double() for k, v in torch_leaves.state_of(module).items()}
-    return {k: v.abs() for k, v in state.items()} if absolute else state
-
-
-def differentiable(x: Tensor) -> Tensor:
-    """A tensor of its own, from which gradients may flow back where they are on."""
-    return x.detach().clone().requires_grad_(torch.is_grad_enabled() and x.is_floating_point())
 
 
 def operations(mode: RunningError) -> list:
@@ -449,9 +271,3 @@ def operations(mode: RunningError) -> list:
         return arg if isinstance(arg, plain) else str(arg)
 
     return [[name, [kept(arg) for arg in args]] for name, args in mode.log]
-
-
-def as_tensors(inputs: tuple[NDArray, ...], dtype: str) -> tuple[Tensor, ...]:
-    """NumPy inputs as tensors: floating point in the run's dtype, integers as they are."""
-    tensors = (torch.from_numpy(np.asarray(x, order="C")) for x in inputs)
-    return tuple(t.to(DTYPES[dtype]) if t.is_floating_point() else t for t in tensors)

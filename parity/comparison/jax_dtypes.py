@@ -1,0 +1,24 @@
+"""The precisions that JAX's side of a comparison runs in."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from parity.errors import CannotCompare
+
+DTYPES = {"float64": jnp.float64, "float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def check_dtype(dtype: str) -> None:
+    """Refuse float64 where JAX would quietly compute in float32.
+
+    Raises:
+        CannotCompare: float64 isn't enabled, or the name is unknown.
+    """
+    if dtype not in DTYPES:
+        raise CannotCompare(f"dtype {dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
+    if dtype == "float64" and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+        raise CannotCompare(
+            "float64 is off in JAX: set JAX_ENABLE_X64=1, or call jax.config.update('jax_enable_x64', True) first"
+        )
