@@ -83,6 +83,12 @@ def test_parity_without_pytorch_says_how_to_get_it(command, monkeypatch):
     )
 
 
+def test_every_command_of_parity_is_a_function_of_its_module():
+    assert list(COMMANDS) == sorted(parity_commands.TABLE, key=list(COMMANDS).index)
+    for name, command in parity_commands.TABLE.items():
+        assert callable(getattr(import_module(command.module), name))
+
+
 def test_parity_asks_only_for_what_is_used_here(monkeypatch):
     from parity.settings import Compare, Convert
     from parity.speed.settings import Profile, Throughput
