@@ -19,7 +19,7 @@ from alexnet_io.run.progress import now_and_then
 from jax_alexnet import augment, steps
 from jax_alexnet.devices import check_batch, choose_devices, set_precision
 from jax_alexnet.model import AlexNet
-from jax_alexnet.ops.cpu import onednn, proof
+from jax_alexnet.ops.cpu import calibration, onednn, proof
 from jax_alexnet.optim import make_optimizer
 from jax_alexnet.parallel import Layout, choose_layout
 from jax_alexnet.parallel.distributed import Processes
@@ -27,6 +27,7 @@ from jax_alexnet.parallel.layout import mesh_share
 from jax_alexnet.recipes import choose_variant
 from jax_alexnet.shapes import trace
 from jax_alexnet.step_memory import step_memory
+from jax_alexnet.variants import Conv
 
 BEST = "best"  # inside a run's directory: the weights that did best on the images that steer the run
 
@@ -75,8 +76,22 @@ class Setup:
 
     @property
     def convolutions(self) -> str:
-        """Whether oneDNN computes convolutions, and if not, why: in a line."""
-        return onednn.status(self.model.dtype, self.model.cpu_convolution, self.mesh.devices.flat[0].platform)
+        """Whether oneDNN computes convolutions, and if not, why; and which forms are the fastest: in a line."""
+        platform, cpu = self.mesh.devices.flat[0].platform, self.model.cpu_convolution
+        line = onednn.status(self.model.dtype, cpu, platform)
+        if platform != "cpu" or cpu != "auto" or self._largest_convolution < calibration.LEAST_OPERATIONS:
+            return line
+        forms = calibration.status(jnp.dtype(self.model.dtype).name)
+        return f"{line}; {forms}" if forms else line
+
+    @property
+    def _largest_convolution(self) -> int:
+        """Arithmetic of it, a device and step."""
+        variant = choose_variant(self.settings)
+        convolutions = {row.name for row in variant.layers if isinstance(row, Conv)}
+        rows = trace(variant, self.settings.image_size)
+        macs = max((row.macs for row in rows if row.name in convolutions), default=0)
+        return 2 * macs * -(-self.batch_size // self.mesh.size)
 
     @property
     def key(self) -> jax.Array:

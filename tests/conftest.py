@@ -22,6 +22,8 @@ os.environ.setdefault("JAX_ENABLE_X64", "1")
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# One order of sums, whatever is the fastest on this machine; `test_calibration.py` turns it on.
+os.environ.setdefault("JAX_ALEXNET_CALIBRATION", "off")
 # A program that several tests and their processes need is compiled once in a run: JAX keeps it here, for all of them.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="compiled-")

@@ -87,12 +87,12 @@ def test_values_and_gradients(dtype, side, channels, features, window, stride, p
         np.testing.assert_array_equal(np.asarray(found, float), np.asarray(jnp.asarray(wanted, dtype), float))
 
 
-@pytest.mark.parametrize("form", ["by_products", "by_convolution"])
+@pytest.mark.parametrize("form", ["by_products", "by_onednn_products", "by_convolution"])
 @pytest.mark.parametrize("stride", [1, 3])
 @pytest.mark.parametrize("edges", [((0, 0), (0, 0)), ((2, 1), (0, 2))])
 def test_the_kernels_gradient_in_blocks(form, stride, edges, rng, monkeypatch):
     """In blocks with some images left over, and all at once: exact integers, so all alike and right."""
-    if form == "by_convolution":
+    if form != "by_products":
         there("float32")
     images, window = 19, 4
     x = rng.integers(-4, 5, (images, 11, 10, 2)).astype(np.float32)
@@ -103,10 +103,10 @@ def test_the_kernels_gradient_in_blocks(form, stride, edges, rng, monkeypatch):
     for i, j in np.ndindex(window, window):
         pixels = padded[:, i : i + stride * height : stride, j : j + stride * width : stride]
         expected[i, j] = np.einsum("nhwc,nhwf->cf", pixels[:, :height, :width], gradient)
-    an_image = {"by_products": height * width * stride**2 * 2 * 4, "by_convolution": height * width * 3 * 4}[form]
+    an_image = height * width * 4 * (3 if form == "by_convolution" else stride**2 * 2)
     for fitting in (1, 2, 16, images):
-        monkeypatch.setattr(kernel_gradient, "PRODUCT_BYTES", fitting * an_image)
-        monkeypatch.setattr(kernel_gradient, "CONVOLUTION_BYTES", fitting * an_image)
+        for size in ("PRODUCT_BYTES", "ONEDNN_PRODUCT_BYTES", "CONVOLUTION_BYTES"):
+            monkeypatch.setattr(kernel_gradient, size, fitting * an_image)
         function = getattr(kernel_gradient, form)
         found = function(jnp.asarray(x), jnp.asarray(gradient), window=window, stride=stride, edges=edges)
         np.testing.assert_array_equal(found, expected)

@@ -2,20 +2,24 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from jax_alexnet.ops.cpu import kernel_gradient, minimal_filters, onednn, winograd
+from jax_alexnet.ops.cpu import calibration, kernel_gradient, minimal_filters, onednn, winograd
 from jax_alexnet.ops.cpu.onednn import CpuForm
 from jax_alexnet.ops.multilinear import Form, leave_open
 from jax_alexnet.shapes import window_count
 
 # Columns of the products for kernels' gradients: with fewer, such as the 3 of images, XLA's convolution is faster.
 LEAST_COLUMNS = 32
+
+# Fewer channels a group are an image's; windows from so many weights a side on are large.
+FEW_CHANNELS = 16
+LARGE_WINDOW = 5
 
 # Terms of a float32 sum that oneDNN may add up: it adds in sequence, which PyTorch's newer one doesn't with more, and
 # rounding errors would be three times PyTorch's (1,728 terms). In gradients the order is free.
@@ -45,10 +49,10 @@ def conv(
     for n in (height, width):
         reach = (window_count(n, window, stride, padding, ceil) - 1) * stride + window
         edges.append((padding, max(padding, reach - n - padding) if ceil else padding))
-    return leave_open(_forms(_Geometry(window, stride, tuple(edges), groups, cpu), (height, width)), 2, x, kernel)
+    return leave_open(_forms(Geometry(window, stride, tuple(edges), groups, cpu), (height, width)), 2, x, kernel)
 
 
-class _Geometry(NamedTuple):
+class Geometry(NamedTuple):
     """The kernel's side, its step in pixels, zeros on each side, groups, who is asked on CPUs, whether a gradient."""
 
     window: int
@@ -59,12 +63,12 @@ class _Geometry(NamedTuple):
     gradient: bool = False
 
     @property
-    def alone(self) -> "_Geometry":
+    def alone(self) -> "Geometry":
         """Of one of the groups."""
         return self._replace(groups=1)
 
     @property
-    def backward(self) -> "_Geometry | None":
+    def backward(self) -> "Geometry | None":
         """Of the convolution that makes the maps' gradient from the maps' after it; None if there is no such."""
         (top, bottom), (left, right) = self.edges
         reach = self.window - 1
@@ -72,11 +76,11 @@ class _Geometry(NamedTuple):
         return self._replace(edges=edges, gradient=True) if self.stride == 1 and min(map(min, edges)) >= 0 else None
 
 
-def _forms(geometry: _Geometry, sides: tuple[int, int]) -> tuple[Form, ...]:
+def _forms(geometry: Geometry, sides: tuple[int, int]) -> tuple[Form, ...]:
     """By place: maps, kernels, and the maps after them. On GPUs XLA's: CuDNN, which chooses among its own algorithms.
 
     Args:
-        geometry: see `_Geometry`.
+        geometry: see `Geometry`.
         sides: height and width of the maps.
     """
     return (
@@ -86,27 +90,32 @@ def _forms(geometry: _Geometry, sides: tuple[int, int]) -> tuple[Form, ...]:
     )
 
 
-def _xla(geometry: _Geometry, x: Array, kernel: Array) -> Array:
+def _xla(geometry: Geometry, x: Array, kernel: Array) -> Array:
     return lax.conv_general_dilated(
         x, kernel, (geometry.stride, geometry.stride), geometry.edges, dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=geometry.groups,
     )  # fmt: skip
 
 
-def _maps_by_xla(geometry: _Geometry, sides: tuple[int, int], kernel: Array, gradient: Array) -> Array:
+def _maps_by_xla(geometry: Geometry, sides: tuple[int, int], kernel: Array, gradient: Array) -> Array:
     channels = kernel.shape[2] * geometry.groups
     maps = jax.typeof(gradient).update(shape=(gradient.shape[0], *sides, channels))
     return jax.linear_transpose(lambda x: _xla(geometry, x, kernel), maps)(gradient)[0]
 
 
-def _kernels_by_xla(geometry: _Geometry, x: Array, gradient: Array) -> Array:
+def _kernels_by_xla(geometry: Geometry, x: Array, gradient: Array) -> Array:
     shape = geometry.window, geometry.window, x.shape[3] // geometry.groups, gradient.shape[3]
     kernels = jax.typeof(x).update(shape=shape)
     return jax.linear_transpose(lambda kernel: _xla(geometry, x, kernel), kernels)(gradient)[0]
 
 
-def _on_cpus(geometry: _Geometry, x: Array, kernel: Array) -> Array:
-    match _form(geometry, x, kernel.shape[3]):
+def _on_cpus(geometry: Geometry, x: Array, kernel: Array) -> Array:
+    return by(_form(geometry, x, kernel.shape[3]), geometry, x, kernel)
+
+
+def by(form: str, geometry: Geometry, x: Array, kernel: Array) -> Array:
+    """The convolution in one of the forms that fit."""
+    match form:
         case "onednn":
             return onednn.convolve(x, kernel, stride=geometry.stride, edges=geometry.edges, groups=geometry.groups)
         case "winograd":
@@ -117,7 +126,7 @@ def _on_cpus(geometry: _Geometry, x: Array, kernel: Array) -> Array:
 # Both by XLA one group at a time: its grouped convolution leaves its fast path in the backward pass (12 times slower).
 
 
-def _maps_on_cpus(geometry: _Geometry, sides: tuple[int, int], kernel: Array, gradient: Array) -> Array:
+def _maps_on_cpus(geometry: Geometry, sides: tuple[int, int], kernel: Array, gradient: Array) -> Array:
     back = geometry.backward
     if back is None or not _chosen(geometry, gradient):
         return _by_groups(geometry, partial(_maps_by_xla, geometry.alone, sides), kernel, gradient)
@@ -125,42 +134,105 @@ def _maps_on_cpus(geometry: _Geometry, sides: tuple[int, int], kernel: Array, gr
     return _on_cpus(back, gradient, turned)
 
 
-def _kernels_on_cpus(geometry: _Geometry, x: Array, gradient: Array) -> Array:
+def _kernels_on_cpus(geometry: Geometry, x: Array, gradient: Array) -> Array:
+    return kernels_by(_kernel_form(geometry, x, gradient), geometry, x, gradient)
+
+
+def kernels_by(form: str, geometry: Geometry, x: Array, gradient: Array) -> Array:
+    """The kernel's gradient in one of the forms that fit."""
     place = {"window": geometry.window, "stride": geometry.stride, "edges": geometry.edges}
+    match form:
+        case "convolution":
+            function = partial(kernel_gradient.by_convolution, **place)
+        case "products":
+            function = partial(kernel_gradient.by_products, **place)
+        case "onednn products":
+            function = partial(kernel_gradient.by_onednn_products, **place)
+        case _:
+            function = partial(_kernels_by_xla, geometry.alone)
+    return _by_groups(geometry, function, x, gradient).astype(x.dtype)
+
+
+def _kernel_form(geometry: Geometry, x: Array, gradient: Array) -> str:
+    """Who computes a kernel's gradient on CPUs: without a measurement oneDNN's convolution, or else products."""
+    forms = kernel_forms_that_fit(geometry, x)
+    usual = next(form for form in ("convolution", "products", "xla") if form in forms)
+    if usual == "products" and geometry.stride**2 * x.shape[3] // geometry.groups < LEAST_COLUMNS:
+        usual = "xla"
+    return _fastest("kernel's gradient", usual, forms, geometry, x, gradient)
+
+
+def kernel_forms_that_fit(geometry: Geometry, x: Array) -> list[str]:
+    """Forms of a kernel's gradient, that which needs the least memory and compilation first."""
+    forms = ["xla"]
     if _chosen(geometry, x):
+        forms += ["products"]
         if onednn.usable(x.dtype, geometry.cpu):
-            by_convolution = partial(kernel_gradient.by_convolution, **place)
-            return _by_groups(geometry, by_convolution, x, gradient).astype(x.dtype)
-        if geometry.stride**2 * x.shape[3] // geometry.groups >= LEAST_COLUMNS:
-            by_products = partial(kernel_gradient.by_products, **place)
-            return _by_groups(geometry, by_products, x, gradient).astype(x.dtype)
-    return _by_groups(geometry, partial(_kernels_by_xla, geometry.alone), x, gradient)
+            # In float32 XLA's products are as fast as oneDNN's.
+            forms += ["onednn products"] * (x.dtype == jnp.bfloat16) + ["convolution"]
+    return forms
 
 
-def _chosen(geometry: _Geometry, x: Array) -> bool:
+def _chosen(geometry: Geometry, x: Array) -> bool:
     """Whether anything but XLA's convolutions may compute it. float64 is there to be exact: its sums stay plain."""
     return geometry.cpu != "xla" and x.dtype in (jnp.float32, jnp.bfloat16)
 
 
-def _form(geometry: _Geometry, x: Array, features: int) -> CpuForm:
+def _form(geometry: Geometry, x: Array, features: int) -> str:
     """Who computes a convolution on CPUs.
 
-    In float32 Winograd's filters are the fastest where they spare enough; else, and in bfloat16, for which oneDNN uses
-    the processor's own products, oneDNN. docs/performance.md has the measurements.
+    Without a measurement Winograd's filters in float32, where they spare enough; else, and in bfloat16, for which
+    oneDNN uses the processor's own products, oneDNN. docs/performance.md has the measurements.
     """
-    if not _chosen(geometry, x):
-        return "xla"
-    terms = geometry.window**2 * x.shape[3] // geometry.groups
-    many = x.dtype == jnp.float32 and terms > MOST_TERMS and not geometry.gradient
-    onednn_fits = onednn.usable(x.dtype, geometry.cpu) and not (many and geometry.cpu == "auto")
-    winograd_fits = geometry.cpu != "onednn" and _spares_enough(geometry, x, features)
+    forms = forms_that_fit(geometry, x, features)
     # oneDNN takes groups as they lie; for the filters they would be cut apart and joined.
-    if winograd_fits and (not onednn_fits or (x.dtype == jnp.float32 and geometry.groups == 1)):
-        return "winograd"
-    return "onednn" if onednn_fits else "xla"
+    filters = "winograd" in forms and ("onednn" not in forms or (x.dtype == jnp.float32 and geometry.groups == 1))
+    usual = "winograd" if filters else "onednn" if "onednn" in forms else "xla"
+    sides = zip(x.shape[1:3], geometry.edges, strict=True)
+    places = [(n + sum(edge) - geometry.window) // geometry.stride + 1 for n, edge in sides]
+    after = jax.ShapeDtypeStruct((len(x), *places, features), x.dtype)
+    return _fastest("convolution", usual, forms, geometry, x, after)
 
 
-def _spares_enough(geometry: _Geometry, x: Array, features: int) -> bool:
+def forms_that_fit(geometry: Geometry, x: Array, features: int) -> list[str]:
+    """Forms of a convolution, that which needs the least memory and compilation first."""
+    forms = ["xla"]
+    if _chosen(geometry, x):
+        terms = geometry.window**2 * x.shape[3] // geometry.groups
+        many = x.dtype == jnp.float32 and terms > MOST_TERMS and not geometry.gradient
+        if onednn.usable(x.dtype, geometry.cpu) and not (many and geometry.cpu == "auto"):
+            forms.insert(0, "onednn")
+        if geometry.cpu != "onednn" and _spares_enough(geometry, x, features):
+            forms.append("winograd")
+    return forms
+
+
+def kind(geometry: Geometry, channels: int) -> str:
+    """What decides which form is the fastest: where it is timed, it is timed for each of these."""
+    if channels // geometry.groups < FEW_CHANNELS:
+        return "images"
+    return "large windows" if geometry.window >= LARGE_WINDOW else "small windows"
+
+
+def _fastest(task: str, usual: str, forms: list[str], geometry: Geometry, x: Array, after: Any) -> str:
+    """The usual form, or where it is left open and there is enough to compute, the fastest on this machine.
+
+    Args:
+        task: what is computed.
+        usual: see `calibration.fastest`; likewise forms.
+        forms: see `usual`.
+        geometry: of the convolution.
+        x: its maps.
+        after: the maps after it, or their shape.
+    """
+    channels = x.shape[3]
+    operations = 2 * after.size * geometry.window**2 * channels // geometry.groups
+    if geometry.cpu != "auto" or operations < calibration.LEAST_OPERATIONS or jax.default_backend() != "cpu":
+        return usual
+    return calibration.fastest(f"{task} of {kind(geometry, channels)}", x.dtype.name, usual, forms)
+
+
+def _spares_enough(geometry: Geometry, x: Array, features: int) -> bool:
     """Whether Winograd's filters gain: a window that they have, enough products, and two of five spared.
 
     With fewer than 4 images making the kernels' tiles costs more than the products save; with few channels making
@@ -172,12 +244,12 @@ def _spares_enough(geometry: _Geometry, x: Array, features: int) -> bool:
     return enough and winograd.spared(geometry.window, geometry.edges, (x.shape[1], x.shape[2])) >= 0.4
 
 
-def _split(geometry: _Geometry, *arrays: Array) -> list[tuple[Array, ...]]:
+def _split(geometry: Geometry, *arrays: Array) -> list[tuple[Array, ...]]:
     """By group, its part of each array's last axis."""
     return list(zip(*(jnp.split(array, geometry.groups, axis=-1) for array in arrays), strict=True))
 
 
-def _by_groups(geometry: _Geometry, function: Callable[..., Array], *arrays: Array) -> Array:
+def _by_groups(geometry: Geometry, function: Callable[..., Array], *arrays: Array) -> Array:
     return jnp.concatenate([function(*part) for part in _split(geometry, *arrays)], axis=-1)
 
 

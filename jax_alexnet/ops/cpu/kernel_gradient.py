@@ -3,6 +3,7 @@
 Both forms add up products of pixels and gradients, and nothing else, so that a weight that no pixel touched gets 0.
 """
 
+from collections.abc import Callable
 from itertools import product
 
 import jax.numpy as jnp
@@ -15,6 +16,9 @@ from jax_alexnet.ops.cpu.onednn import Edges
 
 # Bytes of the pixels under one place of the window that are multiplied before the next images': a core's cache.
 PRODUCT_BYTES = 7e5
+
+# The same for oneDNN's products, which cut theirs themselves.
+ONEDNN_PRODUCT_BYTES = 3e6
 
 # Bytes of the gradients that are one convolution's kernel: with more they leave the caches, and it takes twice as long.
 CONVOLUTION_BYTES = 8e6
@@ -57,6 +61,18 @@ def _with_images(x: Array, count: int) -> Array:
     return x if missing <= 0 or x.dtype != jnp.bfloat16 else jnp.pad(x, [(0, missing), *3 * [(0, 0)]])
 
 
+def by_onednn_products(x: Array, gradient: Array, *, window: int, stride: int, edges: Edges) -> Array:
+    """The sums of `by_products`, for the arguments and the result see there, by oneDNN's products of matrices.
+
+    `x` and `gradient` must be of a dtype that `onednn.reason_against` has nothing against, and vary over the same axes.
+    """
+
+    def multiply(gradient: Array, pixels: Array) -> Array:
+        return onednn.product(pixels, gradient.reshape(-1, gradient.shape[3]), transpose_a=True).T
+
+    return _by_places(x, gradient, multiply, ONEDNN_PRODUCT_BYTES, window=window, stride=stride, edges=edges)
+
+
 def by_products(x: Array, gradient: Array, *, window: int, stride: int, edges: Edges) -> Array:
     """What each weight gets: for its place in the window, pixels times gradients, summed over positions and images.
 
@@ -73,6 +89,28 @@ def by_products(x: Array, gradient: Array, *, window: int, stride: int, edges: E
     Returns:
         (window, window, channels, features), in float32 or wider.
     """
+
+    def multiply(gradient: Array, pixels: Array) -> Array:
+        # Turned over before its pixels are put in a row: XLA would fold the transposition of a matrix into the
+        # product, which with pixels first on both sides isn't one of its fast ones, and in bfloat16 would be
+        # computed in float32.
+        turned = gradient.transpose(3, 0, 1, 2).reshape(gradient.shape[3], -1)
+        return jnp.dot(turned, pixels, preferred_element_type=np.promote_types(x.dtype, jnp.float32))
+
+    return _by_places(x, gradient, multiply, PRODUCT_BYTES, window=window, stride=stride, edges=edges)
+
+
+def _by_places(
+    x: Array,
+    gradient: Array,
+    multiply: Callable[[Array, Array], Array],
+    size: float,
+    *,
+    window: int,
+    stride: int,
+    edges: Edges,
+) -> Array:
+    """`multiply` gradients (images, height', width', features) and pixels (positions, inner): (features, inner)."""
     channels, features = x.shape[3], gradient.shape[3]
     height, width = gradient.shape[1:3]
     side = -(-window // stride)
@@ -83,18 +121,13 @@ def by_products(x: Array, gradient: Array, *, window: int, stride: int, edges: E
     cells = _cells(lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *padding, (0, 0, 0)]), stride)
 
     def sums(cells: Array, gradient: Array) -> list[Array]:
-        # Turned over before its pixels are put in a row: XLA would fold the transposition of a matrix into the
-        # product, which with pixels first on both sides isn't one of its fast ones, and in bfloat16 would be
-        # computed in float32.
-        turned = gradient.transpose(3, 0, 1, 2).reshape(features, -1)
         places = []
         for i, j in product(range(side), repeat=2):
             pixels = cells[:, i : i + height, j : j + width].reshape(-1, inner)
-            wide = np.promote_types(x.dtype, jnp.float32)
-            places.append(jnp.dot(turned, pixels, preferred_element_type=wide))
+            places.append(multiply(gradient, pixels))
         return places
 
-    images = max(1, int(PRODUCT_BYTES / (height * width * inner * x.dtype.itemsize)))
+    images = max(1, int(size / (height * width * inner * x.dtype.itemsize)))
     by_place = jnp.stack(blocks.added(images, sums, cells, gradient))
     by_place = by_place.reshape(side, side, features, stride, stride, channels)
     # Rows, columns, channels, features; a row of the window is a row of places and a row within them.

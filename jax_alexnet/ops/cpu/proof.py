@@ -97,10 +97,10 @@ def reason_against(dtype: str) -> str | None:
     """
     if _assumed:
         return None
-    facts, directory = circumstances(dtype), _directory or _default_directory()
-    known = _key(facts), directory
+    facts, where = circumstances(dtype), directory()
+    known = key(facts), where
     if known not in _known:
-        _known[known] = kept_or_proven(facts, directory)
+        _known[known] = kept_or_proven(facts, where)
     return _known[known]
 
 
@@ -121,7 +121,8 @@ def circumstances(dtype: str) -> dict[str, Any]:
         "system": platform.release(),
         "processor": processor(),
         "environment": library | {"XLA_FLAGS": " ".join(sorted(words))},
-        "calls": _calls(),
+        # Of what is proven, and of the proof.
+        "calls": sources("cpu/onednn.py", "cpu/kernel_gradient.py", "cpu/prover.py", "convolution.py"),
     }
 
 
@@ -140,25 +141,27 @@ def processor() -> dict[str, str]:
 
 
 @functools.cache
-def _calls() -> str:
-    """A sum over the sources of what is proven, and of the proof."""
-    here = Path(__file__).parent
-    names = (here / "onednn.py", here / "kernel_gradient.py", here / "prover.py", here.parent / "convolution.py")
+def sources(*names: str) -> str:
+    """A sum over files of `jax_alexnet.ops`."""
     digest = hashlib.sha256()
     for name in names:
         with contextlib.suppress(OSError):
-            digest.update(name.read_bytes())
+            digest.update((Path(__file__).parents[1] / name).read_bytes())
     return digest.hexdigest()[:32]
 
 
-def _default_directory() -> Path | None:
+def directory() -> Path | None:
+    """Where answers are kept: what `keep_in` was given, or the user's cache directory; None without a home."""
+    if _directory is not None:
+        return _directory
     try:
         return default_cache_dir()
     except RuntimeError:  # a user without a home
         return None
 
 
-def _key(facts: dict[str, Any]) -> str:
+def key(facts: dict[str, Any]) -> str:
+    """What a file of these circumstances is called by."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -176,10 +179,10 @@ def kept_or_proven(
     Returns:
         Why oneDNN can't be used, or None if it can.
     """
-    path = None if directory is None else directory / f"onednn-{_key(facts)}.json"
+    path = None if directory is None else directory / f"onednn-{key(facts)}.json"
     answer, kept = _read(path, facts), True
     if answer is None:
-        with _one_at_a_time(directory, limit + _GRACE_S):
+        with one_at_a_time(directory, limit + _GRACE_S, "onednn.lock"):
             answer = _read(path, facts)  # of a process that was faster
             if answer is None:
                 answer = prove(facts["dtype"], prover, limit)
@@ -216,13 +219,13 @@ def _write(path: Path | None, facts: dict[str, Any], answer: Answer) -> bool:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(directory: Path | None, longest: float) -> Iterator[None]:
-    """One process proves while others wait, so many seconds at most; where nothing can be locked each proves."""
+def one_at_a_time(directory: Path | None, longest: float, name: str) -> Iterator[None]:
+    """One process that takes this lock works while others wait, so many seconds at most; without locks each works."""
     with contextlib.ExitStack() as stack:
         if directory is not None:
             with contextlib.suppress(OSError):
                 directory.mkdir(parents=True, exist_ok=True)
-                _locked(stack.enter_context(open(directory / "onednn.lock", "ab")), longest)
+                _locked(stack.enter_context(open(directory / name, "ab")), longest)
         yield
 
 
@@ -249,7 +252,7 @@ def prove(dtype: str, prover: Sequence[str] = PROVER, limit: float = LIMIT_S) ->
             errors="replace",
             check=False,
             timeout=limit + _GRACE_S,
-            env=_environment(),
+            env=environment(),
             start_new_session=True,  # Ctrl-C is for this process, which ends the other
         )
     except subprocess.TimeoutExpired:
@@ -282,7 +285,7 @@ def _too_slow(limit: float) -> Answer:
     return Answer(f"the process that checked it had not ended after {limit:g} s", PASSING_S)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """This one without JAX's settings and what is left out of the circumstances; the same packages."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     flags = [word for word in os.environ.get("XLA_FLAGS", "").split() if not word.startswith(_ELSEWHERE)]
