@@ -82,17 +82,23 @@ class LocalConv(_Weighted):
 
 
 class Dense(_Weighted):
-    """Fully connected layer on the flattened map; rows of the kernel follow height, width, channel."""
+    """Fully connected layer on the flattened map; rows of the kernel follow height, width, channel.
+
+    With `units_first` its columns do: the kernel is (features, inputs), which `dense.multiply_by_units` reads.
+    """
 
     layer: v.Dense
     features: int = 0
+    units_first: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Flatten (batch, ...) to (batch, inputs), multiply and add the bias."""
         inputs = prod(x.shape[1:])
-        kernel, bias = self.weights(x, (inputs, self.features), (self.features,), inputs)
-        out = dense.multiply(x.reshape(x.shape[0], inputs), kernel, self.cpu_convolution)
+        shape = (self.features, inputs) if self.units_first else (inputs, self.features)
+        kernel, bias = self.weights(x, shape, (self.features,), inputs)
+        multiply = dense.multiply_by_units if self.units_first else dense.multiply
+        out = multiply(x.reshape(x.shape[0], inputs), kernel, self.cpu_convolution)
         if self.layer.sum_over:
             # Each device has multiplied its part of the inputs; it gets back the sums for its own images.
             wide = out.astype(np.promote_types(out.dtype, np.float32))

@@ -68,7 +68,7 @@ class LoadedNetwork:
         self.variables = {"params": network.params}
         self.model, self.settings = network.model, network.settings
         self._network, self._precision = network.for_inference(), precision
-        self._eval_step = network.eval_step
+        self._eval_step = self._network.eval_step
         self._feature_steps: dict[str, Any] = {}
 
     @property

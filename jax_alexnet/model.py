@@ -25,6 +25,8 @@ class AlexNet(nn.Module):
         param_dtype: of the stored weights.
         cpu_convolution: who computes convolutions on CPUs; see `ops.convolution.conv`. With winograd and xla oneDNN is
             left out of everything else, too.
+        units_first: whether kernels of fully connected layers are (features, inputs), as `steps.for_inference` makes
+            them of the usual (inputs, features).
     """
 
     variant: v.Variant | str = v.SINGLE_COLUMN
@@ -34,6 +36,7 @@ class AlexNet(nn.Module):
     dtype: jnp.dtype = jnp.float32
     param_dtype: jnp.dtype = jnp.float32
     cpu_convolution: CpuForm = "auto"
+    units_first: bool = False
 
     @nn.compact
     def __call__(
@@ -75,7 +78,8 @@ class AlexNet(nn.Module):
                 dropout = layers.Dropout(rate, row.part_along, name=row.name)
                 x = dropout(x, train=train, mask=mask, first_example=first_example)
             else:
-                x = layer_module(row, classes, self.weight_init, self.param_dtype, self.cpu_convolution)(x)
+                how = (self.weight_init, self.param_dtype, self.cpu_convolution, self.units_first)
+                x = layer_module(row, classes, *how)(x)
             if capture:
                 activations[row.name] = x
         return (x, activations) if capture else x
@@ -87,15 +91,17 @@ def layer_module(
     weight_init: str = "variant",
     param_dtype: Any = jnp.float32,
     cpu_convolution: CpuForm = "auto",
+    units_first: bool = False,
 ) -> nn.Module:
     """The module of one row of a network's table, dropout excepted, under the row's name.
 
     Args:
         row: of `Variant.layers`.
         classes: features of the last layer.
-        weight_init: see `AlexNet`; likewise param_dtype and cpu_convolution.
+        weight_init: see `AlexNet`; likewise param_dtype, cpu_convolution and units_first.
         param_dtype: see `weight_init`.
         cpu_convolution: see `weight_init`.
+        units_first: see `weight_init`.
     """
     common = {"param_dtype": param_dtype, "cpu_convolution": cpu_convolution, "name": row.name}
     weighted: Any = {"weight_init": weight_init, **common}
@@ -105,7 +111,7 @@ def layer_module(
         case v.LocalConv():
             return layers.LocalConv(row, **weighted)
         case v.Dense():
-            return layers.Dense(row, features=row.features or classes, **weighted)
+            return layers.Dense(row, features=row.features or classes, units_first=units_first, **weighted)
         case v.Relu():
             return layers.Relu(name=row.name)
         case v.LRN() | v.SpatialNorm():

@@ -112,17 +112,20 @@ def test_the_kernels_gradient_in_blocks(form, stride, edges, rng, monkeypatch):
         np.testing.assert_array_equal(found, expected)
 
 
-def test_dense_products(rng):
+@pytest.mark.parametrize("units_first", [False, True])
+def test_dense_products(units_first, rng):
     """Integers whose sums are exact in float32, and rounded once: values and both gradients, by oneDNN."""
     there("bfloat16")
     x, kernel, gradient = (rng.integers(-3, 4, shape).astype(float) for shape in ((5, 37), (37, 11), (5, 11)))
-    rounded = jnp.asarray(x, jnp.bfloat16), jnp.asarray(kernel, jnp.bfloat16)
-    out, pull = jax.vjp(dense.multiply, *rounded)
+    multiply = dense.multiply_by_units if units_first else dense.multiply
+    rounded = jnp.asarray(x, jnp.bfloat16), jnp.asarray(kernel.T if units_first else kernel, jnp.bfloat16)
+    out, pull = jax.vjp(multiply, *rounded)
     found = [out, *pull(jnp.asarray(gradient, jnp.bfloat16))]
-    for each, wanted in zip(found, (x @ kernel, gradient @ kernel.T, x.T @ gradient), strict=True):
+    to_kernel = gradient.T @ x if units_first else x.T @ gradient
+    for each, wanted in zip(found, (x @ kernel, gradient @ kernel.T, to_kernel), strict=True):
         assert each.dtype == jnp.bfloat16
         np.testing.assert_array_equal(np.asarray(each, float), np.asarray(jnp.asarray(wanted, jnp.bfloat16), float))
-    program = jax.jit(jax.grad(lambda *pair: dense.multiply(*pair).sum(), (0, 1))).lower(*rounded)
+    program = jax.jit(jax.grad(lambda *pair: multiply(*pair).sum(), (0, 1))).lower(*rounded)
     assert program.as_text().count("__onednn$matmul") == 2
 
 

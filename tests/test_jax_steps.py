@@ -250,6 +250,24 @@ def test_weights_cast_once_give_the_same_logits(batch):
     np.testing.assert_array_equal(logits, once)
 
 
+@pytest.mark.multi_device
+def test_weights_laid_out_for_inference_give_the_same_logits(batch):
+    """Those of fully connected layers are turned over, and nothing else is."""
+    model, params = model_of(), weights()
+    mesh, augmentation = data_mesh(jax.devices()[:2]), augment.Augmentation.of(settings_of())
+    statistics = steps.replicate(augment.statistics_for(augmentation, _Measured), mesh)
+    laid_out, turned = steps.for_inference(model, steps.replicate(params, mesh))
+    for name, layer in params.items():
+        kernel = layer["kernel"]
+        np.testing.assert_array_equal(turned[name]["kernel"], kernel.T if kernel.ndim == 2 else kernel)
+    batch = steps.split(batch, mesh)
+    logits, once = (
+        steps.make_eval_step(each, augmentation, mesh)(tree, batch, statistics)[0]
+        for each, tree in ((model, steps.replicate(params, mesh)), (laid_out, turned))
+    )
+    np.testing.assert_allclose(once, logits, rtol=1e-11)
+
+
 # Where arrays lie
 
 

@@ -25,6 +25,21 @@ def multiply(x: Array, kernel: Array, cpu: CpuForm = "auto") -> Array:
     return leave_open(forms, 2, x, kernel)
 
 
+def multiply_by_units(x: Array, kernel: Array, cpu: CpuForm = "auto") -> Array:
+    """The same with each unit's weights side by side, as inference on CPUs reads them up to four times as fast.
+
+    Args:
+        x: (batch, inputs).
+        kernel: (features, inputs), in the dtype of `x`.
+        cpu: see `multiply`.
+
+    Returns:
+        (batch, features) in the dtype of `x`.
+    """
+    forms = [Form(partial(form, cpu), partial(form, "xla")) for form in (_units_to_x, _units_to_kernel, _units_to_y)]
+    return leave_open(forms, 2, x, kernel)
+
+
 def _to_x(cpu: CpuForm, kernel: Array, gradient: Array) -> Array:
     return _product(cpu, gradient, kernel, transpose_b=True)
 
@@ -35,6 +50,20 @@ def _to_kernel(cpu: CpuForm, x: Array, gradient: Array) -> Array:
 
 def _to_y(cpu: CpuForm, x: Array, kernel: Array) -> Array:
     return _product(cpu, x, kernel)
+
+
+def _units_to_x(cpu: CpuForm, kernel: Array, gradient: Array) -> Array:
+    return _product(cpu, gradient, kernel)
+
+
+def _units_to_kernel(cpu: CpuForm, x: Array, gradient: Array) -> Array:
+    return _product(cpu, gradient, x, transpose_a=True)
+
+
+def _units_to_y(cpu: CpuForm, x: Array, kernel: Array) -> Array:
+    if x.dtype == jnp.bfloat16:
+        return _product(cpu, kernel, x, transpose_b=True).T  # oneDNN's threads share rows, of which a batch has few
+    return _product(cpu, x, kernel, transpose_b=True)
 
 
 def _product(cpu: CpuForm, a: Array, b: Array, *, transpose_a: bool = False, transpose_b: bool = False) -> Array:

@@ -66,10 +66,11 @@ class Job:
         self.key = jax.random.key(0)
         tuned = workload.style == "tuned"
         self.flags = {"compiler_options": devices.compiler_options(chosen[0].platform)} if tuned else {}
+        self.laid_out = tuned and workload.mode == "infer"
+        if self.laid_out:
+            _, self.params = steps.for_inference(self._model(dropout=False), self.params)
         self.evaluate = self._eval_step()
         self.state: Any = None
-        if tuned and workload.mode == "infer":
-            self.params = steps.in_compute_dtype(self.params, self._model(dropout=False))
         if workload.mode == "train":
             self.step = self._train_step(dropout=True)
             self.state = self._fresh_state()
@@ -89,7 +90,7 @@ class Job:
     def _eval_step(self) -> Any:
         model = self._model(dropout=True)
         if self.workload.style == "tuned":
-            return steps.make_eval_step(model, self.augmentation, self.mesh)
+            return steps.make_eval_step(model.clone(units_first=self.laid_out), self.augmentation, self.mesh)
         return plain_eval_step(model, self.mesh)
 
     def _fresh_state(self) -> Any:
