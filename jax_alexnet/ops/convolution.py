@@ -190,7 +190,7 @@ def _form(geometry: Geometry, x: Array, features: int) -> str:
     usual = "winograd" if filters else "onednn" if "onednn" in forms else "xla"
     sides = zip(x.shape[1:3], geometry.edges, strict=True)
     places = [(n + sum(edge) - geometry.window) // geometry.stride + 1 for n, edge in sides]
-    after = jax.ShapeDtypeStruct((len(x), *places, features), x.dtype)
+    after = jax.ShapeDtypeStruct((x.shape[0], *places, features), x.dtype)
     return _fastest("convolution", usual, forms, geometry, x, after)
 
 
@@ -240,7 +240,7 @@ def _spares_enough(geometry: Geometry, x: Array, features: int) -> bool:
     """
     if geometry.stride != 1 or geometry.window not in minimal_filters.WINDOWS:
         return False
-    enough = len(x) >= 4 and min(x.shape[3], features) // geometry.groups >= 96
+    enough = x.shape[0] >= 4 and min(x.shape[3], features) // geometry.groups >= 96
     return enough and winograd.spared(geometry.window, geometry.edges, (x.shape[1], x.shape[2])) >= 0.4
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,31 +21,41 @@ from jax import Array
 from jax_alexnet import devices
 from jax_alexnet.ops import convolution
 from jax_alexnet.ops.cpu import proof
+from jax_alexnet.ops.pooling import max_pool
 
 IMAGES = 32
 ROUNDS = 5
 
 
 class Layer(NamedTuple):
-    """A convolution of `IMAGES` square maps."""
+    """A convolution of `IMAGES` square maps, which 3x3 max pooling makes of larger ones where they are `pooled`.
+
+    In a program XLA may compute pooling anew in the order in which a form reads the maps: that is part of its time.
+    """
 
     geometry: convolution.Geometry
     side: int
     channels: int
     features: int
+    pooled: bool
 
     def operands(self, dtype: jnp.dtype) -> tuple[Array, Array, Array]:
-        """Maps, kernels and gradients of the maps after them, drawn."""
+        """Maps before pooling, kernels and gradients of the maps after them, drawn."""
         window, stride, ((low, high), _), *_ = self.geometry
         after = (self.side + low + high - window) // stride + 1
+        before = 2 * self.side + 1 if self.pooled else self.side
         shapes = (
-            (IMAGES, self.side, self.side, self.channels),
+            (IMAGES, before, before, self.channels),
             (window, window, self.channels, self.features),
             (IMAGES, after, after, self.features),
         )
         keys = jax.random.split(jax.random.key(0), len(shapes))
         x, kernel, gradient = (jax.random.normal(key, shape, dtype) for key, shape in zip(keys, shapes, strict=True))
         return x, kernel, gradient
+
+    def maps(self, x: Array) -> Array:
+        """What the convolution sees."""
+        return max_pool(x, window=3, stride=2) if self.pooled else x
 
 
 def _geometry(window: int, stride: int, padding: int) -> convolution.Geometry:
@@ -54,9 +64,9 @@ def _geometry(window: int, stride: int, padding: int) -> convolution.Geometry:
 
 # One for each kind that `convolution.kind` tells apart: conv1, conv2 and conv3 of the paper's network in one column.
 LAYERS = (
-    Layer(_geometry(11, 4, 0), 227, 3, 96),
-    Layer(_geometry(5, 1, 2), 27, 96, 256),
-    Layer(_geometry(3, 1, 1), 13, 256, 384),
+    Layer(_geometry(11, 4, 0), 227, 3, 96, pooled=False),
+    Layer(_geometry(5, 1, 2), 27, 96, 256, pooled=True),
+    Layer(_geometry(3, 1, 1), 13, 256, 384, pooled=True),
 )
 
 
@@ -71,13 +81,21 @@ def times(layer: Layer, dtype: jnp.dtype) -> dict[str, dict[str, float]]:
     """Seconds of the convolution and of its kernel's gradient, by task and form."""
     x, kernel, gradient = layer.operands(dtype)
     geometry = layer.geometry
+    maps: Any = jax.eval_shape(layer.maps, x)
+
+    def by(form: str, x: Array, kernel: Array) -> Array:
+        return convolution.by(form, geometry, layer.maps(x), kernel)
+
+    def kernels_by(form: str, x: Array, gradient: Array) -> Array:
+        return convolution.kernels_by(form, geometry, layer.maps(x), gradient)
+
     forward = {
-        form: partial(_compiled(partial(convolution.by, form, geometry), x, kernel), x, kernel)
-        for form in convolution.forms_that_fit(geometry._replace(gradient=True), x, layer.features)
+        form: partial(_compiled(partial(by, form), x, kernel), x, kernel)
+        for form in convolution.forms_that_fit(geometry._replace(gradient=True), maps, layer.features)
     }
     backward = {
-        form: partial(_compiled(partial(convolution.kernels_by, form, geometry), x, gradient), x, gradient)
-        for form in convolution.kernel_forms_that_fit(geometry, x)
+        form: partial(_compiled(partial(kernels_by, form), x, gradient), x, gradient)
+        for form in convolution.kernel_forms_that_fit(geometry, maps)
     }
     kind = convolution.kind(geometry, layer.channels)
     return {f"convolution of {kind}": _timed(forward), f"kernel's gradient of {kind}": _timed(backward)}
