@@ -31,7 +31,7 @@ from parity.causes import between_layers as chain_causes
 from parity.causes import gradients as gradient_causes
 from parity.causes import parameters as causes
 from parity.causes.parameters import Case
-from parity.comparison.compare import _normwise
+from parity.comparison.end_to_end import _normwise
 from parity.kinds import layouts
 from parity.kinds.activation import ReLU
 from parity.reports.report import Report

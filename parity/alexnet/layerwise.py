@@ -14,11 +14,20 @@ from numpy.typing import NDArray
 from parity.alexnet import pairs
 from parity.causes import diagnosis
 from parity.causes import parameters as causes
-from parity.comparison import compare as comparison
-from parity.comparison import jax_models, matching, torch_backward, torch_capture, torch_structure, torch_tensors
+from parity.comparison import (
+    jax_models,
+    jax_run,
+    matching,
+    torch_backward,
+    torch_capture,
+    torch_structure,
+    torch_tensors,
+)
+from parity.comparison.jax_arrays import cast
 from parity.comparison.jax_candidate import Candidate
 from parity.comparison.store import Store
 from parity.kinds import jax_leaves
+from parity.kinds.layouts import input_to_flax
 from parity.reports.report import Report
 from parity.reports.rows import Row, compare_arrays
 
@@ -47,9 +56,9 @@ def compare_pair(
         whole: run both models from end to end as well.
         workspace: where captures go and stay; a temporary directory if None.
     """
-    ours, model = comparison.to_flax(images), jax_models.of(pair.flax_module)
+    ours, model = input_to_flax(images), jax_models.of(pair.flax_module)
     kwargs = pairs.training_arguments(pair, masks) if masks is not None else {}
-    leaves, _ = jax_leaves.structure(model, (comparison.cast(ours, pair.dtype),), kwargs)
+    leaves, _ = jax_leaves.structure(model, (cast(ours, pair.dtype),), kwargs)
     reference = torch_structure.structure(pair.torch_module)
     chosen = matching.match(leaves, reference)
     directory = workspace or Path(tempfile.mkdtemp(prefix="parity-"))
@@ -69,7 +78,7 @@ def compare_pair(
             undecided=chosen.undecided, likely=chosen.likely,
         )  # fmt: skip
         candidate.masks = masks or {}
-        return comparison.finish(candidate, (ours,), gradients, reference, whole=whole)
+        return jax_run.run(candidate, (ours,), gradients, reference, whole=whole)
     finally:
         if workspace is None:
             shutil.rmtree(directory, ignore_errors=True)

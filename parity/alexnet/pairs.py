@@ -17,7 +17,7 @@ from alexnet_io.data import decoding
 from alexnet_io.errors import UserError
 from jax_alexnet.model import AlexNet
 from jax_alexnet.variants import VARIANTS
-from parity.comparison.jax_dtypes import DTYPES
+from parity.comparison.jax_arrays import DTYPES
 from parity.comparison.torch_tensors import DTYPES as TORCH_DTYPES
 from parity.kinds import jax_leaves, layouts, torch_leaves
 from parity.kinds.weights import weights_to_flax

@@ -24,7 +24,7 @@ from jax_alexnet.steps import DeviceBatch, measure
 from jax_alexnet.variants import VARIANTS
 from parity.alexnet import pairs
 from parity.alexnet.parameter_names import ParameterNames, slots
-from parity.comparison.jax_dtypes import DTYPES
+from parity.comparison.jax_arrays import DTYPES
 from parity.comparison.torch_tensors import DTYPES as TORCH_DTYPES
 from parity.comparison.torch_tensors import to_numpy
 from parity.kinds import layouts

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.comparison import jax_models
+from parity.comparison.jax_arrays import DTYPES
 from parity.comparison.jax_candidate import Candidate
-from parity.comparison.jax_dtypes import DTYPES
 from parity.kinds import jax_leaves
 from parity.kinds.leaf import Leaf
 from parity.mapping import trees

@@ -67,11 +67,11 @@ def load(spec: str) -> Any:
 def flax_structure(workspace: Path, request: dict[str, Any]) -> None:
     """Step 1: write `structure.json`."""
     module, _ = _flax(request)
-    from parity.comparison import compare as comparison
     from parity.comparison import jax_models
+    from parity.comparison.jax_arrays import cast
     from parity.kinds import jax_leaves
 
-    inputs = tuple(comparison.cast(x, request["dtype"]) for x in _flax_inputs(workspace))
+    inputs = tuple(cast(x, request["dtype"]) for x in _flax_inputs(workspace))
     leaves, _ = jax_leaves.structure(jax_models.of(module), inputs, request["flax_kwargs"])
     (workspace / "structure.json").write_text(json.dumps([leaf.to_json() for leaf in leaves]), encoding="utf-8")
 
@@ -126,14 +126,14 @@ def run_torch(workspace: Path, request: dict[str, Any]) -> None:
 def run_flax(workspace: Path, request: dict[str, Any]) -> None:
     """Step 3: write `report.json`, `arrays.npz` and `found.json`."""
     module, variables = _flax(request)
-    from parity.comparison import compare as comparison
-    from parity.comparison import jax_models, mapped
+    from parity.comparison import jax_models, jax_run, mapped
+    from parity.comparison.jax_arrays import cast
     from parity.comparison.jax_candidate import Candidate
     from parity.kinds import jax_leaves
 
     found = json.loads((workspace / "pairs.json").read_text(encoding="utf-8"))
     arrays = _flax_inputs(workspace)
-    shapes = tuple(comparison.cast(x, request["dtype"]) for x in arrays)
+    shapes = tuple(cast(x, request["dtype"]) for x in arrays)
     model = jax_models.of(module)
     leaves, abstract = jax_leaves.structure(model, shapes, request["flax_kwargs"])
     model.states = found["states"]
@@ -149,7 +149,7 @@ def run_flax(workspace: Path, request: dict[str, Any]) -> None:
         found["undecided"], found["likely"],
     )  # fmt: skip
     torch_leaves, state = _leaves(found["torch"]), TorchState.from_json(found["state"])
-    report = comparison.finish(candidate, arrays, request["gradients"], torch_leaves)
+    report = jax_run.run(candidate, arrays, request["gradients"], torch_leaves)
     if not model.places:  # mappings don't know how cells keep their gates
         facts = mapped.found(candidate, module, torch_leaves, state, abstract)
         (workspace / "found.json").write_text(json.dumps(facts.to_json()), encoding="utf-8")

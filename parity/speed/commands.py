@@ -20,8 +20,8 @@ from jax_alexnet.variants import VARIANTS
 from parity.speed import input_data, input_page, input_rates, layer_profile, page, profile_page
 from parity.speed import throughput as measuring
 from parity.speed.budget import Budget
+from parity.speed.measuring_plan import Plan
 from parity.speed.settings import Profile, Throughput
-from parity.speed.throughput import Plan
 from parity.speed.workload import Workload
 
 
