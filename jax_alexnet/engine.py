@@ -11,8 +11,8 @@ import numpy as np
 from alexnet_io.data.batches import Batch, batches
 from alexnet_io.errors import FailedRun
 from alexnet_io.run.directory import CHECKPOINTS, RunDirectory
+from alexnet_io.run.engine import Sums
 from alexnet_io.run.evaluation import EvaluationReport
-from alexnet_io.run.loop import Sums
 from alexnet_io.run.pictures import FirstKernel
 from jax_alexnet import steps
 from jax_alexnet.evaluation import evaluate_split
@@ -25,7 +25,7 @@ from jax_alexnet.setup import BEST, Setup
 
 
 class JaxEngine:
-    """See `alexnet_io.run.loop.Engine`.
+    """See `alexnet_io.run.engine.Engine`.
 
     Args:
         setup: the run's.

@@ -14,7 +14,7 @@ from torch import nn
 
 from alexnet_io.data.batches import Batch
 from alexnet_io.data.sources.dataset import Split
-from alexnet_io.run.loop import Sums
+from alexnet_io.run.engine import Sums
 from torch_ref import steps
 from torch_ref.optim import MomentumInside
 from torch_ref.schedules import Plateau, Schedule

@@ -10,8 +10,8 @@ from alexnet_io.data.batches import Batch
 from alexnet_io.errors import UserError
 from alexnet_io.run import network_facts
 from alexnet_io.run.directory import RunDirectory
+from alexnet_io.run.engine import Sums
 from alexnet_io.run.evaluation import EvaluationReport
-from alexnet_io.run.loop import Sums
 from alexnet_io.run.pictures import FirstKernel
 from torch_ref import checkpoint
 from torch_ref.optim import learning_rate_of
@@ -25,7 +25,7 @@ WEIGHTS = BEST_WEIGHTS
 
 
 class TorchEngine:
-    """See `alexnet_io.run.loop.Engine`.
+    """See `alexnet_io.run.engine.Engine`.
 
     Args:
         setup: the run's.

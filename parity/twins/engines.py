@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from alexnet_io.data.batches import Batch
 from alexnet_io.run.directory import RunDirectory
+from alexnet_io.run.engine import Sums
 from alexnet_io.run.evaluation import EvaluationReport
-from alexnet_io.run.loop import Sums
 from jax_alexnet.engine import JaxEngine
 from jax_alexnet.model import AlexNet
 from jax_alexnet.setup import Setup as JaxSetup

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from alexnet_io.command_line import output_file
 from parity import settings
+from parity.commands.output import finish, show
 from parity.comparison import environments
 from parity.comparison.request import Request
 from parity.errors import CannotConvert
 from parity.kinds.layouts import input_to_flax
 from parity.mapping import files
 from parity.mapping.mapping import Mapping, is_mapping
-from parity.reports.output import finish, show
 from parity.reports.report import EXIT_COULD_NOT_RUN
 
 
