@@ -14,6 +14,7 @@ Layout::
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import platform
@@ -110,7 +111,7 @@ class RunDirectory:
             "command": sys.argv,
         }
         if settings_yaml is None:
-            import yaml
+            import yaml  # which `--help` does without
 
             settings_yaml = yaml.safe_dump(atomic_file.plain(settings), sort_keys=False)
         atomic_file.write_text(self.path / SETTINGS, settings_yaml)
@@ -266,7 +267,6 @@ def _take_lock(path: Path) -> IO[str]:
 
     A POSIX record lock rather than flock: forked data workers must not keep it when the trainer is killed.
     """
-    import fcntl
 
     def in_use(holder: str) -> UserError:
         return UserError(f"{printable(path)} is in use by {holder}: choose another --output, or wait until it ends.")

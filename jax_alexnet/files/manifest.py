@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from alexnet_io.command_line.printing import printable
 from alexnet_io.errors import UserError
 from alexnet_io.files import atomic_file
@@ -78,8 +80,6 @@ def describe(arrays: Mapping[str, np.ndarray]) -> dict[str, Leaf]:
 
 def digest(array: np.ndarray) -> str:
     """SHA-256 of an array's bytes in C order, as hexadecimal."""
-    import numpy as np
-
     return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).hexdigest()
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from alexnet_io.command_line import packages
@@ -197,8 +198,6 @@ def _as_array(name: Any, tensor: Any, shown: str) -> np.ndarray:
         tensor = tensor.detach().resolve_neg().resolve_conj().contiguous()
         if tensor.dtype != torch.bfloat16:
             return tensor.numpy()
-        import ml_dtypes
-
         return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     except (TypeError, RuntimeError, NotImplementedError) as error:
         raise UserError(

@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -178,8 +179,6 @@ def _end(processes: Processes, error: BaseException) -> None:
         )
         code = 1
     else:
-        import traceback
-
         traceback.print_exception(error)
         text, code = None, 1
     if text:

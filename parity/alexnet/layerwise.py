@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from jax_alexnet.files import weights
+from jax_alexnet.variants import VARIANTS
 from parity.alexnet import pairs
 from parity.causes import diagnosis
 from parity.causes import parameters as causes
 from parity.comparison import (
-    jax_models,
+    jax_libraries,
     jax_run,
     matching,
     torch_backward,
@@ -56,7 +58,7 @@ def compare_pair(
         whole: run both models from end to end as well.
         workspace: where captures go and stay; a temporary directory if None.
     """
-    ours, model = input_to_flax(images), jax_models.of(pair.flax_module)
+    ours, model = input_to_flax(images), jax_libraries.of(pair.flax_module)
     kwargs = pairs.training_arguments(pair, masks) if masks is not None else {}
     leaves, _ = jax_leaves.structure(model, (cast(ours, pair.dtype),), kwargs)
     reference = torch_structure.structure(pair.torch_module)
@@ -126,9 +128,6 @@ def run(
 
 def exported(pair: pairs.Pair) -> list[Row]:
     """JAX's weights as its exports bring them to PyTorch, against PyTorch's own, bit for bit: one row a parameter."""
-    from jax_alexnet.files import weights
-    from jax_alexnet.variants import VARIANTS
-
     made = weights.to_torch(pair.variables["params"], VARIANTS[pair.name], pair.image_size[0])
     rows = []
     for name, parameter in pair.torch_module.named_parameters():

@@ -88,13 +88,18 @@ def compare(
         seed,
         workspace,
     )
-    if isinstance(flax_module, str) or isinstance(torch_module, str):
+    return _run(request, jax_python, torch_python)
+
+
+def _run(request: Request, jax_python: str | None, torch_python: str | None) -> Report:
+    """Where both models can run: here, or in processes of their own."""
+    if isinstance(request.flax_module, str) or isinstance(request.torch_module, str):
         return _by_name(request, jax_python, torch_python)
     if jax_python or torch_python:
         raise CannotCompare(
             "another interpreter can't be handed an object: give both modules as 'package.module:attribute'"
         )
-    from parity.comparison import one_process
+    from parity.comparison import one_process  # imports both frameworks
 
     return one_process.run(request)
 

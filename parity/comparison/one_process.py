@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from parity.comparison import (
     functions,
-    jax_models,
+    jax_libraries,
     jax_run,
     mapped,
     matching,
@@ -69,7 +69,7 @@ def run(request: Request) -> Report:
         CannotCompare: see there.
     """
     check_dtype(request.dtype)
-    if jax_models.is_function(request.flax_module):
+    if jax_libraries.is_function(request.flax_module):
         return _function(request)
     models = _prepared(request)
     mapping = request.mapping
@@ -77,7 +77,7 @@ def run(request: Request) -> Report:
         given = mapping.layers if isinstance(mapping, Mapping) else mapping
         pairing = matching.match(models.leaves, models.torch_leaves, given)
         if isinstance(mapping, Mapping) and models.variables is None:
-            library = jax_models.library_of(request.flax_module)
+            library = jax_libraries.library_of(request.flax_module)
             models.variables = mapped.variables(mapping, models.state, library, models.abstract, request.dtype)
         return _layer_by_layer(request, models, pairing)
     except LayersUnseen as error:
@@ -101,7 +101,7 @@ def _function(request: Request) -> Report:
 
 def _prepared(request: Request) -> _Models:
     """Both models, with PyTorch's taken apart as far as JAX's is, and JAX's as far as PyTorch's can be."""
-    model, kwargs = jax_models.of(request.flax_module), request.flax_kwargs
+    model, kwargs = jax_libraries.of(request.flax_module), request.flax_kwargs
     typed = tuple(cast(x, request.dtype) for x in request.flax_inputs)
     leaves, abstract = jax_leaves.structure(model, typed, kwargs)
     torch_model = torch_structure.prepared(request.torch_module, request.dtype)
@@ -110,13 +110,13 @@ def _prepared(request: Request) -> _Models:
     tensors, named = torch_tensors.as_tensors(request.inputs, request.dtype), request.torch_kwargs
     torch_model, torch_leaves = torch_preparation.taken_apart(torch_model, exact, tensors, named, leaves)
     if model.places and not any(registry.named(leaf.kind).recurrent for leaf in torch_leaves):
-        model = jax_models.of(request.flax_module, whole=False)
+        model = jax_libraries.of(request.flax_module, whole=False)
         leaves, abstract = jax_leaves.structure(model, typed, kwargs)
     torch_leaves = torch_preparation.opened_up(torch_model, torch_leaves, tensors, named, leaves)
     model.states = torch_recurrent.gives_states(torch_model)
     variables = request.variables
     if variables is not None:
-        variables = model.canonical(jax_models.as_variables(variables))
+        variables = model.canonical(jax_libraries.as_variables(variables))
     return _Models(model, leaves, abstract, torch_model, torch_leaves, state, tensors, variables)
 
 

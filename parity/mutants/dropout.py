@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import jax
 import torch
 from torch import Tensor
 
@@ -67,8 +68,6 @@ def dropout_mutants() -> Iterator[Mutant]:
             """Dropout that drops in evaluation as well, from a key of its own."""
 
             def __call__(self, x: Any, *, train: bool, mask: Any = None, first_example: Any = 0) -> Any:
-                import jax
-
                 kept = jax.random.bernoulli(jax.random.key(0), 1 - self.rate, x.shape)
                 return jax.numpy.where(kept, x / (1 - self.rate), 0.0)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from numpy.typing import NDArray
@@ -100,8 +101,6 @@ def patch(owner: str, name: str, value: Any) -> Plant:
 
     @contextmanager
     def plant(pair: Pair) -> Iterator[Pair]:
-        from importlib import import_module
-
         module = import_module(owner)
         changed = value(getattr(module, name))
         with planting.patched(module, name, changed):

@@ -6,6 +6,7 @@ where Pillow is there to write them; without it, a store of random pixels that n
 
 from __future__ import annotations
 
+import io
 import itertools
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,8 +18,10 @@ from alexnet_io.command_line.printing import printable
 from alexnet_io.data.cache import PreparedImages
 from alexnet_io.data.sources.dataset import DataSet
 from alexnet_io.data.sources.files import EncodedImages, files_on_disk, image_names
+from alexnet_io.data.sources.opening import open_source
 from alexnet_io.data.sources.prepared import prepared_split
 from alexnet_io.errors import UserError
+from alexnet_io.run.progress import now_and_then
 
 # Of the made-up photographs: about what ImageNet's have in the mean, with about as many bytes (110,000).
 HEIGHT, WIDTH, QUALITY = 375, 500, 90
@@ -64,9 +67,6 @@ def given(
             f"--data {printable(spec)} can't be opened without Pillow: install it, or leave --data out to read made-up "
             "images"
         )
-    from alexnet_io.data.sources.opening import open_source
-    from alexnet_io.run.progress import now_and_then
-
     data = open_source(
         spec,
         image_size=stored_size,
@@ -150,8 +150,6 @@ def repeated(files: EncodedImages, count: int) -> EncodedImages:
 
 def _photograph(seed: int) -> bytes:
     """A JPEG file of soft shapes under grain: as many bytes as a photograph's, and as long to decode."""
-    import io
-
     from PIL import Image
 
     rng = np.random.default_rng(seed)

@@ -19,6 +19,7 @@ from jax.sharding import PartitionSpec as P
 from alexnet_io.errors import UserError
 from jax_alexnet import layer_specs as specs
 from jax_alexnet.shapes import window_count
+from jax_alexnet.steps import TrainState
 
 
 class PlainAlexNet(nn.Module):
@@ -98,7 +99,6 @@ def _lrn(x: Array, row: specs.LRN) -> Array:
 
 def plain_train_step(model: PlainAlexNet, optimizer: Any, mesh: Mesh) -> Any:
     """Compiled (state, batch, learning_rate, key, statistics) -> (state, loss), as `steps.make_train_step` takes it."""
-    from jax_alexnet.steps import TrainState
 
     def step(state: Any, batch: Any, learning_rate: Array, key: Array, statistics: Any) -> Any:
         images = batch.images.astype(model.dtype) / 127.5 - 1

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -212,8 +213,6 @@ def _say(answer: dict[str, Any]) -> None:
 
 def process_peak() -> int:
     """Bytes of memory that this process held at most."""
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
