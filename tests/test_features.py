@@ -14,7 +14,7 @@ from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import UserError
 from jax_alexnet import features, load_run, training
 from jax_alexnet.files import weights
-from jax_alexnet.predict import predictions
+from jax_alexnet.prediction import predictions
 from jax_alexnet.recipes import resolve
 from jax_alexnet.variants import VARIANTS
 from torch_ref.alexnet import build
