@@ -176,9 +176,14 @@ class Norm(nn.Module):
         if isinstance(row, specs.SpatialNorm):
             return lrn.spatial_response_norm(x, size=row.size, alpha=row.alpha, beta=row.beta, k=row.k)
         return lrn.local_response_norm(
-            x, size=row.size, alpha=row.alpha, beta=row.beta, k=row.k,
-            divide_by_size=row.divide_by_size, columns=row.columns,
-        )  # fmt: skip
+            x,
+            size=row.size,
+            alpha=row.alpha,
+            beta=row.beta,
+            k=row.k,
+            divide_by_size=row.divide_by_size,
+            columns=row.columns,
+        )
 
 
 class Pool(nn.Module):

@@ -151,9 +151,14 @@ def make_model(settings: CompleteSettings, classes: int, dtype: jnp.dtype) -> Al
     proof.keep_in(settings.cache_dir)
     wide = jnp.dtype(jnp.float64) if settings.precision == "float64" else jnp.dtype(jnp.float32)
     return AlexNet(
-        choose_variant(settings), classes, settings.weight_init, settings.dropout, dtype, wide,
+        choose_variant(settings),
+        classes,
+        settings.weight_init,
+        settings.dropout,
+        dtype,
+        wide,
         settings.cpu_convolution,  # type: ignore[arg-type]
-    )  # fmt: skip
+    )
 
 
 def prepare(settings: CompleteSettings, processes: Processes | None = None) -> Setup:

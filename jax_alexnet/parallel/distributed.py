@@ -102,12 +102,11 @@ def _wanted(settings: TrainSettings) -> dict[str, Any] | None:
         )
         if value is None
     ]
-    if missing:
+    if coordinator is None or count is None or index is None:
         raise UserError(
             f"{' and '.join(missing)} is missing: several processes need --coordinator HOST:PORT, --num-processes N "
             "and --process-id I, or start them all with python -m jax_alexnet.launch --processes N -- ..."
         )
-    assert coordinator is not None and count is not None and index is not None
     if index >= count:
         raise UserError(f"--process-id {index} does not exist: {count} processes are numbered from 0 to {count - 1}")
     host, _, port = coordinator.rpartition(":")

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.data.image_statistics import TrainingStatistics
@@ -225,6 +224,8 @@ def of_resize(image: NDArray, short_side: int, crop: int, ours: NDArray, theirs:
 
 
 def _wrong_resizes(image: NDArray, short_side: int, crop: int) -> Iterator[tuple[str, str, NDArray]]:
+    from PIL import Image
+
     height, width = image.shape[:2]
     scale = short_side / min(height, width)
     size = (int(height * scale), short_side) if height > width else (short_side, int(width * scale))

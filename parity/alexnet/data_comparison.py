@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from alexnet_io.data import decoding
 from alexnet_io.errors import UserError
@@ -62,6 +61,8 @@ def shared_resize(path: Path, short_side: int, crop: int) -> NDArray:
 
 def decoding_rows(folder: Path, resize: Resize, pictures: int) -> list[Row]:
     """Decoded pixels, and resized and cropped ones, against torchvision's transforms: bit for bit."""
+    from PIL import Image
+
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not paths:
         raise UserError(f"{folder} holds no .jpg, .jpeg or .png: name a folder of pictures")
@@ -80,6 +81,8 @@ def decoding_rows(folder: Path, resize: Resize, pictures: int) -> list[Row]:
 
 def made_up_rows(resize: Resize, seed: int) -> list[Row]:
     """Made-up pictures with odd margins, resized and cropped, against torchvision's transforms: bit for bit."""
+    from PIL import Image
+
     rng = np.random.default_rng([seed, 8])
     rows = []
     with tempfile.TemporaryDirectory() as folder:

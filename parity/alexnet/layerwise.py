@@ -75,10 +75,18 @@ def compare_pair(
         else:
             capture.forward(tensors)
         candidate = Candidate(
-            model, kwargs, chosen.pairs, {leaf.path: leaf.kind for leaf in leaves}, store, pair.dtype,
-            torch_structure.weights_reader(pair.torch_module), pair.variables, pair.name,
-            undecided=chosen.undecided, likely=chosen.likely,
-        )  # fmt: skip
+            model,
+            kwargs,
+            chosen.pairs,
+            {leaf.path: leaf.kind for leaf in leaves},
+            store,
+            pair.dtype,
+            torch_structure.weights_reader(pair.torch_module),
+            pair.variables,
+            pair.name,
+            undecided=chosen.undecided,
+            likely=chosen.likely,
+        )
         candidate.masks = masks or {}
         return jax_run.run(candidate, (ours,), gradients, reference, whole=whole)
     finally:

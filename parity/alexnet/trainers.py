@@ -153,9 +153,11 @@ class JaxTrainer:
         if self._gradients is None:
             self._gradients = jax.jit(jax.value_and_grad(self._loss_of))
         loss, gradients = self._gradients(
-            self.params, jnp.asarray(layouts.channels_last(images), self.dtype), jnp.asarray(labels),
+            self.params,
+            jnp.asarray(layouts.channels_last(images), self.dtype),
+            jnp.asarray(labels),
             {name: jnp.asarray(self._mask(name, mask)) for name, mask in masks.items()},
-        )  # fmt: skip
+        )
         return float(loss), self.as_torch(gradients)
 
     def _loss_of(self, params: Any, images: jax.Array, labels: jax.Array, masks: dict[str, jax.Array]) -> jax.Array:

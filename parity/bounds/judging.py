@@ -126,9 +126,17 @@ def judge(ours: ArrayLike | None, theirs: ArrayLike | None, allowed: ArrayLike =
     mismatch = bool((blamed > 1).any())
     worst = _worst(blamed, np.where(alike, 0.0, apart)) if mismatch else _worst(fraction, apart)
     found = Judgement(
-        EQUAL, "", float(apart[worst]), float(limit[worst]), float(fraction[worst]), float(np.max(apart)),
-        tuple(a.shape), tuple(int(i) for i in worst), _value(a[worst]), _value(b[worst]),
-    )  # fmt: skip
+        EQUAL,
+        "",
+        float(apart[worst]),
+        float(limit[worst]),
+        float(fraction[worst]),
+        float(np.max(apart)),
+        tuple(a.shape),
+        tuple(int(i) for i in worst),
+        _value(a[worst]),
+        _value(b[worst]),
+    )
     if mismatch:
         return replace(found, verdict=MISMATCH, detail=_not_finite(a, b))
     if alike.any():
@@ -153,9 +161,13 @@ def judge_without_bound(ours: ArrayLike | None, theirs: ArrayLike | None, why: s
 def judge_value(error: float, allowed: float) -> Judgement:
     """Judge a distance that was measured elsewhere; one that isn't finite is a mismatch."""
     return Judgement(
-        EQUAL if within(error, allowed) else MISMATCH, "" if math.isfinite(error) else "it can't be told how far apart",
-        error, allowed, over(error, allowed), error,
-    )  # fmt: skip
+        EQUAL if within(error, allowed) else MISMATCH,
+        "" if math.isfinite(error) else "it can't be told how far apart",
+        error,
+        allowed,
+        over(error, allowed),
+        error,
+    )
 
 
 def judge_worst(ours: Tensors, theirs: Tensors, allowed: float) -> Judgement:
@@ -194,9 +206,12 @@ def _judge_norm(ours: NDArray, theirs: NDArray, allowed: float) -> Judgement:
         return replace(place or judge(ours, theirs, math.inf), allowed=allowed, fraction=math.inf)
     by_norm = judge_value(over(float(np.linalg.norm(apart)), _norm(theirs)), allowed)
     return replace(
-        by_norm, shape=tuple(ours.shape), index=tuple(int(i) for i in worst),
-        ours=_value(ours[worst]), theirs=_value(theirs[worst]),
-    )  # fmt: skip
+        by_norm,
+        shape=tuple(ours.shape),
+        index=tuple(int(i) for i in worst),
+        ours=_value(ours[worst]),
+        theirs=_value(theirs[worst]),
+    )
 
 
 def missing(detail: str) -> Judgement:

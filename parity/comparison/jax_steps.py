@@ -42,10 +42,19 @@ def run(workspace: Path, request: dict[str, Any]) -> None:
         variables = mapped.variables(mapping, state, library, abstract, request["dtype"])
     kinds = {leaf.path: leaf.kind for leaf in leaves} | found["kinds"]
     candidate = Candidate(
-        model, request["flax_kwargs"], found["pairs"], kinds, store,
-        request["dtype"], lambda path: store.arrays(f"weights-{path}", ""), variables, request["name"], abstract,
-        found["undecided"], found["likely"],
-    )  # fmt: skip
+        model,
+        request["flax_kwargs"],
+        found["pairs"],
+        kinds,
+        store,
+        request["dtype"],
+        lambda path: store.arrays(f"weights-{path}", ""),
+        variables,
+        request["name"],
+        abstract,
+        found["undecided"],
+        found["likely"],
+    )
     torch_leaves, state = leaves_of(found["torch"]), TorchState.from_json(found["state"])
     report = jax_run.run(candidate, arrays, request["gradients"], torch_leaves)
     if not model.places:  # mappings don't know how cells keep their gates

@@ -134,7 +134,8 @@ def open_store(source: Source) -> DataSet:
 
 def encoded(source: Source) -> EncodedImages:
     """Up to `MOST_FILES` of the source's files, evenly spread over the folder."""
-    assert source.files is not None
+    if source.files is None:
+        raise ValueError(f"{source.name} has no files")
     root = Path(source.files)
     names = list(image_names(root))
     places = np.unique(np.linspace(0, len(names) - 1, MOST_FILES).round().astype(int))
