@@ -1,4 +1,7 @@
-"""`python -m jax_alexnet.train`: settings in, a run's directory out. The work is in `training.py`."""
+"""`python -m jax_alexnet.train`: settings in, a run's directory out. The work is in `training.py`.
+
+Imports NumPy and JAX when the settings are known to be right.
+"""
 
 from alexnet_io.command_line.resumed_settings import of_resumed_run
 from alexnet_io.command_line.settings import as_yaml, parse_given, run_command

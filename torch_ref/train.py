@@ -1,4 +1,7 @@
-"""`python -m torch_ref.train`: the reference trained, alone or under torchrun. The work is in `training.py`."""
+"""`python -m torch_ref.train`: the reference trained, alone or under torchrun. The work is in `training.py`.
+
+Imports PyTorch when the settings are known to be right.
+"""
 
 from alexnet_io.command_line import packages
 from alexnet_io.command_line.resumed_settings import of_resumed_run

@@ -9,6 +9,8 @@ Layout::
     metrics.jsonl/csv see `alexnet_io.run.metrics`
     checkpoints/      see `jax_alexnet.files.checkpoint`
     *.png             see `alexnet_io.run.plots`
+
+PyYAML is imported where settings are written down: `--help` does without.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A finished or unfinished run read back: its settings, network, weights and normalisation."""
+"""A finished or unfinished run read back: its settings, network, weights and normalisation.
+
+safetensors is imported for such files alone.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

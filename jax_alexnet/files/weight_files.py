@@ -1,4 +1,7 @@
-"""Files of weights, .safetensors, .npz and PyTorch's, read so that nothing in them can run."""
+"""Files of weights, .safetensors, .npz and PyTorch's, read so that nothing in them can run.
+
+PyTorch is imported for its own files alone: nothing else on this side needs it.
+"""
 
 import argparse
 import io

@@ -1,4 +1,7 @@
-"""What `python -m parity throughput` and `profile` do, once their settings are parsed."""
+"""What `python -m parity throughput` and `profile` do, once their settings are parsed.
+
+Imports no framework but for `--gpu`: each rival runs in a process of its own.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 Workers get a store, the folder of a prepared cache, and read it as training does. What is made up are JPEG files,
 where Pillow is there to write them; without it, a store of random pixels that nothing was decoded for.
+
+Pillow is imported for making pictures up: where it is missing, the rest is measured.
 """
 
 from __future__ import annotations
