@@ -24,7 +24,7 @@ from parity.bounds.judging import (
     judge_together,
     judge_worst,
     normwise,
-    over,
+    share_used,
     within,
 )
 from parity.causes import between_layers as chain_causes
@@ -95,7 +95,7 @@ def test_whole_and_complex_numbers_are_measured_as_what_they_are() -> None:
 
 
 def test_parts_of_what_is_allowed() -> None:
-    assert [over(0.0, 0.0), over(1.0, 0.0), over(1.0, 2.0), over(NAN, 1.0), over(1.0, NAN), over(INF, INF)] == [
+    assert [share_used(0.0, 0.0), share_used(1.0, 0.0), share_used(1.0, 2.0), share_used(NAN, 1.0), share_used(1.0, NAN), share_used(INF, INF)] == [
         0.0, INF, 0.5, INF, INF, INF,
     ]  # fmt: skip
     assert [within(1.0, 1.0), within(1.0, INF), within(NAN, INF), within(INF, INF), within(1.0, NAN)] == [

@@ -87,10 +87,10 @@ def distance(ours: NDArray, theirs: NDArray) -> float:
 
 def normwise(ours: NDArray, theirs: NDArray) -> float:
     """||ours - theirs|| / ||theirs||; infinite as `farthest` is, and where something differs from nothing."""
-    return over(distance(ours, theirs), _norm(theirs))
+    return share_used(distance(ours, theirs), _norm(theirs))
 
 
-def over(error: float, allowed: float) -> float:
+def share_used(error: float, allowed: float) -> float:
     """The part of what is allowed that an error uses: 0 for no error, infinite where that can't be told."""
     if error == 0:
         return 0.0
@@ -165,7 +165,7 @@ def judge_value(error: float, allowed: float) -> Judgement:
         "" if math.isfinite(error) else "it can't be told how far apart",
         error,
         allowed,
-        over(error, allowed),
+        share_used(error, allowed),
         error,
     )
 
@@ -194,7 +194,7 @@ def judge_together(ours: Tensors, theirs: Tensors, allowed: float) -> Judgement:
             detail = ": ".join(part for part in (name, single.detail) if part)
             return replace(single, name=name, detail=detail, allowed=allowed, fraction=math.inf)
     apart = math.hypot(*(distance(ours[name], theirs[name]) for name in theirs))
-    return judge_value(over(apart, math.hypot(*(_norm(b) for b in theirs.values()))), allowed)
+    return judge_value(share_used(apart, math.hypot(*(_norm(b) for b in theirs.values()))), allowed)
 
 
 def _judge_norm(ours: NDArray, theirs: NDArray, allowed: float) -> Judgement:
@@ -204,7 +204,7 @@ def _judge_norm(ours: NDArray, theirs: NDArray, allowed: float) -> Judgement:
     worst = np.unravel_index(int(np.argmax(apart)), apart.shape)
     if not math.isfinite(apart[worst]):
         return replace(place or judge(ours, theirs, math.inf), allowed=allowed, fraction=math.inf)
-    by_norm = judge_value(over(float(np.linalg.norm(apart)), _norm(theirs)), allowed)
+    by_norm = judge_value(share_used(float(np.linalg.norm(apart)), _norm(theirs)), allowed)
     return replace(
         by_norm,
         shape=tuple(ours.shape),
