@@ -20,8 +20,8 @@ from jax_alexnet.files import checkpoint
 from jax_alexnet.files.starting_weights import StartingWeights
 from jax_alexnet.files.starting_weights import read as read_starting_weights
 from jax_alexnet.parallel.agreement import Agreement
+from jax_alexnet.run_setup import BEST, Setup
 from jax_alexnet.schedules import learning_rate, plateau_for
-from jax_alexnet.setup import BEST, Setup
 
 
 class JaxEngine:

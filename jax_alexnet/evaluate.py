@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check_source(settings.run, settings.weights, given)
     if settings.weights is not None and "data" not in given:
         raise UserError("--weights needs --data SOURCE, such as --data folder:PATH: the file has no pictures")
-    from jax_alexnet.evaluation_command import evaluate_command
+    from jax_alexnet.evaluate_command import evaluate_command
 
     with output_file.others_on_standard_error(settings.json):
         evaluate_command(settings, given)

@@ -31,9 +31,9 @@ from jax_alexnet.engine import JaxEngine
 from jax_alexnet.layer_specs import Dense, Variant
 from jax_alexnet.model import AlexNet
 from jax_alexnet.recipes import resolve as jax_resolve
-from jax_alexnet.setup import init_params, prepare
+from jax_alexnet.run_setup import init_params, prepare
 from torch_ref import augment as torch_augment
-from torch_ref import setup as torch_setups
+from torch_ref import run_setup as torch_setups
 from torch_ref.completion import resolve
 from torch_ref.engine import TorchEngine
 from torch_ref.layers import Dropout

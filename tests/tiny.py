@@ -17,8 +17,8 @@ from torch_ref.completion import resolve
 from torch_ref.dropout_masks import DropoutMasks
 from torch_ref.layers import Dropout
 from torch_ref.processes import Processes
+from torch_ref.run_setup import Setup
 from torch_ref.schedules import Constant, Plateau, Schedule, plateau
-from torch_ref.setup import Setup
 
 SIDE, UNITS, CLASSES = 6, 108, 7  # as many pixels, with three channels, as hidden units
 WEIGHT = 2.0**-6

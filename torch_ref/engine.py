@@ -15,8 +15,8 @@ from alexnet_io.run.evaluation import EvaluationReport
 from alexnet_io.run.pictures import FirstKernel
 from torch_ref import checkpoint
 from torch_ref.optim import learning_rate_of
+from torch_ref.run_setup import Setup
 from torch_ref.schedules import learning_rate
-from torch_ref.setup import Setup
 from torch_ref.starting_weights import BEST_WEIGHTS
 from torch_ref.starting_weights import read as read_starting_weights
 from torch_ref.steps import StepSums, Votes, evaluate, train_step

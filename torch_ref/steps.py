@@ -18,7 +18,7 @@ from alexnet_io.run.evaluation import Evaluation, EvaluationReport
 from torch_ref import augment
 from torch_ref.optim import set_learning_rate
 from torch_ref.processes import Processes
-from torch_ref.setup import Setup
+from torch_ref.run_setup import Setup
 
 EVALUATION_BATCH = 128
 

@@ -1,4 +1,4 @@
-"""`python -m torch_ref.train`: the reference trained, alone or under torchrun. The work is in `training.py`.
+"""`python -m torch_ref.train`: the reference trained, alone or under torchrun. The work is in `train_command.py`.
 
 Imports PyTorch when the settings are known to be right.
 """
@@ -30,7 +30,7 @@ def main() -> int:
         if settings.print_config:
             print(as_yaml(settings), end="")
             return 0
-    from torch_ref.training import train
+    from torch_ref.train_command import train
 
     return train(settings)
 
