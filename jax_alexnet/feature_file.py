@@ -19,7 +19,7 @@ from jax_alexnet.loaded import LoadedNetwork, load_run
 _BATCH = 32
 
 
-def write(settings: FeaturesSettings, paths: Sequence[Path]) -> int:
+def write(settings: FeaturesSettings, file: Path, paths: Sequence[Path]) -> int:
     """Write the file; returns the exit code: 1 if a picture could not be read.
 
     Raises:
@@ -36,7 +36,7 @@ def write(settings: FeaturesSettings, paths: Sequence[Path]) -> int:
     kept, features, failed = _features(network, paths, settings.layer)
     if not kept:
         raise UserError("none of the pictures could be read: nothing was written")
-    output_file.write("--output", settings.output, _content(settings, kept, features))
+    output_file.write("--output", file, _content(settings, kept, features))
     print(f"{settings.layer} of {len(kept)} pictures, {' x '.join(map(str, features.shape[1:]))} values each")
     return 1 if failed else 0
 
