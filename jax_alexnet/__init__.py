@@ -9,10 +9,11 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jax_alexnet.layer_specs import Variant
     from jax_alexnet.loaded import load_run
     from jax_alexnet.model import AlexNet
     from jax_alexnet.ops.lrn import local_response_norm
-    from jax_alexnet.variants import VARIANTS, Variant
+    from jax_alexnet.variants import VARIANTS
 
 __all__ = ["VARIANTS", "AlexNet", "Variant", "load_run", "local_response_norm"]
 

@@ -11,8 +11,8 @@ import numpy as np
 from alexnet_io.data.batches import Batch, batches
 from alexnet_io.errors import FailedRun
 from alexnet_io.run.directory import CHECKPOINTS, RunDirectory
+from alexnet_io.run.engine import Sums
 from alexnet_io.run.evaluation import EvaluationReport
-from alexnet_io.run.loop import Sums
 from alexnet_io.run.pictures import FirstKernel
 from jax_alexnet import steps
 from jax_alexnet.evaluation import evaluate_split
@@ -20,12 +20,12 @@ from jax_alexnet.files import checkpoint
 from jax_alexnet.files.starting_weights import StartingWeights
 from jax_alexnet.files.starting_weights import read as read_starting_weights
 from jax_alexnet.parallel.agreement import Agreement
+from jax_alexnet.run_setup import BEST, Setup
 from jax_alexnet.schedules import learning_rate, plateau_for
-from jax_alexnet.setup import BEST, Setup
 
 
 class JaxEngine:
-    """See `alexnet_io.run.loop.Engine`.
+    """See `alexnet_io.run.engine.Engine`.
 
     Args:
         setup: the run's.

@@ -1,12 +1,12 @@
-"""`python -m jax_alexnet.evaluate`: count every example of a data set once and say how well a run does."""
+"""`python -m jax_alexnet.evaluate`: count every example of a data set once and say how well a run does.
+
+Imports NumPy and JAX when the settings are known to be right.
+"""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any
 
 from alexnet_io.command_line import output_file
-from alexnet_io.command_line.evaluate_settings import EvaluateSettings, check_classes, data_of, split_of, write_report
-from alexnet_io.command_line.printing import printable
+from alexnet_io.command_line.evaluate_settings import EvaluateSettings
 from alexnet_io.command_line.settings import parse_given, run_command
 from alexnet_io.errors import UserError
 from jax_alexnet.files.network_source import check_source
@@ -20,43 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check_source(settings.run, settings.weights, given)
     if settings.weights is not None and "data" not in given:
         raise UserError("--weights needs --data SOURCE, such as --data folder:PATH: the file has no pictures")
+    from jax_alexnet.evaluate_command import evaluate_command
+
     with output_file.others_on_standard_error(settings.json):
-        _evaluate(settings, given)
+        evaluate_command(settings, given)
     return 0
-
-
-def _evaluate(settings: EvaluateSettings, given: dict[str, Any]) -> None:
-    from alexnet_io.data.memory import refuse_what_cannot_fit
-    from alexnet_io.data.sources import open_for
-    from alexnet_io.run.crops import views
-    from jax_alexnet.evaluation import evaluate_split
-    from jax_alexnet.files.exported import open_network, with_names
-    from jax_alexnet.recipes import choose_variant
-    from jax_alexnet.step_memory import step_memory
-
-    network = open_network(
-        settings.run,
-        settings.weights,
-        model=settings.model,
-        checkpoint=settings.checkpoint,
-        devices=settings.devices,
-        precision=settings.precision,
-    )
-    wanted = data_of(network.settings, settings, given)
-    chosen = views(settings.crops, wanted)
-    if settings.batch_size:
-        precision, devices = settings.precision or wanted.precision, list(network.mesh.devices.flat)
-        step = step_memory(choose_variant(wanted), wanted.image_size, precision, devices, training=False)
-        refuse_what_cannot_fit(settings.batch_size, wanted.stored_size, step)
-    data = open_for(wanted, measuring=settings.split == "test")
-    found = list(data.class_names)
-    if not network.class_names and network.model.classes == len(found):
-        network = replace(network, class_names=found)  # another program's weights: classes by their places
-    check_classes(with_names(network, None).class_names, found, wanted.data)
-    split = split_of(data, settings.split)
-    report = evaluate_split(network.for_inference(), split, settings.batch_size, chosen, wanted.image_size)
-    what = printable(settings.weights) if settings.weights else f"{network.which} weights, step {network.step}"
-    write_report(report, settings, wanted.data, what)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
-"""`python -m jax_alexnet.export`: a run's network as one file for Flax, `torch_ref` or torchvision."""
+"""`python -m jax_alexnet.export`: a run's network as one file for Flax, `torch_ref` or torchvision.
+
+Imports NumPy and JAX when the settings are known to be right.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from alexnet_io.command_line import packages
-from alexnet_io.command_line.printing import printable
 from alexnet_io.command_line.settings import parse, run_command, setting
-from alexnet_io.errors import UserError, on_the_way
+from alexnet_io.errors import UserError
 
 PROGRAM = "python -m jax_alexnet.export"
 
@@ -49,26 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = parse(ExportSettings, PROGRAM, arguments)
     if settings.run is None or settings.to is None:
         raise UserError("pass --run DIR, the directory that training wrote, and --to FILE, such as --to weights.pth")
-    from jax_alexnet.files import weight_files, weights
-    from jax_alexnet.files.exported import say_fallback
-    from jax_alexnet.files.finished_run import load_run, saved_settings
+    from jax_alexnet.files.exporting import export
 
-    model = saved_settings(settings.run).model
-    if weight_files.check_ending(settings.to, settings.home) == "torch":
-        packages.require("torch", by=f"--to {printable(settings.to)}")
-    weights.check_home(settings.home, model)
-    import jax
-    import numpy as np
-
-    from alexnet_io.run.network_facts import NetworkFacts
-
-    network = load_run(settings.run, which=settings.checkpoint, devices=jax.devices()[:1])
-    say_fallback(network, settings.checkpoint)
-    facts = NetworkFacts.of(network.settings, network.class_names, network.statistics, network.step)
-    params = jax.tree.map(np.asarray, network.params)
-    with on_the_way():
-        weights.save(settings.to, params, model, facts.image_size, settings.home, facts)
-    print(f"{model}, {network.which} weights, step {network.step}, for {settings.home}: {printable(settings.to)}")
+    export(settings.run, settings.to, settings.checkpoint, settings.home)
     return 0
 
 

@@ -3,6 +3,8 @@
 The step is the one that training runs (`steps.make_train_step`), lowered for described GPUs. What its program moves,
 sends and keeps is read from the program; times are modelled from that and never measured. Without a GPU nothing is
 tuned: the algorithms that cuDNN and Triton choose on a real one may differ, the arrays between them don't.
+
+Imports JAX when the settings are known to be right.
 """
 
 from alexnet_io.command_line import output_file

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from alexnet_io.errors import UserError
-from jax_alexnet.variants import Conv, Dense, LocalConv
+from jax_alexnet.layer_specs import Conv, Dense, LocalConv
 
 Initializer = Callable[..., Array]
 

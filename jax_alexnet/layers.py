@@ -9,7 +9,7 @@ import numpy as np
 from jax import Array
 
 from alexnet_io.errors import UserError
-from jax_alexnet import variants as v
+from jax_alexnet import layer_specs as specs
 from jax_alexnet.initialization import initializers
 from jax_alexnet.ops import convolution, dense, lrn, pooling
 from jax_alexnet.ops.bias import add_bias
@@ -20,7 +20,7 @@ from jax_alexnet.shapes import window_count
 class _Weighted(nn.Module):
     """A layer with `kernel` and `bias`, kept in `param_dtype` and computed in the dtype of the input."""
 
-    layer: v.Layer
+    layer: specs.Layer
     weight_init: str = "variant"
     param_dtype: jnp.dtype = jnp.float32
     cpu_convolution: CpuForm = "auto"
@@ -44,7 +44,7 @@ class _Weighted(nn.Module):
 class Conv(_Weighted):
     """Shared convolution (batch, height, width, channels) -> (batch, height', width', features)."""
 
-    layer: v.Conv
+    layer: specs.Conv
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -68,7 +68,7 @@ class Conv(_Weighted):
 class LocalConv(_Weighted):
     """Unshared convolution: a kernel and a bias for each output position."""
 
-    layer: v.LocalConv
+    layer: specs.LocalConv
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -87,7 +87,7 @@ class Dense(_Weighted):
     With `units_first` its columns do: the kernel is (features, inputs), which `dense.multiply_by_units` reads.
     """
 
-    layer: v.Dense
+    layer: specs.Dense
     features: int = 0
     units_first: bool = False
 
@@ -146,7 +146,7 @@ class Dropout(nn.Module):
         return jnp.where(mask, x / keep, jnp.zeros((), x.dtype))
 
 
-def exchange(row: v.Exchange, x: Array, first_example: Array | int) -> tuple[Array, Array | int]:
+def exchange(row: specs.Exchange, x: Array, first_example: Array | int) -> tuple[Array, Array | int]:
     """What a device holds after an exchange along `row.axis`, and the place of its first example in the batch."""
     to = "invarying" if row.whole else "varying"
     gathered = jax.lax.all_gather(x, row.axis, axis=0 if row.kind == "examples" else -1, tiled=True, to=to)
@@ -167,30 +167,35 @@ class Relu(nn.Module):
 class Norm(nn.Module):
     """Response normalisation across channels or across positions."""
 
-    layer: v.LRN | v.SpatialNorm
+    layer: specs.LRN | specs.SpatialNorm
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Normalise maps (batch, height, width, channels)."""
         row = self.layer
-        if isinstance(row, v.SpatialNorm):
+        if isinstance(row, specs.SpatialNorm):
             return lrn.spatial_response_norm(x, size=row.size, alpha=row.alpha, beta=row.beta, k=row.k)
         return lrn.local_response_norm(
-            x, size=row.size, alpha=row.alpha, beta=row.beta, k=row.k,
-            divide_by_size=row.divide_by_size, columns=row.columns,
-        )  # fmt: skip
+            x,
+            size=row.size,
+            alpha=row.alpha,
+            beta=row.beta,
+            k=row.k,
+            divide_by_size=row.divide_by_size,
+            columns=row.columns,
+        )
 
 
 class Pool(nn.Module):
     """Max, average or adaptive average pooling."""
 
-    layer: v.Pool | v.AdaptivePool
+    layer: specs.Pool | specs.AdaptivePool
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Pool maps (batch, height, width, channels)."""
         row = self.layer
-        if isinstance(row, v.AdaptivePool):
+        if isinstance(row, specs.AdaptivePool):
             return pooling.adaptive_average_pool(x, (row.size, row.size))
         pool = pooling.max_pool if row.kind == "max" else pooling.average_pool
         return pool(x, row.window, row.stride, ceil=row.ceil)

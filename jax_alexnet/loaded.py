@@ -17,8 +17,8 @@ from jax_alexnet import steps
 from jax_alexnet.devices import set_precision
 from jax_alexnet.files.exported import open_network, with_names
 from jax_alexnet.files.finished_run import TrainedNetwork
+from jax_alexnet.layer_specs import Dropout
 from jax_alexnet.recipes import choose_variant
-from jax_alexnet.variants import Dropout
 
 Picture = str | Path | NDArray[np.uint8]
 Pictures = Picture | Sequence[Picture]

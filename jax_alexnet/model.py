@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from alexnet_io.errors import UserError
+from jax_alexnet import layer_specs as specs
 from jax_alexnet import layers
 from jax_alexnet import variants as v
 from jax_alexnet.ops.cpu.onednn import CpuForm
@@ -29,7 +30,7 @@ class AlexNet(nn.Module):
             them of the usual (inputs, features).
     """
 
-    variant: v.Variant | str = v.SINGLE_COLUMN
+    variant: specs.Variant | str = v.SINGLE_COLUMN
     classes: int | None = None
     weight_init: str = "variant"
     dropout_rate: float | None = None
@@ -70,9 +71,9 @@ class AlexNet(nn.Module):
         x = images.astype(self.dtype)
         activations: dict[str, Array] = {}
         for row in variant.layers:
-            if isinstance(row, v.Exchange):
+            if isinstance(row, specs.Exchange):
                 x, first_example = layers.exchange(row, x, first_example)
-            elif isinstance(row, v.Dropout):
+            elif isinstance(row, specs.Dropout):
                 rate = row.rate if self.dropout_rate is None else self.dropout_rate
                 mask = (dropout_masks or {}).get(row.name)
                 dropout = layers.Dropout(rate, row.part_along, name=row.name)
@@ -86,7 +87,7 @@ class AlexNet(nn.Module):
 
 
 def layer_module(
-    row: v.Layer,
+    row: specs.Layer,
     classes: int,
     weight_init: str = "variant",
     param_dtype: Any = jnp.float32,
@@ -106,22 +107,22 @@ def layer_module(
     common = {"param_dtype": param_dtype, "cpu_convolution": cpu_convolution, "name": row.name}
     weighted: Any = {"weight_init": weight_init, **common}
     match row:
-        case v.Conv():
+        case specs.Conv():
             return layers.Conv(row, **weighted)
-        case v.LocalConv():
+        case specs.LocalConv():
             return layers.LocalConv(row, **weighted)
-        case v.Dense():
+        case specs.Dense():
             return layers.Dense(row, features=row.features or classes, units_first=units_first, **weighted)
-        case v.Relu():
+        case specs.Relu():
             return layers.Relu(name=row.name)
-        case v.LRN() | v.SpatialNorm():
+        case specs.LRN() | specs.SpatialNorm():
             return layers.Norm(row, name=row.name)
-        case v.Pool() | v.AdaptivePool():
+        case specs.Pool() | specs.AdaptivePool():
             return layers.Pool(row, name=row.name)
     raise TypeError(f"no module for {row!r}")
 
 
-def check_images(variant: v.Variant, images: Array) -> None:
+def check_images(variant: specs.Variant, images: Array) -> None:
     """Refuse a batch that the network can't take.
 
     Raises:
@@ -144,6 +145,6 @@ def check_images(variant: v.Variant, images: Array) -> None:
     trace(variant, images.shape[1:3])
 
 
-def _smallest(variant: v.Variant) -> str:
+def _smallest(variant: specs.Variant) -> str:
     side = smallest_image_size(variant)
     return f"The smallest size that works is {side}x{side}."

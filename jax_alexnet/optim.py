@@ -13,7 +13,8 @@ from jax import Array
 
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.run.fine_tuning import frozen_layers
-from jax_alexnet.variants import Variant, layers_with_weights
+from jax_alexnet.layer_specs import Variant
+from jax_alexnet.variants import layers_with_weights
 
 Tree = Any
 

@@ -10,7 +10,8 @@ from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.data.sources import parse_spec
 from alexnet_io.errors import UserError
 from alexnet_io.run.fine_tuning import frozen_layers, refuse_what_needs_weights
-from jax_alexnet.variants import VARIANTS, Conv, Variant, layers_with_weights, spanning_columns
+from jax_alexnet.layer_specs import Conv, Variant
+from jax_alexnet.variants import VARIANTS, layers_with_weights, spanning_columns
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import prod
 
 from alexnet_io.errors import UserError
-from jax_alexnet.variants import AdaptivePool, Conv, Dense, Layer, LocalConv, Pool, Variant
+from jax_alexnet.layer_specs import AdaptivePool, Conv, Dense, Layer, LocalConv, Pool, Variant
 
 Size = tuple[int, int]
 

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 
 from alexnet_io.data.memory import StepMemory
+from jax_alexnet.layer_specs import Conv, Dense, LocalConv, Variant
 from jax_alexnet.shapes import trace
-from jax_alexnet.variants import Conv, Dense, LocalConv, Variant
 
 _VALUE_BYTES = {"bfloat16": 2, "float64": 8}
 

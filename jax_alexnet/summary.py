@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from alexnet_io.command_line.settings import parse, run_command, setting
 from alexnet_io.command_line.train_settings import MODELS
+from jax_alexnet import layer_specs as specs
 from jax_alexnet import variants as v
 from jax_alexnet.shapes import LayerShape, trace
 
@@ -25,7 +26,7 @@ class SummarySettings:
     json: bool = setting(False, "print one JSON object instead of a table")
 
 
-def summarize(variant: v.Variant, image_size: int | None = None, classes: int | None = None) -> dict:
+def summarize(variant: specs.Variant, image_size: int | None = None, classes: int | None = None) -> dict:
     """The summary as plain data; shapes are (height, width, channels) of one image.
 
     MACs count multiplications by weights only; units are the outputs of the layers with weights, as the paper

@@ -1,4 +1,7 @@
-"""`python -m jax_alexnet.train`: settings in, a run's directory out. The work is in `training.py`."""
+"""`python -m jax_alexnet.train`: settings in, a run's directory out. The work is in `train_command.py`.
+
+Imports NumPy and JAX when the settings are known to be right.
+"""
 
 from alexnet_io.command_line.resumed_settings import of_resumed_run
 from alexnet_io.command_line.settings import as_yaml, parse_given, run_command
@@ -23,7 +26,7 @@ def main() -> int:
     if settings.print_config:
         print(as_yaml(settings), end="")
         return 0
-    from jax_alexnet.training import train
+    from jax_alexnet.train_command import train
 
     return train(settings)
 

@@ -8,6 +8,7 @@ import sys
 from alexnet_io.command_line import command_list
 from alexnet_io.command_line.settings import run_command
 from alexnet_io.errors import FailedRun, UserError
+from parity.commands import table
 from parity.errors import CannotCompare
 from parity.settings import COMMANDS
 
@@ -21,10 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0 if words else 2
     if words[0] not in COMMANDS:
         return command_list.unknown("python -m parity", words[0], COMMANDS)
-    from parity import commands
-
     try:
-        return commands.run(words[0], words[1:])
+        return table.run(words[0], words[1:])
     except (CannotCompare, FailedRun) as error:
         raise UserError(str(error)) from None  # exit code 2: 1 is a mismatch here
 

@@ -16,7 +16,7 @@ from alexnet_io.command_line.train_settings import TrainSettings
 from jax_alexnet import augment as jax_augment
 from jax_alexnet.model import AlexNet
 from jax_alexnet.recipes import resolve
-from jax_alexnet.setup import Setup, prepare
+from jax_alexnet.run_setup import Setup, prepare
 from jax_alexnet.steps import step_keys
 from torch_ref import augment as torch_augment
 from torch_ref.dropout_masks import DropoutMasks

@@ -35,6 +35,8 @@ SLOWER, LEAST_SECONDS = 8, 60  # a bug after which tests take so many times as l
 # The files, and the tests of each.
 TESTS = {
     "alexnet_io/run/loop.py": ["tests/test_training_loop.py"],
+    "alexnet_io/run/state.py": ["tests/test_training_loop.py"],
+    "alexnet_io/run/speed_meter.py": ["tests/test_training_loop.py"],
     "alexnet_io/run/data_identity.py": ["tests/test_training_loop.py"],
     "alexnet_io/data/batches.py": ["tests/test_data_batches.py", "tests/test_draws.py", "-k", "not jax and not torch"],
     "alexnet_io/run/evaluation.py": ["tests/test_io_evaluation.py"],

@@ -10,6 +10,7 @@ from tiny import QUICKLY
 
 from alexnet_io.command_line.train_settings import TrainSettings
 from jax_alexnet import augment, steps
+from jax_alexnet import layer_specs as specs
 from jax_alexnet import variants as v
 from jax_alexnet.model import AlexNet
 from jax_alexnet.optim import make_optimizer
@@ -23,25 +24,25 @@ DEVICE_COUNTS = (1, 2, 4, 8)
 SIDES = {"cifar_18pct": 16, "cifar_13pct": 12, "cifar_11pct": 12}
 
 
-def narrow(variant: v.Variant, channels: int = 8, units: int = 64) -> v.Variant:
+def narrow(variant: specs.Variant, channels: int = 8, units: int = 64) -> specs.Variant:
     """The same layers, groups and columns with an eighth of the channels and a sixty-fourth of the units."""
 
-    def one(row: v.Layer) -> v.Layer:
-        if isinstance(row, v.Conv):
+    def one(row: specs.Layer) -> specs.Layer:
+        if isinstance(row, specs.Conv):
             return replace(row, features=row.features // channels)
-        if isinstance(row, v.Dense) and row.features:
+        if isinstance(row, specs.Dense) and row.features:
             return replace(row, features=row.features // units)
         return row
 
     return replace(variant, layers=tuple(map(one, variant.layers)))
 
 
-def table(name: str) -> v.Variant:
+def table(name: str) -> specs.Variant:
     """The variant, narrowed."""
     return narrow(v.VARIANTS[name])
 
 
-def layout_of(scheme: str, variant: v.Variant, devices: int, group: int | None = None) -> Layout:
+def layout_of(scheme: str, variant: specs.Variant, devices: int, group: int | None = None) -> Layout:
     assert len(jax.devices()) >= 8
     return choose_layout(scheme, variant, jax.devices()[:devices], group)
 
@@ -49,7 +50,7 @@ def layout_of(scheme: str, variant: v.Variant, devices: int, group: int | None =
 class Case:
     """A network, its optimizer and augmentation, and one batch whose last rows only fill it up."""
 
-    def __init__(self, variant: v.Variant, side: int | None = None, optimizer: str = "paper") -> None:
+    def __init__(self, variant: specs.Variant, side: int | None = None, optimizer: str = "paper") -> None:
         self.variant = variant
         side = side or SIDES.get(variant.name) or smallest_image_size(variant)
         cifar = variant.name.startswith("cifar")

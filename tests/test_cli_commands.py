@@ -14,8 +14,8 @@ import torch_ref.__main__ as torch_commands
 from alexnet_io.command_line import packages
 from alexnet_io.errors import UserError
 from jax_alexnet import launch
-from parity import commands as parity_commands
 from parity.__main__ import main as parity
+from parity.commands import table as parity_commands
 from parity.settings import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent

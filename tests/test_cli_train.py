@@ -14,7 +14,7 @@ from PIL import Image
 from stops import StoppedOnce
 
 from alexnet_io.run.metrics import read_metrics
-from jax_alexnet import training
+from jax_alexnet import train_command as training
 
 # 96 images in batches of 32: three steps an epoch.
 DATA = ("--data", "synthetic:classes=4,train=96,test=40")
@@ -47,7 +47,7 @@ def _state(run):
     from alexnet_io.run.directory import read_description
     from jax_alexnet.files import checkpoint
     from jax_alexnet.recipes import resolve
-    from jax_alexnet.setup import prepare
+    from jax_alexnet.run_setup import prepare
 
     settings = resolve(resumed(read_description(run)["settings"], {"devices": "1"}))
     x64 = jax.config.read("jax_enable_x64")

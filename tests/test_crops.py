@@ -23,7 +23,7 @@ from jax_alexnet import recipes
 from jax_alexnet.files.exported import open_network
 from torch_ref import completion
 from torch_ref import evaluate as torch_evaluate
-from torch_ref import training as torch_training
+from torch_ref import train_command as torch_training
 from torch_ref.alexnet import build
 from torch_ref.starting_weights import BEST_WEIGHTS
 from torch_ref.weight_file import read, state_for

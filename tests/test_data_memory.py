@@ -15,7 +15,7 @@ from alexnet_io.data.memory import StepMemory, available_memory, refuse_what_can
 from alexnet_io.data.sources import open_for
 from alexnet_io.errors import UserError
 from jax_alexnet.parallel import distributed
-from jax_alexnet.setup import prepare
+from jax_alexnet.run_setup import prepare
 from jax_alexnet.shapes import smallest_image_size
 from jax_alexnet.step_memory import step_memory as of_jax
 from jax_alexnet.variants import VARIANTS

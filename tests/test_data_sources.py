@@ -10,12 +10,12 @@ import pytest
 from image_files import encoded, solid, write_folder
 from PIL import Image
 
+from alexnet_io.command_line.evaluate_settings import check_classes
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.data.sources import check_labels, open_for, open_source, parse_spec
 from alexnet_io.data.sources.dataset import DataSet, Split
 from alexnet_io.data.sources.prepared import check_same_classes
 from alexnet_io.errors import UserError
-from jax_alexnet.evaluate import check_classes
 from jax_alexnet.recipes import resolve
 
 

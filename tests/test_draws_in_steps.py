@@ -28,12 +28,12 @@ from jax_alexnet import augment as jax_augment
 from jax_alexnet import steps
 from jax_alexnet.devices import data_mesh
 from jax_alexnet.engine import JaxEngine
+from jax_alexnet.layer_specs import Dense, Variant
 from jax_alexnet.model import AlexNet
 from jax_alexnet.recipes import resolve as jax_resolve
-from jax_alexnet.setup import init_params, prepare
-from jax_alexnet.variants import Dense, Variant
+from jax_alexnet.run_setup import init_params, prepare
 from torch_ref import augment as torch_augment
-from torch_ref import setup as torch_setups
+from torch_ref import run_setup as torch_setups
 from torch_ref.completion import resolve
 from torch_ref.engine import TorchEngine
 from torch_ref.layers import Dropout

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 from alexnet_io.command_line.complete_settings import plain
 from alexnet_io.command_line.settings import as_yaml
 from alexnet_io.command_line.train_settings import TrainSettings
+from alexnet_io.data.picture_paths import pictures as pictures_named
 from alexnet_io.errors import FailedRun, UserError
 from alexnet_io.files import tensor_file
 from alexnet_io.run import network_facts, statistics_file
@@ -223,9 +224,9 @@ def test_a_network_is_needed(command):
 
 def test_files_and_folders_may_be_mixed_and_folders_without_pictures_are_refused(pictures, tmp_path):
     inside = [pictures / "b/10.png", pictures / "b/2.png"]
-    assert predict.pictures([Path("x.tif"), pictures / "b", Path("y")]) == [Path("x.tif"), *inside, Path("y")]
+    assert pictures_named([Path("x.tif"), pictures / "b", Path("y")]) == [Path("x.tif"), *inside, Path("y")]
     with pytest.raises(UserError, match="void is empty: name pictures"):
-        predict.pictures([pictures / "void"])
+        pictures_named([pictures / "void"])
     (tmp_path / "only.txt").write_text("")
     with pytest.raises(UserError, match=r"has no pictures in it or below \(\.jpg, "):
         predict.main(["--weights", "w.pth", str(tmp_path)])

@@ -12,9 +12,10 @@ from PIL import Image
 import alexnet_io.run.loop as loop_module
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import UserError
-from jax_alexnet import features, load_run, training
+from jax_alexnet import features, load_run
+from jax_alexnet import train_command as training
 from jax_alexnet.files import weights
-from jax_alexnet.predict import predictions
+from jax_alexnet.prediction import predictions
 from jax_alexnet.recipes import resolve
 from jax_alexnet.variants import VARIANTS
 from torch_ref.alexnet import build

@@ -21,7 +21,7 @@ from alexnet_io.run import fine_tuning
 from alexnet_io.run.directory import read_description
 from jax_alexnet import export, recipes
 from jax_alexnet import optim as jax_optim
-from jax_alexnet import training as jax_training
+from jax_alexnet import train_command as jax_training
 from jax_alexnet.files import starting_weights as jax_starting
 from jax_alexnet.files import weights
 from jax_alexnet.files.finished_run import load_run
@@ -33,9 +33,9 @@ from parity.twins.sides import run_jax, run_torch
 from torch_ref import checkpoint as torch_checkpoint
 from torch_ref import completion
 from torch_ref import optim as torch_optim
-from torch_ref import setup as torch_setup
+from torch_ref import run_setup as torch_setup
 from torch_ref import starting_weights as torch_starting
-from torch_ref import training as torch_training
+from torch_ref import train_command as torch_training
 from torch_ref.alexnet import build
 from torch_ref.network import layers_with_weights as torch_layers
 

@@ -13,7 +13,7 @@ import pytest
 from jax import export, lax
 from numpy.testing import assert_allclose, assert_array_equal
 
-from jax_alexnet import variants as v
+from jax_alexnet import layer_specs as specs
 from jax_alexnet.model import AlexNet
 from jax_alexnet.ops import convolution, dense, lrn, pooling
 from jax_alexnet.ops.bias import add_bias
@@ -23,24 +23,24 @@ from jax_alexnet.ops.cpu import onednn
 quickly = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 # Every kind of layer with an operation of its own, on 15 pixels: strides, groups, clipped windows, columns.
-TINY = v.Variant(
+TINY = specs.Variant(
     "tiny",
     "for tests",
     15,
     3,
     "cifar",
     (
-        v.Conv("conv1", 4, 4, stride=2, ceil=True, std=0.3, bias=0.1),
-        v.Relu("relu1"),
-        v.LRN("lrn1", size=3, alpha=0.4, beta=0.75, k=1.5, divide_by_size=False, columns=2),
-        v.Pool("pool1", "max", ceil=True),
-        v.Conv("conv2", 6, 3, padding=1, groups=2, std=0.5, bias=0.2),
-        v.Relu("relu2"),
-        v.SpatialNorm("rnorm2", size=3, alpha=0.6, beta=0.75),
-        v.Pool("pool2", "average", window=2, stride=1),
-        v.LocalConv("local3", 4, 2, padding=0, std=0.5, bias=0.1),
-        v.AdaptivePool("avgpool", 2),
-        v.Dense("fc4", None, std=0.5),
+        specs.Conv("conv1", 4, 4, stride=2, ceil=True, std=0.3, bias=0.1),
+        specs.Relu("relu1"),
+        specs.LRN("lrn1", size=3, alpha=0.4, beta=0.75, k=1.5, divide_by_size=False, columns=2),
+        specs.Pool("pool1", "max", ceil=True),
+        specs.Conv("conv2", 6, 3, padding=1, groups=2, std=0.5, bias=0.2),
+        specs.Relu("relu2"),
+        specs.SpatialNorm("rnorm2", size=3, alpha=0.6, beta=0.75),
+        specs.Pool("pool2", "average", window=2, stride=1),
+        specs.LocalConv("local3", 4, 2, padding=0, std=0.5, bias=0.1),
+        specs.AdaptivePool("avgpool", 2),
+        specs.Dense("fc4", None, std=0.5),
     ),
 )
 

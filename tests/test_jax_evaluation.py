@@ -12,7 +12,7 @@ from alexnet_io.run.evaluation import Evaluation
 from jax_alexnet import evaluation, steps
 from jax_alexnet.devices import data_mesh
 from jax_alexnet.evaluation import evaluate_split, own_rows
-from jax_alexnet.setup import Weighted
+from jax_alexnet.run_setup import Weighted
 
 pytestmark = pytest.mark.multi_device
 NAMES = list("abcdefg")

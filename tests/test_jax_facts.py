@@ -21,11 +21,12 @@ from numpy.testing import assert_array_equal
 
 from alexnet_io.command_line.train_settings import MODELS, TrainSettings
 from jax_alexnet.initialization import initializers
+from jax_alexnet.layer_specs import Conv, Dense, LocalConv
 from jax_alexnet.model import AlexNet
 from jax_alexnet.optim import make_optimizer
 from jax_alexnet.recipes import resolve
 from jax_alexnet.summary import summarize
-from jax_alexnet.variants import VARIANTS, Conv, Dense, LocalConv
+from jax_alexnet.variants import VARIANTS
 
 
 def abstract(model: str, image_size: int, classes: int | None = None) -> tuple[dict, dict]:

@@ -14,6 +14,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from alexnet_io.command_line.train_settings import TrainSettings
+from jax_alexnet.layer_specs import Dense as DenseRow
 from jax_alexnet.layers import Dense, Dropout
 from jax_alexnet.model import AlexNet
 from jax_alexnet.ops.convolution import conv, local_conv
@@ -22,7 +23,6 @@ from jax_alexnet.ops.pooling import adaptive_average_pool, average_pool, max_poo
 from jax_alexnet.optim import make_optimizer
 from jax_alexnet.recipes import resolve
 from jax_alexnet.variants import VARIANTS
-from jax_alexnet.variants import Dense as DenseRow
 
 PAPER = {"size": 5, "alpha": 1.0, "beta": 0.75, "k": 2.0}
 

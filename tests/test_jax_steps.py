@@ -14,7 +14,7 @@ from tiny import QUICKLY
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.train_settings import TrainSettings
 from jax_alexnet import augment, steps
-from jax_alexnet import variants as v
+from jax_alexnet import layer_specs as specs
 from jax_alexnet.devices import data_mesh
 from jax_alexnet.model import AlexNet
 from jax_alexnet.optim import make_optimizer
@@ -23,21 +23,21 @@ from jax_alexnet.recipes import resolve
 
 SIDE, STORED, CLASSES, BATCH, REAL = 10, 13, 7, 16, 13
 # Every kind of layer that has a place in a batch, or weights; `test_parallel.py` has the real networks.
-TABLE = v.Variant(
+TABLE = specs.Variant(
     "small",
     "convolution, response norm, pooling, local convolution, dropout, units",
     SIDE,
     CLASSES,
     "paper",
     (
-        v.Conv("conv1", 4, 3, padding=1),
-        v.Relu("relu1"),
-        v.LRN("lrn1", 3, 1e-2, 0.75, 1.0, True),
-        v.Pool("pool1", "max", ceil=True),
-        v.LocalConv("local2", 4, 3, 1, 0.1),
-        v.Relu("relu2"),
-        v.Dropout("drop2", 0.3),
-        v.Dense("fc3", None),
+        specs.Conv("conv1", 4, 3, padding=1),
+        specs.Relu("relu1"),
+        specs.LRN("lrn1", 3, 1e-2, 0.75, 1.0, True),
+        specs.Pool("pool1", "max", ceil=True),
+        specs.LocalConv("local2", 4, 3, 1, 0.1),
+        specs.Relu("relu2"),
+        specs.Dropout("drop2", 0.3),
+        specs.Dense("fc3", None),
     ),
 )
 

@@ -23,8 +23,8 @@ from parity.twins.records import Record, part_of
 from parity.twins.sides import run_jax, run_torch
 from torch_ref import augment, optim
 from torch_ref import engine as torch_engine
+from torch_ref import run_setup as torch_setup
 from torch_ref import schedules as torch_schedules
-from torch_ref import setup as torch_setup
 from torch_ref import steps as torch_steps
 from torch_ref.engine import TorchEngine
 

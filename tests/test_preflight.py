@@ -11,9 +11,10 @@ from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import UserError
 from alexnet_io.run import preflight, statistics_file
 from alexnet_io.run.directory import RunDirectory
-from jax_alexnet import recipes, setup
+from jax_alexnet import recipes
+from jax_alexnet import run_setup as setup
 from torch_ref import completion
-from torch_ref import setup as torch_setup
+from torch_ref import run_setup as torch_setup
 from torch_ref.processes import Processes
 
 DESCRIPTION = {"model": "m", "class_names": ["a", "b"], "normalisation": {}, "settings": {}}

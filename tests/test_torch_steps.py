@@ -14,11 +14,11 @@ from torch import nn
 
 from alexnet_io.data.batches import Batch
 from alexnet_io.data.sources.dataset import Split
-from alexnet_io.run.loop import Sums
+from alexnet_io.run.engine import Sums
 from torch_ref import steps
 from torch_ref.optim import MomentumInside
+from torch_ref.run_setup import Setup
 from torch_ref.schedules import Plateau, Schedule
-from torch_ref.setup import Setup
 from torch_ref.steps import Votes, _hits, evaluate, train_step
 
 BATCH, EXAMPLES = 8, 21  # three steps an epoch, five examples in the last

@@ -14,8 +14,9 @@ from stops import StoppedOnce
 from alexnet_io.command_line.settings import run_command
 from alexnet_io.errors import UserError
 from alexnet_io.run.metrics import read_metrics
-from torch_ref import augment, checkpoint, training
+from torch_ref import augment, checkpoint
 from torch_ref import train as command
+from torch_ref import train_command as training
 from torch_ref.completion import resolve
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -16,7 +16,8 @@ from torch import nn
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.run import pictures
 from alexnet_io.run.metrics import read_metrics
-from torch_ref import checkpoint, launch, processes, setup
+from torch_ref import checkpoint, launch, processes
+from torch_ref import run_setup as setup
 from torch_ref import train as command
 from torch_ref.completion import resolve
 from torch_ref.dropout_masks import DropoutMasks
@@ -37,7 +38,8 @@ import os, signal, sys, time
 from alexnet_io.command_line.settings import run_command
 from alexnet_io.run import pictures
 from tests.test_torch_train_processes import empty_pictures, with_dropout
-from torch_ref import engine, setup, train
+from torch_ref import engine, train
+from torch_ref import run_setup as setup
 
 fault, number = os.environ.get("FAULT", ":0").split(":")
 output = os.path.abspath(sys.argv[sys.argv.index("--output") + 1])

@@ -15,9 +15,11 @@ from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.data.batches import Batch
 from alexnet_io.errors import FailedRun, UserError
 from alexnet_io.run import loop as training_loop
+from alexnet_io.run import speed_meter
 from alexnet_io.run.directory import RunDirectory
+from alexnet_io.run.engine import Sums
 from alexnet_io.run.evaluation_report import ClassCount, EvaluationReport
-from alexnet_io.run.loop import Sums, TrainingLoop
+from alexnet_io.run.loop import TrainingLoop
 from alexnet_io.run.metrics import read_metrics
 from jax_alexnet.recipes import resolve
 
@@ -384,7 +386,8 @@ def test_the_first_step_is_left_out_of_speeds(tmp_path, monkeypatch):
     """It may compile: here for 100 seconds, where the others take one."""
     now = [0.0]
     clock = SimpleNamespace(perf_counter=lambda: now[0], monotonic=lambda: now[0])
-    monkeypatch.setattr(training_loop, "time", clock)
+    for module in (training_loop, speed_meter):
+        monkeypatch.setattr(module, "time", clock)
 
     class Slow(Engine):
         def train(self, batch, step, rate):

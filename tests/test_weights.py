@@ -15,11 +15,11 @@ from safetensors.numpy import save_file
 
 from alexnet_io.errors import UserError
 from jax_alexnet.files import weight_layouts, weights
+from jax_alexnet.layer_specs import Conv as ConvRow
+from jax_alexnet.layer_specs import Dense as DenseRow
 from jax_alexnet.layers import Conv, Dense
 from jax_alexnet.model import AlexNet
 from jax_alexnet.variants import VARIANTS
-from jax_alexnet.variants import Conv as ConvRow
-from jax_alexnet.variants import Dense as DenseRow
 
 
 def _params(model, rng, image_size=None, classes=None):

@@ -11,30 +11,30 @@ from torch.optim import Optimizer
 
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.train_settings import TrainSettings
-from jax_alexnet import variants as v
+from jax_alexnet import layer_specs as specs
 from torch_ref import augment
 from torch_ref.completion import resolve
 from torch_ref.dropout_masks import DropoutMasks
 from torch_ref.layers import Dropout
 from torch_ref.processes import Processes
+from torch_ref.run_setup import Setup
 from torch_ref.schedules import Constant, Plateau, Schedule, plateau
-from torch_ref.setup import Setup
 
 SIDE, UNITS, CLASSES = 6, 108, 7  # as many pixels, with three channels, as hidden units
 WEIGHT = 2.0**-6
 RATES = {"drop1": 0.5, "drop2": 0.2}
-TABLE = v.Variant(
+TABLE = specs.Variant(
     "tiny",
     "dropout on the pixels and on hidden units",
     SIDE,
     CLASSES,
     "paper",
     (
-        v.Dropout("drop1", RATES["drop1"]),
-        v.Dense("fc1", UNITS),
-        v.Relu("relu1"),
-        v.Dropout("drop2", RATES["drop2"]),
-        v.Dense("fc2", None),
+        specs.Dropout("drop1", RATES["drop1"]),
+        specs.Dense("fc1", UNITS),
+        specs.Relu("relu1"),
+        specs.Dropout("drop2", RATES["drop2"]),
+        specs.Dense("fc2", None),
     ),
 )
 # Options of XLA for what runs for a thousandth of a second and should not take seconds to compile.

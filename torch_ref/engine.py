@@ -10,13 +10,13 @@ from alexnet_io.data.batches import Batch
 from alexnet_io.errors import UserError
 from alexnet_io.run import network_facts
 from alexnet_io.run.directory import RunDirectory
+from alexnet_io.run.engine import Sums
 from alexnet_io.run.evaluation import EvaluationReport
-from alexnet_io.run.loop import Sums
 from alexnet_io.run.pictures import FirstKernel
 from torch_ref import checkpoint
 from torch_ref.optim import learning_rate_of
+from torch_ref.run_setup import Setup
 from torch_ref.schedules import learning_rate
-from torch_ref.setup import Setup
 from torch_ref.starting_weights import BEST_WEIGHTS
 from torch_ref.starting_weights import read as read_starting_weights
 from torch_ref.steps import StepSums, Votes, evaluate, train_step
@@ -25,7 +25,7 @@ WEIGHTS = BEST_WEIGHTS
 
 
 class TorchEngine:
-    """See `alexnet_io.run.loop.Engine`.
+    """See `alexnet_io.run.engine.Engine`.
 
     Args:
         setup: the run's.

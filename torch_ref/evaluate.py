@@ -1,4 +1,7 @@
-"""`python -m torch_ref.evaluate`: count every example of a data set once and say how well the reference does."""
+"""`python -m torch_ref.evaluate`: count every example of a data set once and say how well the reference does.
+
+Imports PyTorch when the settings are known to be right.
+"""
 
 from collections.abc import Sequence
 from typing import Any

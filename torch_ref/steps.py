@@ -13,12 +13,12 @@ from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.data.batches import Batch, batches
 from alexnet_io.data.sources import Split
 from alexnet_io.run.crops import View, averaged, cut
+from alexnet_io.run.engine import Sums
 from alexnet_io.run.evaluation import Evaluation, EvaluationReport
-from alexnet_io.run.loop import Sums
 from torch_ref import augment
 from torch_ref.optim import set_learning_rate
 from torch_ref.processes import Processes
-from torch_ref.setup import Setup
+from torch_ref.run_setup import Setup
 
 EVALUATION_BATCH = 128
 

@@ -1,4 +1,7 @@
-"""`python -m torch_ref.train`: the reference trained, alone or under torchrun. The work is in `training.py`."""
+"""`python -m torch_ref.train`: the reference trained, alone or under torchrun. The work is in `train_command.py`.
+
+Imports PyTorch when the settings are known to be right.
+"""
 
 from alexnet_io.command_line import packages
 from alexnet_io.command_line.resumed_settings import of_resumed_run
@@ -27,7 +30,7 @@ def main() -> int:
         if settings.print_config:
             print(as_yaml(settings), end="")
             return 0
-    from torch_ref.training import train
+    from torch_ref.train_command import train
 
     return train(settings)
 

@@ -3,6 +3,8 @@
 Batch number k of an epoch is a pure function of (split, batch size, seed, epoch, k): reading ahead, the number of
 threads and the library that drives them change nothing, and a run resumed at step k sees what it would have seen.
 Threads read from the memory map; nothing is forked, which JAX's own threads would not survive.
+
+Grain is imported only where its threads read ahead.
 """
 
 from __future__ import annotations

@@ -108,7 +108,8 @@ class PreparedImages:
 
     def _mended(self, row: int, wanted: int) -> np.ndarray:
         """The pixels of a row that changed on the disk: from its file, and put back into the cache if that can be."""
-        assert self.files is not None and self.resizing is not None
+        if self.files is None or self.resizing is None:
+            raise ValueError("images with sums to hold them to come with the files that they were made of")
         name, where = printable(self.files.names[row]), printable(self.folder)
         try:
             pixels = self.files.pixels(row, self.resizing).pixels

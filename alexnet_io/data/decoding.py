@@ -8,6 +8,8 @@ frames or pages the first counts. The orientation noted in EXIF is ignored, as t
 for TIFF, whose own tag Pillow follows, there too.
 
 Pillow's warnings and log lines about odd metadata are kept from the terminal: what can't be decoded is an `ImageError`.
+
+Pillow is imported when the first image is decoded: what is prepared already is read without.
 """
 
 from __future__ import annotations

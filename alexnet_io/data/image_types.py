@@ -1,4 +1,7 @@
-"""The image types that are read, told apart by their first bytes and, in a folder, found by their extensions."""
+"""The image types that are read, told apart by their first bytes and, in a folder, found by their extensions.
+
+Pillow is imported when the first image is decoded: what is prepared already is read without.
+"""
 
 from __future__ import annotations
 

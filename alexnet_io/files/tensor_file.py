@@ -2,6 +2,8 @@
 
 safetensors copies an array's memory as it lies and notes the shape alone, so whatever isn't in row order would come
 back as other numbers. Here every array is brought into row order and little-endian bytes first.
+
+safetensors and ml_dtypes are imported for such files alone: training speed is measured without.
 """
 
 import json

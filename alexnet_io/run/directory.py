@@ -9,11 +9,14 @@ Layout::
     metrics.jsonl/csv see `alexnet_io.run.metrics`
     checkpoints/      see `jax_alexnet.files.checkpoint`
     *.png             see `alexnet_io.run.plots`
+
+PyYAML is imported where settings are written down: `--help` does without.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import platform
@@ -110,7 +113,7 @@ class RunDirectory:
             "command": sys.argv,
         }
         if settings_yaml is None:
-            import yaml
+            import yaml  # which `--help` does without
 
             settings_yaml = yaml.safe_dump(atomic_file.plain(settings), sort_keys=False)
         atomic_file.write_text(self.path / SETTINGS, settings_yaml)
@@ -266,7 +269,6 @@ def _take_lock(path: Path) -> IO[str]:
 
     A POSIX record lock rather than flock: forked data workers must not keep it when the trainer is killed.
     """
-    import fcntl
 
     def in_use(holder: str) -> UserError:
         return UserError(f"{printable(path)} is in use by {holder}: choose another --output, or wait until it ends.")

@@ -3,6 +3,8 @@
 metrics.jsonl is the record; metrics.csv holds the same rows for spreadsheets and is rebuilt from it on resume.
 Numbers are written so that they read back to the same float64. JSON knows no NaN and no infinity: they appear
 as the strings "nan", "inf" and "-inf".
+
+tensorboardX is imported where its events are asked for.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The pictures a finished run leaves: curves, first-layer kernels, confusion matrix."""
+"""The pictures a finished run leaves: curves, first-layer kernels, confusion matrix.
+
+matplotlib is imported at the end of a run, and a run without it is only warned.
+"""
 
 from pathlib import Path
 

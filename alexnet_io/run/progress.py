@@ -10,6 +10,12 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
+from rich import console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.table import Column
+from rich.text import Text
+
 from alexnet_io.command_line import printing
 
 if TYPE_CHECKING:
@@ -100,8 +106,6 @@ class Progress:
         if self._bar is None:
             self._say(text)
             return
-        from rich.text import Text
-
         shown = text if self._stream is None else printing.encodable(text, self._stream)
         with self._giving_up_quietly():
             self._bar.console.print(Text(shown), soft_wrap=True)
@@ -122,10 +126,6 @@ class Progress:
         self.close()
 
     def _open_bar(self, start: int, preparing: str) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-        from rich.progress import Progress as Bar
-        from rich.table import Column
-
         # No refreshing thread: it would take time from the data workers and forking beside it is unsafe.
         self._bar = Bar(
             BarColumn(bar_width=None),
@@ -207,8 +207,6 @@ def _rounded(rate: float) -> str:
 
 
 def _quiet_console(stream: TextIO | None) -> Console:
-    from rich import console
-
     class QuietConsole(console.Console):
         """rich ends the program when a pipe closes; here the training goes on."""
 

@@ -11,7 +11,8 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from alexnet_io.command_line.train_settings import TrainSettings
-from jax_alexnet import augment, recipes, setup, steps
+from jax_alexnet import augment, recipes, steps
+from jax_alexnet import run_setup as setup
 from jax_alexnet.compiled import gpu_compiler
 from jax_alexnet.compiled.gpu_reading import GpuProgram, read
 from jax_alexnet.compiled.gpu_settings import GpuSettings

@@ -17,7 +17,7 @@ from jax_alexnet.files import weights
 from jax_alexnet.files.finished_run import TrainedNetwork, load_run, saved_settings
 from jax_alexnet.ops.cpu import onednn
 from jax_alexnet.recipes import resolve
-from jax_alexnet.setup import make_model
+from jax_alexnet.run_setup import make_model
 
 
 def open_network(

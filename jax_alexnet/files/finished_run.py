@@ -1,4 +1,7 @@
-"""A finished or unfinished run read back: its settings, network, weights and normalisation."""
+"""A finished or unfinished run read back: its settings, network, weights and normalisation.
+
+safetensors is imported for such files alone.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +23,7 @@ from jax_alexnet.devices import data_mesh, set_precision
 from jax_alexnet.files import checkpoint, weights
 from jax_alexnet.model import AlexNet
 from jax_alexnet.recipes import resolve
-from jax_alexnet.setup import BEST, init_params, make_model
+from jax_alexnet.run_setup import BEST, init_params, make_model
 
 WHICH = ("best", "newest")
 

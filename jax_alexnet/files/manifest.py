@@ -12,14 +12,13 @@ import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
 
 from alexnet_io.command_line.printing import printable
 from alexnet_io.errors import UserError
 from alexnet_io.files import atomic_file
-
-if TYPE_CHECKING:
-    import numpy as np
 
 FILE = "manifest.json"
 FORMAT = 1
@@ -78,8 +77,6 @@ def describe(arrays: Mapping[str, np.ndarray]) -> dict[str, Leaf]:
 
 def digest(array: np.ndarray) -> str:
     """SHA-256 of an array's bytes in C order, as hexadecimal."""
-    import numpy as np
-
     return hashlib.sha256(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data).hexdigest()
 
 

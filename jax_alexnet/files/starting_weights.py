@@ -16,7 +16,7 @@ from alexnet_io.run.fine_tuning import Beginning, Origin, located, refuse_other_
 from jax_alexnet.files import weights
 from jax_alexnet.files.finished_run import saved_settings, weights_of
 from jax_alexnet.recipes import choose_variant
-from jax_alexnet.setup import make_model
+from jax_alexnet.run_setup import make_model
 from jax_alexnet.variants import layers_with_weights
 
 Tree = Any

@@ -1,4 +1,7 @@
-"""Files of weights, .safetensors, .npz and PyTorch's, read so that nothing in them can run."""
+"""Files of weights, .safetensors, .npz and PyTorch's, read so that nothing in them can run.
+
+PyTorch is imported for its own files alone: nothing else on this side needs it.
+"""
 
 import argparse
 import io
@@ -9,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from alexnet_io.command_line import packages
@@ -197,8 +201,6 @@ def _as_array(name: Any, tensor: Any, shown: str) -> np.ndarray:
         tensor = tensor.detach().resolve_neg().resolve_conj().contiguous()
         if tensor.dtype != torch.bfloat16:
             return tensor.numpy()
-        import ml_dtypes
-
         return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
     except (TypeError, RuntimeError, NotImplementedError) as error:
         raise UserError(

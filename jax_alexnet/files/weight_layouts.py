@@ -17,8 +17,8 @@ import numpy as np
 
 from alexnet_io.command_line.printing import printable
 from alexnet_io.errors import UserError
+from jax_alexnet.layer_specs import Conv, Dense, LocalConv, Variant
 from jax_alexnet.shapes import layer_shape, trace
-from jax_alexnet.variants import Conv, Dense, LocalConv, Variant
 
 Arrays = dict[str, np.ndarray]
 

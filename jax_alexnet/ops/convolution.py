@@ -92,9 +92,13 @@ def _forms(geometry: Geometry, sides: tuple[int, int]) -> tuple[Form, ...]:
 
 def _xla(geometry: Geometry, x: Array, kernel: Array) -> Array:
     return lax.conv_general_dilated(
-        x, kernel, (geometry.stride, geometry.stride), geometry.edges, dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        x,
+        kernel,
+        (geometry.stride, geometry.stride),
+        geometry.edges,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=geometry.groups,
-    )  # fmt: skip
+    )
 
 
 def _maps_by_xla(geometry: Geometry, sides: tuple[int, int], kernel: Array, gradient: Array) -> Array:

@@ -129,9 +129,14 @@ def _transposed(
 
 
 def _batched(
-    operands: Sequence[Any], axes: Sequence[int | None], *, forms: tuple[Form, ...], place: int, given: int,
+    operands: Sequence[Any],
+    axes: Sequence[int | None],
+    *,
+    forms: tuple[Form, ...],
+    place: int,
+    given: int,
     branches: Any,
-) -> tuple[Any, int]:  # fmt: skip
+) -> tuple[Any, int]:
     operands = [x if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in zip(operands, axes, strict=True)]
     there = [axis is not None for axis in axes]
     by_place = [*there[given : given + place], True, *there[given + place :]]

@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from alexnet_io.errors import UserError
+from jax_alexnet.layer_specs import Variant
 from jax_alexnet.parallel import columns, hybrid, zero
 from jax_alexnet.parallel import data_parallel as data
 from jax_alexnet.parallel.layout import Layout
-from jax_alexnet.variants import Variant
 
 __all__ = ["Layout", "choose_layout", "fitting_schemes"]
 

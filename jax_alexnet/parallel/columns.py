@@ -20,11 +20,11 @@ from typing import Any
 from jax.sharding import PartitionSpec as P
 
 from alexnet_io.errors import UserError
-from jax_alexnet import variants as v
+from jax_alexnet import layer_specs as specs
 from jax_alexnet.parallel.layout import COLUMN, Layout, Place, make_mesh
 
 
-def layout(variant: v.Variant, devices: Sequence[Any]) -> Layout:
+def layout(variant: specs.Variant, devices: Sequence[Any]) -> Layout:
     """Pairs of devices; the pairs share the batch.
 
     Raises:
@@ -38,40 +38,42 @@ def layout(variant: v.Variant, devices: Sequence[Any]) -> Layout:
     return Layout("columns", make_mesh(devices, data=len(devices) // 2, column=2), one_column(variant), _place(variant))
 
 
-def misfit(variant: v.Variant) -> str | None:
+def misfit(variant: specs.Variant) -> str | None:
     """Why `variant` can't be divided into two columns, or None."""
-    groups = [row for row in variant.layers if isinstance(row, v.Conv) and row.groups == 2]
+    groups = [row for row in variant.layers if isinstance(row, specs.Conv) and row.groups == 2]
     if not groups:
         return "its convolutions are not in two groups, so it has no columns"
-    spanning = [row.name for row in variant.layers if isinstance(row, v.LRN) and row.columns != 2]
+    spanning = [row.name for row in variant.layers if isinstance(row, specs.LRN) and row.columns != 2]
     if spanning:
         return f"{spanning[0]} normalises across both columns, which would have to meet there too"
     return None
 
 
-def one_column(variant: v.Variant) -> v.Variant:
+def one_column(variant: specs.Variant) -> specs.Variant:
     """The table that one device walks: half of each layer, and an exchange where a layer needs both halves."""
     last = _last_dense(variant)
-    rows: list[v.Layer] = []
+    rows: list[specs.Layer] = []
     both = True  # whether a device has both columns' values here: it begins with the whole image
     for row, after in zip(variant.layers, (*variant.layers[1:], None), strict=True):
         # A dropout mask is drawn for all units of a layer, so dropout comes after the exchange.
-        needs_both = row if isinstance(row, (v.Conv, v.Dense)) else after if isinstance(row, v.Dropout) else None
-        meets = isinstance(needs_both, v.Dense) or (isinstance(needs_both, v.Conv) and needs_both.groups == 1)
+        needs_both = (
+            row if isinstance(row, (specs.Conv, specs.Dense)) else after if isinstance(row, specs.Dropout) else None
+        )
+        meets = isinstance(needs_both, specs.Dense) or (isinstance(needs_both, specs.Conv) and needs_both.groups == 1)
         if meets and not both and needs_both is not None:
-            rows.append(v.Exchange(f"to_{needs_both.name}", "channels", COLUMN, whole=needs_both.name == last))
+            rows.append(specs.Exchange(f"to_{needs_both.name}", "channels", COLUMN, whole=needs_both.name == last))
             both = True
-        if isinstance(row, v.Conv):
+        if isinstance(row, specs.Conv):
             row, both = replace(row, features=row.features // 2, groups=1), False
-        elif isinstance(row, v.Dense) and row.name != last and row.features is not None:
+        elif isinstance(row, specs.Dense) and row.name != last and row.features is not None:
             row, both = replace(row, features=row.features // 2), False
-        elif isinstance(row, v.LRN):
+        elif isinstance(row, specs.LRN):
             row = replace(row, columns=1)
         rows.append(row)
     return replace(variant, layers=tuple(rows))
 
 
-def _place(variant: v.Variant) -> Place:
+def _place(variant: specs.Variant) -> Place:
     """Kernels and units are divided, the first half to the first device; the last layer isn't."""
     last = _last_dense(variant)
 
@@ -81,5 +83,5 @@ def _place(variant: v.Variant) -> Place:
     return place
 
 
-def _last_dense(variant: v.Variant) -> str:
-    return [row.name for row in variant.layers if isinstance(row, v.Dense)][-1]
+def _last_dense(variant: specs.Variant) -> str:
+    return [row.name for row in variant.layers if isinstance(row, specs.Dense)][-1]

@@ -12,8 +12,8 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from jax_alexnet.layer_specs import Variant
 from jax_alexnet.parallel.layout import Layout, make_mesh
-from jax_alexnet.variants import Variant
 
 
 def layout(variant: Variant, devices: Sequence[Any]) -> Layout:

@@ -3,12 +3,15 @@
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import UserError
@@ -41,8 +44,6 @@ class Processes:
         array = np.asarray(array)
         if self.count == 1:
             return array[None]
-        from jax.experimental import multihost_utils
-
         # As bytes: JAX would turn float64 and int64 into 32 bits.
         content = np.frombuffer(array.tobytes(), np.uint8)
         all_bytes = np.asarray(multihost_utils.process_allgather(content))
@@ -68,8 +69,6 @@ def joined(settings: TrainSettings) -> Iterator[Processes]:
     if wanted is None:
         yield Processes()
         return
-    import jax
-
     # What JAX is left to find out by itself comes from a launcher.
     _connect(wanted, None if "coordinator_address" in wanted else find_launcher(os.environ))
     processes = Processes(jax.process_index(), jax.process_count())
@@ -101,12 +100,11 @@ def _wanted(settings: TrainSettings) -> dict[str, Any] | None:
         )
         if value is None
     ]
-    if missing:
+    if coordinator is None or count is None or index is None:
         raise UserError(
             f"{' and '.join(missing)} is missing: several processes need --coordinator HOST:PORT, --num-processes N "
             "and --process-id I, or start them all with python -m jax_alexnet.launch --processes N -- ..."
         )
-    assert coordinator is not None and count is not None and index is not None
     if index >= count:
         raise UserError(f"--process-id {index} does not exist: {count} processes are numbered from 0 to {count - 1}")
     host, _, port = coordinator.rpartition(":")
@@ -116,8 +114,6 @@ def _wanted(settings: TrainSettings) -> dict[str, Any] | None:
 
 
 def _connect(wanted: dict[str, Any], launcher: Launcher | None) -> None:
-    import jax
-
     # SIGTERM is ours: it ends the step and saves.
     jax.config.update("jax_enable_preemption_service", False)
     address = wanted.get("coordinator_address", "")
@@ -163,8 +159,6 @@ def _give_up(expected: str, why: str) -> None:
 
 def _end(processes: Processes, error: BaseException) -> None:
     """Say what happened and end this process at once: leaving in good order would wait for the others."""
-    import jax
-
     who = "" if processes.first else f"process {processes.index}: "
     if isinstance(error, SystemExit | KeyboardInterrupt):
         text, code = None, 130 if isinstance(error, KeyboardInterrupt) else int(error.code or 0)
@@ -178,8 +172,6 @@ def _end(processes: Processes, error: BaseException) -> None:
         )
         code = 1
     else:
-        import traceback
-
         traceback.print_exception(error)
         text, code = None, 1
     if text:

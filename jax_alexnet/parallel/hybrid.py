@@ -23,19 +23,19 @@ from typing import Any
 from jax.sharding import PartitionSpec as P
 
 from alexnet_io.errors import UserError
-from jax_alexnet import variants as v
+from jax_alexnet import layer_specs as specs
 from jax_alexnet.parallel.layout import Layout, Place, make_mesh
 
 PART = "part"
 
 
-def layout(variant: v.Variant, devices: Sequence[Any], group: int) -> Layout:
+def layout(variant: specs.Variant, devices: Sequence[Any], group: int) -> Layout:
     """Groups of `group` devices that share the fully connected layers; the groups share the batch.
 
     Raises:
         UserError: the units can't be divided by `group`.
     """
-    hidden = [row for row in variant.layers if isinstance(row, v.Dense)][:-1]
+    hidden = [row for row in variant.layers if isinstance(row, specs.Dense)][:-1]
     odd = [row for row in hidden if row.features is None or row.features % group]
     if odd:
         sizes = [
@@ -52,38 +52,38 @@ def layout(variant: v.Variant, devices: Sequence[Any], group: int) -> Layout:
     )
 
 
-def misfit(variant: v.Variant) -> str | None:
+def misfit(variant: specs.Variant) -> str | None:
     """Why `variant` has no fully connected layers worth dividing, or None."""
-    if len([row for row in variant.layers if isinstance(row, v.Dense)]) < 2:
+    if len([row for row in variant.layers if isinstance(row, specs.Dense)]) < 2:
         return "its only fully connected layer makes the logits, and holds few of the weights"
     return None
 
 
-def one_part(variant: v.Variant, group: int) -> v.Variant:
+def one_part(variant: specs.Variant, group: int) -> specs.Variant:
     """The table that one device walks: all convolutions, and a part of each fully connected layer."""
-    dense = [row.name for row in variant.layers if isinstance(row, v.Dense)]
+    dense = [row.name for row in variant.layers if isinstance(row, specs.Dense)]
     first, last = dense[0], dense[-1]
-    rows: list[v.Layer] = []
+    rows: list[specs.Layer] = []
     for row, after in zip(variant.layers, (*variant.layers[1:], None), strict=True):
-        feeds = after.name if isinstance(row, v.Dropout) and isinstance(after, v.Dense) else None
-        if isinstance(row, v.Dense):
+        feeds = after.name if isinstance(row, specs.Dropout) and isinstance(after, specs.Dense) else None
+        if isinstance(row, specs.Dense):
             if row.name == first:
-                rows.append(v.Exchange(f"to_{row.name}", "examples", PART))
-            elif row.name != last and not isinstance(rows[-1], v.Dropout):
-                rows.append(v.Exchange(f"to_{row.name}", "channels", PART))
+                rows.append(specs.Exchange(f"to_{row.name}", "examples", PART))
+            elif row.name != last and not isinstance(rows[-1], specs.Dropout):
+                rows.append(specs.Exchange(f"to_{row.name}", "channels", PART))
             divided = None if row.features is None else row.features // group
             row = replace(row, sum_over=PART) if row.name == last else replace(row, features=divided)
         elif feeds == last:
             row = replace(row, part_along=PART)
         elif feeds is not None and feeds != first:
             # A dropout mask is drawn for all units of a layer, so dropout comes after the exchange.
-            rows.append(v.Exchange(f"to_{feeds}", "channels", PART))
+            rows.append(specs.Exchange(f"to_{feeds}", "channels", PART))
         rows.append(row)
     return replace(variant, layers=tuple(rows))
 
 
-def _place(variant: v.Variant) -> Place:
-    dense = [row.name for row in variant.layers if isinstance(row, v.Dense)]
+def _place(variant: specs.Variant) -> Place:
+    dense = [row.name for row in variant.layers if isinstance(row, specs.Dense)]
 
     def place(layer: str, kind: str, shape: tuple[int, ...]) -> P:
         if layer not in dense:

@@ -11,7 +11,7 @@ from jax import Array
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jax_alexnet.variants import Variant
+from jax_alexnet.layer_specs import Variant
 
 Tree = Any
 # (layer, "kernel" or "bias", shape of the whole array) -> which mesh axis divides which of its dimensions.

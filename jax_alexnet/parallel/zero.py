@@ -13,8 +13,8 @@ from typing import Any
 
 from jax.sharding import PartitionSpec as P
 
+from jax_alexnet.layer_specs import Variant
 from jax_alexnet.parallel.layout import Layout, Place, everywhere, make_mesh
-from jax_alexnet.variants import Variant
 
 SHARD = "shard"
 

@@ -7,6 +7,8 @@ takes a measured step on one GPU instead and scales all schemes' work by the sam
 a ring's bandwidth, see `collectives.py`. The time of a step is the sum of both, as if nothing overlapped; beside it
 stands the longer of the two, as if everything did. Numbers of GPUs that nothing was compiled for are extrapolated, and
 marked: the same program, the rings longer.
+
+Imports NumPy and JAX when the settings are known to be right.
 """
 
 from collections.abc import Sequence

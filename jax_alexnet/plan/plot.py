@@ -1,4 +1,7 @@
-"""Predicted efficiency of every scheme by number of GPUs, as a picture."""
+"""Predicted efficiency of every scheme by number of GPUs, as a picture.
+
+matplotlib is imported for that alone.
+"""
 
 from jax_alexnet.plan.schemes import Plan
 from jax_alexnet.plan.settings import PlanSettings

@@ -1,4 +1,7 @@
-"""Naming what is wrong before the network: resizing, cropping, normalisation."""
+"""Naming what is wrong before the network: resizing, cropping, normalisation.
+
+Pillow is imported where pictures are compared: comparing networks does without.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 Pictures are read by the function that both sides use, and once more by torchvision's own transforms on Pillow: the
 same bits. The networks' input is `parity.alexnet.inputs`, learning rates are `parity.alexnet.rates`.
+
+Pillow and torchvision are imported where pictures are compared: comparing networks does without.
 """
 
 from __future__ import annotations

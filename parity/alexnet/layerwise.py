@@ -11,14 +11,25 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from jax_alexnet.files import weights
+from jax_alexnet.variants import VARIANTS
 from parity.alexnet import pairs
 from parity.causes import diagnosis
 from parity.causes import parameters as causes
-from parity.comparison import compare as comparison
-from parity.comparison import jax_models, matching, torch_backward, torch_capture, torch_structure, torch_tensors
+from parity.comparison import (
+    jax_libraries,
+    jax_run,
+    matching,
+    torch_backward,
+    torch_capture,
+    torch_structure,
+    torch_tensors,
+)
+from parity.comparison.jax_arrays import cast
 from parity.comparison.jax_candidate import Candidate
 from parity.comparison.store import Store
 from parity.kinds import jax_leaves
+from parity.kinds.layouts import input_to_flax
 from parity.reports.report import Report
 from parity.reports.rows import Row, compare_arrays
 
@@ -47,9 +58,9 @@ def compare_pair(
         whole: run both models from end to end as well.
         workspace: where captures go and stay; a temporary directory if None.
     """
-    ours, model = comparison.to_flax(images), jax_models.of(pair.flax_module)
+    ours, model = input_to_flax(images), jax_libraries.of(pair.flax_module)
     kwargs = pairs.training_arguments(pair, masks) if masks is not None else {}
-    leaves, _ = jax_leaves.structure(model, (comparison.cast(ours, pair.dtype),), kwargs)
+    leaves, _ = jax_leaves.structure(model, (cast(ours, pair.dtype),), kwargs)
     reference = torch_structure.structure(pair.torch_module)
     chosen = matching.match(leaves, reference)
     directory = workspace or Path(tempfile.mkdtemp(prefix="parity-"))
@@ -64,12 +75,20 @@ def compare_pair(
         else:
             capture.forward(tensors)
         candidate = Candidate(
-            model, kwargs, chosen.pairs, {leaf.path: leaf.kind for leaf in leaves}, store, pair.dtype,
-            torch_structure.weights_reader(pair.torch_module), pair.variables, pair.name,
-            undecided=chosen.undecided, likely=chosen.likely,
-        )  # fmt: skip
+            model,
+            kwargs,
+            chosen.pairs,
+            {leaf.path: leaf.kind for leaf in leaves},
+            store,
+            pair.dtype,
+            torch_structure.weights_reader(pair.torch_module),
+            pair.variables,
+            pair.name,
+            undecided=chosen.undecided,
+            likely=chosen.likely,
+        )
         candidate.masks = masks or {}
-        return comparison.finish(candidate, (ours,), gradients, reference, whole=whole)
+        return jax_run.run(candidate, (ours,), gradients, reference, whole=whole)
     finally:
         if workspace is None:
             shutil.rmtree(directory, ignore_errors=True)
@@ -117,9 +136,6 @@ def run(
 
 def exported(pair: pairs.Pair) -> list[Row]:
     """JAX's weights as its exports bring them to PyTorch, against PyTorch's own, bit for bit: one row a parameter."""
-    from jax_alexnet.files import weights
-    from jax_alexnet.variants import VARIANTS
-
     made = weights.to_torch(pair.variables["params"], VARIANTS[pair.name], pair.image_size[0])
     rows = []
     for name, parameter in pair.torch_module.named_parameters():

@@ -15,9 +15,11 @@ from torch import nn
 
 from alexnet_io.data import decoding
 from alexnet_io.errors import UserError
+from jax_alexnet.files import weights
 from jax_alexnet.model import AlexNet
 from jax_alexnet.variants import VARIANTS
-from parity.comparison.jax_dtypes import DTYPES
+from parity.alexnet import torch_weights
+from parity.comparison.jax_arrays import DTYPES
 from parity.comparison.torch_tensors import DTYPES as TORCH_DTYPES
 from parity.kinds import jax_leaves, layouts, torch_leaves
 from parity.kinds.weights import weights_to_flax
@@ -126,9 +128,6 @@ def load(name: str, path: Path, dtype: str = "float64") -> Pair:
     Raises:
         UserError: the file can't be read, or isn't this network's, by either side.
     """
-    from jax_alexnet.files import weights
-    from parity.alexnet import torch_weights
-
     params, classes = weights.load(path, name)
     content = torch_weights.read(path)
     side = content.image_size or VARIANTS[name].image_size

@@ -2,6 +2,8 @@
 
 `jax_alexnet.files.weights` is what brings a file to Flax, and it is under comparison: were PyTorch's weights made from
 what it read, a mistake in it would be on both sides and nowhere to be seen.
+
+safetensors is imported for such files alone.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from jax_alexnet.steps import DeviceBatch, measure
 from jax_alexnet.variants import VARIANTS
 from parity.alexnet import pairs
 from parity.alexnet.parameter_names import ParameterNames, slots
-from parity.comparison.jax_dtypes import DTYPES
+from parity.comparison.jax_arrays import DTYPES
 from parity.comparison.torch_tensors import DTYPES as TORCH_DTYPES
 from parity.comparison.torch_tensors import to_numpy
 from parity.kinds import layouts
@@ -153,9 +153,11 @@ class JaxTrainer:
         if self._gradients is None:
             self._gradients = jax.jit(jax.value_and_grad(self._loss_of))
         loss, gradients = self._gradients(
-            self.params, jnp.asarray(layouts.channels_last(images), self.dtype), jnp.asarray(labels),
+            self.params,
+            jnp.asarray(layouts.channels_last(images), self.dtype),
+            jnp.asarray(labels),
             {name: jnp.asarray(self._mask(name, mask)) for name, mask in masks.items()},
-        )  # fmt: skip
+        )
         return float(loss), self.as_torch(gradients)
 
     def _loss_of(self, params: Any, images: jax.Array, labels: jax.Array, masks: dict[str, jax.Array]) -> jax.Array:

@@ -87,10 +87,10 @@ def distance(ours: NDArray, theirs: NDArray) -> float:
 
 def normwise(ours: NDArray, theirs: NDArray) -> float:
     """||ours - theirs|| / ||theirs||; infinite as `farthest` is, and where something differs from nothing."""
-    return over(distance(ours, theirs), _norm(theirs))
+    return share_used(distance(ours, theirs), _norm(theirs))
 
 
-def over(error: float, allowed: float) -> float:
+def share_used(error: float, allowed: float) -> float:
     """The part of what is allowed that an error uses: 0 for no error, infinite where that can't be told."""
     if error == 0:
         return 0.0
@@ -126,9 +126,17 @@ def judge(ours: ArrayLike | None, theirs: ArrayLike | None, allowed: ArrayLike =
     mismatch = bool((blamed > 1).any())
     worst = _worst(blamed, np.where(alike, 0.0, apart)) if mismatch else _worst(fraction, apart)
     found = Judgement(
-        EQUAL, "", float(apart[worst]), float(limit[worst]), float(fraction[worst]), float(np.max(apart)),
-        tuple(a.shape), tuple(int(i) for i in worst), _value(a[worst]), _value(b[worst]),
-    )  # fmt: skip
+        EQUAL,
+        "",
+        float(apart[worst]),
+        float(limit[worst]),
+        float(fraction[worst]),
+        float(np.max(apart)),
+        tuple(a.shape),
+        tuple(int(i) for i in worst),
+        _value(a[worst]),
+        _value(b[worst]),
+    )
     if mismatch:
         return replace(found, verdict=MISMATCH, detail=_not_finite(a, b))
     if alike.any():
@@ -153,9 +161,13 @@ def judge_without_bound(ours: ArrayLike | None, theirs: ArrayLike | None, why: s
 def judge_value(error: float, allowed: float) -> Judgement:
     """Judge a distance that was measured elsewhere; one that isn't finite is a mismatch."""
     return Judgement(
-        EQUAL if within(error, allowed) else MISMATCH, "" if math.isfinite(error) else "it can't be told how far apart",
-        error, allowed, over(error, allowed), error,
-    )  # fmt: skip
+        EQUAL if within(error, allowed) else MISMATCH,
+        "" if math.isfinite(error) else "it can't be told how far apart",
+        error,
+        allowed,
+        share_used(error, allowed),
+        error,
+    )
 
 
 def judge_worst(ours: Tensors, theirs: Tensors, allowed: float) -> Judgement:
@@ -182,7 +194,7 @@ def judge_together(ours: Tensors, theirs: Tensors, allowed: float) -> Judgement:
             detail = ": ".join(part for part in (name, single.detail) if part)
             return replace(single, name=name, detail=detail, allowed=allowed, fraction=math.inf)
     apart = math.hypot(*(distance(ours[name], theirs[name]) for name in theirs))
-    return judge_value(over(apart, math.hypot(*(_norm(b) for b in theirs.values()))), allowed)
+    return judge_value(share_used(apart, math.hypot(*(_norm(b) for b in theirs.values()))), allowed)
 
 
 def _judge_norm(ours: NDArray, theirs: NDArray, allowed: float) -> Judgement:
@@ -192,11 +204,14 @@ def _judge_norm(ours: NDArray, theirs: NDArray, allowed: float) -> Judgement:
     worst = np.unravel_index(int(np.argmax(apart)), apart.shape)
     if not math.isfinite(apart[worst]):
         return replace(place or judge(ours, theirs, math.inf), allowed=allowed, fraction=math.inf)
-    by_norm = judge_value(over(float(np.linalg.norm(apart)), _norm(theirs)), allowed)
+    by_norm = judge_value(share_used(float(np.linalg.norm(apart)), _norm(theirs)), allowed)
     return replace(
-        by_norm, shape=tuple(ours.shape), index=tuple(int(i) for i in worst),
-        ours=_value(ours[worst]), theirs=_value(theirs[worst]),
-    )  # fmt: skip
+        by_norm,
+        shape=tuple(ours.shape),
+        index=tuple(int(i) for i in worst),
+        ours=_value(ours[worst]),
+        theirs=_value(theirs[worst]),
+    )
 
 
 def missing(detail: str) -> Judgement:

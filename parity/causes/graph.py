@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from parity.causes import fused_attention
 from parity.causes.numpy_operations import OPERATIONS, CannotRun
 
 # Where a graph begins: what a layer gave, an input of the model, a parameter, a constant; or what can't be told.
@@ -87,8 +88,8 @@ class Graph:
         self.moved: list[int] = []  # by place in the record, the place here
         self.recorded: dict[int, int] = {}
         for place, each in enumerate(nodes):
-            for node in _lowered(each["op"], _renamed(each["args"], self.moved), len(self.nodes)):
-                self.nodes.append(node)
+            parts = fused_attention.taken_apart(each["op"], _renamed(each["args"], self.moved), len(self.nodes))
+            self.nodes.extend(Node(*part) for part in parts)
             self.moved.append(len(self.nodes) - 1)
             self.recorded[len(self.nodes) - 1] = place
         self._load = load
@@ -256,52 +257,3 @@ def _renamed(value: Any, moved: list[int]) -> Any:
     if isinstance(value, dict):
         return {name: each if name == "path" else _renamed(each, moved) for name, each in value.items()}
     return [_renamed(each, moved) for each in value] if isinstance(value, list) else value
-
-
-# Attention in one operation: names of its queries, keys and values.
-FUSED = {
-    "scaled_dot_product_attention": ("query", "key", "value"),
-    "_scaled_dot_product_flash_attention_for_cpu": ("query", "key", "value"),
-    "_scaled_dot_product_fused_attention_overrideable": ("query", "key", "value"),
-}
-
-
-def _lowered(op: str, args: dict[str, Any], first: int) -> Iterator[Node]:
-    """A recorded operation as one node, or fused attention as the operations that it stands for.
-
-    Args:
-        op: its name.
-        args: its arguments.
-        first: place of the first node that is made.
-    """
-    if op not in FUSED:
-        yield Node(op, args)
-        return
-    q, k, v = (args[name] for name in FUSED[op])
-    place = first
-
-    def node(name: str, **given: Any) -> Iterator[Node]:
-        nonlocal place
-        place += 1
-        yield Node(name, given)
-
-    def last() -> dict[str, int]:
-        return {"node": place - 1}
-
-    if args.get("enable_gqa"):
-        yield from node("_as_many_heads", self=k, like=q)
-        k = last()
-        yield from node("_as_many_heads", self=v, like=q)
-        v = last()
-    yield from node("transpose", self=k, dim0=-2, dim1=-1)
-    yield from node("matmul", self=q, other=last())
-    scores = last()
-    yield from node("_attention_scale", self=scores, query=q, scale=args.get("scale"))
-    if args.get("is_causal"):
-        yield from node("_causal", self=last())
-    if args.get("attn_mask") is not None:
-        yield from node("_masked", self=last(), mask=args["attn_mask"])
-    yield from node("_softmax", self=last(), dim=-1)
-    yield from node("matmul", self=last(), other=v)
-    if op != "scaled_dot_product_attention":  # kernels give more than one result
-        yield from node("_several", self=last())

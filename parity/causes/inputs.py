@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest
 from parity.bounds.magnitudes import UNIT_ROUNDOFF
-from parity.causes import between_graph
 from parity.causes import between_layers as chain_causes
+from parity.causes import indices
 from parity.causes import parameters as causes
 from parity.causes import precision as precision_causes
 from parity.causes import recurrent_inputs as recurrent_causes
@@ -50,7 +50,7 @@ def name_input(
     got, expected = _sources(candidate, ours, reference)
     found = _order(visit, got, expected, ours, reference) if expected else []
     found = found or precision_causes.of_values(exact, ours, candidate.dtype)
-    found = found or between_graph.whole_number(ours, reference)
+    found = found or indices.explain(ours, reference)
     found = found or _sequence(candidate, visit, exact, np.asarray(x, np.float64))
     if not found and i == 0:
         found = chain_causes.explain(visit.facts["ops"], _starts(candidate, visit), exact, ours, tolerance)

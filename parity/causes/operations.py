@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from parity.causes.attempts import Attempt, Problem, value
 from parity.causes.functions import CURVED, WORDS
 from parity.causes.graph import Get, Region, run
-from parity.causes.numpy_layers import cubic_weights, linear_weights, nearest_weights, resized
+from parity.kinds import resampling
 
 
 def attempts(problem: Problem) -> Iterator[Attempt]:
@@ -33,42 +33,8 @@ Mistakes = Iterator[tuple[str, str, NDArray]]
 
 
 def _resizing(args: Any, x: NDArray) -> Mistakes:
-    size = args["output_size"]
-    if size is None or x.ndim != 4:
-        return
-    sides = list(zip(x.shape[-2:], size, strict=True))
-
-    def by(weights: Callable[..., NDArray], *settings: Any) -> NDArray:
-        rows, columns = (weights(n, m, *settings) for n, m in sides)
-        return resized(x, (rows, columns))
-
-    for centred, where in ((False, ""), (True, ", places counted from their centres")):
-        yield "resize_nearest", f"pixels are repeated, not interpolated{where}", by(nearest_weights, centred)
-    for corners, where in ((False, "pixels' centres"), (True, "corners")):
-        yield "resize_linear", f"interpolation is linear, with {where} aligned", by(linear_weights, corners)
-        for bend in (-0.75, -0.5):
-            text = f"interpolation is cubic (a = {bend}), with {where} aligned"
-            yield "resize_cubic", text, by(cubic_weights, corners, None, bend)
-    yield "resize_smoothed", "what shrinks is smoothed first (antialiased)", by(_smoothed)
-    yield "resize_cubic", "interpolation is cubic as Keys has it, weights beyond the edge left out", by(_keys)
-
-
-def _smoothed(pixels: int, outputs: int) -> NDArray:
-    """A triangle as wide as the factor by which a side shrinks."""
-    scale = max(pixels / outputs, 1.0)
-    places = (np.arange(outputs) + 0.5) * pixels / outputs - 0.5
-    weights = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(pixels)) / scale)
-    return weights / weights.sum(1, keepdims=True)
-
-
-def _keys(pixels: int, outputs: int) -> NDArray:
-    """Cubic weights with a = -0.5, of the pixels that there are, made to add up to 1; wider where a side shrinks."""
-    scale = max(pixels / outputs, 1.0)
-    places = (np.arange(outputs) + 0.5) * pixels / outputs - 0.5
-    far = np.abs(places[:, None] - np.arange(pixels)) / scale
-    near, outer = 1.5 * far**3 - 2.5 * far**2 + 1, -0.5 * far**3 + 2.5 * far**2 - 4 * far + 2
-    weights = np.where(far <= 1, near, np.where(far < 2, outer, 0.0))
-    return weights / weights.sum(1, keepdims=True)
+    if args["output_size"] is not None and x.ndim == 4:
+        yield from resampling.in_other_ways(x, tuple(args["output_size"]))
 
 
 def _padding(args: Any, x: NDArray) -> Mistakes:

@@ -76,9 +76,7 @@ class Case:
 
         A class that no kind knows may be someone's own normalisation: then it is found by what it gives.
         """
-        recorded = Recorded(
-            self.class_name, self.settings, self.x, weights, self.map_shape, self.mask, self.more
-        )  # fmt: skip
+        recorded = Recorded(self.class_name, self.settings, self.x, weights, self.map_shape, self.mask, self.more)
         found = registry.layer(recorded)
         if found is None and self.torch_weights and not registry.knows(self.class_name):
             found = normalization.guessed(recorded, self.torch_weights, self.torch_y, self.tolerance)

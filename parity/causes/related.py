@@ -35,10 +35,11 @@ def described(name: str, theirs: NDArray, ours: NDArray) -> Cause:
     wrong = np.argwhere(ours != theirs)
     first = tuple(int(i) for i in wrong[0])
     return Cause(
-        f"{name}_differs", "between",
+        f"{name}_differs",
+        "between",
         f"{len(wrong)} of {ours.size} values of {name} differ, first at {list(first)}: "
         f"Flax {float(ours[first])!r}, PyTorch {float(theirs[first])!r}",
-    )  # fmt: skip
+    )
 
 
 def _transposed(w: NDArray) -> NDArray | None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.comparison import matching
+from parity.comparison.layer_names import alike
 from parity.comparison.store import Store
 from parity.errors import LayersUnseen
 from parity.kinds import layouts
@@ -53,7 +53,7 @@ def choose(store: Store, path: str, x: NDArray, open_records: dict[str, str], li
     same = [p for p in tied if _same(store, open_records[tied[0]], open_records[p])]
     if len(same) == 1:
         return tied[0]  # as far from all of them: the order of execution remains
-    named = [torch_path for torch_path in same if matching.alike(path, torch_path)]
+    named = [torch_path for torch_path in same if alike(path, torch_path)]
     if named or len({torch_path.rpartition(".")[2] for torch_path in same}) == 1:
         return (named or same)[0]  # one in each block, say: the order of execution remains
     raise LayersUnseen(

@@ -9,11 +9,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from parity.comparison.request import Request
 from parity.errors import CannotCompare
 from parity.mapping.found import Found
 from parity.mapping.mapping import Mapping
@@ -22,53 +21,35 @@ from parity.reports.report import Report
 ROOT = Path(__file__).resolve().parents[2]  # that holds this package
 
 
-def compare(
-    flax: str,
-    torch: str,
-    inputs: tuple[NDArray, ...],
-    *,
-    flax_inputs: tuple[NDArray, ...],
-    jax_python: str | None = None,
-    torch_python: str | None = None,
-    workspace: str | Path | None = None,
-    **request: Any,
-) -> Report:
+def compare(request: Request, jax_python: str | None = None, torch_python: str | None = None) -> Report:
     """Run both sides as workers and read their report.
 
     Args:
-        flax: `package.module:attribute` of a Linen module, of what makes one, or of what makes (module, variables).
-        torch: likewise of a PyTorch module.
-        inputs: what PyTorch gets; likewise flax_inputs.
-        flax_inputs: see `inputs`.
+        request: whose modules are names: `package.module:attribute` of a module, of what makes one, or of what makes
+            (module, variables).
         jax_python: interpreter of the environment that holds JAX; this one if None. Likewise torch_python.
         torch_python: see `jax_python`.
-        workspace: where captures go and stay; a temporary directory if None.
-        request: the other arguments of `parity.compare`.
 
     Raises:
         CannotCompare: a worker failed; its message is passed on.
     """
-    directory = Path(workspace) if workspace else Path(tempfile.mkdtemp(prefix="parity-"))
+    directory = Path(request.workspace) if request.workspace else Path(tempfile.mkdtemp(prefix="parity-"))
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        for side, arrays in (("torch", inputs), ("flax", flax_inputs)):
+        for side, arrays in (("torch", request.inputs), ("flax", request.flax_inputs)):
             named = {f"{i:03d}": array for i, array in enumerate(arrays)}
             np.savez(directory / f"inputs-{side}.npz", **named)  # type: ignore[arg-type]
-        mapping = request.get("mapping")
-        if isinstance(mapping, Mapping):
-            request = request | {"mapping": mapping.to_json()}
-        content = {"flax": flax, "torch": torch, **request}
-        (directory / "request.json").write_text(json.dumps(content), encoding="utf-8")
+        (directory / "request.json").write_text(json.dumps(request.to_json()), encoding="utf-8")
         _step("flax-structure", directory, jax_python)
         _step("torch", directory, torch_python)
         _step("flax", directory, jax_python)
         report = Report.from_json(json.loads((directory / "report.json").read_text(encoding="utf-8")))
         with np.load(directory / "arrays.npz") as file:
             report.arrays = {name: file[name] for name in file.files}
-        report.found = mapping if isinstance(mapping, Mapping) else _found(directory)
+        report.found = request.mapping if isinstance(request.mapping, Mapping) else _found(directory)
         return report
     finally:
-        if workspace is None:
+        if request.workspace is None:
             shutil.rmtree(directory, ignore_errors=True)
 
 
@@ -90,8 +71,11 @@ def _step(step: str, directory: Path, python: str | None) -> None:
     try:
         done = subprocess.run(
             [interpreter, "-m", "parity.comparison.worker", step, str(directory)],
-            env=environment(XLA_PYTHON_CLIENT_PREALLOCATE="false"), capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            env=environment(XLA_PYTHON_CLIENT_PREALLOCATE="false"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
     except OSError as error:
         raise CannotCompare(f"the interpreter {interpreter!r} can't be run: {error.strerror}; name another") from error
     if done.returncode:

@@ -20,7 +20,7 @@ from parity.bounds.magnitudes import Bound, no_bound, running_bound
 from parity.causes import between_graph, diagnosis
 from parity.causes import inputs as input_causes
 from parity.comparison import by_input, jax_variables
-from parity.comparison.jax_dtypes import DTYPES, check_dtype
+from parity.comparison.jax_arrays import DTYPES, check_dtype
 from parity.comparison.jax_models import JaxLayer, JaxModel
 from parity.comparison.jax_visit import Visit, allowed, is_input, place_of
 from parity.comparison.store import Store

@@ -7,12 +7,7 @@ Variables are dictionaries by collection, path and name, as in Linen: {"params":
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
-
-if TYPE_CHECKING:
-    from parity.comparison.jax_recurrent import RecurrentModel
-
-from parity.mapping import trees
+from typing import Any, Protocol
 
 Variables = dict[str, Any]
 Shapes = dict[str, tuple[int, ...]]
@@ -58,55 +53,3 @@ class JaxModel(Protocol):
     def apply(self, variables: Variables, inputs: tuple[Any, ...], kwargs: dict[str, Any], look: Look | None) -> Any:
         """The model's result with these variables; `look` may change what a layer gives."""
         ...
-
-
-def is_function(model: Any) -> bool:
-    """Whether a candidate is a function, with no layers to be seen."""
-    from flax import linen, nnx
-
-    return callable(model) and not isinstance(model, (linen.Module, nnx.Module, type))
-
-
-def library_of(model: Any) -> str:
-    """The library of a module."""
-    from flax import nnx
-
-    return trees.NNX if isinstance(model, nnx.Module) else trees.LINEN
-
-
-def as_variables(variables: Any) -> Variables:
-    """Variables by collection, from Linen's or from nnx's state of a module."""
-    from flax import nnx
-
-    from parity.comparison.nnx_models import variables_of
-
-    return variables_of(variables) if isinstance(variables, nnx.State) else variables
-
-
-def of(model: Any, whole: bool = True) -> RecurrentModel:
-    """A model of whichever library as one that this package can run.
-
-    Args:
-        model: a module.
-        whole: see `parity.comparison.jax_recurrent.RecurrentModel`.
-
-    Raises:
-        CannotCompare: it is of no library that is known.
-    """
-    from flax import linen, nnx
-
-    from parity.comparison.jax_recurrent import RecurrentModel
-    from parity.comparison.linen_models import LinenModel
-    from parity.comparison.nnx_models import NnxModel
-    from parity.errors import CannotCompare
-
-    if isinstance(model, linen.Module):
-        return RecurrentModel(LinenModel(model), whole)
-    if isinstance(model, nnx.Module):
-        return RecurrentModel(NnxModel(model), whole)
-    if isinstance(model, type):
-        raise CannotCompare(f"{model.__name__} is a class: give an instance of it")
-    raise CannotCompare(
-        f"a {type(model).__name__} can't be compared: give a flax.linen or flax.nnx module, or a function of "
-        "(parameters, *inputs) with its tree of parameters as `variables`"
-    )

@@ -18,6 +18,7 @@ from flax import nnx
 from flax.errors import FlaxError
 
 from parity.comparison.jax_models import JaxLayer, JaxModel, Look, Variables
+from parity.comparison.nnx_models import variables_of
 from parity.comparison.recurrent_calls import RecurrentCall, SequenceCall, is_cell, option
 from parity.comparison.recurrent_cell_calls import CellCall, is_one_step
 from parity.errors import CannotCompare
@@ -206,8 +207,6 @@ def _both_directions(
 
 def _own(cell: Any) -> dict[str, Any]:
     """A cell's parameters by layer."""
-    from parity.comparison.nnx_models import variables_of
-
     found = variables_of(nnx.state(cell)) if isinstance(cell, nnx.Module) else cell.variables
     return dict(found.get("params", {}))
 

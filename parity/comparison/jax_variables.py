@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parity.comparison.jax_dtypes import DTYPES
+from parity.comparison.jax_arrays import DTYPES
 from parity.comparison.jax_models import JaxLayer
 from parity.errors import CannotCompare
 from parity.kinds import embedding, jax_leaves, layouts, parameter

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.comparison import jax_models
+from parity.comparison import jax_libraries
+from parity.comparison.jax_arrays import DTYPES
 from parity.comparison.jax_candidate import Candidate
-from parity.comparison.jax_dtypes import DTYPES
 from parity.kinds import jax_leaves
 from parity.kinds.leaf import Leaf
 from parity.mapping import trees
@@ -31,7 +31,7 @@ def found(
         abstract: the JAX model's variables, or their shapes.
     """
     return Found(
-        jax_models.library_of(module),
+        jax_libraries.library_of(module),
         type(module).__name__,
         candidate.pairs,
         {leaf.path: leaf for leaf in torch_leaves},

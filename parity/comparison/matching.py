@@ -5,31 +5,15 @@ What that leaves open is decided while the models run, by what each layer is giv
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from parity.comparison.layer_names import compared_names, in_order_of_roles, weight_role
 from parity.errors import CannotCompare, LayersUnseen
 from parity.kinds import embedding, parameter, registry, weights
 from parity.kinds.leaf import Leaf
 from parity.kinds.normalization import AFFINE
-from parity.kinds.recurrence import as_in_flax
-
-# What attention's projections are called, Flax's names first.
-_ROLES = {
-    name: role
-    for role, names in {
-        "query": ("query", "q", "q_proj", "query_proj", "q_lin", "to_q", "wq"),
-        "key": ("key", "k", "k_proj", "key_proj", "k_lin", "to_k", "wk"),
-        "value": ("value", "v", "v_proj", "value_proj", "v_lin", "to_v", "wv"),
-        "out": ("out", "o", "out_proj", "o_proj", "out_lin", "to_out", "wo"),
-    }.items()
-    for name in names
-}
-# What people call the scale and the offset of a layer of their own.
-_AFFINE = {"scale": ("scale", "weight", "gamma", "g"), "bias": ("bias", "beta", "offset", "b")}
-_ORDER = list(dict.fromkeys(_ROLES.values()))
 
 
 @dataclass(frozen=True)
@@ -76,8 +60,8 @@ def match(flax: list[Leaf], torch: list[Leaf], given: dict[str, str] | None = No
                 raise CannotCompare(f"mapping names {path!r}, no leaf of the {side} model; it has {', '.join(known)}")
         pairs[flax_path] = torch_path
     for wrapped in (True, False):  # as they are, then without what all of a side's paths begin with
-        names = {name: path for path, name in _names(torch, wrapped, torch=True).items()}
-        ours_named = _names(flax, wrapped)
+        names = {name: path for path, name in compared_names(torch, wrapped, torch=True).items()}
+        ours_named = compared_names(flax, wrapped)
         taken = set(pairs.values())
         for leaf in flax:
             partner = names.get(ours_named[leaf.path])
@@ -109,7 +93,7 @@ def _alike(kind: str, other: str) -> bool:
 
 
 def _by_shape(ours: list[Leaf], theirs: list[Leaf]) -> Pairing:
-    lined_up = list(zip(_by_role(ours), _by_role(theirs), strict=False))
+    lined_up = list(zip(in_order_of_roles(ours), in_order_of_roles(theirs), strict=False))
     if len(ours) == len(theirs) and all(_fits(x, y) for x, y in lined_up):
         return _in_order(lined_up)
     groups: dict[tuple, tuple[list[str], list[str]]] = defaultdict(lambda: ([], []))
@@ -216,7 +200,7 @@ def _renamed(ours: Leaf, theirs: Leaf) -> dict[str, str] | None:
         return None  # no name is another
     found = {}
     for name, shape in theirs.shapes.items():
-        alike = [n for n, s in ours.shapes.items() if tuple(s) == tuple(shape) and _role(n) == _role(name)]
+        alike = [n for n, s in ours.shapes.items() if tuple(s) == tuple(shape) and weight_role(n) == weight_role(name)]
         if len(ours.shapes) == len(theirs.shapes) == 1:
             alike = [n for n, s in ours.shapes.items() if tuple(s) == tuple(shape)]
         if len(alike) != 1:
@@ -225,65 +209,10 @@ def _renamed(ours: Leaf, theirs: Leaf) -> dict[str, str] | None:
     return found if len({*found.values()}) == len(ours.shapes) else None
 
 
-def _role(name: str) -> str:
-    return next((role for role, names in _AFFINE.items() if name in names), name)
-
-
 def _parts(leaf: Leaf, torch: bool = False) -> tuple:
     """Kind and names of parameters, in Flax's words."""
     names = weights.flax_shapes(leaf.kind, leaf.shapes) if torch else leaf.shapes
     return leaf.kind, tuple(sorted(names))
-
-
-def _roles(leaves: list[Leaf]) -> dict[str, tuple[str, str]]:
-    """Module and role of each leaf, by path, that is a projection beside those of query, key and value."""
-    found: dict[str, tuple[str, str]] = {}
-    for leaf in leaves:
-        module, _, name = leaf.path.replace("/", ".").rpartition(".")
-        if name.lower() in _ROLES:
-            found[leaf.path] = module, _ROLES[name.lower()]
-    modules = set(found.values())
-    return {
-        path: (module, role)
-        for path, (module, role) in found.items()
-        if all((module, other) in modules for other in _ORDER[:3])
-    }
-
-
-def _by_role(leaves: list[Leaf]) -> list[Leaf]:
-    """The same with each attention's projections in one order, in the places that they have among the others."""
-    roles, found = _roles(leaves), list(leaves)
-    for module in {module for module, _ in roles.values()}:
-        places = [i for i, leaf in enumerate(leaves) if leaf.path in roles and roles[leaf.path][0] == module]
-        ordered = sorted((leaves[i] for i in places), key=lambda leaf: _ORDER.index(roles[leaf.path][1]))
-        for i, leaf in zip(places, ordered, strict=True):
-            found[i] = leaf
-    return found
-
-
-def alike(flax_path: str, torch_path: str) -> bool:
-    """Whether two layers are called the same within their modules, or play the same role in attention."""
-    names = [path.replace("/", ".").rpartition(".")[2].lower() for path in (flax_path, torch_path)]
-    ours, theirs = (_ROLES.get(name, name.replace("_", "")) for name in names)
-    return ours == theirs
-
-
-def _names(leaves: list[Leaf], wrapped: bool, torch: bool = False) -> dict[str, str]:
-    """Paths as both sides' are compared, by path; of numbers alone, none, if they are not `wrapped`."""
-    roles = _roles(leaves)
-    found = as_in_flax([leaf.path for leaf in leaves if torch and registry.named(leaf.kind).recurrent])
-    paths = {
-        leaf.path: ".".join(filter(None, roles.get(leaf.path, (found.get(leaf.path, leaf.path),)))) for leaf in leaves
-    }
-    names = {path: name.replace("/", ".").replace("_", ".").lower() for path, name in paths.items()}
-    if wrapped:
-        return names
-    parts = {path: name.split(".") for path, name in names.items()}
-    places = zip(*(each[:-1] for each in parts.values()), strict=False)
-    common = len(list(itertools.takewhile(lambda place: len(set(place)) == 1, places)))
-    inner = {path: ".".join(each[common:]) for path, each in parts.items()}
-    # A layer's place among others says nothing where the others are not the same.
-    return {path: name if re.search("[a-z]", name) else f"/{path}" for path, name in inner.items()}
 
 
 def _signature_flax(leaf: Leaf) -> tuple:

@@ -187,8 +187,9 @@ class Capture:
     def _after(self, module: nn.Module, args: tuple, kwargs: dict, result: Any) -> Any:
         if self._busy:
             return None
-        call, self._open = self._open, None
-        assert call is not None
+        if (call := self._open) is None:
+            raise LookupError("a leaf ended that hadn't begun")
+        self._open = None
         flat, spec = tree_flatten(result)
         call.result = [PLACE if isinstance(t, Tensor) else t for t in flat], spec
         outputs = [t for t in flat if isinstance(t, Tensor)]

@@ -85,6 +85,11 @@ def channels_first(array: NDArray) -> NDArray:
     return np.moveaxis(array, -1, 1)
 
 
+def input_to_flax(array: NDArray) -> NDArray:
+    """A model's input: arrays of rank 4 from NCHW to NHWC, others as they are."""
+    return channels_last(array) if array.ndim == 4 else array
+
+
 def of_input(reference: NDArray, flax: NDArray) -> Layout | None:
     """The layout of a model's input, which both sides were given: any order of the axes.
 

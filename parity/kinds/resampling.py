@@ -35,6 +35,7 @@ class Resampling(Layer):
         sharpness: of cubic weights: -0.75 in PyTorch, -0.5 in JAX.
         renormalised: whether weights beyond the edge are left out, and the others add up to 1 again, as in JAX; else
             they are the edge's.
+        smoothed: whether weights are as much wider as a side shrinks (antialiasing), those beyond the edge left out.
     """
 
     size: tuple[int, ...]
@@ -42,6 +43,7 @@ class Resampling(Layer):
     centres: str = "half"
     sharpness: float = -0.75
     renormalised: bool = False
+    smoothed: bool = False
 
     def forward(self) -> NDArray:
         """Direction by direction."""
@@ -68,6 +70,10 @@ class Resampling(Layer):
             whole = {"half": (2 * i + 1) * n // (2 * m), "edges": i * n // m, "corners": np.rint(place).astype(int)}
             found[i, np.clip(whole[self.centres], 0, n - 1)] = 1
             return found
+        if self.smoothed:
+            distance = np.abs(place[:, None] - np.arange(n)) / max(n / m, 1.0)
+            found = np.maximum(1 - distance, 0.0) if self.method == "linear" else _cubic(distance, self.sharpness)
+            return found / found.sum(1, keepdims=True)
         if self.method == "linear":
             place = np.clip(place, 0, n - 1)
         first = np.floor(place).astype(int)
@@ -98,6 +104,24 @@ class Resampling(Layer):
             yield setting("cubic_sharpness", text, sharpness=-0.5)
             text = f"{text}, and beyond the edge stands nothing"
             yield setting("cubic_sharpness", text, sharpness=-0.5, renormalised=True)
+
+
+def in_other_ways(x: NDArray, size: tuple[int, ...]) -> Iterator[tuple[str, str, NDArray]]:
+    """What code between layers may do instead of its own resizing of a map: cause, words and result of each way."""
+
+    def by(method: str, centres: str = "half", **more: Any) -> NDArray:
+        return Resampling(x=x, size=size, method=method, centres=centres, **more).forward()
+
+    for centres, where in (("edges", ""), ("half", ", places counted from their centres")):
+        yield "resize_nearest", f"pixels are repeated, not interpolated{where}", by("nearest", centres)
+    for centres, where in (("half", "pixels' centres"), ("corners", "corners")):
+        yield "resize_linear", f"interpolation is linear, with {where} aligned", by("linear", centres)
+        for sharpness in (-0.75, -0.5):
+            text = f"interpolation is cubic (a = {sharpness}), with {where} aligned"
+            yield "resize_cubic", text, by("cubic", centres, sharpness=sharpness)
+    yield "resize_smoothed", "what shrinks is smoothed first (antialiased)", by("linear", smoothed=True)
+    text = "interpolation is cubic as Keys has it, weights beyond the edge left out"
+    yield "resize_cubic", text, by("cubic", sharpness=-0.5, smoothed=True)
 
 
 def _cubic(distance: NDArray, a: float) -> NDArray:

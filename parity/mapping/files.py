@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -107,8 +108,6 @@ def _read_safetensors(path: Path) -> dict[str, NDArray]:
 
 def _read_torch(path: Path) -> dict[str, NDArray]:
     """Nothing in the file is run: weights only."""
-    import pickle
-
     import torch
 
     try:

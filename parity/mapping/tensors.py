@@ -1,4 +1,7 @@
-"""One leaf of JAX's state, and the tensors of PyTorch's that it is made of."""
+"""One leaf of JAX's state, and the tensors of PyTorch's that it is made of.
+
+ml_dtypes is imported for bfloat16 alone: weights of PyTorch's are converted without JAX.
+"""
 
 from __future__ import annotations
 

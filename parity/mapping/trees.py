@@ -1,4 +1,7 @@
-"""Arrays by path, and the trees that JAX's libraries hold them in."""
+"""Arrays by path, and the trees that JAX's libraries hold them in.
+
+JAX and Flax are imported for their own trees alone: files are converted without.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from alexnet_io.data.decoding import read_rgb, resized_size
 from jax_alexnet import augment as jax_augment
 from jax_alexnet import schedules as jax_schedules
 from parity.alexnet import data_comparison as data
@@ -201,8 +203,6 @@ def _undivided(owner: Any) -> Callable[[], Report]:
 
 def _no_antialias() -> Report:
     def resize(path: Path, short_side: int, crop: int) -> NDArray:
-        from alexnet_io.data.decoding import read_rgb, resized_size
-
         image = read_rgb(path)
         size = resized_size(image.shape[0], image.shape[1], short_side)
         made = jax.image.resize(image.astype(np.float32), (*size, 3), "bilinear", antialias=False)
@@ -217,8 +217,6 @@ def _no_antialias() -> Report:
 
 def _picture(path: Path) -> None:
     """Stripes, a gradient and noise: detail that shrinking must average."""
-    from PIL import Image
-
     rng = np.random.default_rng(7)
     rows, columns = np.mgrid[:96, :128]
     shades = (columns % 3 * 80 + rows) % 256

@@ -67,7 +67,9 @@ def judged(first: Mutant, second: Mutant, report: Report) -> PairOutcome:
     layers = list(dict.fromkeys(row.name for row in rows))
     causes = list(dict.fromkeys(key for row in rows for key in row.cause_keys))
     return PairOutcome(
-        (first.id, second.id), layers, causes,
+        (first.id, second.id),
+        layers,
+        causes,
         all(set(layers) & set(mutant.layers) for mutant in (first, second)),
         all(set(causes) & set(mutant.causes) for mutant in (first, second)),
-    )  # fmt: skip
+    )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import jax
 import torch
 from torch import Tensor
 
@@ -42,8 +43,11 @@ def dropout_mutants() -> Iterator[Mutant]:
             """Dropout with another result, of the same mask."""
 
             def forward(self, x: Tensor) -> Tensor:
-                assert self.mask is not None
-                return result(x, self.mask, self.rate) if self.training else x
+                if not self.training:
+                    return x
+                if self.mask is None:
+                    raise ValueError("the bug is one of dropout with a given mask")
+                return result(x, self.mask, self.rate)
 
         def change(pair: Pair) -> Pair:
             for name in ("drop6", "drop7"):
@@ -67,8 +71,6 @@ def dropout_mutants() -> Iterator[Mutant]:
             """Dropout that drops in evaluation as well, from a key of its own."""
 
             def __call__(self, x: Any, *, train: bool, mask: Any = None, first_example: Any = 0) -> Any:
-                import jax
-
                 kept = jax.random.bernoulli(jax.random.key(0), 1 - self.rate, x.shape)
                 return jax.numpy.where(kept, x / (1 - self.rate), 0.0)
 

@@ -9,17 +9,17 @@ from unittest import mock
 
 from torch import Tensor, nn
 
+from jax_alexnet.ops import lrn, pooling
 from parity.alexnet.pairs import Pair
 from parity.mutants import planting
 from parity.mutants.mutant import (
     Mutant,
 )
+from torch_ref.lrn import LocalResponseNorm, _window_sum
 
 
 def gradient_mutants() -> Iterator[Mutant]:
     """Forward right, backward wrong: every custom gradient of the JAX side, and one of the reference's."""
-    from jax_alexnet.ops import lrn, pooling
-
     gradient, shares = lrn._gradient, {name: getattr(pooling, name) for name in ("_shares_spread", "_shares_by_phase")}
 
     def wrong(module: Any, **functions: Any) -> Callable[[Pair], Any]:
@@ -60,8 +60,6 @@ def gradient_mutants() -> Iterator[Mutant]:
 
 
 def _torch_lrn(pair: Pair) -> Any:
-
-    from torch_ref.lrn import LocalResponseNorm, _window_sum
 
     class Detached(LocalResponseNorm):
         """The norm's denominator counts as a constant backward."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 from numpy.typing import NDArray
@@ -59,15 +60,34 @@ SMALL = (71, 95)  # 16x22 maps after conv1: even, so that ceil-mode pools overha
 
 
 def on_both_sides(
-    number: int, name: str, title: str, model: str, size: Any, layers: Any, causes: Any, *,
-    jax: Callable[[Pair], Pair] | Plant, torch: Callable[[Pair], Pair] | Plant, stage: str = "layers", **more: Any,
-) -> Iterator[Mutant]:  # fmt: skip
+    number: int,
+    name: str,
+    title: str,
+    model: str,
+    size: Any,
+    layers: Any,
+    causes: Any,
+    *,
+    jax: Callable[[Pair], Pair] | Plant,
+    torch: Callable[[Pair], Pair] | Plant,
+    stage: str = "layers",
+    **more: Any,
+) -> Iterator[Mutant]:
     """The bug twice: planted into JAX by `jax`, into PyTorch by `torch`."""
     for side, change in (("jax", jax), ("torch", torch)):
         yield Mutant(
-            f"{number:02d}-{name}-{side}", number, title, side, model, size, stage, as_tuple(layers), as_tuple(causes),
-            as_plant(change), **more,
-        )  # fmt: skip
+            f"{number:02d}-{name}-{side}",
+            number,
+            title,
+            side,
+            model,
+            size,
+            stage,
+            as_tuple(layers),
+            as_tuple(causes),
+            as_plant(change),
+            **more,
+        )
 
 
 def as_plant(change: Any) -> Plant:
@@ -100,8 +120,6 @@ def patch(owner: str, name: str, value: Any) -> Plant:
 
     @contextmanager
     def plant(pair: Pair) -> Iterator[Pair]:
-        from importlib import import_module
-
         module = import_module(owner)
         changed = value(getattr(module, name))
         with planting.patched(module, name, changed):
@@ -111,15 +129,28 @@ def patch(owner: str, name: str, value: Any) -> Plant:
 
 
 def in_weights(
-    number: int, name: str, title: str, model: str, size: Any, layer: str, causes: Any,
-    change: Callable[[NDArray], NDArray], part: str = "weight",
-) -> Iterator[Mutant]:  # fmt: skip
+    number: int,
+    name: str,
+    title: str,
+    model: str,
+    size: Any,
+    layer: str,
+    causes: Any,
+    change: Callable[[NDArray], NDArray],
+    part: str = "weight",
+) -> Iterator[Mutant]:
     """A change of one layer's weights (or of its bias, see `part`), in PyTorch's layout, on either side."""
     yield from on_both_sides(
-        number, name, title, model, size, layer, causes,
+        number,
+        name,
+        title,
+        model,
+        size,
+        layer,
+        causes,
         jax=lambda pair: planting.jax_weight(pair, layer, change, part),
         torch=lambda pair: planting.torch_weight(pair, layer, change, part),
-    )  # fmt: skip
+    )
 
 
 def turned_into(module_class: type[nn.Module]) -> Callable[[nn.Module], None]:

@@ -10,6 +10,7 @@ import optax
 import torch
 import torch.nn.functional as F
 
+from jax_alexnet import optim
 from parity.alexnet.trainers import JaxTrainer, TorchTrainer
 
 Change = Callable[[TorchTrainer, JaxTrainer], None]
@@ -80,8 +81,6 @@ def step_mutants() -> Iterator[tuple[str, int, str, str, str, tuple[str, ...], t
 
 
 def _chain(trainer: JaxTrainer, middle: Any, decay: float, biases: bool = True) -> Any:
-    from jax_alexnet import optim
-
     def decays(path: Any, _: Any) -> float:
         return decay if biases or path[-1].key != "bias" else 0.0
 
@@ -91,8 +90,6 @@ def _chain(trainer: JaxTrainer, middle: Any, decay: float, biases: bool = True) 
 
 
 def _decoupled(trainer: JaxTrainer) -> Any:
-    from jax_alexnet import optim
-
     tree = jax.tree.map(lambda _: 1e-4, trainer.params)
     ones = jax.tree.map(lambda _: 1.0, trainer.params)
     chain = optax.chain(optax.trace(0.9), optim.add_decay(tree), optim.descend(ones))

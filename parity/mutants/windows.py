@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import jax.lax
+import jax.numpy as jnp
 import torch.nn.functional as F
+from jax import lax
 from torch import Tensor, nn
 
 from parity.mutants import planting
@@ -50,9 +53,6 @@ class FullAverage(ClippedAvgPool2d):
 
 
 def _full_average(x: Any, window: int, stride: int, *, ceil: bool = False) -> Any:
-    import jax.numpy as jnp
-    from jax import lax
-
     over = [(n - window) % stride for n in x.shape[1:3]]
     padded = jnp.pad(x, ((0, 0), (0, over[0]), (0, over[1]), (0, 0)))
     ones = (1, window, window, 1), (1, stride, stride, 1)
@@ -63,8 +63,6 @@ def window_mutants() -> Iterator[Mutant]:
     """Padding, strides, sizes and rounding of windows."""
 
     def same(conv: Any) -> Any:
-        import jax.lax
-
         def padded(x: Any, kernel: Any, *, stride: int, **settings: Any) -> Any:
             if kernel.shape[0] != 11:
                 return conv(x, kernel, stride=stride, **settings)

@@ -1,4 +1,7 @@
-"""The report as one HTML page that opens from disk: nothing is loaded, pictures are drawn as SVG or embedded."""
+"""The report as one HTML page that opens from disk: nothing is loaded, pictures are drawn as SVG or embedded.
+
+Pillow is imported for a map in colours alone.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What `python -m parity throughput` and `profile` do, once their settings are parsed."""
+"""What `python -m parity throughput` and `profile` do, once their settings are parsed.
+
+Imports no framework but for `--gpu`: each rival runs in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ from jax_alexnet.variants import VARIANTS
 from parity.speed import input_data, input_page, input_rates, layer_profile, page, profile_page
 from parity.speed import throughput as measuring
 from parity.speed.budget import Budget
+from parity.speed.measuring_plan import Plan
 from parity.speed.settings import Profile, Throughput
-from parity.speed.throughput import Plan
 from parity.speed.workload import Workload
 
 

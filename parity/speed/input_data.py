@@ -2,10 +2,13 @@
 
 Workers get a store, the folder of a prepared cache, and read it as training does. What is made up are JPEG files,
 where Pillow is there to write them; without it, a store of random pixels that nothing was decoded for.
+
+Pillow is imported for making pictures up: where it is missing, the rest is measured.
 """
 
 from __future__ import annotations
 
+import io
 import itertools
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,8 +20,10 @@ from alexnet_io.command_line.printing import printable
 from alexnet_io.data.cache import PreparedImages
 from alexnet_io.data.sources.dataset import DataSet
 from alexnet_io.data.sources.files import EncodedImages, files_on_disk, image_names
+from alexnet_io.data.sources.opening import open_source
 from alexnet_io.data.sources.prepared import prepared_split
 from alexnet_io.errors import UserError
+from alexnet_io.run.progress import now_and_then
 
 # Of the made-up photographs: about what ImageNet's have in the mean, with about as many bytes (110,000).
 HEIGHT, WIDTH, QUALITY = 375, 500, 90
@@ -64,9 +69,6 @@ def given(
             f"--data {printable(spec)} can't be opened without Pillow: install it, or leave --data out to read made-up "
             "images"
         )
-    from alexnet_io.data.sources.opening import open_source
-    from alexnet_io.run.progress import now_and_then
-
     data = open_source(
         spec,
         image_size=stored_size,
@@ -134,7 +136,8 @@ def open_store(source: Source) -> DataSet:
 
 def encoded(source: Source) -> EncodedImages:
     """Up to `MOST_FILES` of the source's files, evenly spread over the folder."""
-    assert source.files is not None
+    if source.files is None:
+        raise ValueError(f"{source.name} has no files")
     root = Path(source.files)
     names = list(image_names(root))
     places = np.unique(np.linspace(0, len(names) - 1, MOST_FILES).round().astype(int))
@@ -150,8 +153,6 @@ def repeated(files: EncodedImages, count: int) -> EncodedImages:
 
 def _photograph(seed: int) -> bytes:
     """A JPEG file of soft shapes under grain: as many bytes as a photograph's, and as long to decode."""
-    import io
-
     from PIL import Image
 
     rng = np.random.default_rng(seed)

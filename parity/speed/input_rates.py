@@ -18,8 +18,8 @@ from pathlib import Path
 from alexnet_io.data.cache import usable_cores
 from parity.speed import input_data, statistics
 from parity.speed.input_result import FILLING_TARGET, READING_SIZE, READING_TARGET, TRAINING_TARGET, InputResult
+from parity.speed.measuring_plan import Plan
 from parity.speed.processes import OverBudget, Worker, flags
-from parity.speed.throughput import Plan
 from parity.speed.workload import Workload
 
 

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from alexnet_io.data.batches import Batch
-from jax_alexnet import recipes, setup
+from jax_alexnet import recipes
+from jax_alexnet import run_setup as setup
 from parity.speed.input_side import Side
 from parity.speed.workload import LEARNING_RATE
 

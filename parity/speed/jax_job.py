@@ -13,7 +13,8 @@ import numpy as np
 import optax
 
 from alexnet_io.command_line.train_settings import TrainSettings
-from jax_alexnet import augment, devices, optim, recipes, setup, steps
+from jax_alexnet import augment, devices, optim, recipes, steps
+from jax_alexnet import run_setup as setup
 from jax_alexnet.files import weights as stored_weights
 from jax_alexnet.variants import VARIANTS
 from parity.speed import checks, processes

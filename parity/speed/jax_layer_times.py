@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_alexnet import devices
+from jax_alexnet import layer_specs as specs
 from jax_alexnet import variants as v
 from jax_alexnet.model import layer_module
 from parity.speed.timing import least
@@ -25,7 +26,7 @@ def layer_times(workload: Workload) -> list[dict[str, Any]]:
     x = jnp.asarray(rng.standard_normal(shape, np.float32), dtype)
     found = []
     for row in variant.layers:
-        if isinstance(row, v.Dropout):
+        if isinstance(row, specs.Dropout):
             continue
         module = layer_module(row, variant.classes)
         params = jax.jit(module.init)(jax.random.key(0), x[:1])

@@ -17,8 +17,9 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from alexnet_io.errors import UserError
-from jax_alexnet import variants as v
+from jax_alexnet import layer_specs as specs
 from jax_alexnet.shapes import window_count
+from jax_alexnet.steps import TrainState
 
 
 class PlainAlexNet(nn.Module):
@@ -31,7 +32,7 @@ class PlainAlexNet(nn.Module):
         dropout: whether training drops anything.
     """
 
-    variant: v.Variant
+    variant: specs.Variant
     classes: int
     dtype: Any = jnp.float32
     dropout: bool = True
@@ -44,9 +45,9 @@ class PlainAlexNet(nn.Module):
             x = self._layer(row, x, train)
         return x
 
-    def _layer(self, row: v.Layer, x: Array, train: bool) -> Array:
+    def _layer(self, row: specs.Layer, x: Array, train: bool) -> Array:
         match row:
-            case v.Conv():
+            case specs.Conv():
                 edges = _edges(x, row.window, row.stride, row.padding, row.ceil)
                 return nn.Conv(
                     row.features,
@@ -57,19 +58,19 @@ class PlainAlexNet(nn.Module):
                     dtype=self.dtype,
                     name=row.name,
                 )(x)
-            case v.Dense():
+            case specs.Dense():
                 return nn.Dense(row.features or self.classes, dtype=self.dtype, name=row.name)(x.reshape(len(x), -1))
-            case v.Relu():
+            case specs.Relu():
                 return nn.relu(x)
-            case v.Dropout():
+            case specs.Dropout():
                 return nn.Dropout(row.rate, deterministic=not (train and self.dropout))(x)
-            case v.LRN():
+            case specs.LRN():
                 return _lrn(x, row)
-            case v.Pool(kind="max"):
+            case specs.Pool(kind="max"):
                 window = (row.window, row.window)
                 edges = _edges(x, row.window, row.stride, 0, row.ceil)
                 return nn.max_pool(x, window, (row.stride, row.stride), edges)  # type: ignore[arg-type]
-            case v.AdaptivePool() if x.shape[1:3] == (row.size, row.size):
+            case specs.AdaptivePool() if x.shape[1:3] == (row.size, row.size):
                 return x
         raise UserError(
             f"{self.variant.name} has no plain form: {row.name} is not in Flax's box; use --style tuned, or one of the "
@@ -85,7 +86,7 @@ def _edges(x: Array, window: int, stride: int, padding: int, ceil: bool) -> list
     return found
 
 
-def _lrn(x: Array, row: v.LRN) -> Array:
+def _lrn(x: Array, row: specs.LRN) -> Array:
     scale = row.alpha / row.size if row.divide_by_size else row.alpha
     parts = []
     for part in jnp.split(x, row.columns, axis=-1):
@@ -98,7 +99,6 @@ def _lrn(x: Array, row: v.LRN) -> Array:
 
 def plain_train_step(model: PlainAlexNet, optimizer: Any, mesh: Mesh) -> Any:
     """Compiled (state, batch, learning_rate, key, statistics) -> (state, loss), as `steps.make_train_step` takes it."""
-    from jax_alexnet.steps import TrainState
 
     def step(state: Any, batch: Any, learning_rate: Array, key: Array, statistics: Any) -> Any:
         images = batch.images.astype(model.dtype) / 127.5 - 1
@@ -126,5 +126,5 @@ def plain_eval_step(model: PlainAlexNet, mesh: Mesh) -> Any:
         logits: Any = model.apply({"params": params}, batch.images.astype(model.dtype) / 127.5 - 1)
         return logits.astype(jnp.float32), batch.labels
 
-    specs = (P("data"), P("data"))
-    return jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(P(), P("data"), P()), out_specs=specs))
+    sharded = jax.shard_map(step, mesh=mesh, in_specs=(P(), P("data"), P()), out_specs=(P("data"), P("data")))
+    return jax.jit(sharded)

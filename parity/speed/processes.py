@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from alexnet_io.errors import UserError
 from parity.comparison.environments import environment
@@ -61,6 +62,7 @@ class Worker:
         except OSError as error:
             self._errors.close()
             raise UserError(f"the interpreter {command[0]!r} can't be run: {error.strerror}; name another") from error
+        self._questions, self._answers = _pipes(self._process)
         try:
             self.facts = self._answer()
         except BaseException:
@@ -69,10 +71,9 @@ class Worker:
 
     def ask(self, action: str, **arguments: Any) -> dict[str, Any]:
         """What the process answers to a question; see `serve`."""
-        assert self._process.stdin is not None
         try:
-            self._process.stdin.write(json.dumps({"do": action, **arguments}) + "\n")
-            self._process.stdin.flush()
+            self._questions.write(json.dumps({"do": action, **arguments}) + "\n")
+            self._questions.flush()
         except BrokenPipeError:
             pass  # the answer says why
         return self._answer()
@@ -85,12 +86,11 @@ class Worker:
         self._errors.close()
 
     def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
         seconds = self._patience()
         # An answer is one line, and none is waiting in Python's buffer: the pipe alone says whether it has come.
-        if seconds < math.inf and not select.select([self._process.stdout], [], [], max(seconds, 0.0))[0]:
+        if seconds < math.inf and not select.select([self._answers], [], [], max(seconds, 0.0))[0]:
             raise OverBudget(f"{self.name} had not answered when the time was up")
-        line = self._process.stdout.readline()
+        line = self._answers.readline()
         if not line:
             self._process.wait()
             self._errors.seek(0)
@@ -98,6 +98,13 @@ class Worker:
             last = said[-1].removeprefix("error: ")
             raise UserError(f"the process for {self.name} ended ({self._process.returncode}): {last}")
         return json.loads(line)
+
+
+def _pipes(process: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
+    """What a process reads, and what it writes."""
+    if process.stdin is None or process.stdout is None:
+        raise ValueError("the process was started without pipes")
+    return process.stdin, process.stdout
 
 
 class Rival(Worker):
@@ -212,8 +219,6 @@ def _say(answer: dict[str, Any]) -> None:
 
 def process_peak() -> int:
     """Bytes of memory that this process held at most."""
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 

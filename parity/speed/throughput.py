@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from parity.speed import checks, layer_profile, statistics
-from parity.speed.budget import Budget
+from parity.speed.measuring_plan import Plan
 from parity.speed.processes import OverBudget, Rival, rivals
 from parity.speed.result import Result, Timing
 from parity.speed.workload import PLAIN_FORMS, TUNED_FORM, Workload, best_forms
@@ -27,33 +27,6 @@ _BEST_TRIALS_WEIGHT = {"train": 3.0, "infer": 5.0}
 
 # Checking a form compiles it once more, without dropout, and takes a few steps.
 _CHECK_COMPILES = 1.5
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How much is measured.
-
-    Attributes:
-        rounds: blocks of each rival in a pair.
-        warmup: steps before the first block.
-        block_seconds: a block has as many steps as fill this time, at least one.
-        pythons: interpreter by framework; this one if None.
-        say: gets a line of progress.
-        trace: directory for a profiler's trace of JAX's tuned steps, taken after they were timed.
-        check_layers: compare every layer at this precision first; needs both frameworks in this environment.
-        profile: time every layer alone at the end.
-        budget: time for everything.
-    """
-
-    rounds: int = 6
-    warmup: int = 10
-    block_seconds: float = 1.0
-    pythons: dict[str, str | None] = field(default_factory=dict)
-    say: Callable[[str], None] = lambda line: None
-    trace: str | None = None
-    check_layers: bool = True
-    profile: bool = False
-    budget: Budget = field(default_factory=Budget)
 
 
 def run(base: Workload, devices: list[int], frameworks: list[str], styles: list[str], plan: Plan) -> Result:

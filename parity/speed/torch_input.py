@@ -12,7 +12,8 @@ import torch
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.data.batches import Batch
 from parity.speed.input_side import Side
-from torch_ref import augment, completion, setup
+from torch_ref import augment, completion
+from torch_ref import run_setup as setup
 from torch_ref.engine import TorchEngine
 from torch_ref.processes import Processes, choose_device
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from alexnet_io.data.batches import Batch
 from alexnet_io.run.directory import RunDirectory
+from alexnet_io.run.engine import Sums
 from alexnet_io.run.evaluation import EvaluationReport
-from alexnet_io.run.loop import Sums
 from jax_alexnet.engine import JaxEngine
 from jax_alexnet.model import AlexNet
-from jax_alexnet.setup import Setup as JaxSetup
+from jax_alexnet.run_setup import Setup as JaxSetup
 from jax_alexnet.steps import Metrics
 from parity.alexnet.parameter_names import ParameterNames, slots
 from parity.comparison.torch_tensors import to_numpy
@@ -28,7 +28,7 @@ from parity.twins.records import Arrays, Record, StepRecord, part_of
 from torch_ref import alexnet
 from torch_ref.engine import TorchEngine
 from torch_ref.optim import learning_rate_of
-from torch_ref.setup import Setup as TorchSetup
+from torch_ref.run_setup import Setup as TorchSetup
 
 # Settings on which a compiled step depends.
 _COMPILED = ("model", "recipe", "image_size", "stored_size", "batch_size", "optimizer", "momentum", "weight_decay")

@@ -38,7 +38,7 @@ class JaxDraws:
         self._masks: dict[tuple[str, tuple[int, ...]], Callable[[Array, int], Array]] = {}
 
     def augmentation(self, step: int, first_place: int, count: int, stored: tuple[int, int]) -> Draws:
-        """See `torch_ref.setup.Setup.draw`."""
+        """See `torch_ref.run_setup.Setup.draw`."""
         settings, size = self._settings, self._settings.image_size
         key, _ = self._keys(step)
         places = jnp.arange(first_place, first_place + count)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_io.files import tensor_file
-from alexnet_io.run.loop import Sums
+from alexnet_io.run.engine import Sums
 from alexnet_io.run.metrics import MetricsRow
 from parity.twins.records import Arrays, Record
 

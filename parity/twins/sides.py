@@ -19,7 +19,7 @@ from alexnet_io.files import tensor_file
 from alexnet_io.run.directory import read_description
 from alexnet_io.run.metrics import read_metrics
 from jax_alexnet import recipes as jax_recipes
-from jax_alexnet import training as jax_training
+from jax_alexnet import train_command as jax_training
 from jax_alexnet.files import checkpoint as jax_checkpoint
 from parity.alexnet.parameter_names import ParameterNames
 from parity.comparison.torch_tensors import to_numpy
@@ -28,7 +28,7 @@ from parity.twins.records import Arrays, Record, part_of
 from torch_ref import alexnet
 from torch_ref import checkpoint as torch_checkpoint
 from torch_ref import completion as torch_completion
-from torch_ref import training as torch_training
+from torch_ref import train_command as torch_training
 from torch_ref.engine import WEIGHTS
 
 

@@ -14,6 +14,7 @@ from alexnet_io.data.sources.dataset import DataSet, digest
 from alexnet_io.data.sources.downloading import fetch
 from alexnet_io.data.sources.files import DecodedImages
 from alexnet_io.data.sources.prepared import Preparing, array_split
+from alexnet_io.data.sources.tfds_prepared import find_prepared, open_tfds
 from alexnet_io.errors import UserError
 
 
@@ -62,12 +63,9 @@ def open_cifar(name: str, data_dir: Path, preparing: Preparing, download: bool =
     """
     origin = ORIGINS[name]
     found = _find(origin, data_dir)
-    if found is None and (data_dir / name).is_dir():
-        from alexnet_io.data.sources.tfds_prepared import find_prepared, open_tfds
-
-        if find_prepared(name, [data_dir]) is not None:
-            native = replace(preparing, resizing=preparing.resizing or Resizing(SIDE, SIDE, SIDE))
-            return open_tfds(name, [data_dir], native)
+    if found is None and (data_dir / name).is_dir() and find_prepared(name, [data_dir]) is not None:
+        native = replace(preparing, resizing=preparing.resizing or Resizing(SIDE, SIDE, SIDE))
+        return open_tfds(name, [data_dir], native)
     if found is None:
         binary = origin.forms[1]
         target = data_dir / binary.archive

@@ -1,4 +1,7 @@
-"""scikit-learn's 1,797 handwritten digits, which come inside its wheel: nothing is downloaded."""
+"""scikit-learn's 1,797 handwritten digits, which come inside its wheel: nothing is downloaded.
+
+It is imported for these alone.
+"""
 
 from __future__ import annotations
 

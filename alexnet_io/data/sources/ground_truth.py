@@ -1,4 +1,7 @@
-"""The labels of ImageNet's validation images when they lie side by side, without class folders."""
+"""The labels of ImageNet's validation images when they lie side by side, without class folders.
+
+SciPy is imported for a file of MATLAB's alone.
+"""
 
 from __future__ import annotations
 

@@ -13,9 +13,15 @@ from alexnet_io.command_line.printing import printable
 from alexnet_io.data.cache import Progress
 from alexnet_io.data.decoding import Resizing
 from alexnet_io.data.memory import StepMemory, refuse_what_cannot_fit
+from alexnet_io.data.sources.cifar import open_cifar
 from alexnet_io.data.sources.dataset import DataSet
+from alexnet_io.data.sources.digits import open_digits
+from alexnet_io.data.sources.folder import open_folder
+from alexnet_io.data.sources.imagenet import open_imagenet
 from alexnet_io.data.sources.prepared import Preparing, held_out, uncovered
 from alexnet_io.data.sources.specs import Spec, parse_spec
+from alexnet_io.data.sources.synthetic import open_synthetic
+from alexnet_io.data.sources.tfds_prepared import open_tfds, tfds_dirs
 from alexnet_io.errors import UserError
 from alexnet_io.run.progress import now_and_then
 
@@ -156,27 +162,15 @@ def _open(
 ) -> DataSet:
     path = Path(wanted.argument).expanduser()
     if wanted.kind == "folder":
-        from alexnet_io.data.sources.folder import open_folder
-
         return open_folder(path, preparing, holdout, measuring)
     if wanted.kind == "imagenet":
-        from alexnet_io.data.sources.imagenet import open_imagenet
-
         return open_imagenet(path, preparing)
     if wanted.kind == "tfds":
-        from alexnet_io.data.sources.tfds_prepared import open_tfds, tfds_dirs
-
         return open_tfds(wanted.argument, tfds_dirs(data_dir), preparing, holdout)
     if wanted.kind == "synthetic":
-        from alexnet_io.data.sources.synthetic import open_synthetic
-
         return open_synthetic(wanted.argument, preparing.resizing, seed)
     if wanted.kind == "digits":
-        from alexnet_io.data.sources.digits import open_digits
-
         return open_digits(preparing)
-    from alexnet_io.data.sources.cifar import open_cifar
-
     return open_cifar(wanted.kind, data_dir, preparing, download)
 
 

@@ -1,4 +1,7 @@
-"""Data sets that tensorflow-datasets prepared earlier, read without TensorFlow and without a network."""
+"""Data sets that tensorflow-datasets prepared earlier, read without TensorFlow and without a network.
+
+The package is imported for these alone.
+"""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from torch_ref.engine import TorchEngine
 from torch_ref.launch import said_once
 from torch_ref.network import layers_with_weights
 from torch_ref.processes import processes
-from torch_ref.setup import Setup, prepare
+from torch_ref.run_setup import Setup, prepare
 
 # torchrun passes on the signals that it gets, and Ctrl-C reaches the processes by themselves as well.
 ECHO_SECONDS = 2.0

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.data.batches import Batch, steps_in_epoch
+from alexnet_io.data.image_statistics import training_statistics
 from alexnet_io.data.sources import DataSet, open_for
 from alexnet_io.errors import UserError
 from alexnet_io.run import statistics_file, steering
@@ -150,9 +151,14 @@ def make_model(settings: CompleteSettings, classes: int, dtype: jnp.dtype) -> Al
     proof.keep_in(settings.cache_dir)
     wide = jnp.dtype(jnp.float64) if settings.precision == "float64" else jnp.dtype(jnp.float32)
     return AlexNet(
-        choose_variant(settings), classes, settings.weight_init, settings.dropout, dtype, wide,
+        choose_variant(settings),
+        classes,
+        settings.weight_init,
+        settings.dropout,
+        dtype,
+        wide,
         settings.cpu_convolution,  # type: ignore[arg-type]
-    )  # fmt: skip
+    )
 
 
 def prepare(settings: CompleteSettings, processes: Processes | None = None) -> Setup:
@@ -224,6 +230,4 @@ def _statistics(settings: CompleteSettings, augmentation: augment.Augmentation, 
         return {}
     if settings.resume and settings.output is not None:
         return statistics_file.read(settings.output)
-    from alexnet_io.data.image_statistics import training_statistics
-
     return augment.statistics_for(augmentation, training_statistics(data.train, now_and_then()))

@@ -9,33 +9,32 @@ from numpy.typing import NDArray
 
 from alexnet_io.command_line import output_file
 from parity import settings
+from parity.commands.output import finish, show
 from parity.comparison import environments
+from parity.comparison.request import Request
 from parity.errors import CannotConvert
-from parity.kinds.layouts import channels_last
+from parity.kinds.layouts import input_to_flax
 from parity.mapping import files
 from parity.mapping.mapping import Mapping, is_mapping
-from parity.reports.output import finish, show
 from parity.reports.report import EXIT_COULD_NOT_RUN
 
 
 def compare(chosen: settings.Compare) -> int:
     """Compare, print, write the files that were asked for; returns the exit code."""
     arrays = _inputs(chosen)
-    report = environments.compare(
-        chosen.flax or "",
-        chosen.torch or "",
+    request = Request(
+        chosen.flax,
+        chosen.torch,
         arrays,
-        flax_inputs=tuple(channels_last(x) if x.ndim == 4 else x for x in arrays),
-        jax_python=chosen.jax_python,
-        torch_python=chosen.torch_python,
+        tuple(map(input_to_flax, arrays)),
+        {},
+        {},
         dtype=chosen.dtype,
         gradients=chosen.gradients,
-        seed=chosen.seed,
-        name="model",
-        flax_kwargs={},
-        torch_kwargs={},
         mapping=_read_pairs(chosen.mapping) if chosen.mapping else None,
+        seed=chosen.seed,
     )
+    report = environments.compare(request, chosen.jax_python, chosen.torch_python)
     show(report, chosen)
     code = finish(report, chosen)
     if chosen.save_mapping:

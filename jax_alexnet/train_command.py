@@ -15,7 +15,7 @@ from jax_alexnet.devices import unusable_gpu
 from jax_alexnet.engine import JaxEngine, starting_weights
 from jax_alexnet.parallel.distributed import Processes, joined
 from jax_alexnet.recipes import choose_variant
-from jax_alexnet.setup import Setup, prepare
+from jax_alexnet.run_setup import Setup, prepare
 from jax_alexnet.variants import layers_with_weights
 
 

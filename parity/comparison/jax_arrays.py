@@ -1,9 +1,13 @@
-"""The precisions that JAX's side of a comparison runs in."""
+"""Arrays on JAX's side of a comparison: the precisions that it runs in, its inputs' shapes and layout."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
+from numpy.typing import NDArray
 
 from parity.errors import CannotCompare
 
@@ -22,3 +26,9 @@ def check_dtype(dtype: str) -> None:
         raise CannotCompare(
             "float64 is off in JAX: set JAX_ENABLE_X64=1, or call jax.config.update('jax_enable_x64', True) first"
         )
+
+
+def cast(x: NDArray, dtype: str) -> Any:
+    """Shape and dtype of an input as the lane sees it."""
+    floating = np.issubdtype(x.dtype, np.floating)
+    return jax.ShapeDtypeStruct(x.shape, DTYPES[dtype] if floating else x.dtype)

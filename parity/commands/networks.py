@@ -8,7 +8,7 @@ from pathlib import Path
 from alexnet_io.command_line import output_file
 from parity import settings
 from parity.alexnet import clean_runs, data_comparison, layerwise, trajectory
-from parity.reports.output import finish, show
+from parity.commands.output import finish, show
 
 
 def layers(chosen: settings.Layers) -> int:

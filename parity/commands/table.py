@@ -32,15 +32,15 @@ class Command:
 
 
 TABLE = {
-    "layers": Command(settings.Layers, "parity.alexnet.commands"),
-    "grads": Command(settings.Grads, "parity.alexnet.commands"),
-    "train": Command(settings.Train, "parity.alexnet.commands"),
-    "data": Command(settings.Data, "parity.alexnet.commands"),
-    "clean": Command(settings.Clean, "parity.alexnet.commands"),
-    "runs": Command(settings.Runs, "parity.twins.commands"),
-    "mutants": Command(settings.Mutants, "parity.mutants.commands"),
-    "compare": Command(settings.Compare, "parity.comparison.commands", computes_here=False),
-    "convert": Command(settings.Convert, "parity.mapping.commands", computes_here=False),
+    "layers": Command(settings.Layers, "parity.commands.networks"),
+    "grads": Command(settings.Grads, "parity.commands.networks"),
+    "train": Command(settings.Train, "parity.commands.networks"),
+    "data": Command(settings.Data, "parity.commands.networks"),
+    "clean": Command(settings.Clean, "parity.commands.networks"),
+    "runs": Command(settings.Runs, "parity.commands.runs"),
+    "mutants": Command(settings.Mutants, "parity.commands.mutants"),
+    "compare": Command(settings.Compare, "parity.commands.compare", computes_here=False),
+    "convert": Command(settings.Convert, "parity.commands.convert", computes_here=False),
     "throughput": Command(speed_settings.Throughput, "parity.speed.commands", computes_here=False),
     "profile": Command(speed_settings.Profile, "parity.speed.commands", computes_here=False),
 }

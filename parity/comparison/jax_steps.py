@@ -1,0 +1,72 @@
+"""JAX's steps of a comparison in several processes: the structure first, the report last. Imports no PyTorch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from parity.comparison import jax_libraries, jax_run, mapped
+from parity.comparison.jax_arrays import cast
+from parity.comparison.jax_candidate import Candidate
+from parity.comparison.store import Store
+from parity.comparison.workspace import inputs, leaves_of, load, whole_mapping
+from parity.kinds import jax_leaves
+from parity.mapping.found import TorchState
+
+
+def structure(workspace: Path, request: dict[str, Any]) -> None:
+    """Step 1: write `structure.json`."""
+    module, _ = _model(request)
+    typed = tuple(cast(x, request["dtype"]) for x in inputs(workspace, "flax"))
+    leaves, _ = jax_leaves.structure(jax_libraries.of(module), typed, request["flax_kwargs"])
+    (workspace / "structure.json").write_text(json.dumps([leaf.to_json() for leaf in leaves]), encoding="utf-8")
+
+
+def run(workspace: Path, request: dict[str, Any]) -> None:
+    """Step 3: write `report.json`, `arrays.npz` and `found.json`."""
+    module, variables = _model(request)
+    found = json.loads((workspace / "pairs.json").read_text(encoding="utf-8"))
+    arrays = inputs(workspace, "flax")
+    shapes = tuple(cast(x, request["dtype"]) for x in arrays)
+    model = jax_libraries.of(module)
+    leaves, abstract = jax_leaves.structure(model, shapes, request["flax_kwargs"])
+    model.states = found["states"]
+    store, mapping = Store(workspace / "captures"), whole_mapping(request)
+    variables = None if variables is None else model.canonical(jax_libraries.as_variables(variables))
+    if mapping is not None and variables is None:
+        state, library = store.arrays("state", ""), jax_libraries.library_of(module)
+        variables = mapped.variables(mapping, state, library, abstract, request["dtype"])
+    kinds = {leaf.path: leaf.kind for leaf in leaves} | found["kinds"]
+    candidate = Candidate(
+        model,
+        request["flax_kwargs"],
+        found["pairs"],
+        kinds,
+        store,
+        request["dtype"],
+        lambda path: store.arrays(f"weights-{path}", ""),
+        variables,
+        request["name"],
+        abstract,
+        found["undecided"],
+        found["likely"],
+    )
+    torch_leaves, state = leaves_of(found["torch"]), TorchState.from_json(found["state"])
+    report = jax_run.run(candidate, arrays, request["gradients"], torch_leaves)
+    if not model.places:  # mappings don't know how cells keep their gates
+        facts = mapped.found(candidate, module, torch_leaves, state, abstract)
+        (workspace / "found.json").write_text(json.dumps(facts.to_json()), encoding="utf-8")
+    report.write_json(workspace / "report.json")
+    np.savez(workspace / "arrays.npz", **report.arrays)  # type: ignore[arg-type]
+
+
+def _model(request: dict[str, Any]) -> tuple[Any, Any]:
+    """The module, and its own variables if there are any."""
+    # Elsewhere it would make int64 of a model's counters.
+    jax.config.update("jax_enable_x64", request["dtype"] == "float64")
+    made = load(request["flax"])
+    return made if isinstance(made, tuple) else (made, None)
