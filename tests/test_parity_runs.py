@@ -206,7 +206,7 @@ def best_of_equals_is_the_last(monkeypatch):
     plain = TrainingLoop._evaluate
 
     def evaluate(self):
-        self.best = np.nextafter(self.best, -np.inf)
+        self.state.best = np.nextafter(self.state.best, -np.inf)
         return plain(self)
 
     monkeypatch.setattr(TrainingLoop, "_evaluate", evaluate)
