@@ -83,6 +83,7 @@ def test_timed_once_and_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ("import os; os.kill(os.getpid(), 11)", "exit code -11"),
         ("raise SystemExit('no memory')", "exit code 1: no memory"),
         ("import time; time.sleep(60)", "had not ended after 2 s"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGALRM)", "had not ended after 2 s"),
         ("print('half an ans')", "no answer"),
         ("", "no answer"),
         ('print(\'{"a": {"xla": NaN}}\')', "no answer"),
@@ -134,7 +135,9 @@ def test_what_is_timed_is_what_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_stopwatch_itself(dtype: str, tmp_path: Path) -> None:
-    done = subprocess.run([*calibration.STOPWATCH, dtype, str(tmp_path)], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [*calibration.STOPWATCH, dtype, "120", str(tmp_path)], capture_output=True, text=True, check=True
+    )
     times = json.loads(done.stdout.splitlines()[-1])
     assert len(times) == 6
     assert all(0 < seconds < 60 for forms in times.values() for seconds in forms.values())

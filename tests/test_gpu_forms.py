@@ -94,7 +94,7 @@ def test_groups_on_gpus_and_on_cpus(rng, dtype, stride):
     """Small integers, so that every order of summation is exact."""
     x = jnp.asarray(rng.integers(-4, 5, (2, 7, 7, 64)), dtype)
     kernel = jnp.asarray(rng.integers(-1, 2, (3, 3, 32, 4)), dtype)
-    geometry = convolution._Geometry(3, stride, ((1, 2), (1, 2)), 2, "auto")
+    geometry = convolution.Geometry(3, stride, ((1, 2), (1, 2)), 2, "auto")
     out = convolution._xla(geometry, x, kernel)
     np.testing.assert_array_equal(np.asarray(convolution._on_cpus(geometry, x, kernel), float), np.asarray(out, float))
     gradient = jnp.asarray(rng.integers(-1, 2, out.shape), dtype)

@@ -10,6 +10,7 @@ removed, may differ from the whole run in its last digits; `JAX_ALEXNET_CALIBRAT
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -105,7 +106,7 @@ def kept_or_timed(
     Args:
         facts: from `circumstances`.
         directory: where they are kept; None, and one that can't be written, keeps none.
-        stopwatch: the command that times; the dtype and the directory are added.
+        stopwatch: the command that times; the dtype, the seconds that it may take and the directory are added.
         limit: seconds that it may take.
 
     Returns:
@@ -149,13 +150,13 @@ def time_now(dtype: str, directory: Path | None, stopwatch: Sequence[str] = STOP
     print(f"timing ways to compute convolutions in {dtype} once (some 15 s)", file=sys.stderr, flush=True)
     try:
         done = subprocess.run(
-            [*stopwatch, dtype, "" if directory is None else str(directory)],
+            [*stopwatch, dtype, str(limit), "" if directory is None else str(directory)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",
             check=True,
-            timeout=limit,
+            timeout=limit + 2,
             env=proof.environment(),
             start_new_session=True,  # Ctrl-C is for this process, which ends the other
         )
@@ -164,7 +165,8 @@ def time_now(dtype: str, directory: Path | None, stopwatch: Sequence[str] = STOP
         reason = f"it had not ended after {limit:g} s"
     except subprocess.CalledProcessError as error:
         last = next((line.strip() for line in reversed(error.stderr.splitlines()) if line.strip()), "it said nothing")
-        reason = f"exit code {error.returncode}: {last}"
+        late = error.returncode == -signal.SIGALRM
+        reason = f"it had not ended after {limit:g} s" if late else f"exit code {error.returncode}: {last}"
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         reason = f"no answer: {error}"
     print(f"they couldn't be timed ({reason}): the usual ones are taken", file=sys.stderr, flush=True)

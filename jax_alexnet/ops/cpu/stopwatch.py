@@ -1,4 +1,4 @@
-"""`python -m jax_alexnet.ops.cpu.stopwatch DTYPE [DIRECTORY]`: how long does each form of a convolution take here?
+"""`python -m jax_alexnet.ops.cpu.stopwatch DTYPE SECONDS [DIRECTORY]`: how long does each form of a convolution take here?
 
 A process of its own, started by `calibration`, since one program can't compute while another is being traced. Each task
 is one of AlexNet's convolutions with a batch that takes some tens of milliseconds; its forms are timed in turns, and
@@ -7,6 +7,7 @@ output is the answer, as JSON: {task: {form: seconds}}.
 """
 
 import json
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -72,9 +73,10 @@ LAYERS = (
 
 def main() -> None:
     """Time everything, and print it."""
-    dtype, directory, *_ = *sys.argv[1:], ""
+    dtype, seconds, directory, *_ = *sys.argv[1:], ""
+    signal.alarm(max(1, int(float(seconds))))  # whoever waits for the answer may be gone by then
     proof.keep_in(Path(directory) if directory else None)
-    print(json.dumps({task: seconds for layer in LAYERS for task, seconds in times(layer, jnp.dtype(dtype)).items()}))
+    print(json.dumps({task: found for layer in LAYERS for task, found in times(layer, jnp.dtype(dtype)).items()}))
 
 
 def times(layer: Layer, dtype: jnp.dtype) -> dict[str, dict[str, float]]:
