@@ -15,8 +15,12 @@ from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.settings import parse_given
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.data.sources import synset_names
+from alexnet_io.errors import UserError
 from jax_alexnet import recipes as jax_recipes
 from jax_alexnet import schedules as jax_schedules
+from jax_alexnet.files.exported import with_names
+from jax_alexnet.files.finished_run import TrainedNetwork
+from jax_alexnet.model import AlexNet
 from torch_ref import completion
 from torch_ref import schedules as torch_schedules
 from torch_ref.recipes import IMAGENET_IMAGES
@@ -173,3 +177,16 @@ def test_every_synset_of_the_contest_has_a_name_of_its_own() -> None:
     assert {names["n02012849"], names["n03126707"]} == {"crane bird", "crane"}
     assert synset_names.readable("n02123045") == "tabby (n02123045)"
     assert synset_names.readable("cat") == "cat" and synset_names.readable("n00000000") == "n00000000"
+
+
+def test_weights_without_names_get_imagenets_on_request(tmp_path: Path, monkeypatch) -> None:
+    """Of as many classes only, and where no file has that name."""
+    monkeypatch.chdir(tmp_path)
+    network = TrainedNetwork(*9 * [None])  # pyright: ignore[reportArgumentType]
+    network.class_names, network.model = [], AlexNet("one_weird_trick", 1000)
+    assert with_names(network, Path("imagenet")).class_names == list(synset_names.names())
+    network.model = AlexNet("one_weird_trick", 10)
+    with pytest.raises(UserError, match="--class-names imagenet has 1000 lines; the weights have 10 classes"):
+        with_names(network, Path("imagenet"))
+    (tmp_path / "imagenet").write_text("\n".join(f"own {number}" for number in range(10)))
+    assert with_names(network, Path("imagenet")).class_names[3] == "own 3"
