@@ -4,7 +4,7 @@ PATH is an image folder, `train/CLASS/` and `test/CLASS/`, such as CIFAR-10's. T
 is learnt from in full; of the other half a few pictures a class are drawn by each seed. On these a network begins with
 the weights of the first half, with all layers learning or all but the last frozen, and with fresh weights, by its own
 law and by PyTorch's. All have the same pictures, order and steps, and the best of the same learning rates, chosen by
-the mean error on the test pictures in every way alike; where the last layer is new beside others' weights it learns at ten
+the mean error on the test pictures in every way alike; a last layer that is new beside others' weights learns at ten
 times that. Neither half has a picture or a class of the other. What was finished earlier is not done again.
 
 A table is printed: the error of each way, its mean and standard deviation over the seeds.
