@@ -23,12 +23,13 @@ from alexnet_io.errors import UserError
 from alexnet_io.files import tensor_file
 from alexnet_io.run.directory import read_description
 from alexnet_io.weights import card, shipped
-from jax_alexnet import load_run, training
+from jax_alexnet import load_run
+from jax_alexnet import train_command as training
 from jax_alexnet.files import weights
 from jax_alexnet.recipes import resolve
 from parity.__main__ import main as parity_main
 from torch_ref import completion, evaluate, weight_file
-from torch_ref import training as torch_training
+from torch_ref import train_command as torch_training
 from torch_ref.alexnet import build
 
 ROOT = Path(__file__).parents[1]
