@@ -53,10 +53,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from jax_alexnet.files.exported import say_fallback
     from jax_alexnet.files.finished_run import load_run, saved_settings
 
-    model = saved_settings(settings.run).model
+    saved = saved_settings(settings.run)
+    model = saved.model
     if weight_files.check_ending(settings.to, settings.home) == "torch":
         packages.require("torch", by=f"--to {printable(settings.to)}")
-    weights.check_home(settings.home, model)
+    weights.check_home(settings.home, model, saved.ablate)
     import jax
     import numpy as np
 

@@ -114,6 +114,8 @@ def layer_module(
             return layers.Dense(row, features=row.features or classes, units_first=units_first, **weighted)
         case v.Relu():
             return layers.Relu(name=row.name)
+        case v.Tanh():
+            return layers.Tanh(name=row.name)
         case v.LRN() | v.SpatialNorm():
             return layers.Norm(row, name=row.name)
         case v.Pool() | v.AdaptivePool():
