@@ -286,7 +286,7 @@ def test_a_network_refuses_sizes_it_was_not_built_for(model: str) -> None:
     if model in FLOOR_POOLS:
         assert network(other).shape == (1, facts.NETWORKS[model].classes)
         return
-    layer = "fc10" if model.startswith("cifar") else "fc6"
+    layer = {"cifar_80sec": "fc64"}.get(model, "fc10") if model.startswith("cifar") else "fc6"
     with pytest.raises(UserError, match=f"{side + 33}x{side}.*{layer}.*built for {side}x{side}.*image_size"):
         network(other)
     turned = build_without_memory(model, image_size=(side + 33, side))

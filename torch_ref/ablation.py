@@ -1,13 +1,13 @@
 """Networks with layers taken out or replaced, to see what the layers do: `--ablate`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from torch import nn
 
 from alexnet_io.command_line.ablations import ablations, refuse_nothing_to_change
 from torch_ref.layers import ClippedAvgPool2d
 from torch_ref.lrn import LocalResponseNorm, SpatialResponseNorm
-from torch_ref.network import Network
+from torch_ref.network import CHANNELS, Network
 
 
 def ablate(network: Network, words: str | None, model: str) -> None:
@@ -51,21 +51,20 @@ def _without_overlap(network: Network) -> bool:
 
 def _one_column(network: Network) -> bool:
     """Paper, section 3.2, and ``layers-145-half.cfg``: one GPU's share of all kernels but the last convolution's."""
-    names = _convolutions(network)
-    kernels = [network.get_submodule(name).out_channels for name in names]
-    _reshape(network, names, [*(count // 2 for count in kernels[:-1]), kernels[-1]], [1] * len(names))
+    layers = _convolutions(network)
+    kernels = [layer.out_channels for layer in layers.values()]
+    _reshape(network, layers, [*(count // 2 for count in kernels[:-1]), kernels[-1]], [1] * len(layers))
     _norm_within(network, 1)
     return True
 
 
 def _two_columns(network: Network) -> bool:
     """Paper, figure 2: the third convolution alone sees the other column."""
-    names = _convolutions(network)
-    layers = [network.get_submodule(name) for name in names]
-    if any(layer.groups == 2 for layer in layers):
+    layers = _convolutions(network)
+    if any(layer.groups == 2 for layer in layers.values()):
         return False
-    groups = [1 if place in (0, 2) else 2 for place in range(len(names))]
-    _reshape(network, names, [layer.out_channels for layer in layers], groups)
+    groups = [1 if place in (0, 2) else 2 for place in range(len(layers))]
+    _reshape(network, layers, [layer.out_channels for layer in layers.values()], groups)
     _norm_within(network, 2)
     return True
 
@@ -78,20 +77,16 @@ def _replace(network: Network, other: Callable[[nn.Module], nn.Module | None]) -
     return bool(found)
 
 
-def _convolutions(network: Network) -> list[str]:
-    return [name for name, layer in network.named_children() if isinstance(layer, nn.Conv2d)]
+def _convolutions(network: Network) -> dict[str, nn.Conv2d]:
+    return {name: layer for name, layer in network.named_children() if isinstance(layer, nn.Conv2d)}
 
 
-def _reshape(network: Network, names: Sequence[str], kernels: Sequence[int], groups: Sequence[int]) -> None:
+def _reshape(network: Network, layers: Mapping[str, nn.Conv2d], kernels: Sequence[int], groups: Sequence[int]) -> None:
     """Convolutions of the same kinds with other numbers of kernels and groups, each fed by the one before."""
-    inputs = 3
-    for name, count, parts in zip(names, kernels, groups, strict=True):
-        old = network.get_submodule(name)
-        if not isinstance(old, nn.Conv2d):
-            raise TypeError(f"{name} is no convolution")
-        height, width = old.kernel_size
-        size = (height, width)
-        new = type(old)(inputs, count, size, stride=old.stride, padding=old.padding, groups=parts)
+    inputs = CHANNELS
+    for (name, old), count, parts in zip(layers.items(), kernels, groups, strict=True):
+        (height, width), (down, along), (above, beside) = old.kernel_size, old.stride, map(int, old.padding)
+        new = type(old)(inputs, count, (height, width), stride=(down, along), padding=(above, beside), groups=parts)
         setattr(network, name, new)
         inputs = count
 

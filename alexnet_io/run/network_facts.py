@@ -1,7 +1,7 @@
 """What a file of weights says besides the weights, so that it suffices to predict from: one text, kept with them.
 
-A JSON object: `format`, `model`, `image_size`, `stored_size`, `normalize`, `class_names`, `span_columns`, `ablate`,
-`precision`, `step`, and `arrays`, the normalisation's, each with `dtype`, `shape` and its little-endian bytes as
+A JSON object: `format`, `model`, `image_size`, `stored_size`, `normalize`, `class_names`, `span_columns`, `precision`,
+`step`, `ablate`, and `arrays`, the normalisation's, each with `dtype`, `shape` and its little-endian bytes as
 `base64`. It is text so that every kind of file can carry it beside a state dict that stays one.
 
 Input: a picture's shorter side is brought to `stored_size` and the central square cut out (Pillow's bilinear filter),
@@ -41,9 +41,9 @@ class NetworkFacts:
         class_names: in the order of the outputs.
         arrays: the normalisation's: `mean_image` (image_size, image_size, 3), `mean` (3,), `std` (3,), float32.
         span_columns: see `--span-columns`.
-        ablate: see `--ablate`; None for the whole network.
         precision: of the arithmetic that it was trained in.
         step: steps that it was trained for.
+        ablate: see `--ablate`; None for the whole network.
     """
 
     model: str
@@ -53,9 +53,9 @@ class NetworkFacts:
     class_names: Sequence[str]
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     span_columns: bool = False
-    ablate: str | None = None
     precision: str = "float32"
     step: int = 0
+    ablate: str | None = None
 
     @classmethod
     def of(
@@ -81,9 +81,9 @@ class NetworkFacts:
             list(class_names),
             {name: np.asarray(arrays[name], np.float32) for name in needed if name in arrays},
             settings.span_columns,
-            settings.ablate,
             settings.precision,
             step,
+            settings.ablate,
         )
         _check(facts, "the run's description")
         return facts
