@@ -1,9 +1,11 @@
 """`python -m jax_alexnet.reproduce`: its arithmetic by hand, and experiments on a few pictures, stopped and resumed."""
 
+import html.parser
 import importlib
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +22,7 @@ from alexnet_io.errors import UserError
 from alexnet_io.run.directory import read_description
 from alexnet_io.run.metrics import MetricsRow, read_metrics
 from jax_alexnet.recipes import choose_variant, resolve
-from jax_alexnet.reproduce import figure1, looking, originals, pictures, reading, results, studies
+from jax_alexnet.reproduce import figure1, looking, originals, page, pictures, reading, results, studies
 from jax_alexnet.reproduce.experiments import EXPERIMENTS
 from jax_alexnet.reproduce.performing import PERFORMERS
 from jax_alexnet.reproduce.results import Result
@@ -211,6 +213,36 @@ def test_results_are_merged_over_calls(tmp_path: Path) -> None:
     assert "first" not in table
 
 
+class Tags(html.parser.HTMLParser):
+    """Refuses tags that are closed in another order than they were opened; keeps the text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_the_page_is_whole_and_takes_no_text_for_markup(tmp_path: Path, quick: bool) -> None:
+    result = replace(found("lrn", "folder:<b>", "1 & 2"), pictures=["gone.png"], about={"command": "x '<i>'"})
+    tags = Tags()
+    tags.feed(page.render(tmp_path, [result], quick))
+    assert not tags.open
+    for text in ("folder:<b>", "1 & 2", "a <note>", "x '<i>'", "gone.png is gone: run the experiment again"):
+        assert text in tags.text
+    assert ("A look (--quick)" in tags.text) is quick
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -277,9 +309,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One for all tests of decoded images, and no check of oneDNN for networks that train for a second."""
+    """One for all tests of decoded images; no check of oneDNN and no pictures of runs that last for a second."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "reproduce-cache"))
     monkeypatch.setenv("JAX_ALEXNET_ONEDNN", "off")
+    monkeypatch.setattr(loop_module.pictures, "draw", lambda *_: None)
 
 
 def reproduce(*words: object, code: int = 0) -> SimpleNamespace:
@@ -317,8 +350,8 @@ def test_an_experiment_is_stopped_gone_on_with_and_found(
     assert "--resume can't change --precision bfloat16 (the run has float32)" in other.stderr
     looked = reproduce("filters", "neighbours", "--run", run, "--output", tmp_path / "out")
     assert "of the 6 nearest show the same class (by chance 33%)" in looked.stdout
-    page = (tmp_path / "out" / "index.html").read_text()
-    assert page.count("data:image/png;base64,") == 3
+    written = (tmp_path / "out" / "index.html").read_text()
+    assert written.count("data:image/png;base64,") == 3
     assert [each.experiment for each in results.read(tmp_path / "out")] == ["filters", "neighbours", "cifar-80sec"]
     for each in results.read(tmp_path / "out"):
         with Image.open(tmp_path / "out" / each.pictures[0]) as picture:

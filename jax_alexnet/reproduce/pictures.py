@@ -183,7 +183,7 @@ def _cycled(count: int) -> list[str]:
 
 def _finish(axes: Axes, ylabel: str, xlabel: str) -> None:
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set_xlim(left=0)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
