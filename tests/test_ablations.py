@@ -14,10 +14,12 @@ import torch
 from numpy.testing import assert_allclose
 
 from alexnet_io.command_line.ablations import ABLATIONS, ablations
+from alexnet_io.command_line.evaluate_settings import EvaluateSettings
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import UserError
 from alexnet_io.run.network_facts import NetworkFacts
-from jax_alexnet import recipes
+from jax_alexnet import export, recipes, summary
+from jax_alexnet import training as jax_training
 from jax_alexnet.ablation import ablated
 from jax_alexnet.files.exported import load_weights
 from jax_alexnet.files.finished_run import load_run
@@ -26,6 +28,8 @@ from jax_alexnet.model import AlexNet
 from jax_alexnet.shapes import trace
 from jax_alexnet.variants import VARIANTS, Conv, Pool
 from torch_ref import completion
+from torch_ref import evaluation as torch_evaluation
+from torch_ref import training as torch_training
 from torch_ref.alexnet import build
 from torch_ref.initialization import initialize
 
@@ -172,21 +176,30 @@ def test_a_run_goes_on_and_is_read_back_as_it_was_trained(run: Path, tmp_path: P
 
 def test_an_export_knows_what_it_is_of(run: Path, tmp_path: Path, rng: np.random.Generator) -> None:
     file = tmp_path / "net.safetensors"
-    from jax_alexnet import export
-
     assert export.main(["--run", str(run), "--to", str(file)]) == 0
     loaded = load_weights(file, devices="1")
     theirs = load_run(run, which="best", devices=jax.devices()[:1], precision=None)
     images = jnp.asarray(rng.normal(size=(2, 32, 32, 3)), jnp.float32)
     given = [net.model.apply({"params": net.params}, images) for net in (loaded, theirs)]
     assert_allclose(np.asarray(given[0]), np.asarray(given[1]), rtol=1e-6)
+
+
+def test_a_whole_network_does_not_begin_with_weights_of_a_changed_one(run: Path, tmp_path: Path) -> None:
+    words = {"model": "cifar_80sec", "data": DATA, "batch_size": 8, "init_from": str(run), "output": tmp_path / "other"}
     with pytest.raises(UserError, match="its network was trained with --ablate one-column,tanh: pass --ablate"):
-        commands_of(run, tmp_path)
+        jax_training.train(recipes.resolve(TrainSettings(**words)))
 
 
-def commands_of(run: Path, folder: Path) -> None:
-    """Begin a whole network with the weights of the changed one."""
-    from jax_alexnet.training import train
+def test_a_run_of_the_reference_is_read_back_by_both(tmp_path: Path) -> None:
+    """And measured alike."""
+    words = {"model": "cifar_80sec", "ablate": "one-column,tanh", "data": DATA, "batch_size": 8, "epochs": 1}
+    assert torch_training.train(completion.resolve(TrainSettings(**words, devices="1", output=tmp_path / "run"))) == 0
+    theirs, _ = torch_evaluation.evaluate_command(EvaluateSettings(run=tmp_path / "run", devices="1"), {})
+    commands.run("evaluate", "--run", tmp_path / "run", "--json", tmp_path / "ours.json", devices=1)
+    ours = json.loads((tmp_path / "ours.json").read_text())
+    assert ours["loss"] == pytest.approx(theirs.report.loss, rel=1e-5)
 
-    words = {"model": "cifar_80sec", "data": DATA, "batch_size": 8, "init_from": str(run), "output": folder / "other"}
-    train(recipes.resolve(TrainSettings(**words)))
+
+def test_the_summary_is_of_the_changed_network() -> None:
+    said = summary.summarize(ablated(VARIANTS["two_column"], "one-column"))
+    assert said["parameters"] == facts.HALF_NETWORK_PARAMETERS

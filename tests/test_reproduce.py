@@ -17,15 +17,17 @@ import pytest
 from PIL import Image
 
 import alexnet_io.run.loop as loop_module
+from alexnet_io.command_line.complete_settings import CompleteSettings, plain
 from alexnet_io.command_line.train_settings import TrainSettings
-from alexnet_io.errors import UserError
-from alexnet_io.run.directory import read_description
-from alexnet_io.run.metrics import MetricsRow, read_metrics
+from alexnet_io.errors import FailedRun, UserError
+from alexnet_io.run.directory import RunDirectory, read_description
+from alexnet_io.run.metrics import MetricsRow, MetricsWriter, read_metrics
 from jax_alexnet.recipes import choose_variant, resolve
-from jax_alexnet.reproduce import figure1, looking, originals, page, pictures, reading, results, studies
+from jax_alexnet.reproduce import figure1, looking, originals, page, pictures, reading, results, running, studies
 from jax_alexnet.reproduce.experiments import EXPERIMENTS
 from jax_alexnet.reproduce.performing import PERFORMERS
 from jax_alexnet.reproduce.results import Result
+from jax_alexnet.reproduce.settings import ReproduceSettings
 from jax_alexnet.variants import VARIANTS
 
 
@@ -104,6 +106,7 @@ def test_learning_rates_are_tried_until_the_best_lies_between_two() -> None:
 
 def test_differences_are_of_the_same_seeds() -> None:
     assert studies.paired([10.0, 12.0], [13.0, 12.5]) == [3.0, 0.5]
+    assert studies.paired([10.0, None, 12.0], [None, 1.0, 12.5]) == [0.5]
 
 
 def test_colour_is_what_differs_between_the_channels() -> None:
@@ -386,6 +389,37 @@ def test_figure_1_is_a_race_of_the_training_program(
     assert {name for name in relu if relu[name] != tanh[name]} == {"ablate", "output"}
     assert (relu["ablate"], tanh["ablate"], relu["weight_decay"], relu["crop"]) == ("no-lrn", "tanh,no-lrn", 0.0, False)
     assert (tmp_path / "figure1.png").exists()
+
+
+def test_a_learning_rate_that_is_too_high_ends_a_race_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the training program ends: the run is there, and isn't trained again; other failures are failures."""
+    trained: list[str] = []
+    message = "the loss became nan at step 3 (images [1]...)"
+
+    def fails(settings: CompleteSettings) -> int:
+        trained.append(str(settings.output))
+        with RunDirectory(settings.output or Path()) as directory, MetricsWriter(directory.path) as writer:
+            directory.describe(model=settings.model, class_names=["a"], normalisation={}, settings=plain(settings))
+            writer.write(train_row(1, 0.9))
+        raise FailedRun(message)
+
+    monkeypatch.setattr(running, "train", fails)
+    runner = running.Runner(ReproduceSettings(experiments=["lrn"], data="synthetic"), {}, tmp_path)
+    words = {"model": "cifar_80sec", "learning_rate": 1e9}
+    for _ in range(2):
+        done = runner.train("high", words, may_diverge=True)
+        assert done.diverged
+        assert [row.step for row in done.rows] == [1]
+    assert len(trained) == 1
+    with pytest.raises(FailedRun, match="the loss became nan"):
+        runner.train("other", words)
+    message = "cannot write metrics.jsonl: No space left on device"
+    with pytest.raises(FailedRun, match="No space left"):
+        runner.train("third", words, may_diverge=True)
+    row = figure1._read(done, "relu", 1e9, 0, 0.95)
+    assert row.epochs is None
 
 
 def test_settings_of_the_studies_are_settings_of_training() -> None:

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in settings.experiments:
         one_of("experiment", name, (LIST, *EXPERIMENTS))
     if LIST in settings.experiments:
-        print(listing())
+        print(listing(settings.seeds))
         return 0
     _refuse(settings)
     # None of the above imports JAX: whatever is wrong with the words is said at once.

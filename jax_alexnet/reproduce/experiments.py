@@ -144,8 +144,8 @@ EXPERIMENTS: dict[str, Experiment] = {
 }
 
 
-def listing() -> str:
-    """What `list` prints: a paragraph for each experiment."""
+def listing(seeds: int | None = None) -> str:
+    """What `list` prints: a paragraph for each experiment; costs are for so many seeds, or its own number."""
     lines = []
     for name, each in EXPERIMENTS.items():
         with_imagenet = "; --data imagenet:PATH repeats the paper's own" if each.imagenet else ""
@@ -153,7 +153,7 @@ def listing() -> str:
             name,
             f"  claim      {each.claim} ({each.where})",
             f"  published  {each.published}",
-            f"  cost       {each.cost()}{with_imagenet}",
+            f"  cost       {each.cost(seeds)}{with_imagenet}",
             "",
         ]
     return "\n".join([*lines, "Costs are for CIFAR-10, all seeds; --quick looks in a minute or two, on any machine."])

@@ -97,13 +97,16 @@ def _drops(study: Study, epochs: int) -> dict[str, Any]:
     return {"drop_epochs": [round(share * epochs) for share in DROPS]}
 
 
-def paired(whole: Sequence[float], other: Sequence[float]) -> list[float]:
-    """What the part is worth, seed by seed: the other's errors less the whole network's."""
-    return [b - a for a, b in zip(whole, other, strict=True)]
+def paired(whole: Sequence[float | None], other: Sequence[float | None]) -> list[float]:
+    """What the part is worth, seed by seed: the other's errors less the whole network's; None for what diverged."""
+    return [b - a for a, b in zip(whole, other, strict=True) if a is not None and b is not None]
 
 
 def _result(name: str, runner: Runner, found: dict[str, list[Trained]], picture: str) -> Result:
-    errors = {arm: [last_errors(each.rows) for each in runs if not each.diverged] for arm, runs in found.items()}
+    of_seeds = {
+        arm: [None if each.diverged else last_errors(each.rows) for each in runs] for arm, runs in found.items()
+    }
+    errors = {arm: [each for each in several if each is not None] for arm, several in of_seeds.items()}
     top1 = {arm: [100 * each[1] for each in several] for arm, several in errors.items()}
     top5 = {arm: [100 * each[2] for each in several if each[2] is not None] for arm, several in errors.items()}
     training = {arm: [100 * each[0] for each in several] for arm, several in errors.items()}
@@ -112,12 +115,15 @@ def _result(name: str, runner: Runner, found: dict[str, list[Trained]], picture:
         for arm in found
     ]
     whole, *others = found
-    gains = {arm: paired(top1[whole], top1[arm]) if len(top1[whole]) == len(top1[arm]) else [] for arm in others}
+    by_seed = {arm: [None if each is None else 100 * each[1] for each in several] for arm, several in of_seeds.items()}
+    gains = {arm: paired(by_seed[whole], by_seed[arm]) for arm in others}
     told = [
         f"{whole} {_cell(top1[whole])}%",
         *(f"{arm} {_cell(top1[arm])}%" + (f" ({_signed(gains[arm])} points)" if gains[arm] else "") for arm in others),
     ]
-    notes = ["errors at the end of training, of the last weights, on the central crop: no image chose among them"]
+    notes = ["errors at the end of training, of the last weights, on the central crop, which no image has chosen"]
+    if found[whole][0].settings.schedule == "plateau":
+        notes.append("the test images say when the learning rate falls, and so flatter all of them alike")
     notes += [
         f"{arm}: {len(found[arm]) - len(top1[arm])} diverged" for arm in found if len(top1[arm]) < len(found[arm])
     ]
