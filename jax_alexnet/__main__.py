@@ -9,6 +9,7 @@ COMMANDS = {
     "predict": "the likeliest classes of pictures",
     "features": "what a layer puts out for pictures, as a NumPy file",
     "export": "a run's network as one file, for Flax, torch_ref or torchvision",
+    "reproduce": "the paper's experiments repeated, the published figures beside ours",
     "summary": "a network's layers, parameters and multiply-accumulates",
     "cache": "the decoded images that earlier runs left, listed or removed",
     "launch": "train in several processes on this machine",

@@ -19,6 +19,7 @@ from alexnet_io.run.fine_tuning import Beginning
 from alexnet_io.run.progress import now_and_then
 from jax_alexnet import augment, steps
 from jax_alexnet.devices import check_batch, choose_devices, set_precision
+from jax_alexnet.layer_specs import Conv
 from jax_alexnet.model import AlexNet
 from jax_alexnet.ops.cpu import calibration, onednn, proof
 from jax_alexnet.optim import make_optimizer
@@ -28,7 +29,6 @@ from jax_alexnet.parallel.layout import mesh_share
 from jax_alexnet.recipes import choose_variant
 from jax_alexnet.shapes import trace
 from jax_alexnet.step_memory import step_memory
-from jax_alexnet.variants import Conv
 
 BEST = "best"  # inside a run's directory: the weights that did best on the images that steer the run
 

@@ -16,11 +16,12 @@ from jax.sharding import PartitionSpec as P
 
 from jax_alexnet import augment
 from jax_alexnet.devices import compiler_options
+from jax_alexnet.layer_specs import Dense
 from jax_alexnet.model import AlexNet
 from jax_alexnet.ops.cross_entropy import cross_entropy, rank
 from jax_alexnet.parallel import data_parallel
 from jax_alexnet.parallel.layout import Layout, batch_axes, batch_spec
-from jax_alexnet.variants import VARIANTS, Dense
+from jax_alexnet.variants import VARIANTS
 
 Tree = Any
 

@@ -18,7 +18,7 @@ SIDES = {"jax": recipes.resolve, "torch": completion.resolve}
 # Where None means something: the network's own, no limit, all, none.
 MAY_BE_NONE = {
     "cache_dir", "holdout", "steps", "drop_every", "drop_epochs", "dropout", "group_size", "coordinator",
-    "num_processes", "process_id", "output", "validation", "init_from", "freeze",
+    "num_processes", "process_id", "output", "validation", "init_from", "freeze", "ablate",
 }  # fmt: skip
 
 # run.json's settings of a run that was begun with --model cifar_13pct --data folder:pictures --holdout 0.2 --output
@@ -30,7 +30,7 @@ SAVED: dict[str, Any] = {
     "momentum": 0.9, "weight_decay": 0.004, "decay_biases": False, "schedule": "at_epochs", "drop_every": None,
     "drop_epochs": [450, 460], "drop_factor": 0.1, "plateau_patience": 10, "plateau_cooldown": 0,
     "weight_init": "variant", "normalize": "mean_image", "crop": True, "flip": True, "color_noise": False,
-    "dropout": None, "span_columns": False, "init_from": None, "freeze": None,
+    "dropout": None, "span_columns": False, "ablate": None, "init_from": None, "freeze": None,
     "new_layer_learning_rate_factor": 1.0, "precision": "float32", "cpu_convolution": "auto", "devices": "1",
     "parallel": "data", "group_size": None, "coordinator": None, "num_processes": None, "process_id": None, "seed": 0,
     "output": "runs/cifar", "resume": False, "strict_resume": False, "changed_data": False,
@@ -105,7 +105,7 @@ def test_a_saved_run_has_the_settings_that_it_was_begun_with(side: str) -> None:
 def test_a_run_of_a_version_with_fewer_settings_is_opened(side: str) -> None:
     """As those that came later were without being asked for."""
     later = ("span_columns", "cpu_convolution", "parallel", "group_size", "changed_data", "plateau_cooldown")
-    later += ("validation", "init_from", "freeze", "new_layer_learning_rate_factor")
+    later += ("ablate", "validation", "init_from", "freeze", "new_layer_learning_rate_factor")
     old = {name: value for name, value in SAVED.items() if name not in later}
     assert plain(SIDES[side](resumed(old, {}))) == SAVED
 

@@ -26,6 +26,7 @@ OWN_RECIPE = {
     "cifar_18pct": "cifar",
     "cifar_13pct": "cifar",
     "cifar_11pct": "cifar",
+    "cifar_80sec": "cifar",
 }
 
 
@@ -43,9 +44,9 @@ def resolve(settings: TrainSettings) -> CompleteSettings:
     if settings.dropout and settings.model not in HAVE_DROPOUT:
         raise UserError(f"--dropout is for networks with dropout, which {settings.model} has not: leave the flag out")
     _refuse_what_only_jax_has(settings)
-    if settings.freeze is not None:
-        with torch.device("meta"):  # refuses names of layers before anything slow is done for them
-            frozen_layers(settings, layers_with_weights(build(settings.model)))
+    if settings.freeze is not None or settings.ablate is not None:
+        with torch.device("meta"):  # refuses what the network hasn't got before anything slow is done for it
+            frozen_layers(settings, layers_with_weights(build(settings.model, ablate=settings.ablate)))
     refuse_what_needs_weights(settings)
     settings = data_defaults(settings)
     name = settings.recipe or OWN_RECIPE[settings.model]

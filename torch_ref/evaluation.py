@@ -137,7 +137,9 @@ def of_file(settings: EvaluateSettings) -> Trained:
 
 
 def _network(settings: CompleteSettings, classes: int | None) -> Network:
-    return build(settings.model, classes, settings.image_size, span_columns=settings.span_columns)
+    return build(
+        settings.model, classes, settings.image_size, span_columns=settings.span_columns, ablate=settings.ablate
+    )
 
 
 def _last(network: Network) -> str:

@@ -126,7 +126,12 @@ def prepare(settings: CompleteSettings, group: Processes) -> Setup:
 
     def network_for(classes: int) -> Network:
         return build(
-            settings.model, classes, settings.image_size, span_columns=settings.span_columns, dropout=settings.dropout
+            settings.model,
+            classes,
+            settings.image_size,
+            span_columns=settings.span_columns,
+            dropout=settings.dropout,
+            ablate=settings.ablate,
         )
 
     with torch.device("meta"):  # refuses an image size before data are read for it

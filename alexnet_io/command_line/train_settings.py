@@ -8,11 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from alexnet_io.command_line.ablations import ABLATIONS
 from alexnet_io.command_line.settings import setting
 
 MODELS = (
     "single_column", "two_column", "cuda_convnet_2012", "caffe_alexnet", "caffenet",
     "one_weird_trick", "one_weird_trick_lrn", "cifar_18pct", "cifar_13pct", "cifar_11pct",
+    "cifar_80sec",
 )  # fmt: skip
 RECIPES = ("blog", "paper", "caffe", "torchvision", "cifar")
 OPTIMIZERS = ("adam", "sgd", "paper")
@@ -149,6 +151,14 @@ class TrainSettings(DataSettings):
         None, "share of units dropped after fc6 and fc7", metavar="SHARE", unset="the network's own", minimum=0, below=1
     )
     span_columns: bool = _network(False, "let the LRN windows of two_column span both columns")
+    ablate: str | None = _network(
+        None,
+        "what the network is trained without, to see what it does: "
+        + "; ".join(f"{word} ({meaning})" for word, meaning in ABLATIONS.items())
+        + "; several as in tanh,no-lrn",
+        metavar="WORDS",
+        unset="nothing",
+    )
     init_from: str | None = _fine_tuning(
         None,
         "begin with these weights: a run's directory, or a .safetensors, .npz or PyTorch file; the last layer is new "

@@ -142,7 +142,7 @@ def _reference_weights(run: Path, which: str, settings: CompleteSettings, shapes
         )
     from safetensors import safe_open
 
-    params, _ = weights.load(path, settings.model, settings.image_size)
+    params, _ = weights.load(path, settings.model, settings.image_size, settings.ablate)
     with safe_open(path, framework="numpy") as file:
         step = int((file.metadata() or {}).get("step", 0))
     return jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), params, shapes), step

@@ -33,7 +33,7 @@ from torch_ref.run_setup import Setup as TorchSetup
 # Settings on which a compiled step depends.
 _COMPILED = ("model", "recipe", "image_size", "stored_size", "batch_size", "optimizer", "momentum", "weight_decay")
 _COMPILED += ("decay_biases", "bias_learning_rate_factor", "normalize", "crop", "flip", "color_noise", "dropout")
-_COMPILED += ("span_columns", "precision", "weight_init", "freeze", "new_layer_learning_rate_factor")
+_COMPILED += ("ablate", "span_columns", "precision", "weight_init", "freeze", "new_layer_learning_rate_factor")
 
 
 class Killed(BaseException):
