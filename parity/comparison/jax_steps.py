@@ -54,6 +54,7 @@ def run(workspace: Path, request: dict[str, Any]) -> None:
         abstract,
         found["undecided"],
         found["likely"],
+        {leaf.path: leaf.calls for leaf in leaves},
     )
     torch_leaves, state = leaves_of(found["torch"]), TorchState.from_json(found["state"])
     report = jax_run.run(candidate, arrays, request["gradients"], torch_leaves)

@@ -145,6 +145,7 @@ def _layer_by_layer(request: Request, models: _Models, pairing: matching.Pairing
             models.abstract,
             pairing.undecided,
             pairing.likely,
+            {leaf.path: leaf.calls for leaf in models.leaves},
         )
         report = jax_run.run(candidate, request.flax_inputs, request.gradients, models.torch_leaves)
         if not models.model.places:  # mappings don't know how cells keep their gates
