@@ -96,6 +96,7 @@ class Candidate:
         self.judged: set[str] = set()  # leaves whose weights have been compared
         self.natural: Candidate | None = None  # beside the reference's run at ties: the one beside its natural run
         self.broken: str | None = None  # what stopped Flax among the reference's values, if anything did
+        self.output_layouts: list[layouts.Layout | None] = []
         self.worst = Worst()
         self.totals: dict[tuple[str, str], Total] = {}  # gradients of parameters that several calls add to
         self.masks: dict[str, NDArray] = {}  # of dropout, by PyTorch path, where they were injected
@@ -208,6 +209,7 @@ class Candidate:
             row = Row(self.name, "output", "output", self.stage("input"), self.dtype, order=len(self.records))
             reference = references[str(i)]
             layout = layouts.align(reference, np.asarray(result, np.float64), None)
+            self.output_layouts.append(layout)
             value = layout.to_flax(reference) if layout else reference
             bound = self.glue_bound("output", i, facts["depth"], layout)
             self.judge(row, np.asarray(result), value, bound)

@@ -146,9 +146,9 @@ class Mapping:
 
     def to_json(self) -> dict[str, Any]:
         """As the file holds it."""
-        named = {key: getattr(self, key) for key in _KEYS if key not in ("format", "version")}
+        named = {key: getattr(self, key) for key in _KEYS if key not in ("format", "version", "idle")}
         plain = {"tensors": [tensor.to_json() for tensor in self.tensors], "unused": list(self.unused)}
-        plain["idle"] = list(self.idle)
+        plain |= {"idle": list(self.idle)} if self.idle else {}
         return {"format": FORMAT, "version": VERSION, **named, **plain}
 
     def text(self) -> str:

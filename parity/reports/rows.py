@@ -175,8 +175,8 @@ def _judge_in_part(jax: NDArray | None, torch: NDArray | None, limit: NDArray) -
         "PyTorch ran magnifies roundings without limit there"
     )
     place = tuple(int(i) for i in worst)
-    there = {"index": place, "ours": _number(jax[place]), "theirs": _number(torch[place]), "error": float(apart[worst])}
-    return replace(found, verdict=NO_BOUND, detail=why, allowed=math.inf, fraction=0.0, **there)
+    found = replace(found, verdict=NO_BOUND, detail=why, error=float(apart[worst]), allowed=math.inf, fraction=0.0)
+    return replace(found, index=place, ours=_number(jax[place]), theirs=_number(torch[place]))
 
 
 def _number(value: Any) -> float:
