@@ -49,7 +49,7 @@ class InNnx(nnx.Module):
         self.head = nnx.Linear(10 if both else 5, 3, rngs=rngs)
 
     def __call__(self, x: Any) -> Any:
-        return self.head(self.rnn(x))
+        return self.head(self.rnn(x))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -73,22 +73,23 @@ def test_a_recurrent_layers_mapping_converts_both_ways(kind: str, port: Any, tmp
     mapping = parity.Mapping.load(tmp_path / "net.json")
     assert mapping == report.mapping and not mapping.unused
 
-    state, expected = original.state_dict(), original(torch.from_numpy(X)).detach().numpy()
-    if isinstance(port, nnx.Module):
-        nnx.update(port, mapping.to_tree(state, like=port))
-        found, tree = port(jnp.asarray(X)), port
-    else:
-        like = port.init(jax.random.key(0), jnp.asarray(X))
-        tree = mapping.to_tree(state, like=like)
-        found = port.apply(tree, jnp.asarray(X))
-    np.testing.assert_allclose(found, expected, atol=1e-12)
     # The mapping goes back into a comparison, where what it makes is held to PyTorch's bit for bit.
     assert parity.compare(port, original, X, mapping=mapping).equal
+
+    x = X.astype(np.float32)  # by themselves Flax's cells begin with a state in float32
+    state, expected = original.float().state_dict(), original(torch.from_numpy(x)).detach().numpy()
+    if isinstance(port, nnx.Module):
+        nnx.update(port, mapping.to_tree(state, like=port))
+        found, tree = port(jnp.asarray(x)), port
+    else:
+        tree = mapping.to_tree(state, like=port.init(jax.random.key(0), jnp.asarray(x)))
+        found = port.apply(tree, jnp.asarray(x))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
     back = {name: torch.from_numpy(array) for name, array in mapping.to_torch(tree).items()}
     assert {*back} == {*state}
     original.load_state_dict(back)  # of two biases that are only summed the sum is one, and the other zero
-    np.testing.assert_allclose(original(torch.from_numpy(X)).detach().numpy(), expected, atol=1e-12)
+    np.testing.assert_allclose(original(torch.from_numpy(x)).detach().numpy(), expected, atol=1e-5)
 
 
 def test_from_the_command_line(tmp_path: Path) -> None:
