@@ -629,3 +629,40 @@ def test_a_checkpoint_of_a_training_program_is_read(kinds: Any, tmp_path: Path) 
     torch.save({"epoch": 3, "state_dict": state}, tmp_path / "checkpoint.pth")
     made, plain = mapping.to_jax(tmp_path / "checkpoint.pth"), mapping.to_jax(model.state_dict())
     assert {*made} == {*plain} and all(np.array_equal(made[path], plain[path]) for path in made)
+
+
+class WithIdle(nnx.Module):
+    """A layer that nothing is computed with, beside one that is."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.used, self.spare = nnx.Linear(4, 3, rngs=rngs), nnx.Linear(3, 2, rngs=rngs)
+
+    def __call__(self, x: Any) -> Any:
+        return self.used(x)
+
+
+def test_what_the_model_computes_nothing_with_is_named_and_left_alone(tmp_path: Path, flax_promotes: None) -> None:
+    original = nn.Sequential()
+    original.add_module("used", nn.Linear(4, 3))
+    x = np.random.default_rng(0).normal(size=(2, 4))
+    port = WithIdle(nnx.Rngs(0))
+    report = parity.compare(port, original.double(), x)
+    assert report.equal
+    assert report.mapping.idle == ("spare/bias", "spare/kernel")
+    report.mapping.save(tmp_path / "net.json")
+    mapping = parity.Mapping.load(tmp_path / "net.json")
+    assert mapping == report.mapping
+    state = original.state_dict()
+    assert {*mapping.to_jax(state)} == {"used/kernel", "used/bias"}
+    spare = np.asarray(port.spare.kernel[...])
+    nnx.update(port, mapping.to_tree(state, like=port))
+    assert np.array_equal(port.spare.kernel[...], spare)
+    assert np.array_equal(port.used.kernel[...], state["used.weight"].numpy().T)
+    assert {name: tuple(a.shape) for name, a in mapping.to_torch(port).items()} == {
+        "used.weight": (3, 4),
+        "used.bias": (3,),
+    }
+    assert parity.compare(port, original, x, mapping=mapping).equal
+    # A file from before there were such leaves is read as ever.
+    older = {key: value for key, value in mapping.to_json().items() if key != "idle"}
+    assert parity.Mapping.from_json(older).idle == ()
