@@ -33,6 +33,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # Processes of pytest-xdist have a processor each: more threads would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import gc
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -112,6 +113,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files; within one, and among the others, the order stays."""
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of the collector's sight: it is a million objects, and none of them ever goes."""
+    gc.collect()
+    gc.freeze()
 
 
 WITHOUT_GPU = pytest.StashKey[int]()
