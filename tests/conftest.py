@@ -61,15 +61,12 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture(scope="module")
 def optimized_steps() -> Iterator[None]:
-    """Training steps as users compile them, for tests in which they run for longer than that saves.
-
-    Convolutions in float64 are loops, which LLVM makes many times as fast.
-    """
+    """Training steps with quick loops, for tests in which they run for longer than compiling without saves."""
     from jax_alexnet import steps
     from jax_alexnet.devices import compiler_options
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, "compiler_options", lambda platform: {**compiler_options(platform), **compiling.USUAL})
+        patch.setattr(steps, "compiler_options", lambda platform: {**compiler_options(platform), **compiling.LOOPS})
         yield
 
 

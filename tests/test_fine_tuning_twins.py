@@ -31,7 +31,8 @@ def no_pictures():
 def twin(tmp_path_factory):
     """Both programs on one file of made-up weights of another number of classes; conv1 frozen, fc10 new."""
     root, programs = tmp_path_factory.mktemp("twins"), JaxPrograms()
-    (case,) = cases.choose("cifar_18pct", "caffe", "every_steps", None, 0, root / "cache", 16)
+    data = "synthetic:classes=10,train=22,test=21"
+    (case,) = cases.choose("cifar_18pct", "caffe", "every_steps", data, 0, root / "cache", 16)
     case = cases.fine_tuning(replace(case, settings=replace(case.settings, steps=4)), root / "weights.safetensors")
     return case, *program.twin(case, root / "straight", programs), programs, root
 

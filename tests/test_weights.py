@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from compiling import USUAL
+from compiling import LOOPS
 from parallel_cases import narrow
 from safetensors.numpy import save_file
 
@@ -134,7 +134,7 @@ def test_torchvision_gives_the_same_logits(torchvision_alexnet, rng):
     with torch.no_grad():
         expected = torchvision_alexnet(torch.from_numpy(images)).numpy()
     model = AlexNet("one_weird_trick", 7, dtype=jnp.dtype("float64"), param_dtype=jnp.dtype("float64"))
-    apply = jax.jit(model.apply, compiler_options=USUAL)  # convolutions in float64 are loops
+    apply = jax.jit(model.apply, compiler_options=LOOPS)
     got = apply({"params": params}, jnp.asarray(images.transpose(0, 2, 3, 1)))
     assert np.linalg.norm(got - expected) <= 1e-11 * np.linalg.norm(expected)
     back = weights.to_torchvision(weights.to_torch(params, VARIANTS["one_weird_trick"]))
