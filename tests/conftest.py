@@ -1,6 +1,7 @@
 """Strict JAX for every test: eight virtual CPU devices, float64 available, no implicit promotion, fixed seeds."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -33,7 +34,6 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 # Processes of pytest-xdist have a processor each: more threads would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import gc
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -41,6 +41,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+gc.disable()  # until all is imported: see `pytest_collection_finish`
 
 
 @pytest.fixture(autouse=True)
@@ -86,23 +88,30 @@ def gpu_compiler() -> Path:
 LONGEST = (
     "test_multiprocess.py",
     "test_torch_train_processes.py",
-    "test_parity_runs.py",
-    "test_gpu_program.py",
     "test_parallel.py",
     "test_jax_derivatives.py",
     "test_parity_pairs.py",
-    "test_parity_train.py",
+    "test_parity_recurrent.py",
     "test_parity_speed_bare.py",
-    "test_parity_mutants.py",
+    "test_parity_runs.py",
+    "test_gpu_program.py",
+    "test_onednn_proof.py",
     "test_cli_train.py",
-    "test_parity_commands.py",
+    "test_parity_train.py",
+    "test_parity_attention_causes.py",
+    "test_parity_mutants.py",
+    "test_parity_operations.py",
+    "test_parity_mapping.py",
+    "test_jax_winograd.py",
     "test_parallel_bytes.py",
-    "test_parity_speed.py",
-    "test_jax_onednn.py",
-    "test_jax_networks.py",
-    "test_parity_speed_budget.py",
-    "test_parity_attention.py",
     "test_parity_generic.py",
+    "test_validation_split.py",
+    "test_parity_residual_causes.py",
+    "test_zoo.py",
+    "test_parity_attention.py",
+    "test_jax_onednn.py",
+    "test_parity_speed.py",
+    "test_jax_networks.py",
 )
 
 
@@ -113,9 +122,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keep what was imported out of the collector's sight: it is a million objects, and none of them ever goes."""
-    gc.collect()
+    """Keep what was imported out of the garbage collector's sight: a million objects, none of which ever goes."""
     gc.freeze()
+    gc.enable()
 
 
 WITHOUT_GPU = pytest.StashKey[int]()

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -137,8 +138,10 @@ def test_a_prover_that_hangs_ends_itself(tmp_path: Path, monkeypatch: pytest.Mon
     """After the seconds that it was given, whether or not anybody waits for it any more."""
     monkeypatch.setattr(proof, "_GRACE_S", 60.0)
     hanging = planted(tmp_path, "onednn.convolve = lambda *a, **k: time.sleep(600)")
+    began = time.monotonic()
     reason = proof.kept_or_proven(proof.circumstances("float32"), tmp_path, hanging, limit=1)
     assert reason is not None and "had not ended after 1 s" in reason
+    assert time.monotonic() - began < 60
 
 
 def test_an_end_from_outside_says_nothing(tmp_path: Path) -> None:

@@ -541,6 +541,8 @@ def test_from_the_command_line(
     models = ("compare", "--flax", "port:Net", "--torch", "original:net", "--shape", "2,2", "--no-gradients")
     monkeypatch.chdir(tmp_path)
     assert main([*models, "--save-mapping", "net.json"]) == 0
+    said = capsys.readouterr().out
+    assert "equal: " in said and "weights:kernel" not in said  # equal layers are a line each
     state = {"a.weight": [[1, 2], [3, 4]], "a.bias": [5, 6], "b.weight": [[7, 8], [9, 0]], "b.bias": [1, 2]}
     save_file(
         {name: torch.tensor(value, dtype=torch.float32) for name, value in state.items()}, tmp_path / "w.safetensors"
@@ -561,7 +563,6 @@ def test_from_the_command_line(
     for entry in content["tensors"]:
         entry["torch"] = exchanged.get(entry["torch"], entry["torch"])
     (tmp_path / "wrong.json").write_text(json.dumps(content))
-    capsys.readouterr()
     assert main([*models, "--mapping", "wrong.json"]) == 1
     assert "first divergence: model: a, weights:kernel" in capsys.readouterr().out
 
