@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import compiling
 import numpy as np
 import psutil
 import pytest
@@ -39,7 +40,7 @@ UNEVEN = (
 ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": "1",
-    "XLA_FLAGS": "--xla_llvm_disable_expensive_passes=true",
+    "XLA_FLAGS": " ".join(["--xla_llvm_disable_expensive_passes=true", *compiling.flags(compiling.LOOPS)]),
     "PYTHONPATH": str(ROOT),
     "JAX_PLATFORMS": "cpu",
     "JAX_ENABLE_X64": "0",

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import parity
+from parity.__main__ import main
 from parity.errors import CannotCompare, CannotConvert
 from parity.mapping import inference, operations
 
@@ -532,12 +533,16 @@ def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=cwd, env=environment)
 
 
-def test_from_the_command_line(tmp_path: Path) -> None:
+def test_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "port.py").write_text(PORT)
     (tmp_path / "original.py").write_text(ORIGINAL)
-    models = ("-m", "parity", "compare", "--flax", "port:Net", "--torch", "original:net", "--shape", "2,2")
-    done = run(*models, "--no-gradients", "--save-mapping", "net.json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    models = ("compare", "--flax", "port:Net", "--torch", "original:net", "--shape", "2,2", "--no-gradients")
+    monkeypatch.chdir(tmp_path)
+    assert main([*models, "--save-mapping", "net.json"]) == 0
+    said = capsys.readouterr().out
+    assert "equal: " in said and "weights:kernel" not in said  # equal layers are a line each
     state = {"a.weight": [[1, 2], [3, 4]], "a.bias": [5, 6], "b.weight": [[7, 8], [9, 0]], "b.bias": [1, 2]}
     save_file(
         {name: torch.tensor(value, dtype=torch.float32) for name, value in state.items()}, tmp_path / "w.safetensors"
@@ -558,8 +563,8 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     for entry in content["tensors"]:
         entry["torch"] = exchanged.get(entry["torch"], entry["torch"])
     (tmp_path / "wrong.json").write_text(json.dumps(content))
-    done = run(*models, "--no-gradients", "--mapping", "wrong.json", cwd=tmp_path)
-    assert done.returncode == 1 and "first divergence: model: a, weights:kernel" in done.stdout, done.stderr
+    assert main([*models, "--mapping", "wrong.json"]) == 1
+    assert "first divergence: model: a, weights:kernel" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -589,7 +594,6 @@ def test_what_cannot_be_converted_is_refused(
     words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from alexnet_io.command_line.settings import run_command
-    from parity.__main__ import main
 
     monkeypatch.chdir(tmp_path)
     Path("m.json").write_text(json.dumps(mapping_of(packed([part(0, 3)]))))

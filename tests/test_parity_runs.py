@@ -14,6 +14,7 @@ import alexnet_io.run.loop as loop_module
 from alexnet_io.run.evaluation import Evaluation
 from alexnet_io.run.loop import TrainingLoop
 from jax_alexnet import engine as jax_engine
+from jax_alexnet import evaluation as jax_evaluation
 from jax_alexnet.engine import JaxEngine
 from jax_alexnet.schedules import Plateau
 from parity.__main__ import main
@@ -31,6 +32,8 @@ from torch_ref.engine import TorchEngine
 pytestmark = pytest.mark.usefixtures("optimized_steps")
 
 SIDE = 16  # pixels: what is computed takes a quarter of the time, what is kept account of none
+# Of test images a short last batch, as of 133 with the programs' own batch of 128.
+DATA, EVALUATION_BATCH = "synthetic:classes=10,train=22,test=21", 16
 
 
 @dataclass
@@ -67,6 +70,15 @@ def no_pictures():
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_batches():
+    """Of evaluation, which would else take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (jax_evaluation, torch_steps):
+            patch.setattr(module, "EVALUATION_BATCH", EVALUATION_BATCH)
+        yield
+
+
 @pytest.fixture(scope="module")
 def make(tmp_path_factory):
     """Twins by recipe and schedule, each made once; JAX's steps are compiled once for each recipe."""
@@ -75,7 +87,8 @@ def make(tmp_path_factory):
     def twin(recipe: str, schedule: str, **changes) -> Twin:
         key = (recipe, schedule, str(changes))
         if key not in made:
-            (case,) = cases.choose("cifar_18pct", recipe, schedule, None, 0, root / "cache", SIDE)
+            data = None if schedule == "plateau" else DATA
+            (case,) = cases.choose("cifar_18pct", recipe, schedule, data, 0, root / "cache", SIDE)
             case = replace(case, settings=replace(case.settings, **changes))
             made[key] = Twin(case, *program.twin(case, root / str(len(made)), programs), programs, root)
         return made[key]
