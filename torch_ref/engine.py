@@ -1,6 +1,7 @@
 """The reference's part of a training run; what is counted and decided around it is `alexnet_io.run.loop`'s."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -135,6 +136,7 @@ class TorchEngine:
         """PyTorch's own trace, of this process, as `trace.json` for Perfetto or Chrome."""
         with naming_the_path("create", path):
             path.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it calls a GPU that isn't there an error
         kinds = [torch.profiler.ProfilerActivity.CPU]
         if self.setup.group.device.type == "cuda":
             kinds.append(torch.profiler.ProfilerActivity.CUDA)
