@@ -12,11 +12,11 @@ from alexnet_io.errors import UserError
 from alexnet_io.run import loop, preflight
 from alexnet_io.run.epoch_record import EpochRecord
 from alexnet_io.run.metrics import read_metrics
-from jax_alexnet import recipes, training
+from jax_alexnet import recipes, train_command
 from torch_ref import completion
-from torch_ref import training as torch_training
+from torch_ref import train_command as torch_train_command
 
-SIDES = {"jax": (recipes.resolve, training.train), "torch": (completion.resolve, torch_training.train)}
+SIDES = {"jax": (recipes.resolve, train_command.train), "torch": (completion.resolve, torch_train_command.train)}
 WORDS: dict[str, Any] = {
     "model": "cifar_18pct",
     "recipe": "blog",
