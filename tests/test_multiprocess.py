@@ -35,6 +35,7 @@ UNEVEN = (
     "--model", "cifar_18pct", "--recipe", "blog", "--data", "synthetic:classes=4,train=96,test=41", "--batch-size",
     "40", "--learning-rate", "0.01", "--optimizer", "sgd", "--momentum", "0.9", "--precision", "float64",
     "--image-size", "16", "--stored-size", "20", "--crop", "--flip", "--color-noise", "--log-every", "1",
+    "--warmup-steps", "1", "--label-smoothing", "0.1", "--clip-norm", "1", "--ema", "0.9", "--accumulate", "2",
 )  # fmt: skip
 # One CPU device each, whatever the tests' own process has; and a proxy that isn't there.
 ENVIRONMENT = {
@@ -131,7 +132,7 @@ def test_columns_in_two_processes_and_hybrid_in_four(tmp_path: Path) -> None:
     small = (
         "--model", "two_column", "--data", "synthetic:classes=4,train=16,test=9", "--batch-size", "8",
         "--precision", "float64", "--image-size", "36", "--stored-size", "40", "--log-every", "1", "--epochs", "2",
-        "--normalize", "half", "--no-color-noise",
+        "--normalize", "half", "--no-color-noise", "--clip-norm", "1", "--ema", "0.9",
     )  # fmt: skip
     one, two = tmp_path / "one", tmp_path / "two"
     run(1, *small, "--output", one)

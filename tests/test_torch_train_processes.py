@@ -31,6 +31,7 @@ UNEVEN = (
     "--model", "cifar_18pct", "--recipe", "blog", "--data", "synthetic:classes=4,train=96,test=41", "--seed", "3",
     "--batch-size", "40", "--learning-rate", "0.01", "--optimizer", "sgd", "--momentum", "0.9", "--epochs", "2",
     "--precision", "float64", "--image-size", "16", "--stored-size", "20", "--crop", "--flip", "--color-noise",
+    "--warmup-steps", "1", "--label-smoothing", "0.1", "--clip-norm", "1", "--ema", "0.9", "--accumulate", "2",
 )  # fmt: skip
 STEPS = 5  # an epoch and two thirds
 # The command with dropout put into a network that is small enough, and with what may go wrong in process 1.
@@ -138,6 +139,7 @@ def _differences(one, two):
     weights, others = one["state_dict"], two["state_dict"]
     assert all(value.dtype == torch.float64 for value in weights.values())
     assert weights.keys() == others.keys()
+    weights, others = weights | one["average"], others | two["average"]
     return {name: float((weights[name] - others[name]).abs().max()) for name in weights}
 
 
@@ -200,7 +202,8 @@ def test_stopped_by_a_signal_they_go_on_bit_for_bit_and_in_other_numbers(train, 
     assert done.stdout.count(f"resumed after step {step} from") == 1
     ours, expected = _newest(run), _newest(straight)
     assert ours["step"] == STEPS
-    assert all(torch.equal(ours["state_dict"][name], value) for name, value in expected["state_dict"].items())
+    for kept in ("state_dict", "average"):
+        assert all(torch.equal(ours[kept][name], value) for name, value in expected[kept].items())
     for ours_of_it, state in zip(
         ours["optimizer"]["state"].values(), expected["optimizer"]["state"].values(), strict=True
     ):

@@ -82,7 +82,7 @@ def _of_run(run: Path, settings: CompleteSettings, network: Network) -> tuple[di
         found, which = checkpoint.load_newest(run / CHECKPOINTS), "newest"
         if found is None:
             raise UserError(f"no checkpoint was finished in {shown}: let the run go on with --resume --output {shown}")
-        state, step = found["state_dict"], found["step"]
+        state, step = checkpoint.evaluated_weights(found), found["step"]
     return state, Origin(f"{shown}, {which} weights", settings.model, len(names), names, normalize, step)
 
 
