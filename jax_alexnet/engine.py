@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
@@ -21,7 +22,7 @@ from jax_alexnet.files.starting_weights import StartingWeights
 from jax_alexnet.files.starting_weights import read as read_starting_weights
 from jax_alexnet.parallel.agreement import Agreement
 from jax_alexnet.run_setup import BEST, Setup
-from jax_alexnet.schedules import learning_rate, plateau_for
+from jax_alexnet.schedules import learning_rate, plateau_for, shares
 
 
 class JaxEngine:
@@ -39,6 +40,7 @@ class JaxEngine:
         self.setup = setup
         self.directory = directory
         self.plateau = plateau_for(setup.settings)
+        self._shares: tuple[int, np.ndarray] = (-1, np.empty(0))  # an epoch, and what a schedule leaves in its steps
         self._agreement = Agreement(setup.mesh, setup.processes.count)
         self._saver: checkpoint.BackgroundSaver | None = None
         self._best_saver: checkpoint.BackgroundSaver | None = None
@@ -80,14 +82,19 @@ class JaxEngine:
 
     def learning_rate(self, step: int) -> float:
         """Of the weights, in the step after `step` steps."""
-        return learning_rate(self.setup.settings, step // self.setup.steps_per_epoch, step, self.plateau)
+        settings, per_epoch = self.setup.settings, self.setup.steps_per_epoch
+        epoch, place = divmod(step, per_epoch)
+        if self._shares[0] != epoch:  # once an epoch: asked for at each step, a GPU would have to be waited for
+            self._shares = epoch, shares(settings, per_epoch, epoch * per_epoch + np.arange(per_epoch))
+        return learning_rate(settings, epoch, step, self.plateau) * float(self._shares[1][place])
 
     def train(self, batch: Batch, step: int, rate: float) -> steps.Metrics:
         """Hand out one step; its metrics are still on the devices. The state counts its steps by itself."""
         setup = self.setup
-        self.state, metrics = setup.train_step(
-            self.state, setup.on_devices(batch), jnp.asarray(rate), setup.key, setup.statistics
-        )
+        with jax.profiler.StepTraceAnnotation("train", step_num=step + 1):
+            self.state, metrics = setup.train_step(
+                self.state, setup.on_devices(batch), jnp.asarray(rate), setup.key, setup.statistics
+            )
         return metrics
 
     def fetch(self, handle: steps.Metrics) -> Sums:
@@ -102,11 +109,16 @@ class JaxEngine:
 
     def evaluate(self) -> EvaluationReport:
         """Over every image once that steers the run."""
-        return evaluate_split(self.setup.evaluable(self.state.params), self.setup.data.steering)
+        return evaluate_split(self.setup.evaluable(self._evaluated), self.setup.data.steering)
 
     def evaluate_test(self) -> EvaluationReport:
         """Over every test image once."""
-        return evaluate_split(self.setup.evaluable(self.state.params), self.setup.data.test)
+        return evaluate_split(self.setup.evaluable(self._evaluated), self.setup.data.test)
+
+    @property
+    def _evaluated(self) -> Any:
+        """The weights, or their average where the run has one: what is evaluated and kept as the best."""
+        return self.state.params if self.setup.settings.ema is None else self.state.average
 
     def count_error(self, error: float) -> None:
         """Let a plateau schedule see an epoch's error."""
@@ -115,11 +127,15 @@ class JaxEngine:
 
     def weights_are_finite(self) -> bool:
         """Whether every weight is a finite number."""
-        return bool(_all_finite(self.state.params))
+        return bool(_all_finite((self.state.params, self.state.average)))
 
     def first_kernel(self) -> FirstKernel:
         """The weights of conv1, whole in every process."""
-        return np.asarray(self.setup.layout.gathered(self.state.params)["conv1"]["kernel"], np.float32)
+        return np.asarray(self.setup.layout.gathered(self._evaluated)["conv1"]["kernel"], np.float32)
+
+    def trace(self, path: Path) -> contextlib.AbstractContextManager[None]:
+        """JAX's own trace: for TensorBoard, and one file for Perfetto."""
+        return jax.profiler.trace(path, create_perfetto_trace=True)
 
     # --- checkpoints -------------------------------------------------------------------------------------
 
@@ -143,7 +159,7 @@ class JaxEngine:
 
     def save_best(self, step: int, facts: dict[str, Any], top1: float) -> None:
         """Save the weights alone, a third of the state."""
-        whole = {"params": self.setup.layout.gathered(self.state.params)}
+        whole = {"params": self.setup.layout.gathered(self._evaluated)}
         if self._best_saver is not None:
             self._best_saver.save(step, whole, self._metadata(facts), metric=top1)
 

@@ -15,6 +15,8 @@ from jax_alexnet import steps
 from jax_alexnet.parallel.distributed import Processes
 from jax_alexnet.parallel.layout import mesh_share
 
+EVALUATION_BATCH = 128
+
 
 class Evaluable(Protocol):
     """What a run in progress and a finished one have in common."""
@@ -63,7 +65,7 @@ def evaluate_split(
     """
     counts = Evaluation(network.class_names)
     devices = network.mesh.devices.size
-    size = -(-(batch_size or min(128, len(split))) // devices) * devices
+    size = -(-(batch_size or min(EVALUATION_BATCH, len(split))) // devices) * devices
     step, pending = network.eval_step, None
     index, count = mesh_share(network.mesh)
     for batch in batches(split, batch_size=size, process_index=index, process_count=count):

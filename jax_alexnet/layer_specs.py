@@ -50,6 +50,13 @@ class Relu:
 
 
 @dataclass(frozen=True)
+class Tanh:
+    """tanh(x), in a ReLU's place."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class LRN:
     """Local response normalisation across channels; `columns` windows never meet."""
 
@@ -115,7 +122,7 @@ class Exchange:
     whole: bool = False
 
 
-Layer = Conv | LocalConv | Dense | Relu | LRN | SpatialNorm | Pool | AdaptivePool | Dropout | Exchange
+Layer = Conv | LocalConv | Dense | Relu | Tanh | LRN | SpatialNorm | Pool | AdaptivePool | Dropout | Exchange
 
 
 @dataclass(frozen=True)

@@ -164,6 +164,15 @@ class Relu(nn.Module):
         return nn.relu(x)
 
 
+class Tanh(nn.Module):
+    """tanh(x)."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Element by element."""
+        return nn.tanh(x)
+
+
 class Norm(nn.Module):
     """Response normalisation across channels or across positions."""
 

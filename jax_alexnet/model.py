@@ -115,6 +115,8 @@ def layer_module(
             return layers.Dense(row, features=row.features or classes, units_first=units_first, **weighted)
         case specs.Relu():
             return layers.Relu(name=row.name)
+        case specs.Tanh():
+            return layers.Tanh(name=row.name)
         case specs.LRN() | specs.SpatialNorm():
             return layers.Norm(row, name=row.name)
         case specs.Pool() | specs.AdaptivePool():

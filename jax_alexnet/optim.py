@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax import Array
 
@@ -75,6 +76,28 @@ def descend(factors: Tree) -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(_no_state, update)  # pyright: ignore[reportArgumentType]
 
 
+def clip_by_global_norm(limit: float) -> optax.GradientTransformation:
+    """optax's, of the whole gradient also where each device has its part of it.
+
+    A gradient whose norm over all parameters is `limit` or more is scaled to that norm exactly. (PyTorch's
+    `clip_grad_norm_` divides by the norm plus 1e-6, which leaves a little less.)
+    """
+    alone = optax.clip_by_global_norm(limit)
+
+    def update(updates: Tree, state: Any, params: Tree = None) -> tuple[Tree, Any]:
+        # Inside a step an array varies over the axes of the mesh that divide it, once gradients are added up.
+        by_axes: dict[frozenset[str], list[Array]] = {}
+        for leaf in jax.tree.leaves(updates):
+            by_axes.setdefault(frozenset(jax.typeof(leaf).mat.varying), []).append(jnp.sum(jnp.square(leaf)))
+        if not any(by_axes):
+            return alone.update(updates, state, params)
+        squares = [jax.lax.psum(sum(each), tuple(axes)) if axes else sum(each) for axes, each in by_axes.items()]
+        norm = jnp.sqrt(sum(squares))
+        return jax.tree.map(lambda g: jnp.where(norm < limit, g, g / norm * limit), updates), state
+
+    return optax.GradientTransformation(alone.init, update)
+
+
 def _mixing(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
     """The same where JAX is told to mix no dtypes (`jax_numpy_dtype_promotion`): optax's Adam raises by an integer."""
 
@@ -114,11 +137,14 @@ def make_optimizer(settings: CompleteSettings, variant: Variant, params: Tree) -
         return jax.tree_util.tree_map_with_path(one, params)
 
     decay, factors = of_each(decay_of), of_each(factor_of)
+    # The gradient's norm, before decay joins it, and of what learns alone.
+    clip = [] if settings.clip_norm is None else [clip_by_global_norm(settings.clip_norm)]
     if settings.optimizer == "paper":
-        learning = paper_momentum(settings.momentum, decay, factors)
+        rule = paper_momentum(settings.momentum, decay, factors)
+        learning = optax.with_extra_args_support(optax.chain(*clip, rule)) if clip else rule
     else:
         middle = _mixing(optax.scale_by_adam()) if settings.optimizer == "adam" else optax.trace(settings.momentum)
-        learning = optax.with_extra_args_support(optax.chain(add_decay(decay), middle, descend(factors)))
+        learning = optax.with_extra_args_support(optax.chain(*clip, add_decay(decay), middle, descend(factors)))
     if not frozen:
         return learning
     labels = {

@@ -37,7 +37,7 @@ from jax_alexnet.recipes import resolve
 _OF_THE_PLACE = (
     "data", "data_dir", "cache_dir", "download", "output", "resume", "strict_resume", "changed_data", "devices",
     "parallel", "group_size", "coordinator", "num_processes", "process_id", "checkpoint_seconds", "log_every",
-    "max_bad_images", "tensorboard", "dry_run", "print_config", "cpu_convolution",
+    "max_bad_images", "tensorboard", "profile", "dry_run", "print_config", "cpu_convolution",
 )  # fmt: skip
 
 

@@ -10,7 +10,8 @@ from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.data.sources import parse_spec
 from alexnet_io.errors import UserError
 from alexnet_io.run.fine_tuning import frozen_layers, refuse_what_needs_weights
-from jax_alexnet.layer_specs import Conv, Variant
+from jax_alexnet.ablation import ablated
+from jax_alexnet.layer_specs import Conv, Dropout, Variant
 from jax_alexnet.variants import VARIANTS, layers_with_weights, spanning_columns
 
 
@@ -72,9 +73,10 @@ def choose_variant(settings: TrainSettings) -> Variant:
     """The network's table.
 
     Raises:
-        UserError: columns are to be spanned in a network that isn't `two_column`.
+        UserError: columns are to be spanned in a network that isn't `two_column`, or an ablation that the network can't
+            have.
     """
-    variant = VARIANTS[settings.model]
+    variant = ablated(VARIANTS[settings.model], settings.ablate)
     if not settings.span_columns:
         return variant
     if settings.model != "two_column":
@@ -92,6 +94,8 @@ def resolve(settings: TrainSettings) -> CompleteSettings:
     """
     parse_spec(settings.data)
     variant = choose_variant(settings)
+    if settings.dropout and not any(isinstance(row, Dropout) for row in variant.layers):
+        raise UserError(f"--dropout is for networks with dropout, which {settings.model} has not: leave the flag out")
     frozen_layers(settings, layers_with_weights(variant))
     refuse_what_needs_weights(settings)
     settings = data_defaults(settings)
@@ -103,6 +107,10 @@ def resolve(settings: TrainSettings) -> CompleteSettings:
         # The 13% and 11% nets train on 24x24 crops and their mirror images, and for longer: about 300 epochs on four
         # fifths of the images and 150 on all, then ten at a tenth of the learning rate and ten at a hundredth [C1].
         values.update(crop=True, flip=True, epochs=470, drop_epochs=[450, 460])
+    if name == "cifar" and variant.name == "cifar_80sec":
+        # Its source has the rate alone; eight epochs and two at a tenth are Caffe's for the same network, in
+        # examples/cifar10/cifar10_quick_solver.prototxt and cifar10_quick_solver_lr1.prototxt [K].
+        values.update(epochs=10, drop_epochs=[8])
     if name == variant.recipe and isinstance(variant.layers[0], Conv) and variant.layers[0].std is not None:
         values["weight_init"] = "variant"  # the network's own source says how its weights start
     return complete(settings, recipe=name, image_size=variant.image_size, **values)

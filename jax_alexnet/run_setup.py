@@ -14,21 +14,22 @@ from alexnet_io.data.batches import Batch, steps_in_epoch
 from alexnet_io.data.image_statistics import training_statistics
 from alexnet_io.data.sources import DataSet, open_for
 from alexnet_io.errors import UserError
-from alexnet_io.run import statistics_file, steering
+from alexnet_io.run import batch_parts, statistics_file, steering
 from alexnet_io.run.fine_tuning import Beginning
 from alexnet_io.run.progress import now_and_then
 from jax_alexnet import augment, steps
 from jax_alexnet.devices import check_batch, choose_devices, set_precision
+from jax_alexnet.layer_specs import Conv
 from jax_alexnet.model import AlexNet
 from jax_alexnet.ops.cpu import calibration, onednn, proof
 from jax_alexnet.optim import make_optimizer
-from jax_alexnet.parallel import Layout, choose_layout
+from jax_alexnet.parallel import Layout, choose_layout, hybrid
 from jax_alexnet.parallel.distributed import Processes
 from jax_alexnet.parallel.layout import mesh_share
 from jax_alexnet.recipes import choose_variant
+from jax_alexnet.schedules import shares
 from jax_alexnet.shapes import trace
 from jax_alexnet.step_memory import step_memory
-from jax_alexnet.variants import Conv
 
 BEST = "best"  # inside a run's directory: the weights that did best on the images that steer the run
 
@@ -113,12 +114,12 @@ class Setup:
         """Fresh weights, or those to begin with, and optimizer state on all devices."""
         params = init_params(self.model, self.settings.image_size, self.settings.seed)
         params = params if self.start is None else self.start.put_into(params)
-        state = steps.TrainState(jnp.asarray(0, jnp.int32), params, self.optimizer.init(params))
-        return self.layout.place(state)
+        return self.layout.place(steps.fresh_state(params, self.optimizer, steps.StepOptions.of(self.settings)))
 
     def state_shapes(self) -> steps.TrainState:
         """What `new_state` makes, without making it."""
-        return steps.state_shapes(self.model, self.optimizer, self.settings.image_size)
+        options = steps.StepOptions.of(self.settings)
+        return steps.state_shapes(self.model, self.optimizer, self.settings.image_size, options)
 
     def on_devices(self, batch: Batch) -> steps.DeviceBatch:
         """A host batch split over the devices."""
@@ -175,15 +176,23 @@ def prepare(settings: CompleteSettings, processes: Processes | None = None) -> S
     devices = choose_devices(settings.devices)
     layout = choose_layout(settings.parallel, variant, devices, settings.group_size)
     check_batch(settings.batch_size, layout.batch_parts)
+    batch_parts.refuse_uneven(settings, layout.batch_parts)
+    _check_scheme(settings, layout)
     processes = processes or Processes()
     _check_convolutions(settings, dtype)
     data = open_for(
         settings,
         step=step_memory(
-            variant, settings.image_size, settings.precision, list(layout.mesh.devices.flat), processes.count
+            variant,
+            settings.image_size,
+            settings.precision,
+            list(layout.mesh.devices.flat),
+            processes.count,
+            parts=settings.accumulate,
         ),
         say=processes.say,
     )
+    shares(settings, steps_in_epoch(len(data.train), settings.batch_size), [0])  # refuses a warmup without an end
     model = make_model(settings, len(data.class_names), dtype)
     augmentation = augment.Augmentation.of(settings)
     shapes = jax.eval_shape(lambda: init_params(model, settings.image_size, 0))
@@ -199,7 +208,7 @@ def prepare(settings: CompleteSettings, processes: Processes | None = None) -> S
         augmentation=augmentation,
         statistics_arrays=arrays,
         statistics=steps.replicate(arrays, layout.mesh),
-        train_step=steps.make_train_step(model, optimizer, augmentation, layout),
+        train_step=steps.make_train_step(model, optimizer, augmentation, layout, steps.StepOptions.of(settings)),
         eval_step=steps.make_eval_step(model, augmentation, layout),
         optimizer=optimizer,
         batch_size=settings.batch_size,
@@ -210,6 +219,14 @@ def prepare(settings: CompleteSettings, processes: Processes | None = None) -> S
             f"device(s){_how(layout, processes)}"
         ),
     )
+
+
+def _check_scheme(settings: CompleteSettings, layout: Layout) -> None:
+    if settings.accumulate > 1 and hybrid.PART in layout.mesh.axis_names:
+        raise UserError(
+            f"--accumulate {settings.accumulate} can't go with --parallel hybrid, whose fully connected layers take "
+            "the images of all devices at once: choose --parallel data, zero or columns, or leave --accumulate out"
+        )
 
 
 def _check_convolutions(settings: CompleteSettings, dtype: jnp.dtype) -> None:

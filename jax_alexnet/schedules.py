@@ -1,9 +1,19 @@
 """Learning rates by epoch and step, in Python floats on the host, so that both frameworks can be held to them."""
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from numpy.typing import NDArray
 
 from alexnet_io.command_line.complete_settings import CompleteSettings
+from alexnet_io.run import length
 
 
 @dataclass
@@ -52,7 +62,7 @@ class Plateau:
 
 
 def learning_rate(settings: CompleteSettings, epoch: int, step: int, plateau: Plateau | None = None) -> float:
-    """Learning rate of the weights.
+    """Learning rate of the weights, but for what `shares` makes of it.
 
     Args:
         settings: the run's.
@@ -77,6 +87,40 @@ def learning_rate(settings: CompleteSettings, epoch: int, step: int, plateau: Pl
         case _:
             drops = 0
     return settings.learning_rate * settings.drop_factor**drops
+
+
+def shares(settings: CompleteSettings, per_epoch: int, steps: Any) -> NDArray[np.float64]:
+    """What a warmup and a cosine leave of `learning_rate`, by optax's schedules in float64: 1 without either.
+
+    optax counts the steps that are done, and so does this: of W steps of warmup the first has 1 / (W + 1) of the rate,
+    the k-th k / (W + 1), and the step after them all of it. A cosine over the rest of a run of T steps leaves
+    (1 + cos(pi (s - W) / (T - W))) / 2 of it after s steps: all at its first step, and 0 one step after the last.
+
+    Args:
+        settings: the run's.
+        per_epoch: steps of an epoch.
+        steps: (n,) steps done before each step that is asked for, from 0.
+
+    Raises:
+        UserError: the warmup is as long as the run.
+    """
+    warmup = length.warmup_steps(settings, per_epoch)
+    if not warmup and settings.schedule != "cosine":
+        return np.ones(np.shape(steps))
+    over = length.last_step(settings, per_epoch) if settings.schedule == "cosine" else None
+    with jax.enable_x64(True):
+        return np.asarray(_optax_schedule(warmup, over)(jnp.asarray(steps, jnp.float64)))
+
+
+@functools.cache
+def _optax_schedule(warmup: int, over: int | None) -> Callable[[jax.Array], jax.Array]:
+    """Compiled: a warmup of so many steps, and a cosine over a run of so many where there is one."""
+    start = 1 / (warmup + 1)
+    if over is None:
+        return jax.jit(optax.linear_schedule(start, 1.0, warmup))
+    if not warmup:
+        return jax.jit(optax.cosine_decay_schedule(1.0, over))
+    return jax.jit(optax.warmup_cosine_decay_schedule(start, 1.0, warmup, over))
 
 
 def plateau_for(settings: CompleteSettings) -> Plateau | None:

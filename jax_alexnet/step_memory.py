@@ -13,7 +13,13 @@ _VALUE_BYTES = {"bfloat16": 2, "float64": 8}
 
 
 def step_memory(
-    variant: Variant, image_size: int, precision: str, devices: list[Any], processes: int = 1, training: bool = True
+    variant: Variant,
+    image_size: int,
+    precision: str,
+    devices: list[Any],
+    processes: int = 1,
+    training: bool = True,
+    parts: int = 1,
 ) -> StepMemory:
     """For a step of `variant` on `devices`, those of all processes.
 
@@ -24,6 +30,7 @@ def step_memory(
         devices: JAX's.
         processes: how many there are.
         training: whether it is a step of training or of evaluation.
+        parts: of a batch that are worked on one after the other.
     """
     layers, shape = [], (image_size, image_size, 3)
     for layer, row in zip(variant.layers, trace(variant, image_size), strict=True):
@@ -37,6 +44,7 @@ def step_memory(
         devices=len(devices),
         device_bytes=_device_bytes(devices),
         training=training,
+        parts=parts,
     )
 
 

@@ -4,6 +4,8 @@ How the devices share the work is a `Layout` of `jax_alexnet.parallel`.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,13 +16,15 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from alexnet_io.command_line.complete_settings import CompleteSettings
 from jax_alexnet import augment
 from jax_alexnet.devices import compiler_options
+from jax_alexnet.layer_specs import Dense
 from jax_alexnet.model import AlexNet
-from jax_alexnet.ops.cross_entropy import cross_entropy, rank
+from jax_alexnet.ops.cross_entropy import cross_entropy, rank, smoothed_cross_entropy
 from jax_alexnet.parallel import data_parallel
 from jax_alexnet.parallel.layout import Layout, batch_axes, batch_spec
-from jax_alexnet.variants import VARIANTS, Dense
+from jax_alexnet.variants import VARIANTS
 
 Tree = Any
 
@@ -31,6 +35,7 @@ class TrainState(NamedTuple):
     step: Array  # int32: steps done
     params: Tree
     opt_state: Tree
+    average: Tree = ()  # of the weights, as `StepOptions.ema` has it; nothing without one
 
 
 class DeviceBatch(NamedTuple):
@@ -50,6 +55,26 @@ class Metrics(NamedTuple):
     examples: Array
 
 
+@dataclass(frozen=True)
+class StepOptions:
+    """What a step does beyond the plain one; static, so that a compiled step can close over it.
+
+    Attributes:
+        label_smoothing: share of each label that is spread evenly over all classes.
+        parts: of a device's images, worked on one after the other.
+        ema: decay of the weights' moving average; None without one.
+    """
+
+    label_smoothing: float = 0.0
+    parts: int = 1
+    ema: float | None = None
+
+    @classmethod
+    def of(cls, settings: CompleteSettings) -> "StepOptions":
+        """What a run's settings say."""
+        return cls(settings.label_smoothing, settings.accumulate, settings.ema)
+
+
 def step_keys(key: Array, step: Array | int) -> tuple[Array, Array]:
     """The keys of augmentation and of dropout in the step after `step` others, from the run's key.
 
@@ -64,13 +89,14 @@ def make_train_step(
     optimizer: optax.GradientTransformationExtraArgs,
     augmentation: augment.Augmentation,
     where: Mesh | Layout,
+    options: StepOptions = StepOptions(),
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Compiled (state, batch, learning_rate, key, statistics) -> (state, metrics).
 
     `where` says how devices share the batch, the weights and the optimizer's state: a layout, or a mesh for data
     parallelism over its axes. Whatever it is, the gradient is that of the mean loss over the batch's real examples:
-    each device sums its examples' shares, and one reduction in the parameters' dtype adds the sums. `key` is the
-    run's, see `step_keys`; the state's buffers are donated.
+    each device sums its examples' shares, in parts if `options` say so, and one reduction in the parameters' dtype adds
+    the sums. `key` is the run's, see `step_keys`; the state's buffers are donated.
     """
     layout = _layout(where, model)
     mesh, own_model = layout.mesh, model.clone(variant=layout.table)
@@ -81,25 +107,27 @@ def make_train_step(
         here = batch.images.shape[0]
         first = jax.lax.axis_index(axes) * here if axes else 0
         augment_key, dropout_key = step_keys(key, state.step)
-        places = first + jnp.arange(here, dtype=jnp.int32)
-        draws = augment.draw(augment_key, places, augmentation, batch.images.shape[1:3])
-        images = augment.apply(batch.images, draws, augmentation, statistics)
-
         examples = jnp.sum(batch.weights)
         examples = jax.lax.psum(examples, axes) if axes else examples
 
-        def share_of_loss(params: Tree) -> tuple[Array, Metrics]:
+        def share_of_loss(params: Tree, part: DeviceBatch, number: Array | int) -> tuple[Array, Metrics]:
+            count = part.images.shape[0]
+            first_here = first + number * count
+            places = first_here + jnp.arange(count, dtype=jnp.int32)
+            draws = augment.draw(augment_key, places, augmentation, part.images.shape[1:3])
+            images = augment.apply(part.images, draws, augmentation, statistics)
             logits = own_model.apply(
-                {"params": params}, images, train=True, first_example=first, rngs={"dropout": dropout_key}
+                {"params": params}, images, train=True, first_example=first_here, rngs={"dropout": dropout_key}
             )
-            metrics = measure(logits, batch)
+            metrics = measure(logits, part, options.label_smoothing)
             # The batch's mean, not its sum: dividing here costs nothing, dividing the gradients a pass over them.
             return metrics.loss / examples.astype(metrics.loss.dtype), metrics
 
         # In plain data parallelism: `jax.grad`, summed over the devices, and `optimizer.update`, alike on each of them.
-        grads, metrics = layout.grad(share_of_loss, state.params)
+        grads, metrics = layout.grad(share_of_loss, state.params, batch, options.parts)
         params, opt_state = layout.update(optimizer, grads, state.opt_state, state.params, learning_rate=learning_rate)
-        return TrainState(state.step + 1, params, opt_state), metrics
+        average = () if options.ema is None else moved_average(params, state.average, options.ema)
+        return TrainState(state.step + 1, params, opt_state, average), metrics
 
     def train_step(state: TrainState, batch: DeviceBatch, learning_rate: Array, key: Array, statistics: Tree):
         specs = layout.specs(state)
@@ -108,17 +136,37 @@ def make_train_step(
         )
         return sharded(state, batch, learning_rate, key, statistics)
 
-    options = compiler_options(mesh.devices.flat[0].platform)
-    return jax.jit(train_step, donate_argnums=0, compiler_options=options)
+    compiled_with = compiler_options(mesh.devices.flat[0].platform)
+    return jax.jit(train_step, donate_argnums=0, compiler_options=compiled_with)
 
 
-def state_shapes(model: AlexNet, optimizer: optax.GradientTransformationExtraArgs, image_size: int) -> TrainState:
+def moved_average(params: Tree, average: Tree, decay: float) -> Tree:
+    """The exponential moving average of weights after one more step; it begins with the weights of the beginning.
+
+    Where a weight is what its average is, as frozen ones are, the average stays exactly that.
+    """
+    moved = optax.incremental_update(params, average, 1 - decay)
+    return jax.tree.map(lambda new, old, both: jnp.where(new == old, old, both), params, average, moved)
+
+
+def fresh_state(params: Tree, optimizer: optax.GradientTransformationExtraArgs, options: StepOptions) -> TrainState:
+    """The state before the first step, whole, from the weights to begin with."""
+    # A copy: the buffers of a state are given to the next step, each but once.
+    average = () if options.ema is None else jax.tree.map(jnp.copy, params)
+    return TrainState(jnp.asarray(0, jnp.int32), params, optimizer.init(params), average)
+
+
+def state_shapes(
+    model: AlexNet,
+    optimizer: optax.GradientTransformationExtraArgs,
+    image_size: int,
+    options: StepOptions = StepOptions(),
+) -> TrainState:
     """The shapes of a training state of the whole network, without allocating anything."""
 
     def fresh() -> TrainState:
         image = jnp.zeros((1, image_size, image_size, 3), model.dtype)
-        params = model.init(jax.random.key(0), image)["params"]
-        return TrainState(jnp.asarray(0, jnp.int32), params, optimizer.init(params))
+        return fresh_state(model.init(jax.random.key(0), image)["params"], optimizer, options)
 
     return jax.eval_shape(fresh)
 
@@ -200,8 +248,10 @@ def for_inference(model: AlexNet, params: Tree) -> tuple[AlexNet, Tree]:
     return model.clone(units_first=True), turned
 
 
-def measure(logits: Any, batch: DeviceBatch) -> Metrics:
+def measure(logits: Any, batch: DeviceBatch, label_smoothing: float = 0.0) -> Metrics:
     """Sums of cross-entropy, top-1 and top-5 hits over the real examples of `batch`.
+
+    The cross-entropy is with labels that are smoothed, where they are: what is trained on.
 
     Rows of weight 0 leave no trace, in the gradient neither, whatever their labels are and whether or not their logits
     are numbers. A real example whose label isn't a class makes the loss NaN and is never a hit. For ties see `rank`.
@@ -212,8 +262,9 @@ def measure(logits: Any, batch: DeviceBatch) -> Metrics:
     labels = jnp.where(real, batch.labels, 0)
     weights = batch.weights.astype(wide.dtype)
     before = rank(wide, labels)
+    loss_of = partial(smoothed_cross_entropy, smoothing=label_smoothing) if label_smoothing else cross_entropy
     return Metrics(
-        loss=jnp.sum(weights * cross_entropy(wide, labels)),
+        loss=jnp.sum(weights * loss_of(wide, labels)),
         top1=jnp.sum(weights * (before < 1).astype(wide.dtype)),
         top5=jnp.sum(weights * (before < 5).astype(wide.dtype)),
         examples=jnp.sum(weights),

@@ -5,10 +5,12 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import ClassVar
 
+from alexnet_io.command_line.ablations import ABLATIONS
 from alexnet_io.command_line.settings import parse, run_command, setting
 from alexnet_io.command_line.train_settings import MODELS
 from jax_alexnet import layer_specs as specs
 from jax_alexnet import variants as v
+from jax_alexnet.ablation import ablated
 from jax_alexnet.shapes import LayerShape, trace
 
 PROGRAM = "python -m jax_alexnet.summary"
@@ -23,6 +25,9 @@ class SummarySettings:
     model: str = setting("single_column", "the network: " + ", ".join(MODELS), choices=MODELS)
     image_size: int | None = setting(None, "side of the image in pixels", unset="the network's own", minimum=1)
     classes: int | None = setting(None, "number of classes", unset="the network's own", minimum=1)
+    ablate: str | None = setting(
+        None, "what it is without, as training's --ablate: " + ", ".join(ABLATIONS), metavar="WORDS", unset="nothing"
+    )
     json: bool = setting(False, "print one JSON object instead of a table")
 
 
@@ -63,12 +68,14 @@ def table(summary: dict) -> str:
 def main() -> int:
     """Print the summary, and return the exit code."""
     settings = parse(SummarySettings, PROGRAM)
-    summary = summarize(v.VARIANTS[settings.model], settings.image_size, settings.classes)
+    variant = ablated(v.VARIANTS[settings.model], settings.ablate)
+    summary = summarize(variant, settings.image_size, settings.classes)
     if settings.json:
         print(json.dumps(summary))
     else:
+        changed = f" --ablate {settings.ablate}" if settings.ablate else ""
         print(
-            f"{settings.model}, {settings.image_size or v.VARIANTS[settings.model].image_size} pixels, "
+            f"{settings.model}{changed}, {summary['image_size']} pixels, "
             f"{summary['classes']} classes; output is height x width x channels"
         )
         print(table(summary))

@@ -180,12 +180,24 @@ CIFAR_11PCT = replace(
         LRN("lrn2", **_CIFAR_LRN), *CIFAR_13PCT.layers[5:],
     ),
 )  # fmt: skip
+# example-layers/layers-80sec.cfg and layer-params-80sec.cfg [S]: no norms, and a hidden layer of 64 units.
+CIFAR_80SEC = Variant(
+    "cifar_80sec", "cuda-convnet's CIFAR-10 network of 26% error in 80 seconds", 32, 10, "cifar",
+    (
+        Conv("conv1", 32, 5, padding=2, std=1e-4), Relu("relu1"), Pool("pool1", "max", ceil=True),
+        Conv("conv2", 32, 5, padding=2, std=0.01), Relu("relu2"), Pool("pool2", "average", ceil=True),
+        Conv("conv3", 64, 5, padding=2, std=0.01), Relu("relu3"), Pool("pool3", "average", ceil=True),
+        Dense("fc64", 64, 0.1), Relu("relu4"),
+        Dense("fc10", None, 0.1),
+    ),
+    (("conv1", 0.004), ("conv2", 0.004), ("conv3", 0.004), ("fc64", 0.03), ("fc10", 0.03)),
+)  # fmt: skip
 
 VARIANTS: dict[str, Variant] = {
     variant.name: variant
     for variant in (
         SINGLE_COLUMN, TWO_COLUMN, CUDA_CONVNET_2012, CAFFE_ALEXNET, CAFFENET, ONE_WEIRD_TRICK,
-        ONE_WEIRD_TRICK_LRN, CIFAR_18PCT, CIFAR_13PCT, CIFAR_11PCT,
+        ONE_WEIRD_TRICK_LRN, CIFAR_18PCT, CIFAR_13PCT, CIFAR_11PCT, CIFAR_80SEC,
     )
 }  # fmt: skip
 

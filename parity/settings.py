@@ -11,7 +11,7 @@ from alexnet_io.errors import UserError
 
 MODELS = (
     "single_column", "two_column", "cuda_convnet_2012", "caffe_alexnet", "caffenet", "one_weird_trick",
-    "one_weird_trick_lrn", "cifar_18pct", "cifar_13pct", "cifar_11pct",
+    "one_weird_trick_lrn", "cifar_18pct", "cifar_13pct", "cifar_11pct", "cifar_80sec",
 )  # fmt: skip
 RECIPES = ("blog", "paper", "caffe", "torchvision", "cifar")
 DTYPES = ("float64", "float32", "bfloat16")

@@ -11,27 +11,24 @@ import pytest
 from alexnet_io.command_line.settings import run_command
 
 
-def run(name: str, *words: object, devices: int = 2, code: int = 0) -> SimpleNamespace:
-    """Run `python -m jax_alexnet.NAME WORDS` here, on the first `devices` virtual devices.
+def run(name: str, *words: object, devices: int | None = 2, code: int = 0) -> SimpleNamespace:
+    """Run `python -m jax_alexnet.NAME WORDS` here.
+
+    Args:
+        name: of the module; with a dot in it, of one in any package.
+        words: arguments.
+        devices: the first so many virtual devices; None for commands without such a flag.
+        code: that it has to exit with.
 
     Returns:
         What it wrote: `stdout` and `stderr`.
     """
-    return _run(name, [*map(str, words), "--devices", str(devices)], code)
-
-
-def run_alone(name: str, *words: object, code: int = 0) -> str:
-    """The same of a command that has no `--devices`; returns all that it wrote."""
-    done = _run(name, [*map(str, words)], code)
-    return done.stdout + done.stderr
-
-
-def _run(name: str, words: list[str], code: int) -> SimpleNamespace:
     out, err = io.StringIO(), io.StringIO()
-    argv, sys.argv = sys.argv, [name, *words]
+    place = [] if devices is None else ["--devices", str(devices)]
+    argv, sys.argv = sys.argv, [name, *map(str, words), *place]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
-            run_command(importlib.import_module(f"jax_alexnet.{name}").main)
+            run_command(importlib.import_module(name if "." in name else f"jax_alexnet.{name}").main)
     finally:
         sys.argv = argv
     done = SimpleNamespace(stdout=out.getvalue(), stderr=err.getvalue())

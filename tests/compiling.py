@@ -13,9 +13,14 @@ if version("jaxlib").startswith("0.10."):  # later ones have no other emitters, 
     SHORT["xla_cpu_use_fusion_emitters"] = (False, True)
 
 USUAL = {name: usual for name, (_, usual) in SHORT.items()}
+_SHORT = {name: short for name, (short, _) in SHORT.items()}
+OPTIMIZED = bool(os.environ.get("OPTIMIZED"))
+# For programs that run for longer than this saves: convolutions in float64 are loops, which LLVM makes many times as
+# fast, and nearly so at its lowest level.
+LOOPS = USUAL if OPTIMIZED else _SHORT | {"xla_backend_optimization_level": 1}
 
 
-def flags() -> list[str]:
-    """Those of XLA for this run."""
-    chosen = USUAL if os.environ.get("OPTIMIZED") else {name: short for name, (short, _) in SHORT.items()}
+def flags(options: dict[str, int | bool] | None = None) -> list[str]:
+    """Options as XLA's flags; by default those for this run."""
+    chosen = options or (USUAL if OPTIMIZED else _SHORT)
     return [f"--{name}={str(value).lower()}" for name, value in chosen.items()]

@@ -1,6 +1,7 @@
 """Strict JAX for every test: eight virtual CPU devices, float64 available, no implicit promotion, fixed seeds."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -41,6 +42,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+gc.disable()  # until all is imported: see `pytest_collection_finish`
+
 
 @pytest.fixture(autouse=True)
 def jax_as_it_was() -> Iterator[None]:
@@ -60,15 +63,12 @@ def rng() -> np.random.Generator:
 
 @pytest.fixture(scope="module")
 def optimized_steps() -> Iterator[None]:
-    """Training steps as users compile them, for tests in which they run for longer than that saves.
-
-    Convolutions in float64 are loops, which LLVM makes many times as fast.
-    """
+    """Training steps with quick loops, for tests in which they run for longer than compiling without saves."""
     from jax_alexnet import steps
     from jax_alexnet.devices import compiler_options
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(steps, "compiler_options", lambda platform: {**compiler_options(platform), **compiling.USUAL})
+        patch.setattr(steps, "compiler_options", lambda platform: {**compiler_options(platform), **compiling.LOOPS})
         yield
 
 
@@ -88,23 +88,30 @@ def gpu_compiler() -> Path:
 LONGEST = (
     "test_multiprocess.py",
     "test_torch_train_processes.py",
-    "test_parity_runs.py",
-    "test_gpu_program.py",
     "test_parallel.py",
     "test_jax_derivatives.py",
     "test_parity_pairs.py",
-    "test_parity_train.py",
+    "test_parity_recurrent.py",
     "test_parity_speed_bare.py",
-    "test_parity_mutants.py",
+    "test_parity_runs.py",
+    "test_gpu_program.py",
+    "test_onednn_proof.py",
     "test_cli_train.py",
-    "test_parity_commands.py",
+    "test_parity_train.py",
+    "test_parity_attention_causes.py",
+    "test_parity_mutants.py",
+    "test_parity_operations.py",
+    "test_parity_mapping.py",
+    "test_jax_winograd.py",
     "test_parallel_bytes.py",
-    "test_parity_speed.py",
-    "test_jax_onednn.py",
-    "test_jax_networks.py",
-    "test_parity_speed_budget.py",
-    "test_parity_attention.py",
     "test_parity_generic.py",
+    "test_validation_split.py",
+    "test_parity_residual_causes.py",
+    "test_zoo.py",
+    "test_parity_attention.py",
+    "test_jax_onednn.py",
+    "test_parity_speed.py",
+    "test_jax_networks.py",
 )
 
 
@@ -112,6 +119,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files; within one, and among the others, the order stays."""
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
+
+
+def pytest_collection_finish() -> None:
+    """Keep what was imported out of the garbage collector's sight: a million objects, none of which ever goes."""
+    gc.freeze()
+    gc.enable()
 
 
 WITHOUT_GPU = pytest.StashKey[int]()

@@ -21,7 +21,7 @@ from jax_alexnet.shapes import smallest_image_size
 CLASSES, BATCH, REAL = 10, 16, 13
 DEVICE_COUNTS = (1, 2, 4, 8)
 # The smallest images, a little larger for some so that the pooled maps have more than one position.
-SIDES = {"cifar_18pct": 16, "cifar_13pct": 12, "cifar_11pct": 12}
+SIDES = {"cifar_18pct": 16, "cifar_13pct": 12, "cifar_11pct": 12, "cifar_80sec": 16}
 
 
 def narrow(variant: specs.Variant, channels: int = 8, units: int = 64) -> specs.Variant:
@@ -31,7 +31,7 @@ def narrow(variant: specs.Variant, channels: int = 8, units: int = 64) -> specs.
         if isinstance(row, specs.Conv):
             return replace(row, features=row.features // channels)
         if isinstance(row, specs.Dense) and row.features:
-            return replace(row, features=row.features // units)
+            return replace(row, features=max(row.features // units, 8))  # as many as devices
         return row
 
     return replace(variant, layers=tuple(map(one, variant.layers)))

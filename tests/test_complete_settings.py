@@ -18,7 +18,8 @@ SIDES = {"jax": recipes.resolve, "torch": completion.resolve}
 # Where None means something: the network's own, no limit, all, none.
 MAY_BE_NONE = {
     "cache_dir", "holdout", "steps", "drop_every", "drop_epochs", "dropout", "group_size", "coordinator",
-    "num_processes", "process_id", "output", "validation", "init_from", "freeze",
+    "num_processes", "process_id", "output", "validation", "init_from", "freeze", "ablate",
+    "clip_norm", "ema", "patience", "warmup_epochs", "warmup_steps", "profile",
 }  # fmt: skip
 
 # run.json's settings of a run that was begun with --model cifar_13pct --data folder:pictures --holdout 0.2 --output
@@ -27,15 +28,17 @@ SAVED: dict[str, Any] = {
     "data": "folder:pictures", "data_dir": "data", "cache_dir": None, "holdout": 0.2, "download": False,
     "validation": None, "model": "cifar_13pct", "recipe": "cifar", "image_size": 24, "stored_size": 32, "epochs": 470,
     "steps": None, "batch_size": 128, "optimizer": "paper", "learning_rate": 0.002, "bias_learning_rate_factor": 2.0,
-    "momentum": 0.9, "weight_decay": 0.004, "decay_biases": False, "schedule": "at_epochs", "drop_every": None,
+    "momentum": 0.9, "weight_decay": 0.004, "decay_biases": False, "label_smoothing": 0.0, "clip_norm": None,
+    "accumulate": 1, "ema": None, "patience": None, "schedule": "at_epochs", "warmup_epochs": None,
+    "warmup_steps": None, "drop_every": None,
     "drop_epochs": [450, 460], "drop_factor": 0.1, "plateau_patience": 10, "plateau_cooldown": 0,
     "weight_init": "variant", "normalize": "mean_image", "crop": True, "flip": True, "color_noise": False,
-    "dropout": None, "span_columns": False, "init_from": None, "freeze": None,
+    "dropout": None, "span_columns": False, "ablate": None, "init_from": None, "freeze": None,
     "new_layer_learning_rate_factor": 1.0, "precision": "float32", "cpu_convolution": "auto", "devices": "1",
     "parallel": "data", "group_size": None, "coordinator": None, "num_processes": None, "process_id": None, "seed": 0,
     "output": "runs/cifar", "resume": False, "strict_resume": False, "changed_data": False,
     "checkpoint_seconds": 300.0, "log_every": 20, "evaluate_every": 1, "max_bad_images": 100, "tensorboard": False,
-    "dry_run": False, "print_config": False,
+    "profile": None, "dry_run": False, "print_config": False,
 }  # fmt: skip
 
 
@@ -71,6 +74,7 @@ def test_values_that_are_missing_are_named() -> None:
         ({"schedule": "at_epochs"}, "--schedule at_epochs needs --drop-epochs"),
         ({"schedule": "at_epochs", "drop_epochs": []}, "--schedule at_epochs needs --drop-epochs"),
         ({"stored_size": 20, "image_size": 24}, "--stored-size 20 is smaller than --image-size 24"),
+        ({"warmup_epochs": 2.0, "warmup_steps": 9}, "--warmup-epochs 2 and --warmup-steps 9 say the same thing"),
     ],
 )
 def test_settings_that_do_not_go_together(words: dict[str, Any], message: str, side: str) -> None:
@@ -105,7 +109,9 @@ def test_a_saved_run_has_the_settings_that_it_was_begun_with(side: str) -> None:
 def test_a_run_of_a_version_with_fewer_settings_is_opened(side: str) -> None:
     """As those that came later were without being asked for."""
     later = ("span_columns", "cpu_convolution", "parallel", "group_size", "changed_data", "plateau_cooldown")
-    later += ("validation", "init_from", "freeze", "new_layer_learning_rate_factor")
+    later += ("ablate", "validation", "init_from", "freeze", "new_layer_learning_rate_factor")
+    later += ("label_smoothing", "clip_norm", "accumulate", "ema", "patience")
+    later += ("warmup_epochs", "warmup_steps", "profile")
     old = {name: value for name, value in SAVED.items() if name not in later}
     assert plain(SIDES[side](resumed(old, {}))) == SAVED
 

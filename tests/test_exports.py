@@ -279,7 +279,7 @@ def test_facts_come_back_bit_for_bit():
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"format": 2}, "has format 2, this version reads 1: update it"),
+        ({"format": 3}, "has format 3, this version reads 1 and 2: update it"),
         ({"model": "alexnet"}, "impossible model 'alexnet'"),
         ({"image_size": "32"}, "impossible image_size '32'"),
         ({"image_size": True}, "impossible image_size True"),

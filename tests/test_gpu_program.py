@@ -14,15 +14,16 @@ from pathlib import Path
 
 import facts
 import pytest
+from commands import run as run_here
 
 ROOT = Path(__file__).parent.parent
 CASES = list(product(("single_column", "two_column"), (1, 8)))
 
 
-def compare(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+def compare(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "parity.speed.gpu_comparison", *map(str, words)]
     # One device is enough for a process that only compiles.
-    variables = {**os.environ, "XLA_FLAGS": "", **environment}
+    variables = {**os.environ, "XLA_FLAGS": ""}
     return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=600, check=False)
 
 
@@ -111,9 +112,9 @@ def test_each_device_does_the_same_whatever_their_number(comparison: Callable[[t
         assert one == eight > 0
 
 
-def test_without_the_compiler_the_command_says_how_to_get_it(tmp_path: Path) -> None:
-    done = compare(ALEXNET_GPU_COMPILER=str(tmp_path))
-    assert done.returncode == 2
+def test_without_the_compiler_the_command_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALEXNET_GPU_COMPILER", str(tmp_path))
+    done = run_here("parity.speed.gpu_comparison", devices=None, code=2)
     assert done.stdout == ""
     assert done.stderr.startswith("error: XLA's GPU compiler is not installed")
     assert "make gpu-compiler" in done.stderr and done.stderr.count("\n") == 1

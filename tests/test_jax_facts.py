@@ -301,7 +301,7 @@ def initial_statistics(model: str, image_size: int) -> dict[str, Any]:
     network = AlexNet(replace(variant, layers=narrow), classes=50)
     images = jnp.zeros((1, image_size, image_size, 3), jnp.float32)
 
-    @partial(jax.jit, compiler_options=compiling.USUAL)  # a loop over millions of numbers
+    @partial(jax.jit, compiler_options=compiling.LOOPS)  # a loop over millions of numbers
     def measure(key: jax.Array) -> Any:
         params = network.init(key, images)["params"]
         return jax.tree.map(lambda w: (w.mean(), w.std(), jnp.abs(w).max(), w.size), params)

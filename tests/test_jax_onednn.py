@@ -1,13 +1,11 @@
 """oneDNN's convolutions inside XLA's programs: exact sums, gradients, meshes, and where they may be used."""
 
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import oracles
 import pytest
+from commands import run as run_here
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
@@ -236,10 +234,7 @@ def test_the_environment_has_a_switch(dtype, monkeypatch):
 
 def test_what_cannot_be_had_is_refused():
     words = ["--model", "cifar_18pct", "--data", "synthetic", "--precision", "float64", "--cpu-convolution", "onednn"]
-    done = subprocess.run(
-        [sys.executable, "-m", "jax_alexnet.train", *words], capture_output=True, text=True, check=False, timeout=120
-    )
-    assert done.returncode == 2
+    done = run_here("train", *words, devices=1, code=2)
     assert "--cpu-convolution onednn can't be had: it has no convolutions in float64" in done.stderr
     assert "auto, winograd or xla" in done.stderr
     assert "Traceback" not in done.stderr

@@ -304,7 +304,7 @@ def test_training_starts_from_the_loss_of_chance(rng: np.random.Generator) -> No
     network = AlexNet("single_column", max(facts.CHANCE_LOSS))
     images = jnp.asarray(rng.uniform(-1, 1, size=(4, 67, 67, 3)), jnp.float32)
 
-    @partial(jax.jit, compiler_options=compiling.USUAL)  # a loop over millions of numbers
+    @partial(jax.jit, compiler_options=compiling.LOOPS)  # a loop over millions of numbers
     def run(key: jax.Array) -> Any:
         return network.apply(network.init(key, images), images)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import compiling
 import numpy as np
 import psutil
 import pytest
@@ -34,12 +35,13 @@ UNEVEN = (
     "--model", "cifar_18pct", "--recipe", "blog", "--data", "synthetic:classes=4,train=96,test=41", "--batch-size",
     "40", "--learning-rate", "0.01", "--optimizer", "sgd", "--momentum", "0.9", "--precision", "float64",
     "--image-size", "16", "--stored-size", "20", "--crop", "--flip", "--color-noise", "--log-every", "1",
+    "--warmup-steps", "1", "--label-smoothing", "0.1", "--clip-norm", "1", "--ema", "0.9", "--accumulate", "2",
 )  # fmt: skip
 # One CPU device each, whatever the tests' own process has; and a proxy that isn't there.
 ENVIRONMENT = {
     **os.environ,
     "OMP_NUM_THREADS": "1",
-    "XLA_FLAGS": "--xla_llvm_disable_expensive_passes=true",
+    "XLA_FLAGS": " ".join(["--xla_llvm_disable_expensive_passes=true", *compiling.flags(compiling.LOOPS)]),
     "PYTHONPATH": str(ROOT),
     "JAX_PLATFORMS": "cpu",
     "JAX_ENABLE_X64": "0",
@@ -130,7 +132,7 @@ def test_columns_in_two_processes_and_hybrid_in_four(tmp_path: Path) -> None:
     small = (
         "--model", "two_column", "--data", "synthetic:classes=4,train=16,test=9", "--batch-size", "8",
         "--precision", "float64", "--image-size", "36", "--stored-size", "40", "--log-every", "1", "--epochs", "2",
-        "--normalize", "half", "--no-color-noise",
+        "--normalize", "half", "--no-color-noise", "--clip-norm", "1", "--ema", "0.9",
     )  # fmt: skip
     one, two = tmp_path / "one", tmp_path / "two"
     run(1, *small, "--output", one)

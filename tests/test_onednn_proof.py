@@ -5,14 +5,18 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import pytest
+from commands import run as run_here
 
-from jax_alexnet.ops.cpu import onednn, proof
+from jax_alexnet.ops.cpu import onednn, proof, prover
 
 # A prover with something planted into the calls that it proves, for which `{}` stands.
 PLANTED = """
@@ -57,41 +61,53 @@ def test_it_is_proven_once(dtype: str, tmp_path: Path, capsys: pytest.CaptureFix
     assert capsys.readouterr().err == ""
 
 
+convolve, product = onednn.convolve, onednn.product
+
+
+def of_few_digits(x: jax.Array, kernel: jax.Array, **place: Any) -> jax.Array:
+    """Of numbers of 8 bits instead of 24, of which whole numbers show nothing."""
+    x, kernel = (each.astype(jnp.bfloat16).astype(each.dtype) for each in (x, kernel))
+    return convolve(x, kernel, **place)
+
+
+def without_dilation(*arrays: jax.Array, dilation: int = 1, **place: Any) -> jax.Array:
+    """Wrong only in kernels' gradients with strides, which are convolutions with dilations."""
+    return convolve(*arrays, dilation=dilation, **place) * (2 - (dilation < 4))
+
+
+def of_exchanged_groups(x: jax.Array, kernel: jax.Array, groups: int = 1, **place: Any) -> jax.Array:
+    """Two groups that see each other's channels."""
+    return convolve(x[..., ::-1] if groups > 1 else x, kernel, groups=groups, **place)
+
+
 @pytest.mark.parametrize(
-    ("dtype", "code", "words"),
+    ("dtype", "name", "wrong", "words"),
     [
-        ("float32", "onednn.convolve = lambda *a, **k: 1.001 * convolve(*a, **k)", "float32 the sum of a convolution"),
-        # Products of numbers of 8 bits instead of 24, of which whole numbers show nothing.
-        (
-            "float32",
-            "few = lambda x: x.astype(jnp.bfloat16).astype(x.dtype)\n"
-            "onednn.convolve = lambda x, k, **place: convolve(few(x), few(k), **place)",
-            "float32 the sum of a convolution",
-        ),
-        # Only in kernels' gradients with strides, which are convolutions with dilations.
-        (
-            "bfloat16",
-            "onednn.convolve = lambda *a, dilation=1, **k: convolve(*a, dilation=dilation, **k) * (2 - (dilation < 4))",
-            "bfloat16 the kernels' gradient of a convolution of 3 maps of 31x31x3",
-        ),
-        # Two groups that see each other's channels.
-        (
-            "float32",
-            "onednn.convolve = lambda x, k, groups=1, **place: "
-            "convolve(x[..., ::-1] if groups > 1 else x, k, groups=groups, **place)",
-            "2 group(s) came out wrong",
-        ),
-        ("bfloat16", "onednn.product = lambda a, b, **k: product(a, b, **k).at[-1, -1].add(1e-2)", "a product of"),
-        ("float32", "onednn.product = lambda a, b, **k: product(a, b, **k) + float('nan')", "such as nan for"),
+        ("float32", "convolve", of_few_digits, "float32 the sum of a convolution"),
+        ("bfloat16", "convolve", without_dilation, "the kernels' gradient of a convolution of 3 maps of 31x31x3"),
+        ("float32", "convolve", of_exchanged_groups, "2 group(s) came out wrong"),
+        ("bfloat16", "product", lambda a, b, **k: product(a, b, **k).at[-1, -1].add(1e-2), "a product of"),
+        ("float32", "product", lambda a, b, **k: product(a, b, **k) + float("nan"), "such as nan for"),
     ],
 )
-def test_a_wrong_result_turns_it_off(dtype: str, code: str, words: str, tmp_path: Path) -> None:
+def test_wrong_results_are_found(
+    dtype: str, name: str, wrong: Callable[..., jax.Array], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     there(dtype)
-    reason = proof.kept_or_proven(proof.circumstances(dtype), tmp_path, planted(tmp_path, code))
-    assert reason is not None and words in reason and "came out wrong" in reason
+    monkeypatch.setattr(onednn, name, wrong)
+    with proof.assumed():
+        found = next(prover.differences(prover.CASES, jnp.dtype(dtype)))
+    assert words in found and "came out wrong" in found
+
+
+def test_a_wrong_result_turns_it_off(tmp_path: Path) -> None:
+    there("float32")
+    code = "onednn.convolve = lambda *a, **k: 1.001 * convolve(*a, **k)"
+    reason = proof.kept_or_proven(proof.circumstances("float32"), tmp_path, planted(tmp_path, code))
+    assert reason is not None and "float32 the sum of a convolution" in reason and "came out wrong" in reason
     (kept,) = answers(tmp_path)
     assert kept["against"] in reason and kept["good_for"] is None
-    assert proof.kept_or_proven(proof.circumstances(dtype), tmp_path, NOBODY) == reason
+    assert proof.kept_or_proven(proof.circumstances("float32"), tmp_path, NOBODY) == reason
 
 
 @pytest.mark.parametrize(
@@ -101,17 +117,31 @@ def test_a_wrong_result_turns_it_off(dtype: str, code: str, words: str, tmp_path
         ("os.abort()", "ended by SIGABRT", None),
         ("sys.exit('no such call')", "exit code 1: no such call", proof.PASSING_S),
         ("print('no JSON'); os._exit(0)", "gave no answer", proof.PASSING_S),
-        ("time.sleep(600)", "had not ended after 2 s", proof.PASSING_S),
-        ("signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM]); time.sleep(600)", "had not ended", 86400.0),
+        ("signal.alarm(1); time.sleep(600)", "had not ended after 0.25 s", proof.PASSING_S),
+        ("time.sleep(600)", "had not ended", 86400.0),  # nor ended itself
     ],
 )
-def test_a_prover_that_dies_or_hangs_turns_it_off(code: str, words: str, good_for: float, tmp_path: Path) -> None:
+def test_a_prover_that_dies_or_hangs_turns_it_off(
+    code: str, words: str, good_for: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proof, "_GRACE_S", 0.25 if code.startswith("time") else 60.0)
+    prover = (sys.executable, "-c", f"import os, signal, sys, time; {code}")
     facts = proof.circumstances("float32")
-    reason = proof.kept_or_proven(facts, tmp_path, planted(tmp_path, code), limit=2)
+    reason = proof.kept_or_proven(facts, tmp_path, prover, limit=0.25)
     assert reason is not None and words in reason and "have it checked again remove" in reason
     (kept,) = answers(tmp_path)
     assert kept["good_for"] == good_for
     assert proof.kept_or_proven(facts, tmp_path, NOBODY) == reason
+
+
+def test_a_prover_that_hangs_ends_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the seconds that it was given, whether or not anybody waits for it any more."""
+    monkeypatch.setattr(proof, "_GRACE_S", 60.0)
+    hanging = planted(tmp_path, "onednn.convolve = lambda *a, **k: time.sleep(600)")
+    began = time.monotonic()
+    reason = proof.kept_or_proven(proof.circumstances("float32"), tmp_path, hanging, limit=1)
+    assert reason is not None and "had not ended after 1 s" in reason
+    assert time.monotonic() - began < 60
 
 
 def test_an_end_from_outside_says_nothing(tmp_path: Path) -> None:
@@ -237,28 +267,33 @@ if "jax_alexnet.ops.cpu.prover" in sys.orig_argv:
 """
 
 
-def train(tmp_path: Path, *words: str, site: str = "pass", **environment: str) -> subprocess.CompletedProcess[str]:
-    (tmp_path / "site").mkdir(exist_ok=True)
-    (tmp_path / "site" / "sitecustomize.py").write_text(SITE.format(site))
-    paths = os.pathsep.join([str(tmp_path / "site"), *filter(None, sys.path)])
-    environment = {"PYTHONPATH": paths, "XDG_CACHE_HOME": str(tmp_path / "cache"), **environment}
-    settings = (
-        "--model",
-        "cifar_18pct",
-        "--data",
-        "synthetic:train=64,test=32",
-        "--devices",
-        "1",
-        "--batch-size",
-        "16",
-        *words,
-    )
-    return subprocess.run(
-        [sys.executable, "-m", "jax_alexnet.train", *settings],
-        capture_output=True, text=True, check=False, timeout=300, env={**os.environ, **environment},
-    )  # fmt: skip
+SETTINGS = ("--model", "cifar_18pct", "--data", "synthetic:train=64,test=32", "--batch-size", "16")
 
 
+@pytest.fixture
+def usable() -> None:
+    """oneDNN is, as far as is known outside the test."""
+    there("float32")
+
+
+@pytest.fixture
+def train_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., SimpleNamespace]:
+    """Trains in this process, as if nothing were known in it yet; the one that proves is another in any case."""
+
+    def train(*words: str, site: str = "pass", code: int = 0) -> SimpleNamespace:
+        (tmp_path / "site").mkdir(exist_ok=True)
+        (tmp_path / "site" / "sitecustomize.py").write_text(SITE.format(site))
+        monkeypatch.setattr(proof, "_known", {})
+        monkeypatch.setattr(proof, "_directory", None)
+        return run_here("train", *SETTINGS, *words, devices=1, code=code)
+
+    monkeypatch.setattr("alexnet_io.run.loop.pictures.draw", lambda *_: None)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return train
+
+
+@pytest.mark.usefixtures("usable")
 @pytest.mark.parametrize(
     ("site", "words"),
     [
@@ -270,37 +305,41 @@ def train(tmp_path: Path, *words: str, site: str = "pass", **environment: str) -
         ),
     ],
 )
-def test_training_goes_on_without_it(site: str, words: str, tmp_path: Path) -> None:
-    there("float32")
-    done = train(tmp_path, "--epochs", "1", "--output", str(tmp_path / "run"), site=site)
-    assert done.returncode == 0, done.stderr
+def test_training_goes_on_without_it(
+    site: str, words: str, train_here: Callable[..., SimpleNamespace], tmp_path: Path
+) -> None:
+    # The second time without a step: what it would compute is the same.
+    trained = ("--epochs", "1") if "kill" in site else ("--dry-run",)
+    done = train_here(*trained, "--output", str(tmp_path / "run"), site=site)
     assert done.stderr.count("checking oneDNN in float32 once") == 1
     (line,) = (line for line in done.stdout.splitlines() if line.startswith("oneDNN"))
     assert line.startswith("oneDNN is not used: ") and words in line and "XLA's own forms" in line
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["convolutions"] == line
-    again = train(tmp_path, "--dry-run", site=site)
+    if "--dry-run" not in trained:
+        assert json.loads((tmp_path / "run" / "run.json").read_text())["convolutions"] == line
+    again = train_here("--dry-run", site=site)
     assert "checking" not in again.stderr and line in again.stdout.splitlines()
 
 
-def test_bfloat16_without_its_instructions(tmp_path: Path) -> None:
+def test_bfloat16_without_its_instructions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """oneDNN ends the process there, which only the proof finds out; float32 goes on with AVX2."""
     there("bfloat16")
-    limited = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
-    done = train(tmp_path, "--dry-run", "--precision", "bfloat16", **limited)
-    assert done.returncode == 0, done.stderr
-    assert "oneDNN is not used: the process that checked it was ended by" in done.stdout
-    assert "could not create a primitive descriptor" in done.stdout
-    done = train(tmp_path, "--dry-run", "--precision", "float32", **limited)
-    assert "oneDNN computes convolutions in float32" in done.stdout, done.stderr
+    monkeypatch.setattr(proof, "_directory", tmp_path)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")  # read by the process that proves; nothing is computed in this one
+    refused = onednn.status(jnp.dtype("bfloat16"))
+    assert refused.startswith("oneDNN is not used: the process that checked it was ended by")
+    assert "could not create a primitive descriptor" in refused
+    assert onednn.status(jnp.dtype("float32")).startswith("oneDNN computes convolutions in float32")
 
 
-def test_one_switch_for_every_program(tmp_path: Path) -> None:
-    done = train(tmp_path, "--dry-run", JAX_ALEXNET_ONEDNN="off")
-    assert done.returncode == 0, done.stderr
+def test_one_switch_for_every_program(
+    train_here: Callable[..., SimpleNamespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JAX_ALEXNET_ONEDNN", "off")
+    done = train_here("--dry-run")
     assert "oneDNN is not used: JAX_ALEXNET_ONEDNN=off leaves it out" in done.stdout
     assert "checking" not in done.stderr
-    done = train(tmp_path, "--dry-run", JAX_ALEXNET_ONEDNN="maybe")
-    assert done.returncode == 2
+    monkeypatch.setenv("JAX_ALEXNET_ONEDNN", "maybe")
+    done = train_here("--dry-run", code=2)
     assert "JAX_ALEXNET_ONEDNN=maybe is neither on nor off" in done.stderr and "Traceback" not in done.stderr
 
 

@@ -322,3 +322,13 @@ def test_unsupported_layers_are_refused_by_name(rng: np.random.Generator) -> Non
         parity.compare(Recurrent(), nn.Linear(4, 3), x)
     with pytest.raises(CannotCompare, match=r"GRU at 'over' \(PyTorch\)"):
         parity.compare(flax_nn.Dense(3), nn.Sequential(OrderedDict(over=Own(4, 3))), x)
+
+
+def test_as_many_channels_as_places_at_the_end() -> None:
+    """The shape alone doesn't say how the cotangent lies that both sides are given: the output's values do."""
+    torch.manual_seed(0)
+    original = nn.Linear(4, 3).double()
+    report = parity.compare(
+        flax_nn.Sequential([flax_nn.Dense(3)]), nn.Sequential(original), np.random.default_rng(0).normal(size=(2, 3, 4))
+    )
+    assert report.equal, str(report)

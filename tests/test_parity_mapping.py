@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import parity
+from parity.__main__ import main
 from parity.errors import CannotCompare, CannotConvert
 from parity.mapping import inference, operations
 
@@ -532,12 +533,16 @@ def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=cwd, env=environment)
 
 
-def test_from_the_command_line(tmp_path: Path) -> None:
+def test_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "port.py").write_text(PORT)
     (tmp_path / "original.py").write_text(ORIGINAL)
-    models = ("-m", "parity", "compare", "--flax", "port:Net", "--torch", "original:net", "--shape", "2,2")
-    done = run(*models, "--no-gradients", "--save-mapping", "net.json", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    models = ("compare", "--flax", "port:Net", "--torch", "original:net", "--shape", "2,2", "--no-gradients")
+    monkeypatch.chdir(tmp_path)
+    assert main([*models, "--save-mapping", "net.json"]) == 0
+    said = capsys.readouterr().out
+    assert "equal: " in said and "weights:kernel" not in said  # equal layers are a line each
     state = {"a.weight": [[1, 2], [3, 4]], "a.bias": [5, 6], "b.weight": [[7, 8], [9, 0]], "b.bias": [1, 2]}
     save_file(
         {name: torch.tensor(value, dtype=torch.float32) for name, value in state.items()}, tmp_path / "w.safetensors"
@@ -558,8 +563,8 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     for entry in content["tensors"]:
         entry["torch"] = exchanged.get(entry["torch"], entry["torch"])
     (tmp_path / "wrong.json").write_text(json.dumps(content))
-    done = run(*models, "--no-gradients", "--mapping", "wrong.json", cwd=tmp_path)
-    assert done.returncode == 1 and "first divergence: model: a, weights:kernel" in done.stdout, done.stderr
+    assert main([*models, "--mapping", "wrong.json"]) == 1
+    assert "first divergence: model: a, weights:kernel" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -589,7 +594,6 @@ def test_what_cannot_be_converted_is_refused(
     words: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from alexnet_io.command_line.settings import run_command
-    from parity.__main__ import main
 
     monkeypatch.chdir(tmp_path)
     Path("m.json").write_text(json.dumps(mapping_of(packed([part(0, 3)]))))
@@ -629,3 +633,40 @@ def test_a_checkpoint_of_a_training_program_is_read(kinds: Any, tmp_path: Path) 
     torch.save({"epoch": 3, "state_dict": state}, tmp_path / "checkpoint.pth")
     made, plain = mapping.to_jax(tmp_path / "checkpoint.pth"), mapping.to_jax(model.state_dict())
     assert {*made} == {*plain} and all(np.array_equal(made[path], plain[path]) for path in made)
+
+
+class WithIdle(nnx.Module):
+    """A layer that nothing is computed with, beside one that is."""
+
+    def __init__(self, rngs: nnx.Rngs) -> None:
+        self.used, self.spare = nnx.Linear(4, 3, rngs=rngs), nnx.Linear(3, 2, rngs=rngs)
+
+    def __call__(self, x: Any) -> Any:
+        return self.used(x)
+
+
+def test_what_the_model_computes_nothing_with_is_named_and_left_alone(tmp_path: Path, flax_promotes: None) -> None:
+    original = nn.Sequential()
+    original.add_module("used", nn.Linear(4, 3))
+    x = np.random.default_rng(0).normal(size=(2, 4))
+    port = WithIdle(nnx.Rngs(0))
+    report = parity.compare(port, original.double(), x)
+    assert report.equal
+    assert report.mapping.idle == ("spare/bias", "spare/kernel")
+    report.mapping.save(tmp_path / "net.json")
+    mapping = parity.Mapping.load(tmp_path / "net.json")
+    assert mapping == report.mapping
+    state = original.state_dict()
+    assert {*mapping.to_jax(state)} == {"used/kernel", "used/bias"}
+    spare = np.asarray(port.spare.kernel[...])
+    nnx.update(port, mapping.to_tree(state, like=port))
+    assert np.array_equal(port.spare.kernel[...], spare)
+    assert np.array_equal(port.used.kernel[...], state["used.weight"].numpy().T)
+    assert {name: tuple(a.shape) for name, a in mapping.to_torch(port).items()} == {
+        "used.weight": (3, 4),
+        "used.bias": (3,),
+    }
+    assert parity.compare(port, original, x, mapping=mapping).equal
+    # A file from before there were such leaves is read as ever.
+    older = {key: value for key, value in mapping.to_json().items() if key != "idle"}
+    assert parity.Mapping.from_json(older).idle == ()

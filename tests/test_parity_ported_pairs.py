@@ -1,5 +1,7 @@
 """Layers of ports whose names, order and classes are other than their originals': which is which, found by itself."""
 
+import inspect
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -66,9 +68,15 @@ def test_a_mistake_before_a_layer_does_not_change_its_partner() -> None:
     assert report.divergences[0].torch_name == "inner.2"
 
 
-def test_processes_of_their_own_find_the_same_partners() -> None:
-    here = f"tests.{__name__.rpartition('.')[2]}"
-    report = parity.compare(f"{here}:ShortcutLast", f"{here}:ShortcutFirst", X)
+def test_processes_of_their_own_find_the_same_partners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # In files of their own: each process then imports one framework.
+    for name, imports, model in (
+        ("port", "import jax, jax.numpy as jnp\nfrom flax import linen", ShortcutLast),
+        ("original", "from torch import Tensor, nn", ShortcutFirst),
+    ):
+        (tmp_path / f"{name}.py").write_text(f"from typing import Any\n{imports}\n\n{inspect.getsource(model)}")
+    monkeypatch.chdir(tmp_path)
+    report = parity.compare("port:ShortcutLast", "original:ShortcutFirst", X)
     assert report.equal, str(report)
     assert {row.torch_name for row in report.rows if row.name == "conv3"} == {"shortcut"}
     assert report.mapping.layers["conv3"] == "shortcut"

@@ -47,7 +47,7 @@ def test_every_place_where_a_rate_may_change_is_looked_at() -> None:
 
 def test_the_frameworks_agree() -> None:
     rows = rates.rows()
-    assert len(rows) == 6
+    assert len(rows) == 7
     assert wrong(rows) == {}
 
 
@@ -97,7 +97,10 @@ def longer(right: Any) -> Any:
 
 @pytest.mark.parametrize(
     ("change", "found"),
-    [(shifted, {"cifar, every_steps": ["rate_late"]}), (longer, {"cifar, every_epochs": ["rate_period"]})],
+    [
+        (shifted, {"cifar, every_steps": ["rate_late"], "cifar, cosine": ["rate_late"]}),
+        (longer, {"cifar, every_epochs": ["rate_period"]}),
+    ],
 )
 def test_other_rules_are_found(
     change: Callable[[Any], Any], found: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch

@@ -250,3 +250,24 @@ def test_of_several_models_the_arrays_are_those_of_the_first_divergence() -> Non
     for each in (unknown, wrong, row("conv1", "forward", 1.0, model="third")):
         layerwise._merge(merged, Report([each], arrays={"difference": np.ones(1)}, arrays_of=each))
     assert merged.first_divergence is wrong is merged.arrays_of
+
+
+def test_a_bound_that_is_not_finite_judges_nothing() -> None:
+    """Where nothing limits a difference only bit-for-bit equality is equal; elsewhere all is judged as ever."""
+    for without in (np.inf, np.nan):
+        allowed = np.array([1e-14, without])
+        apart = compare_arrays(
+            Row("net", "a", "a", "forward", "float64"), np.array([1.0, 2.5]), np.array([1.0, 2.0]), Bound(9, allowed)
+        )
+        assert (apart.verdict, apart.open, apart.diverges) == ("no bound", True, False)
+        assert (apart.index, apart.jax, apart.torch, apart.bound) == ((1,), 2.5, 2.0, np.inf)
+        assert "where 1 of 2 values differ, the error bound derived is infinite" in apart.detail
+        assert Report([apart]).exit_code == 3
+        assert "no bound: net: a, forward" in str(Report([apart]))
+        same = compare_arrays(Row("net", "a", "a", "forward", "float64"), np.ones(2), np.ones(2), Bound(9, allowed))
+        assert same.equal
+        wrong = compare_arrays(
+            Row("net", "a", "a", "forward", "float64"), np.array([1.1, 2.0]), np.ones(2), Bound(9, allowed)
+        )
+        assert wrong.verdict == "mismatch"
+        assert wrong.index == (0,)

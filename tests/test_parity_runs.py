@@ -5,16 +5,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 import alexnet_io.run.loop as loop_module
+from alexnet_io.command_line.evaluate_settings import EvaluateSettings
+from alexnet_io.run.directory import read_description
 from alexnet_io.run.evaluation import Evaluation
 from alexnet_io.run.loop import TrainingLoop
 from jax_alexnet import engine as jax_engine
+from jax_alexnet import evaluation as jax_evaluation
 from jax_alexnet.engine import JaxEngine
+from jax_alexnet.files.finished_run import load_run
 from jax_alexnet.schedules import Plateau
 from parity.__main__ import main
 from parity.twins import cases, differences, ledger, program
@@ -27,10 +32,13 @@ from torch_ref import run_setup as torch_setup
 from torch_ref import schedules as torch_schedules
 from torch_ref import steps as torch_steps
 from torch_ref.engine import TorchEngine
+from torch_ref.evaluation import of_run
 
 pytestmark = pytest.mark.usefixtures("optimized_steps")
 
 SIDE = 16  # pixels: what is computed takes a quarter of the time, what is kept account of none
+# Of test images a short last batch, as of 133 with the programs' own batch of 128.
+DATA, EVALUATION_BATCH = "synthetic:classes=10,train=22,test=21", 16
 
 
 @dataclass
@@ -67,6 +75,15 @@ def no_pictures():
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small_batches():
+    """Of evaluation, which would else take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (jax_evaluation, torch_steps):
+            patch.setattr(module, "EVALUATION_BATCH", EVALUATION_BATCH)
+        yield
+
+
 @pytest.fixture(scope="module")
 def make(tmp_path_factory):
     """Twins by recipe and schedule, each made once; JAX's steps are compiled once for each recipe."""
@@ -75,7 +92,8 @@ def make(tmp_path_factory):
     def twin(recipe: str, schedule: str, **changes) -> Twin:
         key = (recipe, schedule, str(changes))
         if key not in made:
-            (case,) = cases.choose("cifar_18pct", recipe, schedule, None, 0, root / "cache", SIDE)
+            data = None if schedule == "plateau" else DATA
+            (case,) = cases.choose("cifar_18pct", recipe, schedule, data, 0, root / "cache", SIDE)
             case = replace(case, settings=replace(case.settings, **changes))
             made[key] = Twin(case, *program.twin(case, root / str(len(made)), programs), programs, root)
         return made[key]
@@ -96,6 +114,12 @@ def plateau(make) -> Twin:
     accuracies = [row.top1 for row in found.jax.rows if row.split == "test"]
     assert accuracies[0] < max(accuracies) and accuracies.count(max(accuracies)) > 1, "it would show no bug"
     return found
+
+
+@pytest.fixture(scope="module")
+def refined(make) -> Twin:
+    """Warmup and cosine, smoothed labels, clipping, a batch in two parts and averaged weights, at once."""
+    return make("paper", "cosine", **cases.REFINEMENTS, steps=5, learning_rate=0.01)
 
 
 @pytest.mark.parametrize("kind", ["twin", "plateau"])
@@ -119,10 +143,117 @@ def test_killed_and_stopped_runs_go_on_as_if_nothing_had_happened(plateau, tmp_p
     assert all(outcome.equal for outcome in outcomes), "\n".join(map(str, outcomes))
 
 
+def test_all_that_a_step_does_besides_is_the_same_in_both_programs(refined):
+    """And is done: the rate rises and falls, gradients are and aren't clipped, averages are others than the weights."""
+    assert refined.outcome.equal, str(refined.outcome)
+    rates = [step.rate / 0.01 for step in refined.torch.steps]
+    assert rates == pytest.approx([1 / 3, 2 / 3, 1, 3 / 4, 1 / 4], rel=1e-14)
+    for record in (refined.jax, refined.torch):
+        last = record.steps[-1]
+        assert not any(np.array_equal(last.averages[name], value) for name, value in last.parameters.items())
+        norms = [np.linalg.norm(np.concatenate([g.ravel() for g in gradients])) for gradients in applied(record)]
+        assert norms[1] == pytest.approx(1.4, rel=1e-12) and norms[0] < 1.39
+        assert "exponential moving average (--ema 0.8)" in record.said
+        description = read_description(Path(record.settings["output"]))
+        assert description["evaluated_weights"] == {"average": "exponential", "decay": 0.8}
+
+
+def applied(record: Record) -> list[list[np.ndarray]]:
+    """The gradients that the paper's rule was given, from its velocities: v <- 0.9 v - rate decay w - rate g."""
+    decay, found = record.settings["weight_decay"], []
+    before = {name: 0 * value for name, value in record.first_parameters.items()}, record.first_parameters
+    for step in record.steps:
+        velocity = {name: step.slots[f"velocity {name}"] for name in record.first_parameters}
+        found.append(
+            [(0.9 * v - velocity[name]) / step.rate - decay * before[1][name] for name, v in before[0].items()]
+        )
+        before = velocity, step.parameters
+    return found
+
+
+def test_what_reads_a_run_gets_its_averages(refined):
+    run = Path(refined.jax.settings["output"])
+    for which in ("best", "newest"):
+        found = load_run(run, which=which, devices=jax.devices()[:1])
+        step = refined.jax.steps[found.step - 1]
+        kernel = np.asarray(found.params["conv1"]["kernel"]).transpose(3, 2, 0, 1)
+        assert np.array_equal(kernel, step.averages["conv1.weight"]), which
+    run = Path(refined.torch.settings["output"])
+    for which in ("best", "newest"):
+        asked = EvaluateSettings(run=run, checkpoint=which, devices="1", precision="float64")
+        found = of_run(run, asked)
+        weight = found.network.get_parameter("conv1.weight").detach().numpy()
+        assert np.array_equal(weight, refined.torch.steps[found.step - 1].averages["conv1.weight"]), which
+
+
+def test_an_average_goes_on_after_a_stop_as_if_nothing_had_happened(refined, tmp_path):
+    """Of the second epoch in its middle: weights, memories, averages, rates and rows are bit for bit the same."""
+    outcomes = list(program.disturbed(refined.case, refined.jax, refined.torch, tmp_path, refined.programs, (4,)))
+    assert len(outcomes) == 4
+    assert all(outcome.equal for outcome in outcomes), "\n".join(map(str, outcomes))
+
+
+def not_smoothed(monkeypatch):
+    plain = torch_steps._losses
+    monkeypatch.setattr(torch_steps, "_losses", lambda logits, labels, share: plain(logits, labels))
+
+
+def averaged_one_step_late(monkeypatch):
+    plain = torch_engine.train_step
+
+    def train_step(setup, *rest):
+        average, update = setup.average, setup.average.update_parameters
+        update(setup.network)
+        monkeypatch.setattr(average, "update_parameters", lambda network: None)
+        return plain(setup, *rest)
+
+    monkeypatch.setattr(torch_engine, "train_step", train_step)
+
+
+def clipped_as_pytorch_does(monkeypatch):
+    def clip(network, limit):
+        torch.nn.utils.clip_grad_norm_(network.parameters(), limit)
+
+    monkeypatch.setattr(torch_steps, "clip_gradients", clip)
+
+
+def warmed_up_from_the_start(monkeypatch):
+    monkeypatch.setattr(torch_engine, "warmup_share", lambda step, warmup: min((step + 1) / warmup, 1.0))
+
+
+def parts_weighed_alone(monkeypatch):
+    """Each part's own mean, as where a loss is divided by the images at hand."""
+    plain = torch_steps._add_gradients
+
+    def add(setup, batch, step, rows):
+        with monkeypatch.context() as patch:
+            patch.setattr(type(setup), "real_examples", lambda self, step: batch.weights[rows].sum())
+            return plain(setup, batch, step, rows)
+
+    monkeypatch.setattr(torch_steps, "_add_gradients", add)
+
+
+@pytest.mark.parametrize(
+    ("plant", "step", "quantity"),
+    [
+        (not_smoothed, 1, "loss"),
+        (averaged_one_step_late, 1, "average of"),
+        (clipped_as_pytorch_does, 2, "weights"),
+        (warmed_up_from_the_start, 1, "learning rate"),
+        (parts_weighed_alone, None, "weights"),
+    ],
+)
+def test_a_bug_in_what_a_step_does_besides_is_found_and_placed(refined, tmp_path, monkeypatch, plant, step, quantity):
+    plant(monkeypatch)
+    found = refined.first(torch=refined.again("torch", tmp_path))
+    assert found.quantity.startswith(quantity), str(found)
+    assert step is None or found.step == step, str(found)
+
+
 def smoothed(monkeypatch):
     plain = F.cross_entropy
     monkeypatch.setattr(
-        torch_steps, "F", SimpleNamespace(cross_entropy=lambda *x, **y: plain(*x, **y, label_smoothing=0.01))
+        torch_steps, "F", SimpleNamespace(cross_entropy=lambda *x, **y: plain(*x, **{**y, "label_smoothing": 0.01}))
     )
 
 
@@ -281,6 +412,9 @@ def test_the_ledger_knows_the_rules():
     assert rates("every_epochs") == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5]
     assert rates("at_epochs") == [1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25]
     assert rates("plateau", plateau_patience=0, plateau_cooldown=0) == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5]
+    cosine = {"epochs": 9, "steps": 6, "warmup_steps": 2}
+    assert rates("cosine", **cosine)[:6] == pytest.approx([1 / 3, 2 / 3, 1, 0.5 + 0.125**0.5, 0.5, 0.5 - 0.125**0.5])
+    assert rates("every_steps", warmup_epochs=1.5)[:5] == [0.25, 0.5, 0.375, 0.5, 0.25]
     assert ledger.evaluated_steps({"schedule": "constant", "evaluate_every": 2}, 7, 2) == [4, 7]
     assert ledger.evaluated_steps({"schedule": "plateau", "evaluate_every": 2}, 7, 2) == [2, 4, 6, 7]
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from parity.__main__ import main
-from parity.speed import checks, throughput
+from parity.speed import checks, commands, throughput
 from parity.speed.budget import LEAST_ROUNDS, Budget
 from parity.speed.processes import OverBudget, rivals
 from parity.speed.result import Result
@@ -264,16 +264,29 @@ def test_the_command_without_time_measures_nothing_and_says_so(
     assert "try --budget-seconds 60" in out
 
 
-def test_the_command_ends_in_time(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+class Hurried(Budget):
+    """Every round takes two seconds longer, which nobody waits for."""
+
+    def another_round(self, *args: Any) -> bool:
+        self._began -= 2.0
+        return super().another_round(*args)
+
+
+def test_the_command_ends_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(commands, "Budget", Hurried)
+    monkeypatch.setattr(throughput._Measuring, "_control", lambda *_: None)  # two more processes, for the same
     files = [tmp_path / "t.json", tmp_path / "t.html"]
-    words = ["--frameworks=jax", "--rounds=1000000", "--budget-seconds=20", f"--json={files[0]}", f"--html={files[1]}"]
+    words = ["--frameworks=jax", "--rounds=1000000", "--budget-seconds=30", f"--json={files[0]}", f"--html={files[1]}"]
     began = time.monotonic()
     assert main(["throughput", *OPTIONS, *words]) == 0
     assert time.monotonic() - began < 40
     read = json.loads(files[0].read_text())
     (row,) = read["rows"]
     assert row["n"] == len(row["blocks"]) >= 2
+    assert read["budget"]["used_seconds"] <= 30
     assert read["budget"]["cut"][0] == f"jax tuned, 1 device(s): {row['n']} of 1000000 rounds, for lack of time"
     page, out = files[1].read_text(), capfd.readouterr().out
-    assert "Cut to end within 20 s" in page
+    assert "Cut to end within 30 s" in page
     assert all(line in out and line in page for line in read["budget"]["cut"])

@@ -24,13 +24,20 @@ def test_optimizers_agree_across_a_drop_of_the_learning_rate(recipe: str) -> Non
     assert max(row.max_error for row in rows if row.name in {"parameters", *slots}) <= 1e-13
 
 
-def test_ten_free_steps_with_dropout() -> None:
+def test_free_steps_with_dropout() -> None:
     pair = pairs.build("caffe_alexnet", classes=10, image_size=71)
     sides = trajectory.trainers(pair, "paper")
-    fed = trajectory.material(pair, 4, 2, 1e-3, drop_after=2)
+    fed = trajectory.material(pair, 2, 2, 1e-3, drop_after=1)
     assert set(fed.masks[0]) == {"drop6", "drop7"}
     rows = trajectory.free_rows(*sides, fed, "caffe_alexnet", "paper")
     assert all(row.equal for row in rows), str(trajectory.Report(rows))
+
+
+def test_four_free_steps() -> None:
+    sides = trajectory.trainers(pairs.build("cifar_18pct"), "cifar")
+    rows = trajectory.free_rows(*sides, trajectory.material(sides[1].pair, 4, 2, 1e-3, 2), "cifar_18pct", "cifar")
+    assert all(row.equal for row in rows), str(trajectory.Report(rows))
+    assert {row.stage for row in rows} == {f"cifar free step {n}" for n in (1, 2, 3, 4)}
 
 
 def test_a_float32_run_stays_inside_the_envelope() -> None:

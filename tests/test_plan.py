@@ -1,6 +1,5 @@
 """Times and bytes of messages, extrapolation and published scaling; the compiled programs are stand-ins here."""
 
-import subprocess
 import sys
 from concurrent.futures import Future
 from dataclasses import replace
@@ -8,6 +7,7 @@ from dataclasses import replace
 import facts
 import numpy as np
 import pytest
+from commands import run as run_here
 from PIL import Image
 
 from alexnet_io.errors import UserError
@@ -341,8 +341,7 @@ def test_bad_usage(words, said, capsys, monkeypatch):
 
 def test_without_the_compiler_the_next_step_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("ALEXNET_GPU_COMPILER", str(tmp_path))
-    done = subprocess.run([sys.executable, "-m", "jax_alexnet.plan"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
+    done = run_here("jax_alexnet.plan.__main__", devices=None, code=2)
     assert done.stderr.startswith("error: XLA's GPU compiler is not installed")
     assert "make gpu-compiler" in done.stderr
     assert len(done.stderr.splitlines()) == 1

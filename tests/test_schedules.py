@@ -45,6 +45,8 @@ RECIPES = (
     Recipe("one_weird_trick", "torchvision", "epochs", {0: 1e-2, 30: 1e-3, 60: 1e-4, 90: 1e-5}, 90),
     # cuda-convnet, layer-params-18pct.cfg: epsW 0.001; by hand to a tenth after 120 epochs and again after 130.
     Recipe("cifar_18pct", "cifar", "epochs", {0: 1e-3, 120: 1e-4, 130: 1e-5}, 140),
+    # Caffe, examples/cifar10/cifar10_quick_solver*.prototxt: 4,000 iterations of 100 of 50,000 images, then 1,000.
+    Recipe("cifar_80sec", "cifar", "epochs", {0: 1e-3, 8: 1e-4}, 10),
     # cuda-convnet, layer-params-conv-local-*.cfg: 300 and 150 epochs at 0.001, 10 at a tenth, 10 at a hundredth.
     Recipe("cifar_13pct", "cifar", "epochs", {0: 1e-3, 450: 1e-4, 460: 1e-5}, 470),
     Recipe("cifar_11pct", "cifar", "epochs", {0: 1e-3, 450: 1e-4, 460: 1e-5}, 470),

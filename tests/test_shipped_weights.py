@@ -236,7 +236,8 @@ def test_a_run_is_packed_with_what_it_is_worth(run: Path, tmp_path: Path, capsys
 
 
 def pack(*words: object, code: int = 0) -> str:
-    return commands.run_alone("pack", *words, code=code)
+    done = commands.run("pack", *words, devices=None, code=code)
+    return done.stdout + done.stderr
 
 
 def test_the_command_on_a_card_trains_the_same_again(run: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ SMALL = {
     "cifar_18pct": 16,
     "cifar_13pct": 12,
     "cifar_11pct": 12,
+    "cifar_80sec": 12,
 }
 
 

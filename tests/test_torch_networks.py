@@ -19,7 +19,7 @@ from torch_ref.network import Network
 COLUMNS = ("two_column", "cuda_convnet_2012", "caffe_alexnet", "caffenet")
 CEIL_CONV1 = ("two_column", "cuda_convnet_2012", "one_weird_trick_lrn")
 FLOOR_POOLS = ("single_column", "one_weird_trick")
-AVERAGE_POOLS = (("cifar_18pct", "pool2"), ("cifar_18pct", "pool3"))
+AVERAGE_POOLS = tuple((name, pool) for name in ("cifar_18pct", "cifar_80sec") for pool in ("pool2", "pool3"))
 # By hand, backwards from a last pool of one value. Floor pools: 1 <- 3 <- 7 <- 15 values after conv1; ceil
 # pools: 1 <- 2 <- 4 <- 8. Then conv1: 11 + 14 * 4, less its padding of 2 + 2; 11 + 7 * 4 in floor mode, 11 + 6 *
 # 4 + 1 in ceil mode.
@@ -34,6 +34,7 @@ SMALLEST = {
     "cifar_18pct": 8,
     "cifar_13pct": 4,
     "cifar_11pct": 4,
+    "cifar_80sec": 8,
 }
 
 
@@ -285,7 +286,7 @@ def test_a_network_refuses_sizes_it_was_not_built_for(model: str) -> None:
     if model in FLOOR_POOLS:
         assert network(other).shape == (1, facts.NETWORKS[model].classes)
         return
-    layer = "fc10" if model.startswith("cifar") else "fc6"
+    layer = {"cifar_80sec": "fc64"}.get(model, "fc10") if model.startswith("cifar") else "fc6"
     with pytest.raises(UserError, match=f"{side + 33}x{side}.*{layer}.*built for {side}x{side}.*image_size"):
         network(other)
     turned = build_without_memory(model, image_size=(side + 33, side))

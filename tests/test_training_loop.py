@@ -93,6 +93,12 @@ class Engine:
     def weights_are_finite(self):
         return self.finite
 
+    @contextlib.contextmanager
+    def trace(self, path):
+        self.calls.append(f"trace {path.name}")
+        yield
+        self.calls.append("traced")
+
     def saving(self, directory):
         return contextlib.nullcontext()
 
@@ -130,13 +136,13 @@ def no_signal() -> Any:
     return SimpleNamespace(received=0)
 
 
-def run(tmp_path, engine, *, identity=DATA, signals: Any = None, directory=True, **changed):
+def run(tmp_path, engine, *, identity=DATA, signals: Any = None, directory=True, callbacks=(), **changed):
     """The exit code of a run and the rows it left, without speeds."""
     chosen = settings(**changed)
     with RunDirectory(tmp_path / "run", resume=chosen.resume) as where:
         if not chosen.resume:
             where.describe(model="m", class_names=list("abcd"), normalisation={}, settings={})
-        loop = TrainingLoop(engine, chosen, identity, where if directory else None, signals or no_signal())
+        loop = TrainingLoop(engine, chosen, identity, where if directory else None, signals or no_signal(), callbacks)
         loop.begin()
         code = loop.go()
     rows = read_metrics(where.path) if (where.path / "metrics.jsonl").exists() else []
@@ -428,3 +434,108 @@ def test_a_loss_that_never_leaves_chance_is_told_of_across_a_stop(tmp_path, caps
     rest = Engine(losses=losses, saved=engine.saves[-1])
     run(tmp_path, rest, epochs=340, resume=True)
     assert capsys.readouterr().out.count("for 1000 steps the loss has not left 1.386") == 1
+
+
+def test_it_stops_where_the_best_is_as_old_as_its_patience(tmp_path):
+    accuracies = [0.25, 0.75, 0.75, 0.5, 0.875]
+    engine = Engine(accuracies)
+    code, rows = run(tmp_path, engine, epochs=9, patience=2)
+    assert code == 0
+    assert [row.step for row in rows if row.split == "test"] == [3, 6, 9, 12]
+    assert engine.saves[-1][0] == 12
+    assert engine.said[-2] == (
+        "stopped early after epoch 4: the best accuracy on the test images, 75.00% at step 6, is --patience 2 epoch(s) "
+        "old"
+    )
+    assert engine.said[-1].startswith("reached 50.00% on 8 test images after 12 steps (best 75.00%, step 6); the run")
+    # Asked again it ends at once, as it is; with more patience it goes on.
+    again = Engine([0.5], saved=engine.saves[-1])
+    assert run(tmp_path, again, epochs=9, patience=2, resume=True) == (0, rows)
+    assert again.said[0] == "the run has stopped early, at step 12: raise --patience to train on"
+    assert not any(call.startswith(("train", "save")) for call in again.calls)
+    longer = Engine(accuracies[4:] + [0.25] * 4, saved=engine.saves[-1])
+    _, rows = run(tmp_path, longer, epochs=9, patience=3, resume=True)
+    assert [row.step for row in rows if row.split == "test"][-1] == 24 and longer.bests == [(15, 0.875)]
+
+
+@pytest.mark.parametrize("stop", [4, 6, 8, 11])
+def test_patience_is_counted_on_where_a_run_was_stopped(tmp_path, stop):
+    accuracies, reads = [0.25, 0.75, 0.5, 0.5, 0.875], iter([0] * (stop - 1) + [15] * 9)
+    signals = type("Signals", (), {"received": property(lambda self: next(reads))})()
+    engine = Engine(accuracies)
+    assert run(tmp_path, engine, signals=signals, epochs=9, patience=2)[0] == 128 + 15
+    rest = Engine(engine.accuracies, saved=engine.saves[-1])
+    _, rows = run(tmp_path, rest, epochs=9, patience=2, resume=True)
+    assert [row.step for row in rows if row.split == "test"] == [3, 6, 9, 12]
+
+
+@pytest.mark.parametrize(("patience", "last"), [(1, 12), (2, 12), (3, 18), (5, 24)])
+def test_patience_is_in_epochs_however_seldom_it_evaluates(tmp_path, patience, last):
+    """Of every second epoch: the best is after the first evaluation, at step 6."""
+    _, rows = run(tmp_path, Engine([0.5] + [0.25] * 9), epochs=9, patience=patience, evaluate_every=2)
+    assert rows[-1].step == last
+
+
+def test_callbacks_are_told_of_every_epoch(tmp_path):
+    records, other = [], []
+    run(
+        tmp_path, Engine([0.5, 0.75]), callbacks=[records.append, other.append], epochs=3, evaluate_every=2, log_every=1
+    )
+    assert records == other and [(r.epoch, r.step, r.last_step) for r in records] == [(1, 3, 9), (2, 6, 9), (3, 9, 9)]
+    # Losses are number / 8 in batches of 4, 4 and 2 examples, whatever rows were written meanwhile.
+    assert [r.train.loss for r in records] == pytest.approx([1.8 / 8, 4.8 / 8, 7.8 / 8])
+    assert [(r.train.examples, r.train.top1, r.train.top5) for r in records] == [(10, 0.5, 1.0)] * 3
+    assert [r.learning_rate for r in records] == [1 / 3, 1 / 6, 1 / 9]
+    assert [r.evaluation and r.evaluation.top1 for r in records] == [None, 0.5, 0.75]
+    assert [(r.best, r.best_step, r.split) for r in records] == [(None, 0, "test"), (0.5, 6, "test"), (0.75, 9, "test")]
+    assert records[0].directory == (tmp_path / "run").resolve()
+    assert all(r.images_per_second is not None for r in records)
+
+
+def test_a_resumed_epoch_is_told_of_whole(tmp_path):
+    straight, records = [], []
+    run(tmp_path / "straight", Engine(), callbacks=[straight.append])
+    reads = iter([0] * 3 + [15] * 9)
+    signals = type("Signals", (), {"received": property(lambda self: next(reads))})()
+    engine = Engine()
+    run(tmp_path, engine, signals=signals, callbacks=[records.append])
+    run(tmp_path, Engine(saved=engine.saves[-1]), resume=True, callbacks=[records.append])
+    assert [r.train for r in records] == [r.train for r in straight]
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_what_a_callback_raises_is_its_own_and_the_run_is_saved(tmp_path, ahead):
+    def fails(record):
+        raise KeyError(f"epoch {record.epoch}")
+
+    engine = Engine([0.5, 0.25])
+    engine.runs_ahead = ahead
+    with pytest.raises(KeyError, match="epoch 1"):
+        run(tmp_path, engine, callbacks=[fails])
+    assert [step for step, _ in engine.saves] == [3] and engine.saves[0][1]["best"] == 0.5
+    rest = Engine(engine.accuracies, saved=engine.saves[-1])
+    _, expected = run(tmp_path / "straight", Engine([0.5, 0.25]))
+    assert run(tmp_path, rest, resume=True) == (0, expected)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize(
+    ("steps", "first", "last"), [(20, 3, 7), (6, 2, 6), (2, 1, 2)], ids=["long", "short", "shorter"]
+)
+def test_five_steps_are_traced_from_the_third_one_on(tmp_path, steps, first, last, ahead):
+    engine = Engine()
+    engine.runs_ahead = ahead
+    run(tmp_path, engine, epochs=9, steps=steps, profile=tmp_path / "seen")
+    assert engine.calls[engine.calls.index("trace seen") + 1] == f"train {first}"
+    done = engine.calls.index("traced")
+    assert f"train {last}" in engine.calls[:done] and f"fetch {last}" in engine.calls[:done]
+    assert f"train {last + 1}" not in engine.calls[:done]
+    assert any(line.startswith(f"steps {first} to {last} are traced in") for line in engine.said)
+
+
+def test_a_trace_is_written_where_a_signal_comes_into_it(tmp_path):
+    reads = iter([0] * 3 + [15] * 9)
+    signals = type("Signals", (), {"received": property(lambda self: next(reads))})()
+    engine = Engine()
+    run(tmp_path, engine, epochs=9, profile=tmp_path / "seen", signals=signals)
+    assert "train 4" in engine.calls and "train 5" not in engine.calls and "traced" in engine.calls

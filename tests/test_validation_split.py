@@ -22,6 +22,8 @@ from parity.twins.engines import JaxPrograms
 from parity.twins.sides import run_torch
 from torch_ref.engine import TorchEngine
 
+pytestmark = pytest.mark.usefixtures("optimized_steps")
+
 SPEC = "synthetic:classes=4,train=40,test=12"
 
 

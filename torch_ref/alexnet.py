@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from alexnet_io.errors import UserError
-from torch_ref.cifar import Cifar11Pct, Cifar13Pct, Cifar18Pct
+from torch_ref import ablation
+from torch_ref.cifar import Cifar11Pct, Cifar13Pct, Cifar18Pct, Cifar80Sec
 from torch_ref.network import Network
 from torch_ref.single_column import OneWeirdTrick, OneWeirdTrickLRN, SingleColumn
 from torch_ref.two_column import CaffeAlexNet, CaffeNet, CudaConvnet2012, TwoColumn
@@ -30,6 +31,7 @@ VARIANTS: dict[str, Entry] = {
     "cifar_18pct": Entry(Cifar18Pct, 32, 10),
     "cifar_13pct": Entry(Cifar13Pct, 24, 10),
     "cifar_11pct": Entry(Cifar11Pct, 24, 10),
+    "cifar_80sec": Entry(Cifar80Sec, 32, 10),
 }
 HAVE_COLUMNS = ("two_column", "cuda_convnet_2012")
 HAVE_DROPOUT = tuple(name for name in VARIANTS if not name.startswith("cifar_"))
@@ -43,6 +45,7 @@ def build(
     span_columns: bool = False,
     *,
     dropout: float | None = None,
+    ablate: str | None = None,
 ) -> Network:
     """Build a variant with PyTorch's default initialisation (see `torch_ref.initialization` for the others).
 
@@ -53,6 +56,7 @@ def build(
             Variants that average their last map to 6 x 6 also take other sizes later, the others refuse them.
         span_columns: Let LRN windows cross the two columns; only for the variants in `HAVE_COLUMNS`.
         dropout: Probability of dropping a unit, by default 0.5; only for the variants in `HAVE_DROPOUT`.
+        ablate: What it is without, in the words of `--ablate`; see `torch_ref.ablation`.
 
     Returns:
         A network whose named children are the layers in running order. It takes normalised images
@@ -78,7 +82,10 @@ def build(
         settings["dropout"] = PAPER_DROPOUT if dropout is None else dropout
     elif dropout is not None:
         raise UserError(f"{model} has no dropout; leave it out or choose one of: {', '.join(HAVE_DROPOUT)}")
-    return entry.network(classes, _height_width(entry.image_size if image_size is None else image_size), **settings)
+    size = _height_width(entry.image_size if image_size is None else image_size)
+    network = entry.network(classes, size, **settings)
+    ablation.ablate(network, ablate, model)
+    return network
 
 
 def _height_width(image_size: int | tuple[int, int]) -> tuple[int, int]:

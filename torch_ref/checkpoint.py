@@ -84,6 +84,14 @@ def load_newest(directory: Path, *, strict: bool = False) -> dict[str, Any] | No
     return None
 
 
+def evaluated_weights(content: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The weights in a checkpoint that the run evaluates: their average, where it has one."""
+    average = content.get("average")
+    if average is None:
+        return content["state_dict"]
+    return {name: average[f"module.{name}"] for name in content["state_dict"]}
+
+
 def save_weights(path: Path, network: nn.Module, *, model: str, image_size: int, **facts: Any) -> None:
     """Write a network's weights as safetensors, with a note of which network they are for.
 

@@ -8,11 +8,12 @@ from alexnet_io.command_line.complete_settings import CompleteSettings, complete
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.data.sources import parse_spec
 from alexnet_io.errors import UserError
+from alexnet_io.run import length
 from alexnet_io.run.fine_tuning import frozen_layers, refuse_what_needs_weights
 from torch_ref.alexnet import HAVE_DROPOUT, VARIANTS, build
 from torch_ref.network import layers_with_weights
 from torch_ref.recipes import recipe_for
-from torch_ref.schedules import Constant, EveryEpochs, EverySteps, Milestones, Plateau, Schedule
+from torch_ref.schedules import Constant, Cosine, EveryEpochs, EverySteps, Milestones, Plateau, Schedule
 
 # The recipe that a variant's own source describes.
 OWN_RECIPE = {
@@ -26,6 +27,7 @@ OWN_RECIPE = {
     "cifar_18pct": "cifar",
     "cifar_13pct": "cifar",
     "cifar_11pct": "cifar",
+    "cifar_80sec": "cifar",
 }
 
 
@@ -43,9 +45,9 @@ def resolve(settings: TrainSettings) -> CompleteSettings:
     if settings.dropout and settings.model not in HAVE_DROPOUT:
         raise UserError(f"--dropout is for networks with dropout, which {settings.model} has not: leave the flag out")
     _refuse_what_only_jax_has(settings)
-    if settings.freeze is not None:
-        with torch.device("meta"):  # refuses names of layers before anything slow is done for them
-            frozen_layers(settings, layers_with_weights(build(settings.model)))
+    if settings.freeze is not None or settings.ablate is not None:
+        with torch.device("meta"):  # refuses what the network hasn't got before anything slow is done for it
+            frozen_layers(settings, layers_with_weights(build(settings.model, ablate=settings.ablate)))
     refuse_what_needs_weights(settings)
     settings = data_defaults(settings)
     name = settings.recipe or OWN_RECIPE[settings.model]
@@ -87,8 +89,17 @@ def _refuse_what_only_jax_has(settings: TrainSettings) -> None:
             )
 
 
-def schedule_of(settings: CompleteSettings) -> Schedule:
-    """The learning rate's schedule that the settings name."""
+def schedule_of(settings: CompleteSettings, per_epoch: int | None = None) -> Schedule:
+    """The learning rate's schedule that the settings name.
+
+    Args:
+        settings: the run's.
+        per_epoch: steps of an epoch, which a cosine over the whole run must know.
+
+    Raises:
+        UserError: the warmup is as long as the run.
+        ValueError: a cosine, and nobody says how long an epoch is.
+    """
     match settings.schedule:
         case "every_epochs":
             return EveryEpochs(settings.drop_period, settings.drop_factor)
@@ -98,4 +109,8 @@ def schedule_of(settings: CompleteSettings) -> Schedule:
             return Milestones(tuple(settings.milestones), settings.drop_factor)
         case "plateau":
             return Plateau(settings.drop_factor, settings.plateau_patience, settings.plateau_cooldown)
+        case "cosine":
+            if per_epoch is None:
+                raise ValueError("a cosine falls over a whole run: say how many steps an epoch has")
+            return Cosine(length.warmup_steps(settings, per_epoch), length.last_step(settings, per_epoch))
     return Constant()

@@ -1,13 +1,16 @@
 """The reference's part of a training run; what is counted and decided around it is `alexnet_io.run.loop`'s."""
 
 import contextlib
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
 from alexnet_io.data.batches import Batch
 from alexnet_io.errors import UserError
+from alexnet_io.files.atomic_file import naming_the_path
 from alexnet_io.run import network_facts
 from alexnet_io.run.directory import RunDirectory
 from alexnet_io.run.engine import Sums
@@ -16,7 +19,7 @@ from alexnet_io.run.pictures import FirstKernel
 from torch_ref import checkpoint
 from torch_ref.optim import learning_rate_of
 from torch_ref.run_setup import Setup
-from torch_ref.schedules import learning_rate
+from torch_ref.schedules import learning_rate, warmup_share
 from torch_ref.starting_weights import BEST_WEIGHTS
 from torch_ref.starting_weights import read as read_starting_weights
 from torch_ref.steps import StepSums, Votes, evaluate, train_step
@@ -71,13 +74,21 @@ class TorchEngine:
         """Of the weights that have no multiplier, in the step after `step` steps."""
         setup = self.setup
         if setup.plateau is not None:
-            return learning_rate_of(setup.optimizer)
-        epoch = step // setup.steps_per_epoch
-        return learning_rate(setup.schedule, setup.settings.learning_rate, epoch=epoch, step=step)
+            rate = learning_rate_of(setup.optimizer)
+        else:
+            epoch = step // setup.steps_per_epoch
+            rate = learning_rate(setup.schedule, setup.settings.learning_rate, epoch=epoch, step=step)
+        return rate * warmup_share(step, setup.warmup)
 
     def train(self, batch: Batch, step: int, rate: float) -> Sums:
         """Take one step."""
-        done: StepSums = train_step(self.setup, batch, step, rate, self._wishes)
+        average, network = self.setup.average, self.setup.network
+        if average is not None and step == 0:
+            average.update_parameters(network)  # its first call copies: the average begins with the first weights
+        with torch.profiler.record_function(f"step {step + 1}"):
+            done: StepSums = train_step(self.setup, batch, step, rate, self._wishes)
+        if average is not None:
+            average.update_parameters(network)
         self._agreed = done.votes
         return done.sums
 
@@ -96,11 +107,11 @@ class TorchEngine:
 
     def evaluate(self) -> EvaluationReport:
         """Over every image once that steers the run."""
-        return evaluate(self.setup, self.setup.data.steering)
+        return evaluate(self.setup.evaluated, self.setup.data.steering)
 
     def evaluate_test(self) -> EvaluationReport:
         """Over every test image once."""
-        return evaluate(self.setup, self.setup.data.test)
+        return evaluate(self.setup.evaluated, self.setup.data.test)
 
     def count_error(self, error: float) -> None:
         """Let a plateau schedule see an epoch's error."""
@@ -109,12 +120,30 @@ class TorchEngine:
 
     def weights_are_finite(self) -> bool:
         """Whether every weight is a finite number."""
-        return all(bool(torch.isfinite(value).all()) for value in self.setup.network.state_dict().values())
+        return all(
+            bool(torch.isfinite(value).all())
+            for network in {self.setup.network, self.setup.evaluated.network}
+            for value in network.state_dict().values()
+        )
 
     def first_kernel(self) -> FirstKernel:
         """The weights of conv1, in the order of pictures."""
-        kernel = self.setup.network.get_parameter("conv1.weight").detach().float().cpu().numpy()
+        kernel = self.setup.evaluated.network.get_parameter("conv1.weight").detach().float().cpu().numpy()
         return kernel.transpose(2, 3, 1, 0)
+
+    @contextlib.contextmanager
+    def trace(self, path: Path) -> Iterator[None]:
+        """PyTorch's own trace, of this process, as `trace.json` for Perfetto or Chrome."""
+        with naming_the_path("create", path):
+            path.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it calls a GPU that isn't there an error
+        kinds = [torch.profiler.ProfilerActivity.CPU]
+        if self.setup.group.device.type == "cuda":
+            kinds.append(torch.profiler.ProfilerActivity.CUDA)
+        with torch.profiler.profile(activities=kinds) as found:
+            yield
+        with naming_the_path("write the trace into", path):
+            found.export_chrome_trace(str(path / "trace.json"))
 
     # --- checkpoints -------------------------------------------------------------------------------------
 
@@ -133,6 +162,7 @@ class TorchEngine:
             "state_dict": setup.network.state_dict(),
             "optimizer": setup.optimizer.state_dict(),
             "plateau": setup.plateau.state_dict() if setup.plateau else None,
+            "average": setup.average.state_dict() if setup.average else None,
             "progress": facts,
         }
         checkpoint.save(self.directory.checkpoints, step, content)
@@ -145,7 +175,7 @@ class TorchEngine:
         known = network_facts.NetworkFacts.of(settings, list(setup.data.class_names), setup.arrays, step)
         checkpoint.save_weights(
             self.directory.path / WEIGHTS,
-            setup.network,
+            setup.evaluated.network,
             model=settings.model,
             image_size=settings.image_size,
             step=step,
@@ -177,6 +207,8 @@ class TorchEngine:
         setup.optimizer.load_state_dict(content["optimizer"])
         if setup.plateau is not None:
             setup.plateau.load_state_dict(content["plateau"])
+        if setup.average is not None:
+            setup.average.load_state_dict(content["average"])
         if self.directory is not None:
             self.say(f"resumed after step {content['step']} from {self.directory.checkpoints}")
         return content["step"], content["progress"]

@@ -104,7 +104,7 @@ def of_run(run: Path, settings: EvaluateSettings) -> Trained:
         found, which = checkpoint.load_newest(run / CHECKPOINTS), "newest"
         if found is None:
             raise UserError(f"no checkpoint was finished in {shown}: let the run go on with --resume --output {shown}")
-        state, step = found["state_dict"], found["step"]
+        state, step = checkpoint.evaluated_weights(found), found["step"]
     return _trained(saved, names, network, state, arrays, settings, which, step)
 
 
@@ -137,7 +137,9 @@ def of_file(settings: EvaluateSettings) -> Trained:
 
 
 def _network(settings: CompleteSettings, classes: int | None) -> Network:
-    return build(settings.model, classes, settings.image_size, span_columns=settings.span_columns)
+    return build(
+        settings.model, classes, settings.image_size, span_columns=settings.span_columns, ablate=settings.ablate
+    )
 
 
 def _last(network: Network) -> str:
@@ -159,8 +161,8 @@ def _trained(
     wrong = [name for name, own in network.named_parameters() if state[name].shape != own.shape]
     if wrong:
         raise UserError(f"the weights don't fit {saved.model} at {saved.image_size} pixels: {', '.join(wrong)}")
+    network.to(device, dtype)  # before the weights come in, which may be of float64
     network.load_state_dict(state)
-    network.to(device, dtype)
     held = {**arrays, "zero": np.zeros((), np.float32)}
     statistics = {name: torch.from_numpy(np.array(value)).to(device).to(dtype) for name, value in held.items()}
     return Trained(chosen, names, network, statistics, Processes(0, 1, device), which, step)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet_io.errors import UserError
-from torch_ref.cifar import Cifar11Pct, Cifar13Pct, Cifar18Pct
+from torch_ref.cifar import Cifar11Pct, Cifar13Pct, Cifar18Pct, Cifar80Sec
 from torch_ref.network import Network
 from torch_ref.single_column import OneWeirdTrick, OneWeirdTrickLRN, SingleColumn
 from torch_ref.two_column import CaffeAlexNet, CaffeNet, CudaConvnet2012, TwoColumn
@@ -48,7 +48,7 @@ CAFFE = {
     "fc7": Start(0.005, 0.1),
     "fc8": Start(0.01, 0),
 }
-# A layer of another name (the CIFAR nets' local3, local4, fc10) under the paper's or Caffe's law.
+# A layer of another name (the CIFAR nets' local3, local4, fc64, fc10) under the paper's or Caffe's law.
 OTHER_LAYERS = Start(0.01, 0)
 
 # Each variant's own law; None is PyTorch's default.
@@ -96,6 +96,14 @@ VARIANTS: dict[type[Network], dict[str, Start] | None] = {
         "conv2": Start(0.01, 0),
         "conv3": Start(0.01, 0),
         "fc10": Start(0.01, 0),
+    },
+    # cuda-convnet, example-layers/layers-80sec.cfg
+    Cifar80Sec: {
+        "conv1": Start(0.0001, 0),
+        "conv2": Start(0.01, 0),
+        "conv3": Start(0.01, 0),
+        "fc64": Start(0.1, 0),
+        "fc10": Start(0.1, 0),
     },
     # cuda-convnet, example-layers/layers-conv-local-13pct.cfg
     Cifar13Pct: {

@@ -109,7 +109,7 @@ def _output_side(layer: nn.Module, side: int) -> int:
             return ceil_output_size(inside, kernel, _one(layer.stride)) if inside >= kernel else 0
         case nn.MaxPool2d(ceil_mode=True) | ClippedAvgPool2d():
             return ceil_output_size(side, _one(layer.kernel_size), _one(layer.stride))
-        case nn.Conv2d() | LocalConv2d() | nn.MaxPool2d():
+        case nn.Conv2d() | LocalConv2d() | nn.MaxPool2d() | nn.AvgPool2d():
             return (side + 2 * _one(layer.padding) - _one(layer.kernel_size)) // _one(layer.stride) + 1
         case nn.AdaptiveAvgPool2d():
             return _one(layer.output_size)

@@ -1,6 +1,7 @@
 """The paper's update rule, and the optimizer that settings ask for."""
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -127,6 +128,30 @@ def build_optimizer(network: nn.Module, settings: CompleteSettings) -> Optimizer
             raise UserError(f"unknown optimizer {settings.optimizer!r}; choose one of: adam, sgd, paper")
     set_learning_rate(optimizer, settings.learning_rate)
     return optimizer
+
+
+def clip_gradients(network: nn.Module, limit: float) -> None:
+    """Scale a network's gradients to a norm of `limit` over all of them, where it is that or more.
+
+    `torch.nn.utils.clip_grad_norm_` divides by the norm plus 1e-6, after which it would be a little less than `limit`;
+    here, as in optax, it is `limit`.
+    """
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    norm = nn.utils.get_total_norm(gradients)
+    scale = torch.where(norm < limit, 1.0, limit / norm)  # chosen on the device, which nobody waits for
+    for gradient in gradients:
+        gradient.mul_(scale)
+
+
+@contextlib.contextmanager
+def at_rate(optimizer: Optimizer, rate: float) -> Iterator[None]:
+    """A learning rate for one step, where a plateau's counter keeps its own in the optimizer."""
+    kept = [group["lr"] for group in optimizer.param_groups]
+    if rate != learning_rate_of(optimizer):
+        set_learning_rate(optimizer, rate)
+    yield
+    for group, own in zip(optimizer.param_groups, kept, strict=True):
+        group["lr"] = own
 
 
 def freeze(network: nn.Module, layers: Sequence[str]) -> None:

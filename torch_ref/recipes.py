@@ -147,6 +147,12 @@ CIFAR_LOCAL = replace(
     flip=True,
 )
 
+# cuda-convnet, example-layers/layer-params-80sec.cfg, which has no schedule. Caffe's of the same network: 4,000
+# iterations of 100 images, and 1,000 at a tenth (examples/cifar10/cifar10_quick_solver*.prototxt).
+CIFAR_QUICK = replace(
+    CIFAR, epochs=10, layer_weight_decay=MappingProxyType({"fc64": 0.03, "fc10": 0.03}), drop_epochs=(8,)
+)
+
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (BLOG, PAPER, CAFFE, TORCHVISION, CIFAR)}
 
 # Networks whose source sets their weights differently from the paper or from bvlc_alexnet keep their own start.
@@ -168,5 +174,7 @@ def recipe_for(name: str, model: str) -> Recipe:
         raise UserError(f"unknown recipe {name!r}; choose one of: {', '.join(RECIPES)}")
     if name == "cifar" and model in ("cifar_13pct", "cifar_11pct"):
         return CIFAR_LOCAL
+    if name == "cifar" and model == "cifar_80sec":
+        return CIFAR_QUICK
     recipe = RECIPES[name]
     return replace(recipe, weight_init="variant") if model in OWN_START.get(name, ()) else recipe

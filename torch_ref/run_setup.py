@@ -2,19 +2,20 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.data.batches import Batch, batches, steps_in_epoch
 from alexnet_io.data.image_statistics import training_statistics
 from alexnet_io.data.sources import DataSet, open_for
-from alexnet_io.run import statistics_file, steering
+from alexnet_io.run import batch_parts, length, statistics_file, steering
 from alexnet_io.run.fine_tuning import frozen_layers
 from alexnet_io.run.progress import now_and_then
 from torch_ref import augment
@@ -51,6 +52,8 @@ class Setup:
         statistics: the same on the device, and `zero`, whose dtype is the input's.
         start: the weights from elsewhere that the network was begun with; None where they are all fresh, and in a run
             that goes on.
+        average: the weights' moving average, where the run has one.
+        warmup: steps in which the learning rate rises.
     """
 
     settings: CompleteSettings
@@ -66,6 +69,13 @@ class Setup:
     arrays: dict[str, np.ndarray]
     statistics: dict[str, Tensor]
     start: StartingWeights | None = None
+    average: AveragedModel | None = None
+    warmup: int = 0
+
+    @property
+    def evaluated(self) -> "Setup":
+        """The same with what is evaluated and kept as the best: the network, or its average where the run has one."""
+        return self if self.average is None else replace(self, network=self.average.module)
 
     @property
     def batch_size(self) -> int:
@@ -126,12 +136,20 @@ def prepare(settings: CompleteSettings, group: Processes) -> Setup:
 
     def network_for(classes: int) -> Network:
         return build(
-            settings.model, classes, settings.image_size, span_columns=settings.span_columns, dropout=settings.dropout
+            settings.model,
+            classes,
+            settings.image_size,
+            span_columns=settings.span_columns,
+            dropout=settings.dropout,
+            ablate=settings.ablate,
         )
 
+    batch_parts.refuse_uneven(settings, group.count)
     with torch.device("meta"):  # refuses an image size before data are read for it
         memory = step_memory(network_for(2), settings, group)
     data, arrays = group.first_then_others(open_and_measure)
+    per_epoch = steps_in_epoch(len(data.train), settings.batch_size)
+    warmup, schedule = length.warmup_steps(settings, per_epoch), schedule_of(settings, per_epoch)
     network = network_for(len(data.class_names))
     initialize(network, settings.weight_init, seed=settings.seed)
     start = (
@@ -143,7 +161,9 @@ def prepare(settings: CompleteSettings, group: Processes) -> Setup:
     if start is not None:
         start.put_into(network)
     freeze(network, frozen_layers(settings, layers_with_weights(network)))
-    optimizer, schedule = build_optimizer(network, settings), schedule_of(settings)
+    optimizer = build_optimizer(network, settings)
+    # Before anything hooks into the network that is trained: the average is a copy of it.
+    average = None if settings.ema is None else AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
     return Setup(
         settings=settings,
         group=group,
@@ -161,4 +181,6 @@ def prepare(settings: CompleteSettings, group: Processes) -> Setup:
             for name, value in {**arrays, "zero": np.zeros((), np.float32)}.items()
         },
         start=start,
+        average=average,
+        warmup=warmup,
     )

@@ -1,9 +1,10 @@
 """Learning-rate schedules: what a recipe says, and the rate at an epoch or step as a pure function of it.
 
-Epochs and steps count from 0. Step and milestone schedules multiply the first rate by a power of the factor
-(PyTorch's closed form), so rates do not drift by rounding.
+Epochs and steps count from 0. Rates are PyTorch's closed forms, as its `LambdaLR` would take them, and not the chain of
+products of its other schedulers, so that they do not drift by rounding and a resumed run needs no state of theirs.
 """
 
+import math
 from dataclasses import dataclass
 
 from torch.optim import Optimizer
@@ -40,6 +41,18 @@ class Milestones:
 
 
 @dataclass(frozen=True)
+class Cosine:
+    """Half a cosine from the first rate to 0, step by step, after the warmup: CosineAnnealingLR in a SequentialLR.
+
+    PyTorch's schedulers are stepped after the optimizer, so that the first step has the first rate, and 0 would come in
+    the step after the last.
+    """
+
+    warmup: int
+    steps: int  # of the whole run
+
+
+@dataclass(frozen=True)
 class Plateau:
     """Multiplied by `factor` when the validation loss has not improved for more than `patience` epochs.
 
@@ -54,7 +67,7 @@ class Plateau:
     threshold: float = 1e-4
 
 
-Schedule = Constant | EveryEpochs | EverySteps | Milestones | Plateau
+Schedule = Constant | EveryEpochs | EverySteps | Milestones | Cosine | Plateau
 
 
 def learning_rate(schedule: Schedule, base: float, *, epoch: int, step: int) -> float:
@@ -78,9 +91,21 @@ def learning_rate(schedule: Schedule, base: float, *, epoch: int, step: int) -> 
             drops = step // schedule.steps
         case Milestones():
             drops = sum(epoch >= milestone for milestone in schedule.epochs)
+        case Cosine():
+            done = (step - schedule.warmup) / (schedule.steps - schedule.warmup)
+            return base * (1 + math.cos(math.pi * min(max(done, 0.0), 1.0))) / 2
         case _:
             raise TypeError("a plateau schedule has no closed form; step torch_ref.schedules.plateau with each loss")
     return base * schedule.factor**drops
+
+
+def warmup_share(step: int, warmup: int) -> float:
+    """What a warmup of so many steps leaves of the rate after `step` steps: rising evenly, 1 from its end on.
+
+    This is `LinearLR` with a `start_factor` of 1 / (warmup + 1), one step's rise: no step is taken at a rate of 0, and
+    the first step after the warmup has the whole rate.
+    """
+    return min((step + 1) / (warmup + 1), 1.0)
 
 
 def plateau(schedule: Plateau, optimizer: Optimizer) -> ReduceLROnPlateau:

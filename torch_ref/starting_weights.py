@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from alexnet_io.command_line.ablations import refuse_other_ablation
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.printing import printable
 from alexnet_io.errors import UserError
@@ -67,6 +68,7 @@ def read(settings: CompleteSettings, class_names: Sequence[str], network: nn.Mod
 def _of_run(run: Path, settings: CompleteSettings, network: Network) -> tuple[dict[str, Tensor], Origin]:
     description, shown = read_description(run), printable(run)
     refuse_other_network(description["model"], shown, settings)
+    refuse_other_ablation(description["settings"].get("ablate"), shown, settings.ablate)
     if description.get("framework") != "torch_ref":
         raise UserError(
             f"--init-from {shown} is a run of jax_alexnet, whose checkpoints PyTorch can't read: export it with python "
@@ -80,13 +82,15 @@ def _of_run(run: Path, settings: CompleteSettings, network: Network) -> tuple[di
         found, which = checkpoint.load_newest(run / CHECKPOINTS), "newest"
         if found is None:
             raise UserError(f"no checkpoint was finished in {shown}: let the run go on with --resume --output {shown}")
-        state, step = found["state_dict"], found["step"]
+        state, step = checkpoint.evaluated_weights(found), found["step"]
     return state, Origin(f"{shown}, {which} weights", settings.model, len(names), names, normalize, step)
 
 
 def _of_file(path: Path, settings: CompleteSettings, network: Network) -> tuple[dict[str, Tensor], Origin]:
     file = weight_file.read(path)
     refuse_other_network(file.model or settings.model, file.shown, settings)
+    if file.facts is not None:
+        refuse_other_ablation(file.facts.ablate, file.shown, settings.ablate)
     state, facts = weight_file.state_for(file, network), file.facts
     weight_file.refuse_ambiguous(file, state, settings.model)
     last = layers_with_weights(network)[-1]

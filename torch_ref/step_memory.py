@@ -40,4 +40,5 @@ def step_memory(network: nn.Module, settings: CompleteSettings, group: Processes
         share=launch.local_count() / group.count,
         devices=group.count,
         device_bytes=torch.cuda.get_device_properties(group.device).total_memory if on_gpu else None,
+        parts=settings.accumulate,
     )

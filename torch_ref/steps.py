@@ -16,7 +16,7 @@ from alexnet_io.run.crops import View, averaged, cut
 from alexnet_io.run.engine import Sums
 from alexnet_io.run.evaluation import Evaluation, EvaluationReport
 from torch_ref import augment
-from torch_ref.optim import set_learning_rate
+from torch_ref.optim import at_rate, clip_gradients, set_learning_rate
 from torch_ref.processes import Processes
 from torch_ref.run_setup import Setup
 
@@ -57,32 +57,48 @@ def train_step(setup: Setup, batch: Batch, step: int, rate: float, votes: Votes 
         setup: the run's.
         batch: this process's share.
         step: steps done before this one.
-        rate: learning rate of the weights; under a plateau, the optimizer has it already.
+        rate: learning rate of the weights; a plateau's own is in the optimizer, and stays there.
         votes: what this process wants.
     """
-    settings, count = setup.settings, len(batch.labels)
-    if setup.plateau is None:
-        set_learning_rate(setup.optimizer, rate)
-    device, first_place = setup.group.device, setup.group.rank * count
-    setup.masks.at(step, first_place)
-    draws = setup.draw(step, first_place, count, (batch.images.shape[1], batch.images.shape[2]))
-    images = augment.network_input(batch.images, draws, settings, setup.statistics)
-    labels = torch.from_numpy(batch.labels).long().to(device)
-    weights = torch.from_numpy(batch.weights).to(device).to(images.dtype)
-
+    settings, size = setup.settings, len(batch.labels) // setup.settings.accumulate
     setup.trained.train()
     setup.optimizer.zero_grad()
+    found = torch.zeros(4, dtype=torch.float64, device=setup.group.device)
+    for start in range(0, len(batch.labels), size):
+        last = start + size == len(batch.labels)
+        # DDP adds the processes' gradients up in a backward pass: in the last one, those of all parts.
+        trained = setup.trained
+        several = isinstance(trained, nn.parallel.DistributedDataParallel)
+        with trained.no_sync() if several and not last else contextlib.nullcontext():
+            found += _add_gradients(setup, batch, step, slice(start, start + size))
+    if settings.clip_norm is not None:
+        clip_gradients(setup.network, settings.clip_norm)
+    if setup.plateau is None:
+        set_learning_rate(setup.optimizer, rate)
+    with at_rate(setup.optimizer, rate) if setup.plateau is not None else contextlib.nullcontext():
+        setup.optimizer.step()
+    wishes = torch.tensor(votes or Votes(), dtype=torch.float64, device=setup.group.device)
+    added = setup.group.add_up(torch.cat([found, wishes]))
+    return StepSums(Sums(*added[:4]), Votes(*added[4:]))
+
+
+def _add_gradients(setup: Setup, batch: Batch, step: int, rows: slice) -> Tensor:
+    """Add the gradient of these rows' share of the batch's mean loss; returns the sums (4,) float64 that `Sums` has."""
+    settings, device = setup.settings, setup.group.device
+    pixels, count = batch.images[rows], rows.stop - rows.start
+    first_place = setup.group.rank * len(batch.labels) + rows.start
+    setup.masks.at(step, first_place)
+    draws = setup.draw(step, first_place, count, (pixels.shape[1], pixels.shape[2]))
+    images = augment.network_input(pixels, draws, settings, setup.statistics)
+    labels = torch.from_numpy(batch.labels[rows]).long().to(device)
+    weights = torch.from_numpy(batch.weights[rows]).to(device).to(images.dtype)
     logits, labels = _of_real_examples(_logits(setup, setup.trained, images), labels, weights)
-    total = (_losses(logits, labels) * weights).sum()
+    total = (_losses(logits, labels, settings.label_smoothing) * weights).sum()
     # DDP averages the processes' gradients; times their number over the real examples of the whole batch, that is
     # the gradient of the mean loss over these.
     (total * (setup.group.count / setup.real_examples(step))).backward()
-    setup.optimizer.step()
     hits = [(hit * weights).sum() for hit in _hits(logits.detach(), labels)]
-    found = torch.stack([value.to(torch.float64) for value in (total.detach(), *hits, weights.sum())])
-    wishes = torch.tensor(votes or Votes(), dtype=torch.float64, device=device)
-    added = setup.group.add_up(torch.cat([found, wishes]))
-    return StepSums(Sums(*added[:4]), Votes(*added[4:]))
+    return torch.stack([value.to(torch.float64) for value in (total.detach(), *hits, weights.sum())])
 
 
 class Evaluable(Protocol):
@@ -162,10 +178,13 @@ def _is_class(logits: Tensor, labels: Tensor) -> Tensor:
     return (labels >= 0) & (labels < logits.shape[1])
 
 
-def _losses(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of each example (batch,); NaN where the label isn't a class, even one that means 'ignore'."""
+def _losses(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of each example (batch,); NaN where the label isn't a class, even one that means 'ignore'.
+
+    Of each label the share `smoothing` is spread evenly over all classes.
+    """
     there = _is_class(logits, labels)
-    losses = F.cross_entropy(logits, torch.where(there, labels, 0), reduction="none")
+    losses = F.cross_entropy(logits, torch.where(there, labels, 0), reduction="none", label_smoothing=smoothing)
     return torch.where(there, losses, torch.nan)
 
 

@@ -2,14 +2,16 @@
 
 import contextlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from alexnet_io.command_line.complete_settings import CompleteSettings, plain
 from alexnet_io.command_line.settings import as_yaml
 from alexnet_io.data.sources.fingerprint import fingerprint
 from alexnet_io.errors import on_the_way
-from alexnet_io.run import preflight, statistics_file, steering
+from alexnet_io.run import averaging, preflight, statistics_file, steering
 from alexnet_io.run.directory import RunDirectory, new_default_directory
+from alexnet_io.run.epoch_record import Callback
 from alexnet_io.run.fine_tuning import begun_with, notes
 from alexnet_io.run.loop import TrainingLoop
 from alexnet_io.run.signals import Signals
@@ -23,12 +25,16 @@ from torch_ref.run_setup import Setup, prepare
 ECHO_SECONDS = 2.0
 
 
-def train(settings: CompleteSettings, engine: type[TorchEngine] = TorchEngine) -> int:
+def train(
+    settings: CompleteSettings, engine: type[TorchEngine] = TorchEngine, callbacks: Sequence[Callback] = ()
+) -> int:
     """Train as the settings say; returns the exit code (0, or 128 + the signal that stopped it).
 
     Args:
         settings: of the run.
         engine: what computes; a kind of `TorchEngine` that also records, say.
+        callbacks: called with an `EpochRecord` at the end of each epoch, in every process of the run. What one of them
+            raises ends the run, which is saved first.
 
     Raises:
         FailedRun: something the user can mend went wrong on the way; what was saved stays.
@@ -44,7 +50,8 @@ def train(settings: CompleteSettings, engine: type[TorchEngine] = TorchEngine) -
             beginning = setup.start.beginning if setup.start else None
             for line in notes(settings, beginning, layers_with_weights(setup.network)):
                 group.say(line)
-            group.say(steering.note(settings))
+            for line in (*averaging.notes(settings), steering.note(settings)):
+                group.say(line)
             directory, identity = None, fingerprint(setup.data)
             if not settings.dry_run:
                 directory = group.first_then_others(lambda: _directory(setup, identity) if group.first else None)
@@ -53,7 +60,7 @@ def train(settings: CompleteSettings, engine: type[TorchEngine] = TorchEngine) -
         if directory is not None:
             stack.enter_context(directory)
         signals = stack.enter_context(Signals(ECHO_SECONDS))
-        loop = TrainingLoop(engine(setup, directory), settings, identity, directory, signals)
+        loop = TrainingLoop(engine(setup, directory), settings, identity, directory, signals, callbacks)
         with said_once():
             loop.begin()
         with on_the_way():
@@ -75,6 +82,7 @@ def _directory(setup: Setup, identity: dict[str, Any]) -> RunDirectory:
             settings_yaml=as_yaml(settings),
             framework="torch_ref",
             data=identity,
+            **averaging.described(settings),
             **begun_with(setup.start.beginning if setup.start else None),
         )
     return directory

@@ -12,8 +12,8 @@ from alexnet_io.errors import UserError
 class CompleteSettings(TrainSettings):
     """Settings of which none is None that a run needs; made by `complete`, with the values of a recipe.
 
-    Where None is left it means something: `dropout` the network's own, `steps` no limit, `group_size` all devices;
-    `drop_every` and `drop_epochs` may be None under a schedule that doesn't ask for them.
+    Where None is left it means something: `dropout` the network's own, `steps` no limit, `group_size` all devices,
+    `ema` and `clip_norm` none; `drop_every` and `drop_epochs` may be None under a schedule that doesn't ask for them.
 
     Raises:
         UserError: the schedule lacks what it needs.
@@ -49,6 +49,11 @@ class CompleteSettings(TrainSettings):
             raise UserError(f"--schedule {self.schedule} needs --drop-every N: say after how many it drops")
         if self.schedule == "at_epochs" and not self.drop_epochs:
             raise UserError("--schedule at_epochs needs --drop-epochs, such as --drop-epochs '[60,80]'")
+        if self.warmup_epochs is not None and self.warmup_steps is not None:
+            raise UserError(
+                f"--warmup-epochs {self.warmup_epochs:g} and --warmup-steps {self.warmup_steps} say the same thing: "
+                "leave one of them out"
+            )
 
     @property
     def drop_period(self) -> int:

@@ -26,6 +26,9 @@ CHANGEABLE_ON_RESUME = frozenset(
         "changed_data",
         "checkpoint_seconds",
         "evaluate_every",
+        "accumulate",
+        "patience",
+        "profile",
         "tensorboard",
         "data",
         "data_dir",
@@ -50,7 +53,7 @@ def resumed(saved: dict[str, Any], given: dict[str, Any]) -> TrainSettings:
     kept = {item.name: item for item in fields(TrainSettings)}
     values = {name: value for name, value in saved.items() if name in kept}
     # Where the run went on before says nothing about where it goes on now.
-    values.update(dict.fromkeys(("coordinator", "num_processes", "process_id")))
+    values.update(dict.fromkeys(("coordinator", "num_processes", "process_id", "profile")))
     for name in ("data_dir", "cache_dir", "output"):
         values[name] = Path(values[name]) if values.get(name) else None
     differing = [
@@ -63,8 +66,20 @@ def resumed(saved: dict[str, Any], given: dict[str, Any]) -> TrainSettings:
             f"--resume can't change {'; '.join(differing)}. Leave these flags out, or start a new run with another "
             "--output."
         )
+    _refuse_another_cosine(values, given)
     values.update({name: value for name, value in given.items() if name in CHANGEABLE_ON_RESUME})
     return TrainSettings(**values)
+
+
+def _refuse_another_cosine(values: dict[str, Any], given: dict[str, Any]) -> None:
+    """Refuse another length of a run whose learning rate falls over the whole of it."""
+    for name in ("epochs", "steps") if values.get("schedule") == "cosine" else ():
+        if name in given and given[name] != values.get(name):
+            raise UserError(
+                f"--resume can't change --{name} to {given[name]} (the run has {values.get(name)}): under --schedule "
+                "cosine the learning rate falls over the whole run, and would jump. Leave the flag out; to train on, "
+                "start a new run with --init-from and the directory of this one"
+            )
 
 
 def of_resumed_run(settings: TrainSettings, given: dict[str, Any], framework: str) -> TrainSettings:

@@ -8,15 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from alexnet_io.command_line.ablations import ABLATIONS
 from alexnet_io.command_line.settings import setting
 
 MODELS = (
     "single_column", "two_column", "cuda_convnet_2012", "caffe_alexnet", "caffenet",
     "one_weird_trick", "one_weird_trick_lrn", "cifar_18pct", "cifar_13pct", "cifar_11pct",
+    "cifar_80sec",
 )  # fmt: skip
 RECIPES = ("blog", "paper", "caffe", "torchvision", "cifar")
 OPTIMIZERS = ("adam", "sgd", "paper")
-SCHEDULES = ("constant", "every_epochs", "every_steps", "at_epochs", "plateau")
+SCHEDULES = ("constant", "every_epochs", "every_steps", "at_epochs", "plateau", "cosine")
 WEIGHT_INITS = ("variant", "pytorch", "paper", "caffe")
 NORMALIZATIONS = ("half", "imagenet", "mean_image", "channel_mean", "channel", "unit")
 PRECISIONS = ("float32", "tf32", "bfloat16", "float64")
@@ -29,6 +31,7 @@ _data = partial(setting, group="data")
 _network = partial(setting, group="network")
 _fine_tuning = partial(setting, group="fine-tuning")
 _recipe = partial(setting, None, group="recipe and optimizer", unset="from the recipe")
+_always = partial(setting, group="recipe and optimizer")  # of no recipe's
 _schedule = partial(setting, None, group="learning rate schedule", unset="from the recipe")
 _input = partial(setting, None, group="input and augmentation", unset="from the recipe")
 _devices = partial(setting, group="arithmetic and devices")
@@ -119,8 +122,42 @@ class TrainSettings(DataSettings):
     )
     weight_decay: float | None = _recipe("L2 penalty on weights, coupled with the gradient", minimum=0)
     decay_biases: bool | None = _recipe("whether weight decay touches biases")
+    label_smoothing: float = _always(
+        0.0, "share of each label that is spread evenly over all classes", metavar="SHARE", minimum=0, below=1
+    )
+    clip_norm: float | None = _always(
+        None, "scale gradients down whose norm over all weights is larger", metavar="NORM", unset="off", above=0
+    )
+    accumulate: int = _always(
+        1, "parts of a batch that are worked on one after the other: the same step in less memory", minimum=1
+    )
+    ema: float | None = _always(
+        None,
+        "evaluate, choose and export an exponential moving average of the weights, such as 0.999",
+        metavar="DECAY",
+        unset="off",
+        above=0,
+        below=1,
+    )
+    patience: int | None = _always(
+        None,
+        "stop once so many epochs have passed since the best accuracy on the images that steer the run",
+        metavar="EPOCHS",
+        unset="off",
+        minimum=1,
+    )
     schedule: str | None = _schedule(
         "how the learning rate falls: " + ", ".join(SCHEDULES), unset=_OR_DATA, choices=SCHEDULES
+    )
+    warmup_epochs: float | None = setting(
+        None,
+        "epochs in which the learning rate rises evenly to its first value, under any schedule",
+        group="learning rate schedule",
+        unset="none",
+        above=0,
+    )
+    warmup_steps: int | None = setting(
+        None, "the same in steps", group="learning rate schedule", unset="none", minimum=1
     )
     drop_every: int | None = _schedule("epochs or steps between drops (every_epochs, every_steps)", minimum=1)
     drop_epochs: list[int] | None = _schedule("epochs at which it drops (at_epochs)", unset=_OR_BOTH, minimum=0)
@@ -149,6 +186,14 @@ class TrainSettings(DataSettings):
         None, "share of units dropped after fc6 and fc7", metavar="SHARE", unset="the network's own", minimum=0, below=1
     )
     span_columns: bool = _network(False, "let the LRN windows of two_column span both columns")
+    ablate: str | None = _network(
+        None,
+        "what the network is trained without, to see what it does: "
+        + "; ".join(f"{word} ({meaning})" for word, meaning in ABLATIONS.items())
+        + "; several as in tanh,no-lrn",
+        metavar="WORDS",
+        unset="nothing",
+    )
     init_from: str | None = _fine_tuning(
         None,
         "begin with these weights: a run's directory, a .safetensors, .npz or PyTorch file, or a name that python -m "
@@ -209,5 +254,11 @@ class TrainSettings(DataSettings):
     evaluate_every: int = _reporting(1, "epochs between evaluations on the test set", minimum=1)
     max_bad_images: int = _data(100, "undecodable images that are skipped before the run is refused", minimum=0)
     tensorboard: bool = _reporting(False, "write TensorBoard event files too")
+    profile: Path | None = _reporting(
+        None,
+        "write a trace of five steps there, for https://ui.perfetto.dev and chrome://tracing; see docs/train.md",
+        metavar="DIR",
+        unset="off",
+    )
     dry_run: bool = _reporting(False, "check everything, build one step, and stop", action=True)
     print_config: bool = _reporting(False, "print the settings that would run, as YAML, and stop", action=True)

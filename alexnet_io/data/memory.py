@@ -28,6 +28,7 @@ class StepMemory:
         devices: how many devices divide the values of a batch between them.
         device_bytes: memory of each of these; None where they compute in main memory.
         training: whether gradients follow, for which the inputs of all layers are kept.
+        parts: of a batch that are worked on one after the other.
     """
 
     layers: Sequence[tuple[int, int]]
@@ -36,6 +37,7 @@ class StepMemory:
     devices: int = 1
     device_bytes: int | None = None
     training: bool = True
+    parts: int = 1
 
     def bytes_of_values(self) -> int:
         """What one image's values take at some moment of a step, at the least.
@@ -61,7 +63,7 @@ def refuse_what_cannot_fit(batch_size: int, stored_size: int, step: StepMemory) 
     Raises:
         UserError: it can't fit; the message says how much it needs and how many images could.
     """
-    pixels, values = 3 * stored_size**2, step.bytes_of_values()
+    pixels, values = 3 * stored_size**2, step.bytes_of_values() / step.parts
     if step.device_bytes is None:
         _check(batch_size, (pixels + values) * step.share, available_memory(), "of main memory are available")
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
 from alexnet_io.data.batches import Batch
@@ -108,6 +109,10 @@ class Engine(Protocol):
         """Whether every weight is a finite number."""
         ...
 
+    def trace(self, path: Path) -> contextlib.AbstractContextManager[Any]:
+        """Trace what is computed while it is open, and write it into that directory; asked for with `--profile`."""
+        ...
+
     def saving(self, directory: RunDirectory | None) -> contextlib.AbstractContextManager[Any]:
         """Open from the first step to the last; leaving it waits for what is being saved."""
         ...
@@ -121,5 +126,5 @@ class Engine(Protocol):
         ...
 
     def first_kernel(self) -> FirstKernel:
-        """The weights of conv1: float32 (height, width, channels, filters)."""
+        """The evaluated weights of conv1: float32 (height, width, channels, filters)."""
         ...

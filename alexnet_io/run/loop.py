@@ -10,18 +10,20 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from alexnet_io.command_line.complete_settings import CompleteSettings
-from alexnet_io.run import pictures, steering
+from alexnet_io.run import length, pictures, steering
 from alexnet_io.run.data_identity import refuse_other_data
 from alexnet_io.run.directory import RunDirectory
 from alexnet_io.run.engine import Engine, Step, Sums
+from alexnet_io.run.epoch_record import Callback, EpochRecord, TrainingMeans
 from alexnet_io.run.evaluation import EvaluationReport
 from alexnet_io.run.flat_loss import watched
 from alexnet_io.run.metrics import MetricsRow, MetricsWriter
+from alexnet_io.run.profiling import StepProfile
 from alexnet_io.run.progress import Progress
 from alexnet_io.run.signals import Signals
 from alexnet_io.run.speed_meter import SpeedMeter
@@ -38,6 +40,7 @@ class TrainingLoop:
         identity: which data these are, from `sources.fingerprint`.
         directory: where the first process writes; None in the others.
         signals: what asks the run to stop.
+        callbacks: called at the end of each epoch, in every process.
     """
 
     engine: Engine
@@ -45,6 +48,7 @@ class TrainingLoop:
     identity: dict[str, Any]
     directory: RunDirectory | None
     signals: Signals
+    callbacks: Sequence[Callback] = ()
     state: RunState = field(default_factory=RunState)
     meter: SpeedMeter = field(default_factory=SpeedMeter)
     pending: Step | None = None
@@ -56,12 +60,20 @@ class TrainingLoop:
     stopped: int = 0  # the signal after which all processes stop
     writer: MetricsWriter | None = None
     progress: Progress | None = None
+    profile: StepProfile | None = None
 
     @property
     def last_step(self) -> int:
         """The step after which the run is over."""
-        total = self.settings.epochs * self.engine.steps_per_epoch
-        return min(total, self.settings.steps or total)
+        return length.last_step(self.settings, self.engine.steps_per_epoch)
+
+    @property
+    def out_of_patience(self) -> bool:
+        """Whether the best evaluation lies as many epochs before this one as `--patience` tolerates."""
+        state, patience, per_epoch = self.state, self.settings.patience, self.engine.steps_per_epoch
+        if patience is None or not state.best_step or state.step % per_epoch:
+            return False
+        return self._evaluation_is_due(state.step // per_epoch) and state.step - state.best_step >= patience * per_epoch
 
     def go(self) -> int:
         """Train to the end or to a signal; returns the exit code: 0, or 128 + the signal.
@@ -71,9 +83,10 @@ class TrainingLoop:
         """
         with contextlib.ExitStack() as stack:
             self._open_files(stack)
-            while self.state.step < self.last_step and not self.stopped:
+            while self.state.step < self.last_step and not self.stopped and not self.out_of_patience:
                 self._train_to_the_end_of_an_epoch()
             if not self.stopped:
+                self._say_why_it_ends()
                 self._measure_the_end()
             if self.saved_step != self.state.step:
                 self._save()
@@ -118,12 +131,17 @@ class TrainingLoop:
             self.engine.say(
                 f"the run has already reached step {self.state.step}, {last}: raise --epochs or --steps to train on"
             )
+        elif self.out_of_patience:
+            self.engine.say(f"the run has stopped early, at step {self.state.step}: raise --patience to train on")
 
     def _open_files(self, stack: contextlib.ExitStack) -> None:
         settings = self.settings
         stack.enter_context(self.engine.saving(self.directory))
         if self.directory is None:
             return
+        if settings.profile is not None:
+            profile = StepProfile(settings.profile, self.engine.trace, self.state.step, self.last_step)
+            self.profile = stack.enter_context(profile)
         resume_step = self.state.step if settings.resume else None
         writer = MetricsWriter(self.directory.path, resume_step=resume_step, tensorboard=settings.tensorboard)
         self.writer = stack.enter_context(writer)
@@ -138,6 +156,8 @@ class TrainingLoop:
         per_epoch = self.engine.steps_per_epoch
         self.meter.restart()
         for batch in self.engine.batches(self.state.step):
+            if self.profile is not None:
+                self.profile.before(self.state.step)
             rate = self.engine.learning_rate(self.state.step)
             handle = self.engine.train(batch, self.state.step, rate)
             self.state.step += 1
@@ -145,6 +165,8 @@ class TrainingLoop:
             self.pending = Step(self.state.step, batch, rate, handle)
             if not self.engine.runs_ahead:
                 self._account_for_pending()
+            if self.profile is not None and self.profile.is_over(self.state.step):
+                self._end_profile(self.profile)
             stop, self.save_is_due = self.engine.agree(self.signals.received, self._time_to_save())
             if self.state.step >= self.last_step:
                 break
@@ -175,6 +197,7 @@ class TrainingLoop:
                 "smaller --learning-rate in a new run"
             )
         self.state.rate, self.state.sums = done.rate, self.state.sums + sums
+        self.state.epoch_sums += sums
         self.state.flat_since, warning = watched(self.state.flat_since, done.number, loss, self.identity["classes"])
         if warning and self.progress is not None:
             self.progress.message(warning)
@@ -200,14 +223,52 @@ class TrainingLoop:
         if self.writer is not None:
             self.writer.write(row)
 
-    def _end_epoch(self, epoch: int) -> None:
-        due = epoch % self.settings.evaluate_every == 0 or self.state.step >= self.last_step
+    def _end_profile(self, profile: StepProfile) -> None:
+        """Wait for the last step that is traced, and write the trace."""
+        self._account_for_pending()
+        profile.close()
+        self.engine.say(f"steps {profile.first + 1} to {profile.last} are traced in {self.settings.profile}")
+
+    def _evaluation_is_due(self, epoch: int) -> bool:
         # A plateau counts epochs, so it sees each of them.
-        if due or self.settings.schedule == "plateau":
+        due = epoch % self.settings.evaluate_every == 0 or self.state.step >= self.last_step
+        return due or self.settings.schedule == "plateau"
+
+    def _end_epoch(self, epoch: int) -> None:
+        sums, self.state.epoch_sums, report = self.state.epoch_sums, Sums(), None
+        if self._evaluation_is_due(epoch):
             report = self._evaluate()
             self.engine.count_error(1 - report.top1)
         if self.save_is_due:
             self._save()
+        if self.callbacks:
+            self._call_back(epoch, sums, report)
+
+    def _call_back(self, epoch: int, sums: Sums, report: EvaluationReport | None) -> None:
+        """Tell of a finished epoch; what the user's own code raises ends the run, which is saved first."""
+        state = self.state
+        record = EpochRecord(
+            epoch=epoch,
+            step=state.step,
+            last_step=self.last_step,
+            learning_rate=self.engine.learning_rate(state.step - 1) if state.rate is None else state.rate,
+            train=TrainingMeans(
+                sums.loss / sums.examples, sums.top1 / sums.examples, sums.top5 / sums.examples, round(sums.examples)
+            ),
+            split=steering.split_of(self.settings),
+            evaluation=report,
+            best=state.best if math.isfinite(state.best) else None,
+            best_step=state.best_step,
+            images_per_second=self.meter.speed,
+            directory=None if self.directory is None else self.directory.path,
+        )
+        try:
+            for callback in self.callbacks:
+                callback(record)
+        except Exception:
+            if self.saved_step != state.step:
+                self._save()
+            raise
 
     # --- evaluation --------------------------------------------------------------------------------------
 
@@ -237,6 +298,15 @@ class TrainingLoop:
                 else f"step {self.state.step}, epoch {epoch:.2f}: {text}"
             )
         return report
+
+    def _say_why_it_ends(self) -> None:
+        state = self.state
+        if state.step < self.last_step:
+            epoch, patience = state.step // self.engine.steps_per_epoch, self.settings.patience
+            self.engine.say(
+                f"stopped early after epoch {epoch}: the best accuracy on the {steering.split_of(self.settings)} "
+                f"images, {state.best:.2%} at step {state.best_step}, is --patience {patience} epoch(s) old"
+            )
 
     def _measure_the_end(self) -> None:
         """The last rows, of steps that no row has told of yet, and evaluations of the last step's weights."""

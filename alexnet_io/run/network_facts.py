@@ -1,8 +1,8 @@
 """What a file of weights says besides the weights, so that it suffices to predict from: one text, kept with them.
 
 A JSON object: `format`, `model`, `image_size`, `stored_size`, `normalize`, `class_names`, `span_columns`, `precision`,
-`step`, and `arrays`, the normalisation's, each with `dtype`, `shape` and its little-endian bytes as `base64`. It is
-text so that every kind of file can carry it beside a state dict that stays one.
+`step`, `ablate`, and `arrays`, the normalisation's, each with `dtype`, `shape` and its little-endian bytes as
+`base64`. It is text so that every kind of file can carry it beside a state dict that stays one.
 
 Input: a picture's shorter side is brought to `stored_size` and the central square cut out (Pillow's bilinear filter),
 of that the central square of `image_size`, which is then normalised.
@@ -17,12 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from alexnet_io.command_line.ablations import ablations
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.train_settings import MODELS, NORMALIZATIONS, PRECISIONS, TrainSettings
 from alexnet_io.errors import UserError
 
 KEY = "network_facts"  # where a file keeps the text
 FORMAT = 1
+ABLATED_FORMAT = 2  # of networks that versions without `ablate` would take for whole ones
 # What each normalisation needs besides the pixels: float32, on the 0..255 scale.
 _NEEDED = {"mean_image": ("mean_image",), "channel_mean": ("mean",), "channel": ("mean", "std")}
 
@@ -41,6 +43,7 @@ class NetworkFacts:
         span_columns: see `--span-columns`.
         precision: of the arithmetic that it was trained in.
         step: steps that it was trained for.
+        ablate: see `--ablate`; None for the whole network.
     """
 
     model: str
@@ -52,6 +55,7 @@ class NetworkFacts:
     span_columns: bool = False
     precision: str = "float32"
     step: int = 0
+    ablate: str | None = None
 
     @classmethod
     def of(
@@ -79,6 +83,7 @@ class NetworkFacts:
             settings.span_columns,
             settings.precision,
             step,
+            settings.ablate,
         )
         _check(facts, "the run's description")
         return facts
@@ -91,6 +96,7 @@ class NetworkFacts:
             stored_size=self.stored_size,
             normalize=self.normalize,
             span_columns=self.span_columns,
+            ablate=self.ablate,
             precision=precision,
             crop=False,
             flip=False,
@@ -101,7 +107,8 @@ class NetworkFacts:
         """The JSON object; the same facts always give the same text."""
         plain = {name: value for name, value in vars(self).items() if name != "arrays"}
         arrays = {name: _array_as_text(array) for name, array in sorted(self.arrays.items())}
-        return json.dumps({"format": FORMAT, **plain, "class_names": list(self.class_names), "arrays": arrays})
+        number = ABLATED_FORMAT if self.ablate else FORMAT
+        return json.dumps({"format": number, **plain, "class_names": list(self.class_names), "arrays": arrays})
 
     @classmethod
     def from_text(cls, text: str, shown: str) -> "NetworkFacts":
@@ -116,8 +123,9 @@ class NetworkFacts:
             number = found.pop("format")
         except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise UserError(f"{damaged} ({error!r}): export it again") from None
-        if number != FORMAT:
-            raise UserError(f"{shown} has format {number!r}, this version reads {FORMAT}: update it, or export again")
+        if number not in (FORMAT, ABLATED_FORMAT):
+            read = f"{FORMAT} and {ABLATED_FORMAT}"
+            raise UserError(f"{shown} has format {number!r}, this version reads {read}: update it, or export again")
         try:
             arrays = {name: _array_of_text(value) for name, value in found.pop("arrays").items()}
             facts = cls(arrays=arrays, **{name: value for name, value in found.items() if name in cls.__annotations__})
@@ -143,6 +151,7 @@ def _check(facts: NetworkFacts, shown: str) -> None:
         f"span_columns {facts.span_columns!r}": lambda: (
             type(facts.span_columns) is bool and (facts.model == "two_column" or not facts.span_columns)
         ),
+        f"ablate {facts.ablate!r}": lambda: facts.ablate is None or _are_ablations(facts.ablate),
         f"step {facts.step!r}": lambda: type(facts.step) is int and facts.step >= 0,
         "class_names": lambda: isinstance(names, list) and bool(names) and all(isinstance(name, str) for name in names),
     }
@@ -158,6 +167,13 @@ def _check(facts: NetworkFacts, shown: str) -> None:
                 f"{shown} needs finite values of shape {shapes[name]} as {name} for --normalize {facts.normalize}, "
                 f"and has {found}: export it again"
             )
+
+
+def _are_ablations(words: Any) -> bool:
+    try:
+        return type(words) is str and bool(ablations(words))
+    except UserError:
+        return False
 
 
 def _array_as_text(array: NDArray[Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import UserError
+from alexnet_io.run import profiling
 from alexnet_io.run.directory import DEFAULT_ROOT, refuse_unusable
 
 # Packages that a run imports only when it first writes, and how to get them.
@@ -36,6 +37,8 @@ def check(settings: TrainSettings, packages: Sequence[str] = ()) -> list[str]:
         names = " ".join(name.replace(".", "-") for name in missing)
         raise UserError(f"saving needs {' and '.join(missing)}, not installed here: pip install {names}")
     refuse_unusable(settings.output or Path(DEFAULT_ROOT), resume=settings.resume, new=settings.output is None)
+    if settings.profile is not None:
+        profiling.refuse_unusable(settings.profile)
     missing = [name for name in _TO_DRAW if not _there(name)]
     return [f"no pictures will be drawn: pip install {name}" for name in missing]
 

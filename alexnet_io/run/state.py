@@ -17,6 +17,7 @@ class RunState:
         step: steps that were handed out.
         rate: learning rate of the last step that was counted.
         sums: of the steps since the last row.
+        epoch_sums: of the steps since the epoch began.
         best: the largest share of images that steer the run which was told right; the step that did.
         best_step: see `best`.
         flat_since: see `alexnet_io.run.flat_loss`.
@@ -25,6 +26,7 @@ class RunState:
     step: int = 0
     rate: float | None = None
     sums: Sums = field(default_factory=Sums)
+    epoch_sums: Sums = field(default_factory=Sums)
     best: float = -math.inf
     best_step: int = 0
     flat_since: int | None = None
@@ -34,6 +36,7 @@ class RunState:
         """From a checkpoint's facts, of older programs, too."""
         sums, best = facts["sums"], facts["best"]
         state = cls(step, facts.get("rate"), Sums(**sums) if isinstance(sums, dict) else Sums(*sums))
+        state.epoch_sums = Sums(**facts.get("epoch_sums", {}))
         state.flat_since = facts["flat_since"]
         if best is not None and best >= 0:
             state.best, state.best_step = best, facts["best_step"]
@@ -46,6 +49,7 @@ class RunState:
             "best": self.best if math.isfinite(self.best) else None,
             "best_step": self.best_step,
             "sums": asdict(self.sums),
+            "epoch_sums": asdict(self.epoch_sums),
             "flat_since": self.flat_since,
             "rate": self.rate,
         }

@@ -20,6 +20,8 @@ def note(settings: TrainSettings) -> str:
     steered = "the best weights are chosen"
     if settings.schedule == "plateau":
         steered += " and the learning rate is lowered"
+    if settings.patience is not None:
+        steered += " and the end of the run is decided"
     if settings.validation is None:
         return f"no --validation: {steered} by the test images, so figures on these flatter the run"
     return f"{steered} by the validation images; the test images are evaluated once, at the end"

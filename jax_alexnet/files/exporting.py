@@ -26,10 +26,11 @@ def export(run: Path, file: Path, checkpoint: str, home: str) -> None:
     Raises:
         UserError: no such run, or a file that this home doesn't have.
     """
-    model = saved_settings(run).model
+    saved = saved_settings(run)
+    model = saved.model
     if weight_files.check_ending(file, home) == "torch":
         packages.require("torch", by=f"--to {printable(file)}")
-    weights.check_home(home, model)
+    weights.check_home(home, model, saved.ablate)
     network = load_run(run, which=checkpoint, devices=jax.devices()[:1])
     say_fallback(network, checkpoint)
     facts = NetworkFacts.of(network.settings, network.class_names, network.statistics, network.step)

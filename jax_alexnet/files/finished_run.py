@@ -112,20 +112,24 @@ def weights_of(run: Path, which: str, model: AlexNet, settings: CompleteSettings
     # Those of a run in float64 are read as such, whatever JAX is set to here.
     wanted = np.dtype(np.float64 if settings.precision == "float64" else np.float32)
     template = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), wanted), leaf.shape), shapes)
-    return _restored(Path(run), which, {"params": template})
+    return _restored(Path(run), which, template, averaged=settings.ema is not None)
 
 
-def _restored(run: Path, which: str, template: dict[str, Any]) -> tuple[Any, int, str]:
-    """Weights of the best or newest checkpoint, the steps they are after, and which of the two they are."""
-    where, found = run.resolve() / "checkpoints", None
+def _restored(run: Path, which: str, template: Any, averaged: bool) -> tuple[Any, int, str]:
+    """Weights of the best or newest checkpoint, the steps they are after, and which of the two they are.
+
+    Of a run that evaluates an average of its weights, that average: as the best it is the only one, in a checkpoint it
+    lies beside the weights.
+    """
+    where, found, key = run.resolve() / "checkpoints", None, "params"
     if which == "best":
-        found = checkpoint.restore_newest(where.with_name(BEST), template, partial=True, read_only=True)
+        found = checkpoint.restore_newest(where.with_name(BEST), {key: template}, partial=True, read_only=True)
     if found is None:  # none is the best before the first evaluation
-        which = "newest"
-        found = checkpoint.restore_newest(where, template, partial=True, read_only=True)
+        which, key = "newest", "average" if averaged else key
+        found = checkpoint.restore_newest(where, {key: template}, partial=True, read_only=True)
     if found is None:
         raise UserError(f"no checkpoint was finished in {where}: let the run go on with --resume --output {run}")
-    return found.state["params"], found.step, which
+    return found.state[key], found.step, which
 
 
 def _reference_weights(run: Path, which: str, settings: CompleteSettings, shapes: Any) -> tuple[Any, int]:
@@ -142,7 +146,7 @@ def _reference_weights(run: Path, which: str, settings: CompleteSettings, shapes
         )
     from safetensors import safe_open
 
-    params, _ = weights.load(path, settings.model, settings.image_size)
+    params, _ = weights.load(path, settings.model, settings.image_size, settings.ablate)
     with safe_open(path, framework="numpy") as file:
         step = int((file.metadata() or {}).get("step", 0))
     return jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), params, shapes), step

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from alexnet_io.command_line.ablations import refuse_other_ablation
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.printing import printable
 from alexnet_io.run.directory import read_description
@@ -77,6 +78,7 @@ def _of_run(run: Path, settings: CompleteSettings) -> tuple[Any, Origin]:
     description, saved = read_description(run), saved_settings(run)
     shown, names = printable(run), tuple(description["class_names"])
     refuse_other_network(saved.model, shown, settings)
+    refuse_other_ablation(saved.ablate, shown, settings.ablate)
     model = make_model(replace(saved, cpu_convolution="auto"), len(names), jnp.dtype(jnp.float32))
     params, step, which = weights_of(run, "best", model, saved)
     origin = Origin(f"{shown}, {which} weights", saved.model, len(names), names, saved.normalize, step)
@@ -84,8 +86,12 @@ def _of_run(run: Path, settings: CompleteSettings) -> tuple[Any, Origin]:
 
 
 def _of_file(path: Path, settings: CompleteSettings) -> tuple[Any, Origin]:
-    loaded = weights.read(path, settings.model, usual_size=settings.image_size, flag="--init-from")
+    loaded = weights.read(
+        path, settings.model, usual_size=settings.image_size, ablate=settings.ablate, flag="--init-from"
+    )
     facts = loaded.facts
+    if facts is not None:
+        refuse_other_ablation(facts.ablate, printable(path), settings.ablate)
     names = tuple(facts.class_names) if facts else ()
     known = (names, facts.normalize, facts.step) if facts else (names, None, None)
     return loaded.params, Origin(printable(path), loaded.model, loaded.classes, *known)

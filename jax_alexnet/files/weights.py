@@ -15,6 +15,7 @@ from alexnet_io.command_line.printing import printable
 from alexnet_io.errors import FailedRun, UserError
 from alexnet_io.run.network_facts import NetworkFacts
 from alexnet_io.weights import shipped
+from jax_alexnet.ablation import ablated
 from jax_alexnet.files import weight_files
 from jax_alexnet.files.weight_layouts import (
     Arrays,
@@ -89,9 +90,9 @@ def save(
         UserError: parameters, home and ending that don't go together, or a place that can't be written to.
         FailedRun: what was written isn't what was to be written.
     """
-    check_home(home, model)
+    check_home(home, model, facts.ablate if facts else None)
     source = {layer: {kind: np.asarray(x) for kind, x in leaves.items()} for layer, leaves in params.items()}
-    arrays = to_torch(source, VARIANTS[model], image_size)
+    arrays = to_torch(source, ablated(VARIANTS[model], facts.ablate if facts else None), image_size)
     if home == "flax":
         arrays = {f"{layer}/{kind}": x for layer, leaves in source.items() for kind, x in leaves.items()}
     elif home == "torchvision":
@@ -110,17 +111,21 @@ def save(
     weight_files.write(path, content, check)
 
 
-def check_home(home: str, model: str) -> None:
+def check_home(home: str, model: str, ablate: str | None = None) -> None:
     """Refuse a home that there isn't, or that has no such network."""
     if home not in HOMES:
         raise UserError(f"home {home!r} is not known: choose from {', '.join(HOMES)}")
     if home == "torchvision" and model != "one_weird_trick":
         raise UserError(f"torchvision's alexnet is one_weird_trick, not {model}: choose flax or torch_ref")
+    if home == "torchvision" and ablate:
+        raise UserError(f"torchvision's alexnet is whole, and this one has --ablate {ablate}: choose flax or torch_ref")
 
 
-def load(path: Path, model: str, image_size: int | None = None) -> tuple[dict[str, Arrays], int]:
+def load(
+    path: Path, model: str, image_size: int | None = None, ablate: str | None = None
+) -> tuple[dict[str, Arrays], int]:
     """Flax parameters and the number of classes from a file of any home; see `read`."""
-    loaded = read(path, model, image_size)
+    loaded = read(path, model, image_size, ablate=ablate)
     return loaded.params, loaded.classes
 
 
@@ -130,6 +135,7 @@ def read(
     image_size: int | None = None,
     *,
     usual_size: int | None = None,
+    ablate: str | None = None,
     flag: str = "--weights",
 ) -> Loaded:
     """Weights from a .safetensors, .npz or PyTorch file of any home, and what it says of their network.
@@ -139,6 +145,7 @@ def read(
         model: the network they must be for; the file's own by default, or the only one that its shapes fit.
         image_size: side in pixels that the network is made for; the file's own by default.
         usual_size: the same where neither `image_size` nor the file says it; the variant's own by default.
+        ablate: what the network is without, where the file doesn't say; see `--ablate`.
         flag: the command line's word for the file, which an error names.
 
     Raises:
@@ -146,7 +153,7 @@ def read(
             values, or with an impossible description.
     """
     path = shipped.located(path, flag)
-    return _read(path, path.name, model, image_size, usual_size, flag)
+    return _read(path, path.name, model, image_size, usual_size, flag, ablate)
 
 
 def _read(
@@ -156,6 +163,7 @@ def _read(
     image_size: int | None,
     usual_size: int | None = None,
     flag: str = "--weights",
+    ablate: str | None = None,
 ) -> Loaded:
     shown, content = printable(path.with_name(name)), weight_files.read(path, name, flag)
     facts = NetworkFacts.from_text(content.description, shown) if content.description else None
@@ -178,7 +186,7 @@ def _read(
                 "it says no network that it is for, and its names and shapes fit none: pass --model NAME to see what "
                 f"is missing, of {', '.join(VARIANTS)}"
             )
-        size = size or chosen.image_size
+        chosen, size = ablated(chosen, facts.ablate if facts else ablate), size or chosen.image_size
         if home == "flax":
             arrays = to_torch(_nested(arrays), chosen, size)
         params = to_flax(arrays, chosen, size)

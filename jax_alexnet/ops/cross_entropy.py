@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import Array
 
 
@@ -20,6 +21,23 @@ def cross_entropy(logits: Array, labels: Array | np.ndarray) -> Array:
         (batch,) in the dtype of `logits`.
     """
     return jax.nn.logsumexp(logits, axis=-1) - right_logit(logits, labels)
+
+
+def smoothed_cross_entropy(logits: Array, labels: Array | np.ndarray, smoothing: float) -> Array:
+    """Cross-entropy with labels of which a share is spread evenly over all classes, their own among them.
+
+    Args:
+        logits: (batch, classes), float32 or float64.
+        labels: (batch,) integers; the loss of one that isn't a class is NaN.
+        smoothing: the share, 0 to 1.
+
+    Returns:
+        (batch,) in the dtype of `logits`.
+    """
+    numbers, own = _numbers(logits, labels)
+    targets = optax.smooth_labels((numbers == own).astype(logits.dtype), smoothing)
+    there = (own >= 0) & (own < logits.shape[-1])
+    return jnp.where(there[:, 0], optax.softmax_cross_entropy(logits, targets), jnp.nan)
 
 
 def right_logit(logits: Array, labels: Array | np.ndarray) -> Array:

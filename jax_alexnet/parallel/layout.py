@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
@@ -12,6 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jax_alexnet.layer_specs import Variant
+from jax_alexnet.ops.varying import alike
 
 Tree = Any
 # (layer, "kernel" or "bias", shape of the whole array) -> which mesh axis divides which of its dimensions.
@@ -123,17 +125,38 @@ class Layout:
 
     # --- inside the step -----------------------------------------------------------------------------------
 
-    def grad(self, function: Callable[[Tree], tuple[Array, Tree]], params: Tree) -> tuple[Tree, Tree]:
-        """`jax.grad(function, has_aux=True)`, with the gradients and the second result added over all devices.
+    def grad(
+        self, function: Callable[[Tree, Tree, Array | int], tuple[Array, Tree]], params: Tree, batch: Tree, parts: int
+    ) -> tuple[Tree, Tree]:
+        """`jax.grad(function, has_aux=True)`, with gradients and second result added over all parts and devices.
 
         Args:
-            function: the weights to the share that this device's images have in the loss, and to sums over them.
+            function: the weights, images and the number of the part that these are, from 0, to the share that they have
+                in the loss, and to sums over them.
             params: the weights as this device has them.
+            batch: this device's images, and what else has a row for each.
+            parts: into how many consecutive ones the rows are divided; each has its turn alone.
 
         Returns:
             Gradients of the whole batch, of those parts of the weights that this device updates; sums over the batch.
         """
-        return self._reduced(*jax.grad(function, has_aux=True)(self._mark_varying(params)))
+        one, varying = jax.grad(function, has_aux=True), self._mark_varying(params)
+        if parts == 1:
+            return self._reduced(*one(varying, batch, 0))
+        rows = jax.tree.map(lambda leaf: leaf.reshape(parts, -1, *leaf.shape[1:]), batch)
+
+        def add(total: Tree, turn: tuple[Tree, Array]) -> tuple[Tree, None]:
+            return jax.tree.map(jnp.add, total, one(varying, *turn)), None
+
+        gradients, sums = jax.eval_shape(one, varying, jax.tree.map(lambda leaf: leaf[0], rows), 0)
+        # What a loop carries must vary over the mesh as what it adds: gradients as weights do, and sums as images.
+        like_images = jax.tree.leaves(batch)[0]
+        zeros = (
+            jax.tree.map(lambda leaf, like: alike(jnp.zeros(leaf.shape, leaf.dtype), like)[0], gradients, varying),
+            jax.tree.map(lambda leaf: alike(jnp.zeros(leaf.shape, leaf.dtype), like_images)[0], sums),
+        )
+        total, _ = jax.lax.scan(add, zeros, (rows, jnp.arange(parts, dtype=jnp.int32)))
+        return self._reduced(*total)
 
     def update(
         self, optimizer: optax.GradientTransformationExtraArgs, grads: Tree, opt_state: Tree, params: Tree, **rest: Any

@@ -25,7 +25,7 @@ class Place:
 
 def rule_of(settings: CompleteSettings) -> dict[str, Any]:
     """What of a run's settings decides the learning rate of the weights."""
-    names = ["schedule", "learning_rate", "epochs"]
+    names = ["schedule", "learning_rate", "epochs", "warmup_epochs", "warmup_steps"]
     match settings.schedule:
         case "every_epochs" | "every_steps":
             names += ["drop_every", "drop_factor"]
@@ -64,12 +64,14 @@ def of_time(
     n = len(places)
     for side, other in (("jax", "torch"), ("torch", "jax")):
         rate, settings = sides[other]
-        expected = [_expected(settings, p) for p in places]
-        if not np.allclose(expected, rates[other][:n], rtol=1e-12, atol=0):
+        expected = [_expected(settings, p, per_epoch) for p in places]
+        # Of a rate that falls to 0, a cosine's rounding is a part of the first one.
+        near = {"rtol": 1e-12, "atol": 1e-14 * settings.learning_rate if settings.schedule == "cosine" else 0}
+        if not np.allclose(expected, rates[other][:n], **near):
             continue  # this one is no witness: it isn't right itself
         for key, text, changed, moved in _mistakes(settings, places, per_epoch):
             predicted = [rate(changed, p.epoch, p.step) for p in moved]
-            if np.allclose(predicted, rates[side][:n], rtol=1e-12, atol=0):
+            if np.allclose(predicted, rates[side][:n], **near):
                 return [Cause(key, side, text, before, float(np.max(np.abs(predicted - rates[side][:n]))))]
     factor = float(rates["jax"][0] / rates["torch"][0]) if rates["torch"][0] else 1.0
     if factor != 1 and np.allclose(rates["jax"][:n], rates["torch"][:n] * factor, rtol=1e-12, atol=0):
@@ -77,14 +79,20 @@ def of_time(
     return []
 
 
-def _expected(settings: CompleteSettings, place: Place) -> float:
+def _expected(settings: CompleteSettings, place: Place, per_epoch: int) -> float:
     """The rate by the schedules' definitions."""
+    rising = settings.warmup_steps or round((settings.warmup_epochs or 0) * per_epoch)
+    share = min(place.step + 1, rising + 1) / (rising + 1)
+    if settings.schedule == "cosine":
+        steps = min(settings.epochs * per_epoch, settings.steps or settings.epochs * per_epoch)
+        part = min(max((place.step - rising) / (steps - rising), 0.0), 1.0)
+        return settings.learning_rate * share * np.cos(np.pi / 2 * part) ** 2
     drops = {
         "every_epochs": lambda: place.epoch // settings.drop_period,
         "every_steps": lambda: place.step // settings.drop_period,
         "at_epochs": lambda: sum(place.epoch >= drop for drop in settings.milestones),
     }.get(settings.schedule, lambda: 0)()
-    return settings.learning_rate * settings.drop_factor**drops
+    return settings.learning_rate * settings.drop_factor**drops * share
 
 
 def _mistakes(

@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.train_settings import MODELS, RECIPES, SCHEDULES, TrainSettings
+from alexnet_io.run import length
 from jax_alexnet import recipes as jax_recipes
 from jax_alexnet import schedules as jax_schedules
 from parity.alexnet import data_causes, rate_causes
 from parity.alexnet.rate_causes import Place, Rate
+from parity.bounds.magnitudes import Bound
 from parity.causes.parameters import Cause
 from parity.reports.rows import Row, compare_arrays
 from torch_ref import completion, optim
@@ -41,11 +43,15 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "every_steps": {"drop_every": 49_999, "drop_factor": 0.3},
     "at_epochs": {"drop_epochs": [0, 3, 4, 29, 90, 1_000_000], "drop_factor": 0.25},
     "plateau": {},
+    "cosine": {},
 }
 
 # Patience, cooldown and factor of the plateaus that the command line may ask for, beside the recipes' own.
 _PLATEAUS = tuple(product((0, 1, 3), (0, 1, 4), (0.1, 0.5)))
 _EPOCHS = 160
+
+# Of the angle, its cosine, and the products and sum around it, on either side; XLA's cosine and Python's differ.
+_COSINE_ROUNDINGS = 12
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ class Sequence:
     """Learning rates of one side or the other, and how to speak of them.
 
     Attributes:
+        allowed: by how much they may differ: not at all, but for the rounding of a cosine.
         jax: one rate a place; likewise torch.
         torch: see `jax`.
         name: of the i-th place, in words.
@@ -63,21 +70,30 @@ class Sequence:
     torch: NDArray
     name: Callable[[int], str]
     causes: Callable[[], list[Cause]]
+    allowed: float = 0.0
+
+    @property
+    def places(self) -> NDArray:
+        """Where they differ by more."""
+        return np.flatnonzero(~(np.abs(self.jax - self.torch) <= self.allowed))
 
 
 def jax_rate(settings: CompleteSettings, epoch: int, step: int) -> float:
     """The rate that `jax_alexnet` trains the weights with."""
-    return jax_schedules.learning_rate(settings, epoch, step)
+    (share,) = jax_schedules.shares(settings, steps_per_epoch(settings), [step])
+    return jax_schedules.learning_rate(settings, epoch, step) * float(share)
 
 
 def torch_rate(settings: CompleteSettings, epoch: int, step: int) -> float:
     """The rate that `torch_ref` trains the weights with."""
-    schedule = completion.schedule_of(settings)
-    return torch_schedules.learning_rate(schedule, settings.learning_rate, epoch=epoch, step=step)
+    per_epoch = steps_per_epoch(settings)
+    schedule, warmup = completion.schedule_of(settings, per_epoch), length.warmup_steps(settings, per_epoch)
+    rate = torch_schedules.learning_rate(schedule, settings.learning_rate, epoch=epoch, step=step)
+    return rate * torch_schedules.warmup_share(max(step, 0), warmup)  # before the beginning: as mistakes may have it
 
 
 def rows(jax: Rate = jax_rate, torch: Rate = torch_rate) -> list[Row]:
-    """One row for each recipe and schedule, over all networks; exactly the same numbers.
+    """One row for each recipe and schedule, over all networks; exactly the same numbers, but for a cosine's rounding.
 
     Args:
         jax: JAX's rate at a step; mutants replace it. Likewise torch, PyTorch's.
@@ -109,10 +125,11 @@ def _row(recipe: str, schedule: str, jax: Rate, torch: Rate, counted: dict[Any, 
     row = Row("data", "learning rate", f"{recipe}, {schedule}", "learning rate", "float64", order=3, kind="schedule")
     found = {model: _sequence(model, recipe, schedule, jax, torch, counted) for model in MODELS}
     ours, theirs = (np.concatenate([getattr(each, side) for each in found.values()]) for side in ("jax", "torch"))
-    compare_arrays(row, ours, theirs, None)
+    allowed = np.concatenate([np.full(len(each.jax), each.allowed) for each in found.values()])
+    compare_arrays(row, ours, theirs, Bound(_COSINE_ROUNDINGS, allowed) if allowed.any() else None)
     if not row.equal:
-        model, first = next((m, s) for m, s in found.items() if not np.array_equal(s.jax, s.torch))
-        i = int(np.flatnonzero(first.jax != first.torch)[0])
+        model, first = next((m, s) for m, s in found.items() if len(s.places))
+        i = int(first.places[0])
         row.index, row.jax, row.torch = (i,), float(first.jax[i]), float(first.torch[i])
         row.detail = f"first for {model}, {first.name(i)}"
         data_causes.attach(row, first.causes())
@@ -136,7 +153,8 @@ def _sequence(model: str, recipe: str, schedule: str, jax: Rate, torch: Rate, co
         return f"epoch {where[i].epoch}, step {where[i].step}, from 0" if i < len(where) else "the number of epochs"
 
     causes = partial(rate_causes.of_time, sides, where, steps_per_epoch(ours), rates)
-    return Sequence(rates["jax"], rates["torch"], name, causes)
+    cosine = _COSINE_ROUNDINGS * 2**-53 * ours.learning_rate if ours.schedule == "cosine" else 0.0
+    return Sequence(rates["jax"], rates["torch"], name, causes, cosine)
 
 
 def _resolved(model: str, recipe: str, flags: dict[str, Any]) -> tuple[CompleteSettings, CompleteSettings]:

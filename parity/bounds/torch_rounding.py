@@ -11,6 +11,7 @@ along.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -172,6 +173,7 @@ class RunningError(TorchDispatchMode, KnownErrors):
                     # What is rounded may also underflow, to 0 where subnormal numbers are flushed.
                     least = torch.finfo(out.dtype).tiny if added else 0.0
                     bound = torch.where(bound > 0, bound + least, bound).expand(out.shape)
+                    bound = torch.nan_to_num(bound, nan=math.inf, posinf=math.inf)  # no limit: told, and not judged
                     known_now = Tracked(bound, depth + added)
                 self.put(out, known_now)
 

@@ -26,6 +26,11 @@ _FLAT = 40.0  # exp(-40) is below float64's roundings beside 1
 _FLOAT32 = 2.0**-24
 _TANH_FLAT = 8.0  # GELU's tanh is 1 there
 
+# The erf of PyTorch's vectorised kernels in float32, 1 - t (c1 + t (c2 + ...)) exp(-x^2), t = 1 / (1 + 0.3275911 |x|):
+# Abramowitz and Stegun, "Handbook of Mathematical Functions", 7.1.26, which errs by at most 1.5e-7 by itself.
+_ERF_SCALE, _ERF_APART = 0.3275911, 1.5e-7
+_ERF_COEFFICIENTS = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)  # the innermost first
+
 
 def activation(slope: float) -> Rule:
     """Products of x and a bounded factor: cancellation is relative to |x|.
@@ -153,7 +158,40 @@ def _mish_gradient(g: Tensor, x: Tensor) -> Tensor:
     return g * (t + x * torch.sigmoid(x) * (1 - t * t))
 
 
-RULES["gelu_backward"] = formula(_gelu_gradient, 0, 1)
+_gelu_formula = formula(_gelu_gradient, 0, 1)
+
+
+@rule("gelu_backward")
+def _gelu_backward(op: Operation) -> tuple[Any, int]:
+    """As it costs written out, and by erf what the kernel's own erf may err by."""
+    error, depth = _gelu_formula(op)
+    if op.kwargs.get("approximate", "none") != "none" or op.unit < _FLOAT32:  # float64's erf errs relative to itself
+        return error, depth
+    own = error[0] if isinstance(error, list) else error
+    return own + 0.5 * op.value(0).abs() * _erf_error(op.value(1) * _ROOT_HALF), depth
+
+
+def _erf_error(x: Tensor) -> Tensor:
+    """What the erf of `_ERF_COEFFICIENTS` may err by in float32, near 0 far more than roundings of erf(x).
+
+    Horner's scheme s <- s t + c with errors e <- e t + |s| error(t) + u |c| + u |s|, the constants rounded and each
+    step rounded once, as fused; then its products with t and with exp, whose argument is rounded, and the difference
+    from 1.
+    """
+    inner = _ERF_SCALE * x.abs()
+    t = 1 / (1 + inner)
+    of_t = t * (2 + inner * t)  # in units of u: the sum and the quotient are rounded, and the scale itself
+    total = torch.zeros_like(x) + _ERF_COEFFICIENTS[0]
+    error = total.abs()
+    for constant in _ERF_COEFFICIENTS[1:]:
+        carried = error * t + total.abs() * of_t
+        total = total * t + constant
+        error = carried + abs(constant) + total.abs()
+    density = torch.exp(-x * x)
+    of_product = density * (t * error + total.abs() * (of_t + t * (ELEMENTARY + x * x + 1)))
+    return _FLOAT32 * (of_product + 1) + _ERF_APART
+
+
 register_formula("silu_backward", _silu_gradient, 0, 1)
 register_formula("mish_backward", _mish_gradient, 0, 1)
 

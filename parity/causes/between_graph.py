@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest, within
-from parity.causes import attention, functions, heads, masks, operations, orders, rotary, sums, tokens
+from parity.causes import attention, caps, functions, heads, masks, operations, orders, rotary, sums, tokens
 from parity.causes.attempts import MOST_WORK, Attempt, Problem
 from parity.causes.graph import CONSTANT, GIVEN, LAYER, MOVES, PARAMETER, SOURCES, Graph, Node, Region
 from parity.causes.numpy_table import CannotRun
@@ -31,6 +31,7 @@ FAMILIES: tuple[Family, ...] = (
     masks.attempts,
     heads.attempts,
     rotary.attempts,
+    caps.attempts,
     functions.attempts,
     sums.attempts,
     operations.attempts,

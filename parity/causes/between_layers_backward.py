@@ -108,4 +108,12 @@ def _mistakes(links: list[Link], start: NDArray, g: NDArray) -> Iterator[tuple[s
         for key, text, wrong in () if layer is None else replace(layer, x=values[i]).gradient_mistakes(coming):
             if (predicted := _backward(links[:i], start, wrong)) is not None:
                 yield key, f"{links[i].name}: {text}", predicted
+        alike = coming is not None and coming.shape == values[i].shape
+        if (
+            alike
+            and (layer is not None or links[i].name in FUNCTIONS)
+            and (predicted := _backward(links[:i], start, coming)) is not None
+        ):
+            text = "the gradient passes as if it weren't there"
+            yield "straight_through", f"{links[i].name}: {text}", predicted
         coming = _through(links[i], values[i], coming)

@@ -20,6 +20,10 @@ def convert(chosen: settings.Convert) -> int:
     given = files.read(weights)
     made = mapping.to_jax(given) if chosen.to == "jax" else mapping.to_torch(given)
     output_file.write("--output", output, files.to_bytes(made, output))
+    if mapping.idle and chosen.to == "jax":
+        print(
+            f"note: {mapping.jax_model} computes nothing with {', '.join(mapping.idle)}: not written", file=sys.stderr
+        )
     model = mapping.jax_model if chosen.to == "jax" else mapping.torch_model
     print(f"{len(made)} tensors of {model}, {sum(array.size for array in made.values()):,} values")
     return 0

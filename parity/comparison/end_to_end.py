@@ -83,10 +83,10 @@ def _value_and_pullback(run: Any) -> Any:
 
 def _cotangents(candidate: Candidate, shapes: list[Any]) -> list[jax.Array]:
     found = []
-    for i, shape in enumerate(shapes):
+    for i in range(len(shapes)):
         reference = candidate.store.array("output_cotangent", f"cotangent.{i}")
-        fits = layouts.candidates(reference.shape, shape.shape, None)
-        found.append(jnp.asarray(fits[0].to_flax(reference) if fits else reference, DTYPES[candidate.dtype]))
+        layout = candidate.output_layouts[i]  # shapes alone don't tell, where as many channels as tokens come out
+        found.append(jnp.asarray(layout.to_flax(reference) if layout else reference, DTYPES[candidate.dtype]))
     return found
 
 

@@ -54,7 +54,7 @@ def compare(request: Request, jax_python: str | None = None, torch_python: str |
 
 
 def _found(directory: Path) -> Found | None:
-    """What a mapping is made from; None where the step has left nothing, as for recurrent layers."""
+    """What a mapping is made from; None where the step has left nothing."""
     if not (directory / "found.json").exists():
         return None
     return Found.from_json(json.loads((directory / "found.json").read_text(encoding="utf-8")))

@@ -33,14 +33,18 @@ def run(candidate: Candidate, inputs: tuple[NDArray, ...]) -> list[Row]:
     output; its cotangents are the reference's gradients of the leaves' inputs.
     """
     first = len(candidate.rows)
-    backwards = {key: key.replace("forward", "backward") for key in candidate.visited}
+    visits = {
+        key: visit if key == first_key else visit.again(key)
+        for first_key, visit in candidate.visited.items()
+        for key in candidate.calls.together(first_key)
+    }
     known = set(candidate.store.keys("backward-"))
-    for key in sorted(backwards, reverse=True):
-        visit = candidate.visited[key]
+    for key in sorted(visits, reverse=True):
+        visit, backward = visits[key], key.replace("forward", "backward")
         computed = candidate.natural is None or not visit.facts["linear"]  # at ties
-        if backwards[key] in known and visit.comparable and computed:
+        if backward in known and visit.comparable and computed:
             try:
-                _leaf(candidate, visit, backwards[key])
+                _leaf(candidate, visit, backward)
             except (TypeError, ValueError, NotImplementedError) as error:
                 _refused(candidate, visit.row("backward"), error)
     _sums(candidate)

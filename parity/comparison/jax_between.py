@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.bounds.judging import difference
+from parity.bounds.magnitudes import Bound, no_bound, unit_roundoff
 from parity.causes import diagnosis
 from parity.comparison.jax_candidate import Candidate
 from parity.comparison.jax_models import JaxLayer
@@ -73,17 +73,18 @@ class _Code:
             floats: the model's floating-point inputs, None in the places of others.
             owned: the parameters that modules own beside their children's.
         """
-        candidate, calls = self.candidate, defaultdict(int)
+        candidate, calls = self.candidate, self.candidate.calls.again()
         seen: dict[str, list] = {}
 
         def force(layer: JaxLayer, next_function: Callable, args: tuple, kwargs: dict) -> Any:
             path = layer.path
             if path not in candidate.pairs:
                 return next_function(*args, **kwargs)
-            key = candidate.records.get((candidate.pairs[path], calls[path]))
-            calls[path] += 1
-            if key not in outputs:
+            _, key = calls.next(path, candidate.pairs[path], ())
+            if key is None or key not in outputs:
                 return next_function(*args, **kwargs)  # PyTorch doesn't run it, which is told already
+            if key in seen:
+                return outputs[key]  # a call again: PyTorch hands everything back through one
             taken = [x for x in jax.tree.leaves((args, kwargs)) if is_input(x)]
             self.places[key] = [i for i, x in enumerate(taken) if jnp.issubdtype(x.dtype, jnp.floating)]
             seen[key] = [taken[i] for i in self.places[key]]
@@ -107,7 +108,7 @@ def _coming(candidate: Candidate, key: str, places: list[int], xs: list[jax.Arra
     """The gradients of a call's floating-point inputs, from which the code before it goes on; zeros without one."""
     found = []
     for i, x in zip(places, xs, strict=True):
-        gradient, layout = _handed_back(candidate, key, i), candidate.visited[key].input_layouts[i]
+        gradient, layout = _all_handed_back(candidate, key, i), candidate.visited[key].input_layouts[i]
         if gradient is None:
             found.append(jnp.zeros_like(x))
         else:
@@ -131,6 +132,17 @@ def _compare_input(candidate: Candidate, i: int, array: jax.Array, gradient: jax
     there = np.asarray(candidate.store.array("given", f"input.{i}"), np.float64)
     if (layout := layouts.of_input(there, np.asarray(array, np.float64))) is not None:
         _compare(candidate, row, gradient, "given", layout, i)
+
+
+def _all_handed_back(candidate: Candidate, key: str, place: int) -> NDArray | None:
+    """See `_handed_back`: of all calls together for which one of JAX's stands."""
+    found = (_handed_back(candidate, each, place) for each in candidate.calls.together(key))
+    return _added([array for array in found if array is not None])
+
+
+def _added(arrays: list[NDArray]) -> NDArray | None:
+    """Their sum in float64; one alone as it is, None without any."""
+    return sum((np.asarray(a, np.float64) for a in arrays[1:]), np.asarray(arrays[0])) if arrays else None
 
 
 def _handed_back(candidate: Candidate, key: str, place: int) -> NDArray | None:
@@ -170,6 +182,19 @@ def handed_on(store: Store, key: str) -> str:
     return "passed.0" if store.has(key, "passed.0") else "output.0"
 
 
+def _added_bound(bounds: list[Bound | None], parts: list[NDArray], dtype: str) -> Bound | None:
+    """What a sum may differ by: what its parts may, and a rounding of each sum on the way, of either side's."""
+    if len(bounds) < 2:
+        return bounds[0] if bounds else None
+    known = [bound for bound in bounds if bound is not None]
+    if unknown := [name for bound in known for name in bound.unknown]:
+        return no_bound(tuple(dict.fromkeys(unknown)))
+    sizes = sum(np.abs(np.asarray(part, np.float64)) for part in parts)
+    added = 2 * (len(parts) - 1) * unit_roundoff(dtype) * sizes
+    allowed = sum((bound.allowed for bound in known), np.asarray(added))
+    return Bound(max((bound.n for bound in known), default=0) + len(parts) - 1, allowed)
+
+
 def _compare(candidate: Candidate, row: Row, gradient: Any, start: str, layout: layouts.Layout, i: int = 0) -> None:
     """Compare what the code after a layer or an input hands back to it; zeros where PyTorch's hands back nothing.
 
@@ -182,12 +207,16 @@ def _compare(candidate: Candidate, row: Row, gradient: Any, start: str, layout: 
         i: which of the outputs or inputs.
     """
     store = candidate.store
-    name = "gradient" if start == "given" else "cotangent"
-    key = "input_gradient" if start == "given" else start.replace("forward", "cotangent")
-    glue, bound = ("cotangent_glue" if name == "cotangent" else "glue"), None
-    if store.exists(key):  # else nothing flows back there
-        bound = candidate.recorded_bound(key, f"{glue}.{i}", store.facts(key).get("depth", 1), layout.to_flax)
-    found = recorded_gradient(candidate, key, f"{name}.{i}", None)
+    name, glue = ("gradient", "glue") if start == "given" else ("cotangent", "cotangent_glue")
+    starts = [start] if start == "given" else candidate.calls.together(start)
+    keys = ["input_gradient" if start == "given" else each.replace("forward", "cotangent") for each in starts]
+    keys = [key for key in keys if store.exists(key)]  # else nothing flows back there
+    bounds = [
+        candidate.recorded_bound(key, f"{glue}.{i}", store.facts(key).get("depth", 1), layout.to_flax) for key in keys
+    ]
+    recorded = (recorded_gradient(candidate, key, f"{name}.{i}", None) for key in keys)
+    parts = [part for part in recorded if part is not None]
+    found, bound = _added(parts), _added_bound(bounds, [layout.to_flax(part) for part in parts], candidate.dtype)
     moved = np.zeros(gradient.shape) if found is None else layout.to_flax(found)
     candidate.judge(row, np.asarray(gradient), moved, bound)
     if row.verdict == "mismatch":

@@ -21,6 +21,7 @@ from parity.causes import between_graph, diagnosis
 from parity.causes import inputs as input_causes
 from parity.comparison import by_input, jax_variables
 from parity.comparison.jax_arrays import DTYPES, check_dtype
+from parity.comparison.jax_calls import Calls
 from parity.comparison.jax_models import JaxLayer, JaxModel
 from parity.comparison.jax_visit import Visit, allowed, is_input, place_of
 from parity.comparison.store import Store
@@ -47,6 +48,7 @@ class Candidate:
         abstract: shapes of the module's variables, where `variables` is None.
         undecided: see `matching.Pairing`; likely, too.
         likely: see `undecided`.
+        calls: how often the module calls each leaf, by path; once if it isn't said.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Candidate:
         abstract: dict[str, Any] | None = None,
         undecided: dict[str, list[str]] | None = None,
         likely: dict[str, str] | None = None,
+        calls: dict[str, int] | None = None,
     ) -> None:
         check_dtype(dtype)
         # Modules with a `setup` look at their parameters as soon as they are bound: zeros without memory will do.
@@ -87,12 +90,13 @@ class Candidate:
         # Inputs that differ and nobody knows why: rows, Flax's arrays, their layouts, PyTorch's, and what is allowed.
         self.unexplained: list[tuple[Row, NDArray, layouts.Layout | None, NDArray, NDArray | None]] = []
         self.code = between_graph.Code.read(store, names)
-        self._calls: dict[str, int] = defaultdict(int)
+        self.calls = Calls(store, self.records, calls or {})
         self.compiled: dict[str, Callable] = {}  # leaves alone, and their gradients
         self.visited: dict[str, Visit] = {}
         self.judged: set[str] = set()  # leaves whose weights have been compared
         self.natural: Candidate | None = None  # beside the reference's run at ties: the one beside its natural run
         self.broken: str | None = None  # what stopped Flax among the reference's values, if anything did
+        self.output_layouts: list[layouts.Layout | None] = []
         self.worst = Worst()
         self.totals: dict[tuple[str, str], Total] = {}  # gradients of parameters that several calls add to
         self.masks: dict[str, NDArray] = {}  # of dropout, by PyTorch path, where they were injected
@@ -120,9 +124,12 @@ class Candidate:
             if self.failed is None and not any(row.diverges for row in self.rows):
                 raise CannotCompare(f"the Flax module can't run: {message}") from error
             self.broken, result = message, None
+        self.calls.finish()
         if self.failed is None and self.broken is None:
             self._compare_outputs(jax.tree.leaves(result))
         for (path, call), key in self.records.items():
+            if self.calls.standing_for(key) is not None:
+                continue
             if key not in self.visited and (self.broken is None or self.failed is not None):
                 facts = self.store.facts(key)
                 flax_path = next((f for f, t in self.pairs.items() if t == path), path)
@@ -154,10 +161,8 @@ class Candidate:
             )
         if path not in self.pairs and not self._decide(path, xs):
             return next_function(*args, **kwargs)
-        call = self._calls[path]
-        self._calls[path] += 1
         torch_path = self.pairs[path]
-        key = self.records.get((torch_path, call))
+        call, key = self.calls.next(path, torch_path, flat)
         if key is None and self.failed is not None:
             if torch_path == self.failed["path"] and not any(row.torch_name == torch_path for row in self.rows):
                 row = Row(self.name, path, torch_path, "forward", self.dtype, order=len(self.records))
@@ -172,7 +177,7 @@ class Candidate:
             self.rows.append(row)
             return next_function(*args, **kwargs)
         visit = Visit(self, layer, torch_path, key, flat, tree)
-        self.visited[key] = visit
+        self.visited.setdefault(key, visit)
         return visit.run(xs)
 
     def _decide(self, path: str, xs: list[jax.Array]) -> bool:
@@ -204,6 +209,7 @@ class Candidate:
             row = Row(self.name, "output", "output", self.stage("input"), self.dtype, order=len(self.records))
             reference = references[str(i)]
             layout = layouts.align(reference, np.asarray(result, np.float64), None)
+            self.output_layouts.append(layout)
             value = layout.to_flax(reference) if layout else reference
             bound = self.glue_bound("output", i, facts["depth"], layout)
             self.judge(row, np.asarray(result), value, bound)

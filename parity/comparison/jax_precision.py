@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -54,14 +53,12 @@ def between_layers(candidate: Candidate, inputs: tuple[Any, ...]) -> list[tuple[
     given = candidate.given if candidate.given is not None else candidate.placeholders
 
     def code(outputs: dict[str, jax.Array], arrays: tuple[jax.Array, ...]) -> Any:
-        calls: dict[str, int] = defaultdict(int)
-        seen = []
+        calls, seen = candidate.calls.again(), []
 
         def force(layer: Any, call: Callable, args: tuple, kwargs: dict) -> Any:
             if layer.path not in candidate.pairs:
                 return call(*args, **kwargs)
-            key = candidate.records.get((candidate.pairs[layer.path], calls[layer.path]))
-            calls[layer.path] += 1
+            _, key = calls.next(layer.path, candidate.pairs[layer.path], ())
             seen.extend(x for x in jax.tree.leaves((args, kwargs)) if hasattr(x, "dtype"))
             return outputs[key] if key in outputs else call(*args, **kwargs)
 

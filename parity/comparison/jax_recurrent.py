@@ -23,7 +23,9 @@ from parity.comparison.recurrent_calls import RecurrentCall, SequenceCall, is_ce
 from parity.comparison.recurrent_cell_calls import CellCall, is_one_step
 from parity.errors import CannotCompare
 from parity.kinds import registry
+from parity.kinds.recurrence import PACKED
 from parity.kinds.recurrent_cells import Cell, cell_of
+from parity.mapping import recurrent as mapping
 
 _LIBRARIES = "flax.linen", "flax.nnx.nn"
 
@@ -103,6 +105,13 @@ class RecurrentModel:
                 raise CannotCompare(f"the variables of {place.path or 'the cell'} aren't {wanted}: {error}") from error
         return {**variables, "params": params} if self.places else variables
 
+    def cells(self) -> dict[str, mapping.Cell]:
+        """For the mapping of weights: the recurrent layers' cells, by path of the layer."""
+        return {
+            path: mapping.Cell(place.path, place.cell.gates, place.cell.inputs, place.cell.states, place.cell.shapes)
+            for path, place in self.places.items()
+        }
+
     def native(self, variables: Variables) -> Variables:
         """The inverse."""
         params = variables.get("params", {})
@@ -111,7 +120,7 @@ class RecurrentModel:
             node = _at(params, path)
             if "kernel_ih" in node:
                 made[place.path] = place.cell.unpacked(node, jnp)
-                params = _with(params, path, dict.fromkeys(("kernel_ih", "kernel_hh", "bias", "bias_hn")))
+                params = _with(params, path, dict.fromkeys(PACKED))
         for path, layers in made.items():
             params = _with(params, path, layers)
         return {**variables, "params": _pruned(params)} if made else variables

@@ -39,7 +39,8 @@ def run(workspace: Path, request: dict[str, Any]) -> None:
     variables = None if variables is None else model.canonical(jax_libraries.as_variables(variables))
     if mapping is not None and variables is None:
         state, library = store.arrays("state", ""), jax_libraries.library_of(module)
-        variables = mapped.variables(mapping, state, library, abstract, request["dtype"])
+        native = jax.eval_shape(model.native, abstract)
+        variables = model.canonical(mapped.variables(mapping, state, library, native, request["dtype"]))
     kinds = {leaf.path: leaf.kind for leaf in leaves} | found["kinds"]
     candidate = Candidate(
         model,
@@ -54,12 +55,12 @@ def run(workspace: Path, request: dict[str, Any]) -> None:
         abstract,
         found["undecided"],
         found["likely"],
+        {leaf.path: leaf.calls for leaf in leaves},
     )
     torch_leaves, state = leaves_of(found["torch"]), TorchState.from_json(found["state"])
     report = jax_run.run(candidate, arrays, request["gradients"], torch_leaves)
-    if not model.places:  # mappings don't know how cells keep their gates
-        facts = mapped.found(candidate, module, torch_leaves, state, abstract)
-        (workspace / "found.json").write_text(json.dumps(facts.to_json()), encoding="utf-8")
+    facts = mapped.found(candidate, module, (leaves, torch_leaves), state, abstract, model.cells())
+    (workspace / "found.json").write_text(json.dumps(facts.to_json()), encoding="utf-8")
     report.write_json(workspace / "report.json")
     np.savez(workspace / "arrays.npz", **report.arrays)  # type: ignore[arg-type]
 

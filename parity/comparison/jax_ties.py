@@ -36,7 +36,7 @@ def run(natural: Candidate, inputs: tuple[NDArray, ...]) -> tuple[list[Row], lis
     )
     candidate.placeholders, candidate.variables = natural.placeholders, natural.variables
     candidate.natural, candidate.judged, candidate.masks = natural, set(natural.pairs), natural.masks
-    candidate.compiled = natural.compiled
+    candidate.compiled, candidate.calls = natural.compiled, natural.calls.again()
     candidate.forward(inputs)
     jax_backward.run(candidate, inputs)
     between, chosen = (store.facts("complete")[name] for name in ("between", "chosen"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,12 @@ class Visit:
         self.allowed: NDArray | None = None  # the bound on the output, in PyTorch's layout
         self.comparable = True  # whether the shapes allow a comparison of gradients
         self.forced: tuple[jax.ShapeDtypeStruct, ...] = ()  # of the inputs that it runs on
+
+    def again(self, key: str) -> Visit:
+        """The same beside another record, of a call of the reference's for which this one stands."""
+        other = copy.copy(self)
+        other.key, other.facts = key, self.candidate.store.facts(key)
+        return other
 
     def row(self, stage: str) -> Row:
         """An empty row of this call."""

@@ -16,29 +16,38 @@ from parity.kinds.leaf import Leaf
 from parity.mapping import trees
 from parity.mapping.found import Found, TorchState
 from parity.mapping.mapping import Mapping
+from parity.mapping.recurrent import Cell
 
 
 def found(
-    candidate: Candidate, module: Any, torch_leaves: list[Leaf], state: TorchState, abstract: dict[str, Any]
+    candidate: Candidate,
+    module: Any,
+    leaves: tuple[list[Leaf], list[Leaf]],
+    state: TorchState,
+    abstract: dict[str, Any],
+    cells: dict[str, Cell],
 ) -> Found:
     """What a comparison that is over knows of both models' weights.
 
     Args:
         candidate: its JAX side.
         module: the JAX model.
-        torch_leaves: the reference's structure.
+        leaves: the JAX model's structure, and the reference's.
         state: the reference's state dict.
         abstract: the JAX model's variables, or their shapes.
+        cells: of its recurrent layers, by path.
     """
     return Found(
         jax_libraries.library_of(module),
         type(module).__name__,
         candidate.pairs,
-        {leaf.path: leaf for leaf in torch_leaves},
+        {leaf.path: leaf for leaf in leaves[1]},
         state,
         candidate.kinds,
         {path: candidate.input_layouts(path) for path in candidate.pairs},
         _shapes(abstract),
+        [f"params/{leaf.path}" for leaf in leaves[0] if leaf.idle],
+        cells,
     )
 
 

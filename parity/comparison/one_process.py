@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -78,7 +79,9 @@ def run(request: Request) -> Report:
         pairing = matching.match(models.leaves, models.torch_leaves, given)
         if isinstance(mapping, Mapping) and models.variables is None:
             library = jax_libraries.library_of(request.flax_module)
-            models.variables = mapped.variables(mapping, models.state, library, models.abstract, request.dtype)
+            native = jax.eval_shape(models.model.native, models.abstract)
+            made = mapped.variables(mapping, models.state, library, native, request.dtype)
+            models.variables = models.model.canonical(made)
         return _layer_by_layer(request, models, pairing)
     except LayersUnseen as error:
         if models.variables is None:
@@ -145,13 +148,13 @@ def _layer_by_layer(request: Request, models: _Models, pairing: matching.Pairing
             models.abstract,
             pairing.undecided,
             pairing.likely,
+            {leaf.path: leaf.calls for leaf in models.leaves},
         )
         report = jax_run.run(candidate, request.flax_inputs, request.gradients, models.torch_leaves)
-        if not models.model.places:  # mappings don't know how cells keep their gates
-            facts = torch_state.of(request.torch_module, models.torch_model)
-            given = request.mapping if isinstance(request.mapping, Mapping) else None
-            module, leaves = request.flax_module, models.torch_leaves
-            report.found = given or mapped.found(candidate, module, leaves, facts, models.abstract)
+        facts = torch_state.of(request.torch_module, models.torch_model)
+        given = request.mapping if isinstance(request.mapping, Mapping) else None
+        module, leaves, cells = request.flax_module, (models.leaves, models.torch_leaves), models.model.cells()
+        report.found = given or mapped.found(candidate, module, leaves, facts, models.abstract, cells)
         return report
     finally:
         if request.workspace is None:

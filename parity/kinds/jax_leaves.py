@@ -72,7 +72,8 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
         if not shapes and results > 1:
             continue  # with several results and no weights it is code between layers
         kind = registry.in_flax(names[0], shapes, names[1:])
-        leaves.append(Leaf(path, names[0], kind.name, shapes))
+        count = sum(other == path for other, *_ in calls)
+        leaves.append(Leaf(path, names[0], kind.name, shapes, calls=count))
     called = {leaf.path for leaf in leaves}
     for (collection, *above, name), variable in variables_by_path(variables):
         if "/".join(above) not in called and collection == "params":

@@ -19,6 +19,7 @@ class Leaf:
         kind: name of its kind, `other` with parameters of no known one, `plain` without parameters.
         shapes: of its parameters and statistics, by the framework's own names.
         idle: whether the model makes no use of it for these inputs, so that it needs no partner.
+        calls: how often the model calls it, where that was counted.
     """
 
     path: str
@@ -26,14 +27,15 @@ class Leaf:
     kind: str
     shapes: Mapping[str, Shape]
     idle: bool = False
+    calls: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """As another process can read it."""
         named = {"path": self.path, "class": self.class_name, "kind": self.kind}
-        return {**named, "shapes": dict(self.shapes), "idle": self.idle}
+        return {**named, "shapes": dict(self.shapes), "idle": self.idle, "calls": self.calls}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Leaf:
         """The inverse of `to_json`."""
         shapes = {name: tuple(shape) for name, shape in content["shapes"].items()}
-        return cls(content["path"], content["class"], content["kind"], shapes, content["idle"])
+        return cls(content["path"], content["class"], content["kind"], shapes, content["idle"], content["calls"])

@@ -30,6 +30,7 @@ from parity.kinds.layer import Layer, Mistake, Recorded, WrongGradient, setting
 from parity.kinds.layouts import Layout
 
 HN = "bias_hn"
+PACKED = ("kernel_ih", "kernel_hh", "bias", HN)  # the arrays that every layer has in a comparison, in Flax's layout
 
 
 def _transposed(array: NDArray, layout: Layout | None) -> NDArray:

@@ -12,9 +12,11 @@ from parity.errors import CannotConvert
 from parity.kinds import parameter, registry, weights
 from parity.kinds.layouts import Layout
 from parity.kinds.leaf import Leaf
+from parity.kinds.recurrence import PACKED
 from parity.mapping import inference, trees
 from parity.mapping.mapping import Mapping
 from parity.mapping.operations import Operation, Shape, Split
+from parity.mapping.recurrent import Cell
 from parity.mapping.tensors import Source, Tensor
 
 
@@ -84,6 +86,8 @@ class Found:
         kinds: of JAX's leaves, by path.
         layouts: of their inputs.
         shapes: of JAX's variables, by collection, path and name joined with `/`.
+        idle: of these those that JAX's model computes nothing with.
+        cells: those of JAX's recurrent layers, by path of the layer, whose variables lie otherwise than in `shapes`.
     """
 
     library: str
@@ -94,12 +98,15 @@ class Found:
     kinds: dict[str, str]
     layouts: dict[str, Layout | None]
     shapes: dict[str, Shape]
+    idle: list[str] = field(default_factory=list)
+    cells: dict[str, Cell] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As another process can read it."""
         leaves = {path: leaf.to_json() for path, leaf in self.leaves.items()}
         plain = {path: layout and dataclasses.asdict(layout) for path, layout in self.layouts.items()}
-        return vars(self) | {"leaves": leaves, "state": self.state.to_json(), "layouts": plain}
+        cells = {path: cell.to_json() for path, cell in self.cells.items()}
+        return vars(self) | {"cells": cells, "leaves": leaves, "state": self.state.to_json(), "layouts": plain}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Found:
@@ -109,6 +116,7 @@ class Found:
             "state": TorchState.from_json(content["state"]),
             "layouts": {path: layout and _layout(layout) for path, layout in content["layouts"].items()},
             "shapes": {name: tuple(shape) for name, shape in content["shapes"].items()},
+            "cells": {path: Cell(**cell) for path, cell in content["cells"].items()},
         }
         return cls(**content | read)
 
@@ -121,14 +129,31 @@ class Found:
         made: dict[str, Tensor] = {}
         problems: list[str] = []
         for path, torch_path in self.pairs.items():
+            if path in self.cells:
+                self._add_cell(self.cells[path], torch_path, made, problems)
+                continue
             for name, shape in self.leaves[torch_path].shapes.items():
                 self._add(path, torch_path, name, tuple(shape), made, problems)
+        packed = {"/".join(filter(None, ("params", path, name))) for path in self.cells for name in PACKED}
         for name in self.shapes:
-            if name not in made and name.partition("/")[0] in trees.COLLECTIONS:
+            if (
+                name not in made
+                and name not in packed
+                and name not in self.idle
+                and name.partition("/")[0] in trees.COLLECTIONS
+            ):
                 problems.append(f"{self._shown(name)} {self.shapes[name]} of the JAX model comes from nothing")
         if problems:
             raise CannotConvert(trees.listed("the models' weights don't fit", problems, "see the comparison's report"))
-        return finished(self.library, self.model, self.pairs, tuple(made.values()), self.state, comparison)
+        idle = tuple(self._shown(name) for name in self.idle if name not in made)
+        return finished(self.library, self.model, self.pairs, tuple(made.values()), self.state, comparison, idle)
+
+    def _add_cell(self, cell: Cell, torch_path: str, made: dict[str, Tensor], problems: list[str]) -> None:
+        """All leaves of one cell, or what is wrong with them."""
+        leaves, wrong = cell.leaves(torch_path, self.state.shapes)
+        problems += wrong
+        for leaf, sources in () if wrong else leaves.items():
+            made[f"params/{leaf}"] = Tensor(self._shown(f"params/{leaf}"), cell.shape(leaf), tuple(sources))
 
     def _add(
         self, path: str, torch_path: str, name: str, shape: Shape, made: dict[str, Tensor], problems: list[str]
@@ -169,6 +194,7 @@ def finished(
     tensors: tuple[Tensor, ...],
     state: TorchState,
     comparison: dict[str, str],
+    idle: tuple[str, ...] = (),
 ) -> Mapping:
     """A mapping with all that the state dict holds besides what is used."""
     used = {source.torch for tensor in tensors for source in tensor.sources}
@@ -177,7 +203,7 @@ def finished(
         first = next((name for name in names if name in used), None)
         tied |= {name: first for name in names if first is not None and name != first}
     unused = tuple(name for name in state.shapes if name not in used and name not in tied)
-    return Mapping(library, model, state.model, dict(layers), tensors, tied, unused, comparison)
+    return Mapping(library, model, state.model, dict(layers), tensors, tied, unused, idle, comparison)
 
 
 def _layout(content: dict[str, Any]) -> Layout:

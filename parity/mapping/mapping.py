@@ -21,7 +21,7 @@ FORMAT, VERSION = "parity-mapping", 1
 
 _KEYS = {
     "format": str, "version": int, "library": str, "jax_model": str, "torch_model": str, "comparison": dict,
-    "layers": dict, "tensors": list, "tied": dict, "unused": list,
+    "layers": dict, "tensors": list, "tied": dict, "unused": list, "idle": list,
 }  # fmt: skip
 _LIBRARIES = (trees.LINEN, trees.NNX, trees.FUNCTION)
 
@@ -38,6 +38,8 @@ class Mapping:
         tensors: every leaf of JAX's state.
         tied: names of the state dict that are the same tensor as another one, to that one's name.
         unused: names of the state dict that JAX's model has no use for.
+        idle: leaves of JAX's state that the model computes nothing with and that come from nothing: they stay as they
+            are.
         comparison: what became of the comparison that found it: `verdict` and `dtype`.
     """
 
@@ -48,6 +50,7 @@ class Mapping:
     tensors: tuple[Tensor, ...]
     tied: dict[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
     comparison: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -143,8 +146,9 @@ class Mapping:
 
     def to_json(self) -> dict[str, Any]:
         """As the file holds it."""
-        named = {key: getattr(self, key) for key in _KEYS if key not in ("format", "version")}
+        named = {key: getattr(self, key) for key in _KEYS if key not in ("format", "version", "idle")}
         plain = {"tensors": [tensor.to_json() for tensor in self.tensors], "unused": list(self.unused)}
+        plain |= {"idle": list(self.idle)} if self.idle else {}
         return {"format": FORMAT, "version": VERSION, **named, **plain}
 
     def text(self) -> str:
@@ -169,18 +173,19 @@ class Mapping:
                 f"version {content.get('version')!r} of the format isn't known, this program reads {VERSION}: "
                 "write the mapping again, by a comparison"
             )
+        content = {"idle": [], **content}  # files from before there were any lack it
         wrong = {*content} ^ {*_KEYS}
         wrong |= {key for key, kind in _KEYS.items() if key in content and not isinstance(content[key], kind)}
         if wrong:
             raise CannotConvert(f"{', '.join(sorted(wrong))}: missing, unknown or of the wrong kind")
-        texts = [*content["unused"], *content["layers"].values(), *content["tied"].values()]
+        texts = [*content["unused"], *content["idle"], *content["layers"].values(), *content["tied"].values()]
         if not all(isinstance(each, str) for each in texts):
-            raise CannotConvert("names in layers, tied and unused must be text")
+            raise CannotConvert("names in layers, tied, unused and idle must be text")
         if content["library"] not in _LIBRARIES:
             raise CannotConvert(f"library {content['library']!r} is none of {', '.join(_LIBRARIES)}")
         given = {key: content[key] for key in _KEYS if key not in ("format", "version")}
         tensors = tuple(Tensor.from_json(each) for each in content["tensors"])
-        return cls(**given | {"tensors": tensors, "unused": tuple(content["unused"])})
+        return cls(**given | {"tensors": tensors, **{key: tuple(content[key]) for key in ("unused", "idle")}})
 
     def _sources(self) -> list[Source]:
         return [source for tensor in self.tensors for source in tensor.sources]
@@ -204,7 +209,11 @@ class Mapping:
             raise CannotConvert(f"the mapping is for a model of {self.library} ({self.jax_model}), not of {library}")
         ours = {tensor.jax: tensor.jax_shape for tensor in self.tensors}
         wrong = trees.misplaced(ours, {**shapes, **(others or {})})
-        wrong += [f"{path} {shape} of the JAX model isn't in it" for path, shape in shapes.items() if path not in ours]
+        wrong += [
+            f"{path} {shape} of the JAX model isn't in it"
+            for path, shape in shapes.items()
+            if path not in ours and path not in self.idle
+        ]
         if wrong:
             what = f"the mapping is that of another model, {self.jax_model}"
             raise CannotConvert(trees.listed(what, wrong, "compare without it, and write a new one"))
@@ -246,7 +255,11 @@ class Mapping:
             for path, shape in shapes.items()
             if path in arrays and arrays[path].shape != shape
         ]
-        wrong += [f"{path} {array.shape} is left over" for path, array in arrays.items() if path not in shapes]
+        wrong += [
+            f"{path} {array.shape} is left over"
+            for path, array in arrays.items()
+            if path not in shapes and path not in self.idle
+        ]
         if wrong:
             what = f"the state isn't that of the {self.jax_model} that this mapping was made for"
             raise CannotConvert(trees.listed(what, wrong, "give the state of that model"))

@@ -54,4 +54,6 @@ def _jax_smoothed(right: Any) -> Any:
 
 
 def _torch_smoothed(right: Any) -> Any:
-    return lambda logits, labels: F.cross_entropy(logits, labels, reduction="none", label_smoothing=SMOOTHING)
+    return lambda logits, labels, smoothing: F.cross_entropy(
+        logits, labels, reduction="none", label_smoothing=SMOOTHING
+    )

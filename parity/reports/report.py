@@ -55,9 +55,7 @@ class Report:
             CannotConvert: the models' weights don't fit, or this report is of no single pair of models.
         """
         if self.found is None:
-            raise CannotConvert(
-                "this report has no mapping: parity.compare finds one, of models without recurrent layers"
-            )
+            raise CannotConvert("this report has no mapping: parity.compare finds one, of two models")
         return self.found.concluded(verdict=self.verdict, dtype=str(self.settings.get("dtype", "")))
 
     @property

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.bounds.judging import EQUAL, MISMATCH, NO_BOUND, Judgement, judge, judge_without_bound
+from parity.bounds.judging import (
+    EQUAL,
+    MISMATCH,
+    NO_BOUND,
+    Judgement,
+    difference,
+    judge,
+    judge_without_bound,
+)
 from parity.bounds.magnitudes import Bound
 from parity.bounds.ratio import error_ratio
 
@@ -141,7 +149,8 @@ def compare_arrays(
             f"parity.bounds.torch_rounding.register"
         )
         return fill(row, judge_without_bound(jax, torch, why))
-    fill(row, judge(jax, torch, 0.0 if bound is None else bound.allowed))
+    limit = np.zeros(()) if bound is None else np.asarray(bound.allowed, np.float64)
+    fill(row, judge(jax, torch, limit) if np.isfinite(limit).all() else _judge_in_part(jax, torch, limit))
     told = row.verdict in (EQUAL, MISMATCH) and math.isfinite(row.largest)
     if told and jax is not None and torch is not None and truth is not None:
         ratio = error_ratio(jax, torch, truth, row.dtype, row.n, linear=bound is not None and bound.linear)
@@ -149,6 +158,30 @@ def compare_arrays(
         if row.equal and not ratio.ok:
             row.verdict, row.detail = "ratio", ratio.why
     return row
+
+
+def _judge_in_part(jax: NDArray | None, torch: NDArray | None, limit: NDArray) -> Judgement:
+    """Judge arrays whose bound isn't finite everywhere: where it isn't, only bit-for-bit equality says anything."""
+    without = ~np.isfinite(limit)
+    found = judge(jax, torch, np.where(without, np.inf, limit))
+    if found.verdict != EQUAL or jax is None or torch is None:
+        return found
+    apart = np.where(without, difference(jax, torch), 0.0)
+    if not apart.any():
+        return found
+    worst = np.unravel_index(int(np.argmax(apart)), apart.shape)
+    why = (
+        f"where {np.count_nonzero(apart):,} of {apart.size:,} values differ, the error bound derived is infinite: what "
+        "PyTorch ran magnifies roundings without limit there"
+    )
+    place = tuple(int(i) for i in worst)
+    found = replace(found, verdict=NO_BOUND, detail=why, error=float(apart[worst]), allowed=math.inf, fraction=0.0)
+    return replace(found, index=place, ours=_number(jax[place]), theirs=_number(torch[place]))
+
+
+def _number(value: Any) -> float:
+    """For the report; of a complex number its size."""
+    return float(abs(value)) if np.iscomplexobj(value) else float(value)
 
 
 def fill(row: Row, judgement: Judgement) -> Row:

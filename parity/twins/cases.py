@@ -27,10 +27,22 @@ SCHEDULE_SETTINGS: dict[str, dict[str, Any]] = {
     "every_steps": {"drop_every": 4, "drop_factor": 0.1},
     "at_epochs": {"drop_epochs": [1, 2], "drop_factor": 0.25},
     "plateau": {"plateau_patience": 0, "plateau_cooldown": 0, "drop_factor": 0.5},
+    "cosine": {"warmup_steps": 2},
 }
 # A plateau needs many epochs: of one step. Fewer test images tie more often, which is what makes a plateau.
 # At this rate the accuracy rises, falls and stays, so that a best is chosen several times.
 PLATEAU_DATA, PLATEAU_STEPS, PLATEAU_RATE = "synthetic:classes=10,train=8,test=21", 8, 0.03
+
+# A rising rate, smoothed labels, gradients that are shorter and longer than the limit, a batch in parts, and an average
+# that is far from the weights.
+REFINEMENTS: dict[str, Any] = {
+    "warmup_epochs": 0.5,
+    "warmup_steps": None,
+    "label_smoothing": 0.1,
+    "clip_norm": 1.4,
+    "accumulate": 2,
+    "ema": 0.8,
+}
 
 
 @dataclass(frozen=True)
@@ -103,6 +115,11 @@ def choose(
 def validating(case: Case, share: float = 0.3) -> Case:
     """The same run, steered by a share of its training images."""
     return Case(f"{case.name}, validation", replace(case.settings, validation=share))
+
+
+def refined(case: Case) -> Case:
+    """The same run with all that a step can do besides."""
+    return Case(f"{case.name}, refined", replace(case.settings, **REFINEMENTS))
 
 
 def fine_tuning(case: Case, weights: Path) -> Case:

@@ -15,7 +15,7 @@ from alexnet_io.run.evaluation import EvaluationReport
 from alexnet_io.run.metrics import MetricsRow
 from parity.bounds import judging
 from parity.twins import ledger
-from parity.twins.records import Record, StepRecord, part_of
+from parity.twins.records import WHOLE, Record, StepRecord, part_of
 
 # In float64: what a step's input is made of is rounded a few times; a step is a few thousand roundings, and each step
 # doubles what the one before left, at most. All are fractions of the largest value of the array.
@@ -92,6 +92,9 @@ def from_ledger(record: Record) -> Iterator[Difference]:
     for step, rate in zip(steps, expected, strict=True):
         if not _close(step.rate, rate, ROUNDING):
             yield Difference(step.number, "learning rate", f"{side} {step.rate!r}, by its schedule {rate!r}")
+    if len(steps) != (length := ledger.length(record)):
+        yield Difference(length, "number of steps", f"{side} took {len(steps)}, by its settings {length}")
+    yield from _averages(record)
     asked = ledger.evaluated_steps(record.settings, len(steps), per_epoch)
     if sorted(record.evaluations) != asked:
         yield Difference(0, "evaluated steps", f"{side} {sorted(record.evaluations)}, asked for {asked}")
@@ -112,7 +115,9 @@ def from_ledger(record: Record) -> Iterator[Difference]:
             found = record.kept_steps.get(which)
             yield Difference(step, f"{which} weights kept", f"{side} those after step {found}, not {step}")
             continue
-        after, kept = steps[step - 1].parameters, record.kept[which]
+        last = steps[step - 1]
+        after = last.averages if which == "best" and record.settings.get("ema") else last.parameters
+        kept = record.kept[which]
         for name in after.keys() | kept.keys():
             if name not in kept or name not in after or not np.array_equal(after[name], kept[name]):
                 yield Difference(step, f"{which} weights kept, {name}", f"{side} kept others than it had")
@@ -131,6 +136,23 @@ def _beginning(record: Record) -> Iterator[Difference]:
         for name, array in step.parameters.items():
             if name.rpartition(".")[0] in still and not np.array_equal(array, part_of({name: first[name]})[name]):
                 yield Difference(step.number, f"frozen weights {name}", f"{side} moved them")
+
+
+def _averages(record: Record) -> Iterator[Difference]:
+    """Averages of the weights that aren't those of the steps' own weights; of arrays that were kept whole."""
+    decay = record.settings.get("ema")
+    if decay is None:
+        return
+    expected = {name: array for name, array in record.first_parameters.items() if array.size <= WHOLE}
+    for step in record.steps:
+        for name, before in expected.items():
+            expected[name] = decay * before + (1 - decay) * step.parameters[name]
+            yield from (
+                Difference(found.step, found.quantity, f"{record.side} has another than its weights make")
+                for found in _arrays(
+                    step.number, f"average of {name}", step.averages.get(name), expected[name], STEP_LIMIT, Largest()
+                )
+            )
 
 
 def from_straight(record: Record, straight: Record, before: int) -> Iterator[Difference]:
@@ -153,6 +175,7 @@ def from_straight(record: Record, straight: Record, before: int) -> Iterator[Dif
             ("loss and hits", ours.sums, theirs.sums),
             *((f"weights {name}", ours.parameters[name], theirs.parameters[name]) for name in theirs.parameters),
             *((name, ours.slots.get(name), theirs.slots[name]) for name in theirs.slots),
+            *((f"average of {name}", ours.averages.get(name), value) for name, value in theirs.averages.items()),
         ]
         for quantity, one, other in compared:
             same = np.array_equal(one, other) if isinstance(other, np.ndarray) else one == other
@@ -208,7 +231,12 @@ def _step(ours: StepRecord, theirs: StepRecord, largest: Largest) -> Iterator[Di
         exact = name != "loss"
         if not (one == other if exact else _close(one, other, limit)):
             yield Difference(number, name, f"JAX {one!r}, PyTorch {other!r}")
-    for what, one, other in (("weights ", ours.parameters, theirs.parameters), ("", ours.slots, theirs.slots)):
+    kinds = (
+        ("weights ", ours.parameters, theirs.parameters),
+        ("", ours.slots, theirs.slots),
+        ("average of ", ours.averages, theirs.averages),
+    )
+    for what, one, other in kinds:
         for name in sorted(one.keys() | other.keys()):
             yield from _arrays(number, what + name, one.get(name), other.get(name), limit, largest)
 

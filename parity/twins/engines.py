@@ -33,7 +33,8 @@ from torch_ref.run_setup import Setup as TorchSetup
 # Settings on which a compiled step depends.
 _COMPILED = ("model", "recipe", "image_size", "stored_size", "batch_size", "optimizer", "momentum", "weight_decay")
 _COMPILED += ("decay_biases", "bias_learning_rate_factor", "normalize", "crop", "flip", "color_noise", "dropout")
-_COMPILED += ("span_columns", "precision", "weight_init", "freeze", "new_layer_learning_rate_factor")
+_COMPILED += ("ablate", "span_columns", "precision", "weight_init", "freeze", "new_layer_learning_rate_factor")
+_COMPILED += ("label_smoothing", "clip_norm", "accumulate", "ema")
 
 
 class Killed(BaseException):
@@ -73,7 +74,7 @@ class JaxPrograms:
     def input(self) -> NDArray[np.float64]:
         """What the network of the latest step was given: (batch, 3, height, width)."""
         jax.effects_barrier()
-        (seen,) = self._seen
+        seen = np.concatenate(self._seen)  # of all parts of the batch
         self._seen.clear()
         return seen.transpose(0, 3, 1, 2)
 
@@ -144,6 +145,7 @@ class WatchedJaxEngine(_Watched, JaxEngine):
         done = StepRecord(step + 1, batch.ids, batch.labels, batch.weights, batch.images, rate)
         done.input = self.programs.input()
         done.parameters = part_of(self._parameters())
+        done.averages = part_of(self._torch(self.state.average) if self.state.average else {})
         done.slots = part_of(
             {f"{key} {n}": x for key, tree in slots(self.state.opt_state).items() for n, x in self._torch(tree).items()}
         )
@@ -212,9 +214,10 @@ class WatchedTorchEngine(_Watched, TorchEngine):
             record.first_parameters = self._parameters()
         sums = super().train(batch, step, rate)
         done = StepRecord(step + 1, batch.ids, batch.labels, batch.weights, batch.images, rate, sums=sums)
-        (done.input,) = self._seen
+        done.input = np.concatenate(self._seen)
         self._seen.clear()
         done.parameters = part_of(self._parameters())
+        done.averages = part_of(_values(self.setup.average.module) if self.setup.average else {})
         done.slots = part_of(self._memories())
         record.steps.append(done)
         return sums
@@ -232,7 +235,7 @@ class WatchedTorchEngine(_Watched, TorchEngine):
             }
 
     def _parameters(self) -> Arrays:
-        return {name: to_numpy(value).copy() for name, value in self.setup.network.named_parameters()}
+        return _values(self.setup.network)
 
     def _memories(self) -> Arrays:
         """The optimizer's, by its own key and the parameter's name."""
@@ -242,6 +245,10 @@ class WatchedTorchEngine(_Watched, TorchEngine):
             for key, value in self.setup.optimizer.state.get(parameter, {}).items()
             if isinstance(value, torch.Tensor) and value.shape == parameter.shape
         }
+
+
+def _values(network: torch.nn.Module) -> Arrays:
+    return {name: to_numpy(value).copy() for name, value in network.named_parameters()}
 
 
 def watched_jax(record: Record, programs: JaxPrograms, fate: Fate) -> type[JaxEngine]:

@@ -25,15 +25,47 @@ def rates(settings: dict[str, Any], steps: int, per_epoch: int, errors: dict[int
         errors: test error after the step that ended an epoch, for a plateau.
     """
     base, factor, every = settings["learning_rate"], settings["drop_factor"], settings["drop_every"]
+    rising = _warmup(settings, per_epoch)
     if settings["schedule"] == "plateau":
-        return _plateau_rates(settings, steps, per_epoch, errors)
-    drops = {
-        "constant": lambda done: 0,
-        "every_steps": lambda done: done // every,
-        "every_epochs": lambda done: done // per_epoch // every,
-        "at_epochs": lambda done: sum(done // per_epoch >= epoch for epoch in settings["drop_epochs"]),
-    }[settings["schedule"]]
-    return [base * factor ** drops(done) for done in range(steps)]
+        found = _plateau_rates(settings, steps, per_epoch, errors)
+    elif settings["schedule"] == "cosine":
+        falling = _whole_length(settings, per_epoch) - rising
+        angles = [math.pi * max(done - rising, 0) / falling for done in range(steps)]
+        found = [base * math.cos(angle / 2) ** 2 for angle in angles]
+    else:
+        drops = {
+            "constant": lambda done: 0,
+            "every_steps": lambda done: done // every,
+            "every_epochs": lambda done: done // per_epoch // every,
+            "at_epochs": lambda done: sum(done // per_epoch >= epoch for epoch in settings["drop_epochs"]),
+        }[settings["schedule"]]
+        found = [base * factor ** drops(done) for done in range(steps)]
+    return [rate * min(done + 1, rising + 1) / (rising + 1) for done, rate in enumerate(found)]
+
+
+def _warmup(settings: dict[str, Any], per_epoch: int) -> int:
+    """Steps in which the rate still rises."""
+    epochs = settings.get("warmup_epochs")
+    return settings.get("warmup_steps") or (0 if epochs is None else round(epochs * per_epoch))
+
+
+def _whole_length(settings: dict[str, Any], per_epoch: int) -> int:
+    """Steps of a run that nothing ends sooner."""
+    lengths = (settings["epochs"] * per_epoch, settings.get("steps") or math.inf)
+    return int(min(lengths))
+
+
+def length(record: Record) -> int:
+    """After how many steps a run must end: at its end, or once its best evaluation is as old as its patience."""
+    settings, per_epoch = record.settings, record.per_epoch
+    best, best_step = -math.inf, 0
+    for step, report in sorted(record.evaluations.items()):
+        if report.top1 > best:
+            best, best_step = report.top1, step
+        patience = settings.get("patience")
+        if patience is not None and step % per_epoch == 0 and step - best_step >= patience * per_epoch:
+            return step
+    return _whole_length(settings, per_epoch)
 
 
 def _plateau_rates(settings: dict[str, Any], steps: int, per_epoch: int, errors: dict[int, float]) -> list[float]:

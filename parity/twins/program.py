@@ -88,9 +88,11 @@ def run(
     with tempfile.TemporaryDirectory() as scratch:
         root, programs = Path(scratch), JaxPrograms()
         chosen = cases.choose(model, recipe, schedule, data, seed, root / "cache", image_size)
+        falling = cases.choose(model, "paper", "cosine", data, seed, root / "cache", image_size)
         if recipe == "all":
             chosen.append(cases.fine_tuning(chosen[0], root / "weights.safetensors"))
             chosen.append(cases.validating(chosen[1]))
+            chosen += map(cases.refined, falling)
         pairs = []
         for number, case in enumerate(chosen):
             jax, torch, outcome = twin(case, root / str(number), programs)

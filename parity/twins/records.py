@@ -31,6 +31,7 @@ class StepRecord:
         sums: of losses and hits; None where the run was killed before it asked.
         parameters: after the step.
         slots: the optimizer's memories after the step.
+        averages: of the parameters after the step, where the run keeps them.
     """
 
     number: int
@@ -43,6 +44,7 @@ class StepRecord:
     sums: Sums | None = None
     parameters: Arrays = field(default_factory=dict)
     slots: Arrays = field(default_factory=dict)
+    averages: Arrays = field(default_factory=dict)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""`python -m jax_alexnet.ops.cpu.stopwatch DTYPE SECONDS [DIRECTORY]`: how long does each form of a convolution take here?
+"""`python -m jax_alexnet.ops.cpu.stopwatch DTYPE SECONDS [DIRECTORY]`: how long does each form of a convolution take?
 
 A process of its own, started by `calibration`, since one program can't compute while another is being traced. Each task
 is one of AlexNet's convolutions with a batch that takes some tens of milliseconds; its forms are timed in turns, and

@@ -1,0 +1,1 @@
+"""The paper's claims, each as one command with the published figure beside ours; see `__main__`."""

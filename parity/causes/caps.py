@@ -1,0 +1,66 @@
+"""Mistakes in soft caps, c tanh(x / c): left out, at another value, or where PyTorch has none. Logits have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from parity.causes.attempts import Attempt, Problem, measured
+from parity.causes.graph import Changes, Node
+
+_USUAL = (50.0, 30.0, 20.0, 15.0, 100.0, 10.0)  # Gemma's and Grok's among them
+
+
+def attempts(problem: Problem) -> Iterator[Attempt]:
+    """The caps that PyTorch has, the last one first; then one on what is handed on."""
+    region, found = problem.region, False
+    for place in reversed([p for p in region.operations if region.node(p).op == "tanh"]):
+        inner = region.node(place).argument("self")
+        outer = next((p for p in region.users(place) if _factor(region.node(p)) is not None), None)
+        small = None if inner is None else _factor(region.node(inner))
+        start = None if inner is None or small is None else region.node(inner).argument("self")
+        cap = None if outer is None else _factor(region.node(outer))
+        if outer is None or start is None or cap is None:
+            continue
+        found, words = True, problem.words(start)
+        yield Attempt("softcap_missing", f"{words} isn't capped by tanh, at {cap:.6g}", _without(start, outer))
+        if (other := measured(problem, lambda c, s=start, o=outer: _capped(c, s, o), cap)) is not None:
+            yield Attempt(
+                "softcap", f"{words} is capped at {other:.6g}, not at {cap:.6g}", _capped(other, start, outer)
+            )
+    if not found:
+        yield from _too_many(problem)
+
+
+def _too_many(problem: Problem) -> Iterator[Attempt]:
+    """A cap at the end, where PyTorch has none: at a usual value, or at one that the numbers give."""
+    sink, right = problem.region.sink, problem.right
+    if not np.issubdtype(right.dtype, np.floating) or right.shape != problem.observed.shape:
+        return
+
+    def changes(c: float) -> Changes:
+        return {sink: lambda get: c * np.tanh(right / c)}
+
+    # x - c tanh(x / c) is x^3 / (3 c^2) and less: where c is large this gives it, and a start where it isn't.
+    apart = float(np.vdot(right - problem.observed, right**3 / 3))
+    guess = np.sqrt(float(np.vdot(right**3 / 3, right**3 / 3)) / apart) if apart > 0 else None
+    for cap in _USUAL:
+        yield Attempt("softcap_added", f"{problem.words(sink)} is capped at {cap:g} by tanh", changes(cap))
+    if guess is not None and (cap := measured(problem, changes, float(guess))) is not None:
+        yield Attempt("softcap_added", f"{problem.words(sink)} is capped at {cap:.6g} by tanh", changes(cap))
+
+
+def _factor(node: Node) -> float | None:
+    """The number that a node multiplies by, or divides by; None of others."""
+    number = node.args.get("other")
+    plain = node.op in ("mul", "div") and isinstance(number, (int, float)) and not isinstance(number, bool)
+    return float(number) if plain and number else None
+
+
+def _without(start: int, outer: int) -> Changes:
+    return {outer: lambda get: get(start)}
+
+
+def _capped(cap: float, start: int, outer: int) -> Changes:
+    return {outer: lambda get: cap * np.tanh(get(start) / cap)}
