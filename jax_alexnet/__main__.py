@@ -9,6 +9,8 @@ COMMANDS = {
     "predict": "the likeliest classes of pictures",
     "features": "what a layer puts out for pictures, as a NumPy file",
     "export": "a run's network as one file, for Flax, torch_ref or torchvision",
+    "weights": "the trained weights that come with the project, and where they are from",
+    "pack": "a run's weights with their card, as they come with the project",
     "reproduce": "the paper's experiments repeated, the published figures beside ours",
     "summary": "a network's layers, parameters and multiply-accumulates",
     "cache": "the decoded images that earlier runs left, listed or removed",

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from alexnet_io.command_line.flags import one_of
 from alexnet_io.command_line.printing import printable
 from alexnet_io.data.decoding import Resizing, read_rgb, resize
+from alexnet_io.data.sources.synset_names import readable
 from alexnet_io.errors import UserError
 from jax_alexnet import steps
 from jax_alexnet.devices import set_precision
@@ -36,7 +37,8 @@ def load_run(
     """A trained network with all that it needs: weights, preprocessing, its classes' names.
 
     Args:
-        where: the directory that training wrote, or a file of weights: an export, a .safetensors, .npz or .pth file.
+        where: the directory that training wrote; a file of weights: an export, a .safetensors, .npz or .pth file; or
+            the name of weights that come with the project, see `python -m jax_alexnet.weights`.
         checkpoint: of a run, `best` or `newest`.
         model: the network that a file is for, where it doesn't say.
         devices: all, a count, or ids such as 0,2.
@@ -94,6 +96,8 @@ class LoadedNetwork:
     def predict(self, pictures: Pictures, top: int = 5) -> list[list[tuple[str, float]]]:
         """The `top` likeliest classes of each picture with their probabilities, the likeliest first.
 
+        ImageNet's synsets have names that people can read: `tench (n01440764)`.
+
         Args:
             pictures: see `probabilities`.
             top: how many classes.
@@ -103,7 +107,8 @@ class LoadedNetwork:
         """
         found = self.probabilities(pictures)
         order = np.argsort(-found, axis=1, kind="stable")[:, :top]
-        return [[(self.class_names[i], float(row[i])) for i in best] for row, best in zip(found, order, strict=True)]
+        names = [readable(name) for name in self.class_names]
+        return [[(names[i], float(row[i])) for i in best] for row, best in zip(found, order, strict=True)]
 
     def features(self, pictures: Pictures, layer: str = "fc7") -> NDArray[Any]:
         """What a layer puts out for each picture: (pictures, units) or (pictures, height, width, channels), float32.

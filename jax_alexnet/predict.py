@@ -23,11 +23,14 @@ class PredictSettings(PictureSettings):
     EXAMPLES: ClassVar = (
         ("--run runs/cifar picture.jpg other.png", "two pictures, by the run's best weights"),
         ("--weights w.safetensors holiday/ --json -", "all of a folder, by an export, as JSON to standard output"),
-        ("--weights alexnet.pth --class-names imagenet.txt dog.jpg", "by torchvision's weights"),
+        ("--weights cifar_18pct cat.png", "by weights that come with the project"),
+        ("--weights alexnet.pth --class-names imagenet dog.jpg", "by torchvision's"),
     )
 
     class_names: Path | None = network_setting(
-        None, "text file with the name of class 0, 1, ... a line, for --weights without them", metavar="FILE"
+        None,
+        "text file with the name of class 0, 1, ... a line, for --weights without them; or imagenet: its 1,000",
+        metavar="FILE|imagenet",
     )
     json: str | None = setting(
         None,

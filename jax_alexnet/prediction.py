@@ -10,6 +10,7 @@ import numpy as np
 from alexnet_io.command_line import output_file
 from alexnet_io.command_line.printing import printable
 from alexnet_io.data.decoding import Resizing, read_rgb, resize
+from alexnet_io.data.sources.synset_names import readable
 from alexnet_io.errors import UserError
 from jax_alexnet import steps
 from jax_alexnet.files.exported import open_network, with_names
@@ -45,8 +46,10 @@ def report(network: TrainedNetwork, paths: Sequence[Path], json_path: str | None
             continue
         print(shown)
         for name, probability in outcome:
-            print(f"  {probability:7.2%}  {name}")
-        found.append({"file": shown, "classes": [{"name": n, "probability": p} for n, p in outcome]})
+            print(f"  {probability:7.2%}  {readable(name)}")
+        found.append(
+            {"file": shown, "classes": [{"name": n, "readable": readable(n), "probability": p} for n, p in outcome]}
+        )
     if json_path is not None:
         output_file.write_json("--json", json_path, {"predictions": found})
     return 1 if failed else 0

@@ -50,10 +50,11 @@ class Layers:
     )
     weights: str | None = setting(
         None,
-        "trained weights (.safetensors or .pth) for one model",
+        "trained weights for one model: a .safetensors or .pth file, or a name that python -m "
+        "jax_alexnet.weights lists",
         group="input",
         unset="drawn at random",
-        metavar="FILE",
+        metavar="FILE|NAME",
     )
     all: bool = setting(False, "print every comparison, not only what differs")
     json: str | None = setting(None, "write the report as JSON to this file", writes="text")

@@ -24,17 +24,19 @@ from jax_alexnet.evaluate import EvaluateSettings
 from jax_alexnet.export import ExportSettings
 from jax_alexnet.features import FeaturesSettings
 from jax_alexnet.launch import LaunchSettings
+from jax_alexnet.pack import PackSettings
 from jax_alexnet.plan.settings import PlanSettings
 from jax_alexnet.predict import PredictSettings
 from jax_alexnet.recipes import resolve
 from jax_alexnet.summary import SummarySettings
+from jax_alexnet.weights import WeightsSettings
 from parity import settings as parity
 from parity.speed import settings as speed
 
 EVERY = [
     *(TrainSettings, EvaluateSettings, PredictSettings, ExportSettings, SummarySettings, LaunchSettings, CacheSettings),
     *(PlanSettings, GpuSettings, parity.Layers, parity.Grads, parity.Train, parity.Runs, parity.Data, parity.Mutants),
-    *(parity.Clean, parity.Compare, speed.Throughput, speed.Profile, FeaturesSettings),
+    *(parity.Clean, parity.Compare, speed.Throughput, speed.Profile, FeaturesSettings, PackSettings, WeightsSettings),
 ]
 _LOADED = """
 import runpy, sys

@@ -19,6 +19,7 @@ from alexnet_io.files import npz_file, tensor_file
 from alexnet_io.run import network_facts
 from alexnet_io.run.fine_tuning import ENDINGS
 from alexnet_io.run.network_facts import NetworkFacts
+from alexnet_io.weights import shipped
 from torch_ref.alexnet import VARIANTS, build
 from torch_ref.layers import LocalConv2d
 from torch_ref.network import Network, layers_with_weights
@@ -61,9 +62,13 @@ class WeightFile:
 def read(path: Path) -> WeightFile:
     """Everything in a file.
 
+    Args:
+        path: the file, or the name of weights that come with the project.
+
     Raises:
         UserError: of another kind, damaged, or without weights.
     """
+    path = shipped.located(path, "--weights")
     shown, name = printable(path), path.name.lower()
     if name.endswith((".safetensors", ".npz")):
         arrays, stated = (npz_file if name.endswith(".npz") else tensor_file).read(path)

@@ -62,7 +62,11 @@ class EvaluateSettings(DataSettings):
     )
     run: Path | None = setting(None, "the directory that training wrote", group=_NETWORK, metavar="DIR")
     weights: Path | None = setting(
-        None, "instead of a run: a .safetensors, .npz or .pth file; needs --data", group=_NETWORK, metavar="FILE"
+        None,
+        "instead of a run: a .safetensors, .npz or .pth file, or a name that python -m jax_alexnet.weights lists; "
+        "needs --data",
+        group=_NETWORK,
+        metavar="FILE|NAME",
     )
     model: str | None = setting(
         None, "what --weights is for: " + ", ".join(MODELS), group=_NETWORK, unset="as the file says", choices=MODELS

@@ -20,7 +20,10 @@ class PictureSettings:
     images: list[Path] = positional("pictures, or folders of them at any depth", metavar="FILE")
     run: Path | None = network_setting(None, "the directory that training wrote", metavar="DIR")
     weights: Path | None = network_setting(
-        None, "instead of a run: a .safetensors, .npz or .pth file, such as an export or torchvision's", metavar="FILE"
+        None,
+        "instead of a run: a .safetensors, .npz or .pth file, such as an export or torchvision's, or a name that "
+        "python -m jax_alexnet.weights lists",
+        metavar="FILE|NAME",
     )
     model: str | None = network_setting(
         None, "what --weights is for: " + ", ".join(MODELS), unset="as the file says", choices=MODELS

@@ -196,9 +196,9 @@ class TrainSettings(DataSettings):
     )
     init_from: str | None = _fine_tuning(
         None,
-        "begin with these weights: a run's directory, or a .safetensors, .npz or PyTorch file; the last layer is new "
-        "where the classes are others",
-        metavar="RUN|FILE",
+        "begin with these weights: a run's directory, a .safetensors, .npz or PyTorch file, or a name that python -m "
+        "jax_alexnet.weights lists; the last layer is new where the classes are others",
+        metavar="RUN|FILE|NAME",
         unset="fresh weights",
     )
     freeze: str | None = _fine_tuning(

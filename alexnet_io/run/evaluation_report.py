@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from alexnet_io.data.sources.synset_names import readable
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -60,7 +62,8 @@ class EvaluationReport:
 
     def to_text(self) -> str:
         """A table for people, one line per class."""
-        width = max(len(name) for name in (*self.per_class, "examples"))
+        shown = {name: readable(name) for name in self.per_class}
+        width = max(len(name) for name in (*shown.values(), "examples"))
         digits = len(str(self.examples))
         lines = [
             f"{'examples':<{width}}  {self.examples}",
@@ -71,5 +74,5 @@ class EvaluationReport:
         ]
         for name, count in self.per_class.items():
             share = "     -" if count.accuracy is None else f"{count.accuracy:>7.2%}"
-            lines.append(f"{name:<{width}}  {share:>7}  {count.correct:>{digits}} of {count.total:>{digits}}")
+            lines.append(f"{shown[name]:<{width}}  {share:>7}  {count.correct:>{digits}} of {count.total:>{digits}}")
         return "\n".join(lines)

@@ -15,6 +15,7 @@ from alexnet_io.command_line.suggestions import nearest
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import UserError
 from alexnet_io.run.directory import DESCRIPTION
+from alexnet_io.weights import shipped
 
 ENDINGS = (".safetensors", ".npz", ".pth", ".pt", ".pth.tar", ".pt.tar", ".ckpt")
 _RANGE = ".."
@@ -42,7 +43,7 @@ class Origin:
 
 
 def located(text: str) -> Path:
-    """What `--init-from` names: a run's directory or a file of weights.
+    """What `--init-from` names: a run's directory or a file of weights; else weights that come with the project.
 
     Raises:
         UserError: there is neither.
@@ -57,9 +58,13 @@ def located(text: str) -> Path:
             f"--init-from {shown} is a directory without {DESCRIPTION}: pass the directory that training wrote (its "
             "--output), or a file of weights"
         )
+    names = shipped.names()
+    if text in names:
+        return shipped.located(path, "--init-from")
     raise UserError(
-        f"--init-from {shown} does not exist: pass the directory that training wrote (its --output), or a file of "
-        f"weights ({', '.join(ENDINGS)})"
+        f"--init-from {shown} does not exist: pass the directory that training wrote (its --output), a file of "
+        f"weights ({', '.join(ENDINGS)}), or one of the weights that come with the project ({', '.join(names)})"
+        f"{nearest(text, names)}"
     )
 
 

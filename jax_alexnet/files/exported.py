@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.printing import printable
 from alexnet_io.command_line.train_settings import TrainSettings
+from alexnet_io.data.sources import synset_names
 from alexnet_io.errors import UserError
 from jax_alexnet import augment, steps
 from jax_alexnet.devices import choose_devices, data_mesh, set_precision
@@ -18,6 +19,8 @@ from jax_alexnet.files.finished_run import TrainedNetwork, load_run, saved_setti
 from jax_alexnet.ops.cpu import onednn
 from jax_alexnet.recipes import resolve
 from jax_alexnet.run_setup import make_model
+
+_IMAGENET = "imagenet"  # instead of a file of classes' names
 
 
 def open_network(
@@ -61,7 +64,7 @@ def load_weights(path: Path, *, model: str | None = None, devices: str, precisio
     It has no class names where the file has none.
 
     Args:
-        path: .safetensors or .pth, see `weights.read`.
+        path: .safetensors or .pth, or a name, see `weights.read`.
         model: the network that the weights are for, where the file doesn't say.
         devices: what to compute on, see `choose_devices`.
         precision: of the arithmetic, instead of the file's own; float32 where it has none.
@@ -114,7 +117,8 @@ def with_names(network: TrainedNetwork, path: Path | None) -> TrainedNetwork:
 
     Args:
         network: from `load_weights`.
-        path: text file with a name a line; `class 0`, `class 1`, ... if None.
+        path: text file with a name a line, or `imagenet`, where no such file lies, for ImageNet's synsets; `class 0`,
+            `class 1`, ... if None.
 
     Raises:
         UserError: names that the file has already; a file that can't be read or has too few or many lines.
@@ -126,7 +130,8 @@ def with_names(network: TrainedNetwork, path: Path | None) -> TrainedNetwork:
     if network.class_names:
         raise UserError(f"{shown}: --weights has names for its classes itself; leave --class-names out")
     try:
-        names = path.read_text(encoding="utf-8").splitlines()
+        known = str(path) == _IMAGENET and not path.exists()
+        names = list(synset_names.names()) if known else path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{shown} can't be read ({error}): pass a UTF-8 text file") from None
     if len(names) != classes:

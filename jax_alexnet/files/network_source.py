@@ -24,7 +24,8 @@ def check_source(run: Path | None, weights: Path | None, given: Mapping[str, Any
     """
     if run is None and weights is None:
         raise UserError(
-            "pass --run DIR, the directory that training wrote (its --output), or --weights FILE, such as an export"
+            "pass --run DIR, the directory that training wrote (its --output), or --weights FILE, such as an export, "
+            "or --weights NAME, of those that python -m jax_alexnet.weights lists"
         )
     if run is not None and weights is not None:
         raise UserError("--run and --weights are two networks: pass one of them")

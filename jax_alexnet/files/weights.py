@@ -14,6 +14,7 @@ import numpy as np
 from alexnet_io.command_line.printing import printable
 from alexnet_io.errors import FailedRun, UserError
 from alexnet_io.run.network_facts import NetworkFacts
+from alexnet_io.weights import shipped
 from jax_alexnet.ablation import ablated
 from jax_alexnet.files import weight_files
 from jax_alexnet.files.weight_layouts import (
@@ -72,6 +73,7 @@ def save(
     image_size: int,
     home: str,
     facts: NetworkFacts | None = None,
+    about: Mapping[str, str] | None = None,
 ) -> None:
     """Write Flax parameters to `path` for one of `HOMES`, as .safetensors, or .pth for the two PyTorch homes.
 
@@ -82,6 +84,7 @@ def save(
         image_size: side in pixels that they were made for.
         home: whose names and layouts.
         facts: all else that predicting needs; a file without them needs a run, or a network with usual input.
+        about: further texts to keep beside them, by name.
 
     Raises:
         UserError: parameters, home and ending that don't go together, or a place that can't be written to.
@@ -94,7 +97,7 @@ def save(
         arrays = {f"{layer}/{kind}": x for layer, leaves in source.items() for kind, x in leaves.items()}
     elif home == "torchvision":
         arrays = to_torchvision(arrays)
-    stated = {"model": model, "image_size": str(image_size), "home": home}
+    stated = {**(about or {}), "model": model, "image_size": str(image_size), "home": home}
     content = weight_files.Content(arrays, stated, facts.to_text() if facts else None)
 
     def check(written: Path) -> None:
@@ -138,7 +141,7 @@ def read(
     """Weights from a .safetensors, .npz or PyTorch file of any home, and what it says of their network.
 
     Args:
-        path: the file.
+        path: the file, or the name of weights that come with the project.
         model: the network they must be for; the file's own by default, or the only one that its shapes fit.
         image_size: side in pixels that the network is made for; the file's own by default.
         usual_size: the same where neither `image_size` nor the file says it; the variant's own by default.
@@ -149,6 +152,7 @@ def read(
         UserError: unreadable, unsafe, for another network, for none or several alike, with wrong keys, shapes, types or
             values, or with an impossible description.
     """
+    path = shipped.located(path, flag)
     return _read(path, path.name, model, image_size, usual_size, flag, ablate)
 
 

@@ -1,0 +1,1 @@
+"""Trained weights that come with the project, each a file `NAME.safetensors` with its card, `NAME.md`."""
