@@ -112,8 +112,8 @@ def test_inputs_and_learning_rates_agree(tmp_path: Path) -> None:
     report = data.run(tmp_path)
     assert report.exit_code == 0, str(report)
     assert {row.name for row in report.rows} == {"decode", "resize", "input", "learning rate"}
-    # Five recipes, each with a schedule of its own and all that a flag may ask for.
-    assert sum(row.name == "learning rate" for row in report.rows) == 5 * 6
+    # Five recipes, each with a schedule of its own and all six that a flag may ask for.
+    assert sum(row.name == "learning rate" for row in report.rows) == 5 * 7
     # Without noise nothing but the last place may differ.
     evaluation = [row for row in report.rows if row.name == "input" and row.stage.endswith("evaluation")]
     assert max(row.fraction for row in evaluation) <= 1

@@ -319,7 +319,7 @@ def caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 
 
 def reproduce(*words: object, code: int = 0) -> SimpleNamespace:
-    return commands.run("reproduce.__main__", *words, devices=1, code=code)
+    return commands.run("jax_alexnet.reproduce.__main__", *words, devices=1, code=code)
 
 
 def test_an_experiment_is_stopped_gone_on_with_and_found(
