@@ -26,7 +26,7 @@ SWITCH = "JAX_ALEXNET_CALIBRATION"
 
 # Arithmetic of one convolution, from which on it is worth the seconds that timing takes: below it, and in networks for
 # small images, nothing is timed.
-LEAST_OPERATIONS = 5e9
+LEAST_OPERATIONS = 1e10
 
 # How much longer than the fastest a form may take that needs less memory and is compiled sooner.
 MARGIN = 1.1
