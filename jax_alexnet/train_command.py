@@ -1,6 +1,5 @@
 """What `python -m jax_alexnet.train` does with complete settings: set up, then run or only try one step."""
 
-import time
 from collections.abc import Sequence
 
 from alexnet_io.command_line.complete_settings import CompleteSettings, plain
@@ -9,6 +8,7 @@ from alexnet_io.data.sources.fingerprint import fingerprint
 from alexnet_io.errors import on_the_way
 from alexnet_io.run import averaging, preflight, statistics_file, steering
 from alexnet_io.run.directory import RunDirectory, new_default_directory
+from alexnet_io.run.dry_run import dry_run
 from alexnet_io.run.epoch_record import Callback
 from alexnet_io.run.fine_tuning import begun_with, notes
 from alexnet_io.run.loop import TrainingLoop
@@ -54,7 +54,7 @@ def _train(
     for line in (*averaging.notes(settings), steering.note(settings)):
         processes.say(line)
     if settings.dry_run:
-        return _dry_run(setup)
+        return dry_run(JaxEngine(setup, None))
     if not processes.first:
         return _run(setup, None, engine, callbacks)
     where = settings.output or new_default_directory(settings.model, settings.data)
@@ -82,16 +82,3 @@ def _run(setup: Setup, directory: RunDirectory | None, engine: type[JaxEngine], 
         loop.begin()
         with on_the_way():
             return loop.go()
-
-
-def _dry_run(setup: Setup) -> int:
-    """One step of the run that would be, through the engine that would take it."""
-    engine, started = JaxEngine(setup, None), time.perf_counter()
-    engine.start()
-    batch = next(iter(engine.batches(0)))
-    sums = engine.fetch(engine.train(batch, 0, engine.learning_rate(0)))
-    setup.processes.say(
-        f"dry run: one step built and run in {time.perf_counter() - started:.1f} s, loss "
-        f"{sums.loss / sums.examples:.4f}; nothing written"
-    )
-    return 0

@@ -1,7 +1,6 @@
 """What `python -m torch_ref.train` does with complete settings: set up, then run or only try one step."""
 
 import contextlib
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from alexnet_io.data.sources.fingerprint import fingerprint
 from alexnet_io.errors import on_the_way
 from alexnet_io.run import averaging, preflight, statistics_file, steering
 from alexnet_io.run.directory import RunDirectory, new_default_directory
+from alexnet_io.run.dry_run import dry_run
 from alexnet_io.run.epoch_record import Callback
 from alexnet_io.run.fine_tuning import begun_with, notes
 from alexnet_io.run.loop import TrainingLoop
@@ -56,7 +56,7 @@ def train(
             if not settings.dry_run:
                 directory = group.first_then_others(lambda: _directory(setup, identity) if group.first else None)
         if settings.dry_run:
-            return _dry_run(setup)
+            return dry_run(TorchEngine(setup, None))
         if directory is not None:
             stack.enter_context(directory)
         signals = stack.enter_context(Signals(ECHO_SECONDS))
@@ -86,16 +86,3 @@ def _directory(setup: Setup, identity: dict[str, Any]) -> RunDirectory:
             **begun_with(setup.start.beginning if setup.start else None),
         )
     return directory
-
-
-def _dry_run(setup: Setup) -> int:
-    """One step of the run that would be, through the engine that would take it."""
-    engine, started = TorchEngine(setup, None), time.perf_counter()
-    engine.start()
-    batch = next(iter(engine.batches(0)))
-    sums = engine.fetch(engine.train(batch, 0, engine.learning_rate(0)))
-    setup.group.say(
-        f"dry run: one step built and run in {time.perf_counter() - started:.1f} s, loss "
-        f"{sums.loss / sums.examples:.4f}; nothing written"
-    )
-    return 0

@@ -17,9 +17,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from alexnet_io.errors import UserError
 from alexnet_io.files import atomic_file
 from jax_alexnet.ops.cpu import proof
+from jax_alexnet.ops.cpu.switches import switched_off
 
 # The environment variable that has nothing timed, with `off`: the usual forms are taken then.
 SWITCH = "JAX_ALEXNET_CALIBRATION"
@@ -53,7 +53,7 @@ def fastest(task: str, dtype: str, usual: str, forms: Iterable[str]) -> str:
         UserError: the environment variable `SWITCH` says neither on nor off.
     """
     forms = list(forms)
-    if len(forms) < 2 or _switched_off():
+    if len(forms) < 2 or switched_off(SWITCH):
         return usual
     measured = _times(dtype).get(task, {})
     timed = {form: measured[form] for form in forms if form in measured}
@@ -66,19 +66,10 @@ def _nearly_fastest(timed: dict[str, float]) -> str:
 
 def status(dtype: str) -> str:
     """A line that says which forms were the fastest here; nothing where none were timed."""
-    if _switched_off():
+    if switched_off(SWITCH):
         return f"{SWITCH}={os.environ[SWITCH]}: the usual forms of convolutions, none of them timed"
     found = [f"{task} by {_nearly_fastest(timed)}" for task, timed in _times(dtype).items() if len(timed) > 1]
     return f"the fastest forms here, timed once: {', '.join(found)}" if found else ""
-
-
-def _switched_off() -> bool:
-    match os.environ.get(SWITCH, "").lower():
-        case "" | "on" | "1":
-            return False
-        case "off" | "0":
-            return True
-    raise UserError(f"{SWITCH}={os.environ[SWITCH]} is neither on nor off: set it to one of them, or leave it out")
 
 
 def _times(dtype: str) -> Times:

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import jaxlib
 from jax import Array
 
-from alexnet_io.errors import UserError
 from jax_alexnet.ops.cpu import proof
+from jax_alexnet.ops.cpu.switches import switched_off
 
 Edges = tuple[tuple[int, int], tuple[int, int]]
 
@@ -53,7 +53,7 @@ def reason_against(dtype: jnp.dtype) -> str | None:
     """
     if dtype not in (jnp.float32, jnp.bfloat16):
         return f"it has no convolutions in {dtype}"
-    if _switched_off():
+    if switched_off(SWITCH):
         return f"{SWITCH}={os.environ[SWITCH]} leaves it out"
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         return f"it is for Linux on x86_64, not {platform.system()} on {platform.machine()}"
@@ -68,15 +68,6 @@ def reason_against(dtype: jnp.dtype) -> str | None:
     if (platform_used := jax.default_backend()) != "cpu":
         return f"it computes on CPUs, and this process on devices of the kind {platform_used}"
     return proof.reason_against(jnp.dtype(dtype).name)
-
-
-def _switched_off() -> bool:
-    match os.environ.get(SWITCH, "").lower():
-        case "" | "on" | "1":
-            return False
-        case "off" | "0":
-            return True
-    raise UserError(f"{SWITCH}={os.environ[SWITCH]} is neither on nor off: set it to one of them, or leave it out")
 
 
 def usable(dtype: jnp.dtype, cpu: CpuForm) -> bool:
