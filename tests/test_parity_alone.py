@@ -16,7 +16,7 @@ import importlib, pkgutil
 import flax.linen as nn, jax, numpy as np, torch
 import parity
 
-for name in ("bounds", "kinds", "comparison", "causes", "mapping", "reports"):
+for name in ("bounds", "kinds", "comparison", "reference", "candidate", "causes", "mapping", "reports"):
     package = importlib.import_module(f"parity.{name}")
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         importlib.import_module(module.name)

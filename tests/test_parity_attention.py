@@ -16,9 +16,9 @@ from flax import nnx
 from torch import Tensor, nn
 
 import parity
-from parity.comparison import torch_attention, torch_stand_ins
 from parity.errors import CannotCompare
 from parity.kinds import layouts, weights
+from parity.reference import torch_attention, torch_stand_ins
 
 HEADS, DIM, LENGTH = 2, 4, 5
 WIDTH = HEADS * DIM

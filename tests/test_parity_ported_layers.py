@@ -13,7 +13,7 @@ from flax import linen, nnx
 from torch import Tensor, nn
 
 import parity
-from parity.comparison import torch_fused
+from parity.reference import torch_fused
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")
 rngs = nnx.Rngs(0)

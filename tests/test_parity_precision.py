@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 import parity
 from parity.bounds.torch_rounding import RunningError
+from parity.candidate import jax_precision
 from parity.causes import precision as precision_causes
-from parity.comparison import jax_precision
 from parity.reports.report import Report
 
 

@@ -13,11 +13,11 @@ from flax import nnx
 from torch import Tensor, nn
 
 import parity
-from parity.comparison import torch_recurrent
 from parity.errors import CannotCompare
 from parity.kinds import registry, torch_leaves
 from parity.kinds.layer import Recorded
 from parity.kinds.recurrence import Recurrence
+from parity.reference import torch_recurrent
 
 INPUTS, SIZE, STEPS = 3, 4, 3
 X = np.random.default_rng(0).normal(size=(2, STEPS, INPUTS))

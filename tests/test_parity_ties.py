@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import parity
-from parity.comparison import torch_ties
+from parity.reference import torch_ties
 from parity.reports.report import Report
 
 FlaxFunction = Callable[[Any], Any]

@@ -25,7 +25,7 @@ from parity.alexnet import data_causes
 from parity.alexnet.data_causes import Seen
 from parity.bounds.magnitudes import Bound, running_bound
 from parity.bounds.torch_rounding import RunningError
-from parity.comparison.torch_tensors import DTYPES, to_numpy
+from parity.reference.torch_tensors import DTYPES, to_numpy
 from parity.reports.rows import Row, compare_arrays
 from torch_ref import augment as torch_augment
 from torch_ref import completion

@@ -14,22 +14,16 @@ from numpy.typing import NDArray
 from jax_alexnet.files import weights
 from jax_alexnet.variants import VARIANTS
 from parity.alexnet import pairs
+from parity.candidate import jax_libraries, jax_run
+from parity.candidate.jax_arrays import cast
+from parity.candidate.jax_candidate import Candidate
 from parity.causes import diagnosis
 from parity.causes import parameters as causes
-from parity.comparison import (
-    jax_libraries,
-    jax_run,
-    matching,
-    torch_backward,
-    torch_capture,
-    torch_structure,
-    torch_tensors,
-)
-from parity.comparison.jax_arrays import cast
-from parity.comparison.jax_candidate import Candidate
+from parity.comparison import matching
 from parity.comparison.store import Store
 from parity.kinds import jax_leaves
 from parity.kinds.layouts import input_to_flax
+from parity.reference import torch_backward, torch_capture, torch_structure, torch_tensors
 from parity.reports.report import Report
 from parity.reports.rows import Row, compare_arrays
 

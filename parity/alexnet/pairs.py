@@ -20,10 +20,10 @@ from jax_alexnet.files import weights
 from jax_alexnet.model import AlexNet
 from jax_alexnet.variants import VARIANTS
 from parity.alexnet import torch_weights
-from parity.comparison.jax_arrays import DTYPES
-from parity.comparison.torch_tensors import DTYPES as TORCH_DTYPES
+from parity.candidate.jax_arrays import DTYPES
 from parity.kinds import jax_leaves, layouts, torch_leaves
 from parity.kinds.weights import weights_to_flax
+from parity.reference.torch_tensors import DTYPES as TORCH_DTYPES
 from torch_ref import alexnet
 from torch_ref.layers import Dropout, LocalConv2d
 

@@ -24,10 +24,10 @@ from jax_alexnet.steps import DeviceBatch, measure
 from jax_alexnet.variants import VARIANTS
 from parity.alexnet import pairs
 from parity.alexnet.parameter_names import ParameterNames, slots
-from parity.comparison.jax_arrays import DTYPES
-from parity.comparison.torch_tensors import DTYPES as TORCH_DTYPES
-from parity.comparison.torch_tensors import to_numpy
+from parity.candidate.jax_arrays import DTYPES
 from parity.kinds import layouts
+from parity.reference.torch_tensors import DTYPES as TORCH_DTYPES
+from parity.reference.torch_tensors import to_numpy
 from torch_ref import completion
 from torch_ref.layers import Dropout
 from torch_ref.optim import build_optimizer, set_learning_rate

@@ -52,7 +52,7 @@ class RunningError(TorchDispatchMode, KnownErrors):
             cleared by whoever reads it.
         muted: while True, `coarse` and `touched` are left alone.
         watched: names of tensors by the address of their memory; `touched` holds those that an operation has used.
-        recorder: writes the operations down as a graph, see `parity.comparison.torch_graph`; None if nobody does.
+        recorder: writes the operations down as a graph, see `parity.reference.torch_graph`; None if nobody does.
     """
 
     def __init__(self, lane: torch.dtype | None = None, fixed: float | None = None) -> None:

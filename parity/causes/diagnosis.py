@@ -20,8 +20,8 @@ from parity.kinds.layer import Layer, Recorded
 from parity.reports.rows import Row
 
 if TYPE_CHECKING:
-    from parity.comparison.jax_candidate import Candidate
-    from parity.comparison.jax_visit import Visit
+    from parity.candidate.jax_candidate import Candidate
+    from parity.candidate.jax_visit import Visit
 
 
 def name_forward(visit: Visit, rows: list[Row], variables: dict[str, Any], flax_y: NDArray) -> None:

@@ -20,8 +20,8 @@ from parity.kinds import layouts, registry
 from parity.reports.rows import Row
 
 if TYPE_CHECKING:
-    from parity.comparison.jax_candidate import Candidate
-    from parity.comparison.jax_visit import Visit
+    from parity.candidate.jax_candidate import Candidate
+    from parity.candidate.jax_visit import Visit
 
 
 def name_input(

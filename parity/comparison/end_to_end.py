@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest, judge_together
 from parity.bounds.magnitudes import UNIT_ROUNDOFF, normwise_limit
+from parity.candidate.jax_arrays import DTYPES
+from parity.candidate.jax_candidate import Candidate
 from parity.causes import diagnosis
 from parity.causes import parameter_gradients as parameter_causes
-from parity.comparison.jax_arrays import DTYPES
-from parity.comparison.jax_candidate import Candidate
 from parity.kinds import jax_leaves, layouts, parameter, weights
 from parity.reports.rows import Row, fill
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.comparison import jax_libraries
-from parity.comparison.jax_arrays import DTYPES
-from parity.comparison.jax_candidate import Candidate
+from parity.candidate import jax_libraries
+from parity.candidate.jax_arrays import DTYPES
+from parity.candidate.jax_candidate import Candidate
 from parity.kinds import jax_leaves
 from parity.kinds.leaf import Leaf
 from parity.mapping import trees

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from parity.comparison.jax_candidate import Candidate
+from parity.candidate.jax_candidate import Candidate
 from parity.kinds import parameter, registry, weights
 from parity.kinds.leaf import Leaf
 from parity.kinds.normalization import STATISTICS

@@ -12,12 +12,18 @@ import jax
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from parity.comparison import (
-    functions,
-    jax_libraries,
-    jax_run,
-    mapped,
-    matching,
+from parity.candidate import functions, jax_libraries, jax_run
+from parity.candidate.jax_arrays import cast, check_dtype
+from parity.candidate.jax_candidate import Candidate
+from parity.candidate.jax_recurrent import RecurrentModel
+from parity.comparison import mapped, matching
+from parity.comparison.request import Request
+from parity.comparison.store import Store
+from parity.errors import CannotCompare, LayersUnseen
+from parity.kinds import jax_leaves, registry
+from parity.kinds.leaf import Leaf
+from parity.mapping.mapping import Mapping
+from parity.reference import (
     torch_backward,
     torch_capture,
     torch_preparation,
@@ -26,15 +32,6 @@ from parity.comparison import (
     torch_structure,
     torch_tensors,
 )
-from parity.comparison.jax_arrays import cast, check_dtype
-from parity.comparison.jax_candidate import Candidate
-from parity.comparison.jax_recurrent import RecurrentModel
-from parity.comparison.request import Request
-from parity.comparison.store import Store
-from parity.errors import CannotCompare, LayersUnseen
-from parity.kinds import jax_leaves, registry
-from parity.kinds.leaf import Leaf
-from parity.mapping.mapping import Mapping
 from parity.reports.report import Report
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from parity.bounds.magnitudes import Bound, linear_bound
-from parity.comparison.jax_candidate import Candidate
+from parity.candidate.jax_candidate import Candidate
 
 
 def recorded_gradient(candidate: Candidate, key: str, name: str, shape: Any) -> Any:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from parity.bounds.magnitudes import Bound
 
 if TYPE_CHECKING:
-    from parity.comparison.jax_visit import Visit
+    from parity.candidate.jax_visit import Visit
 
 
 class Total:

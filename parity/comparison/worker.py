@@ -19,9 +19,9 @@ from parity.errors import CannotCompare
 
 # Each step's function; its module is imported by that step alone.
 STEPS = {
-    "flax-structure": ("parity.comparison.jax_steps", "structure"),
-    "torch": ("parity.comparison.torch_step", "run"),
-    "flax": ("parity.comparison.jax_steps", "run"),
+    "flax-structure": ("parity.candidate.jax_steps", "structure"),
+    "torch": ("parity.reference.torch_step", "run"),
+    "flax": ("parity.candidate.jax_steps", "run"),
 }
 
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from flax.errors import FlaxError
 
-from parity.comparison.jax_models import JaxLayer, JaxModel
+from parity.candidate.jax_models import JaxLayer, JaxModel
 from parity.errors import CannotCompare
 from parity.kinds import parameter, registry
 from parity.kinds.leaf import Leaf

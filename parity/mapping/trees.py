@@ -49,7 +49,7 @@ def flat(tree: Any) -> dict[str, NDArray]:
     found: dict[str, NDArray] = {}
     tree = _state(tree)
     if hasattr(tree, "flat_state"):
-        from parity.comparison.nnx_models import collection_of
+        from parity.candidate.nnx_models import collection_of
 
         for path, variable in tree.flat_state():
             if collection_of(variable) is not None:

@@ -22,7 +22,7 @@ from jax_alexnet.model import AlexNet
 from jax_alexnet.run_setup import Setup as JaxSetup
 from jax_alexnet.steps import Metrics
 from parity.alexnet.parameter_names import ParameterNames, slots
-from parity.comparison.torch_tensors import to_numpy
+from parity.reference.torch_tensors import to_numpy
 from parity.twins.jax_draws import JaxDraws
 from parity.twins.records import Arrays, Record, StepRecord, part_of
 from torch_ref import alexnet

@@ -22,7 +22,7 @@ from jax_alexnet import recipes as jax_recipes
 from jax_alexnet import train_command as jax_training
 from jax_alexnet.files import checkpoint as jax_checkpoint
 from parity.alexnet.parameter_names import ParameterNames
-from parity.comparison.torch_tensors import to_numpy
+from parity.reference.torch_tensors import to_numpy
 from parity.twins.engines import Fate, JaxPrograms, Killed, watched_jax, watched_torch
 from parity.twins.records import Arrays, Record, part_of
 from torch_ref import alexnet

@@ -9,8 +9,11 @@ from typing import Any
 
 import torch
 
-from parity.comparison import (
-    matching,
+from parity.comparison import matching
+from parity.comparison.store import Store
+from parity.comparison.workspace import inputs, leaves_of, load, whole_mapping
+from parity.kinds import torch_leaves
+from parity.reference import (
     torch_backward,
     torch_capture,
     torch_preparation,
@@ -19,9 +22,6 @@ from parity.comparison import (
     torch_structure,
     torch_tensors,
 )
-from parity.comparison.store import Store
-from parity.comparison.workspace import inputs, leaves_of, load, whole_mapping
-from parity.kinds import torch_leaves
 
 
 def run(workspace: Path, request: dict[str, Any]) -> None:

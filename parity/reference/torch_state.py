@@ -5,10 +5,10 @@ from __future__ import annotations
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from parity.comparison.torch_attention import SeparateAttention
-from parity.comparison.torch_fused import Apart, Turned
-from parity.comparison.torch_tensors import to_numpy
 from parity.mapping.found import TorchState
+from parity.reference.torch_attention import SeparateAttention
+from parity.reference.torch_fused import Apart, Turned
+from parity.reference.torch_tensors import to_numpy
 
 
 def of(model: nn.Module, compared: nn.Module | None = None) -> TorchState:

@@ -1,4 +1,4 @@
-"""Flax nnx's modules as `parity.comparison.jax_models` runs them.
+"""Flax nnx's modules as `parity.candidate.jax_models` runs them.
 
 A module carries its variables; here they are taken out, named by collection and path, and put back for each run. What
 isn't a parameter or a statistic (random keys, counters) stays as it was. Calls are shown by wrapping `__call__` of the
@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from parity.comparison.jax_models import Look, Variables
+from parity.candidate.jax_models import Look, Variables
 
 _COLLECTIONS: tuple[tuple[type[nnx.Variable], str], ...] = ((nnx.Param, "params"), (nnx.BatchStat, "batch_stats"))
 

@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
 from parity.bounds.torch_rounding import RunningError, Tracked
-from parity.comparison import torch_ties
 from parity.comparison.store import Store
-from parity.comparison.torch_call import Call
-from parity.comparison.torch_capture import Capture
-from parity.comparison.torch_tensors import DTYPES, to_numpy
 from parity.kinds import parameter, torch_leaves
+from parity.reference import torch_ties
+from parity.reference.torch_call import Call
+from parity.reference.torch_capture import Capture
+from parity.reference.torch_tensors import DTYPES, to_numpy
 
 # Smaller tensors stay in memory between forward and backward: a file each would cost more than it saves.
 _SPILL_ELEMENTS = 1 << 16

@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from parity.comparison.torch_tensors import DTYPES, tensors_in, to_numpy
 from parity.kinds import parameter, torch_leaves
 from parity.kinds.leaf import Leaf
+from parity.reference.torch_tensors import DTYPES, tensors_in, to_numpy
 
 
 def structure(model: nn.Module, inputs: tuple[Tensor, ...] = (), kwargs: dict[str, Any] | None = None) -> list[Leaf]:

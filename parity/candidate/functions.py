@@ -21,11 +21,10 @@ from torch import nn
 
 from parity.bounds.judging import judge_together
 from parity.bounds.magnitudes import UNIT_ROUNDOFF, normwise_limit
+from parity.candidate.function_parameters import Parameter, by_mapping, left_out, named, pair, with_stacks
+from parity.candidate.jax_arrays import DTYPES
+from parity.candidate.jax_recurrent import RecurrentModel
 from parity.causes import between_graph, diagnosis
-from parity.comparison import torch_backward, torch_graph, torch_tensors
-from parity.comparison.function_parameters import Parameter, by_mapping, left_out, named, pair, with_stacks
-from parity.comparison.jax_arrays import DTYPES
-from parity.comparison.jax_recurrent import RecurrentModel
 from parity.comparison.request import Request
 from parity.errors import CannotCompare, CannotConvert
 from parity.kinds import layouts
@@ -33,6 +32,7 @@ from parity.mapping import inference, trees
 from parity.mapping.found import TorchState, finished
 from parity.mapping.mapping import Mapping
 from parity.mapping.tensors import Tensor
+from parity.reference import torch_backward, torch_graph, torch_tensors
 from parity.reports.report import Report
 from parity.reports.rows import Row, compare_arrays, fill
 

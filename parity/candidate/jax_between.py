@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from parity.bounds.judging import difference
 from parity.bounds.magnitudes import Bound, no_bound, unit_roundoff
+from parity.candidate.jax_candidate import Candidate
+from parity.candidate.jax_models import JaxLayer
+from parity.candidate.jax_visit import is_input
 from parity.causes import diagnosis
-from parity.comparison.jax_candidate import Candidate
-from parity.comparison.jax_models import JaxLayer
-from parity.comparison.jax_visit import is_input
 from parity.comparison.recorded_gradients import gradient_bound, recorded_gradient
 from parity.comparison.store import Store
 from parity.kinds import jax_leaves, layouts, parameter

@@ -14,18 +14,18 @@ from flax.errors import FlaxError
 from numpy.typing import NDArray
 
 from parity.bounds.magnitudes import Bound, linear_bound
+from parity.candidate import jax_precision, jax_variables
+from parity.candidate.jax_models import JaxLayer
 from parity.causes import diagnosis
 from parity.causes import inputs as input_causes
 from parity.causes import shapes as shape_causes
-from parity.comparison import jax_precision, jax_variables
-from parity.comparison.jax_models import JaxLayer
 from parity.errors import CannotCompare
 from parity.kinds import jax_leaves, layouts, registry
 from parity.kinds.weights import weights_to_flax
 from parity.reports.rows import Row
 
 if TYPE_CHECKING:
-    from parity.comparison.jax_candidate import Candidate
+    from parity.candidate.jax_candidate import Candidate
 
 
 class Visit:

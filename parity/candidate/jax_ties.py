@@ -1,4 +1,4 @@
-"""The candidate at exact zeros and ties, beside the reference's run there: see `parity.comparison.torch_ties`."""
+"""The candidate at exact zeros and ties, beside the reference's run there: see `parity.reference.torch_ties`."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import math
 
 from numpy.typing import NDArray
 
-from parity.comparison import jax_backward
-from parity.comparison.jax_candidate import Candidate
+from parity.candidate import jax_backward
+from parity.candidate.jax_candidate import Candidate
 from parity.comparison.store import Store
 from parity.reports.rows import Row
 

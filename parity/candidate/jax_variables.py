@@ -8,16 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from parity.comparison.jax_arrays import DTYPES
-from parity.comparison.jax_models import JaxLayer
+from parity.candidate.jax_arrays import DTYPES
+from parity.candidate.jax_models import JaxLayer
 from parity.errors import CannotCompare
 from parity.kinds import embedding, jax_leaves, layouts, parameter
 from parity.kinds.weights import weights_to_flax
 from parity.reports.rows import Row, compare_arrays
 
 if TYPE_CHECKING:
-    from parity.comparison.jax_candidate import Candidate
-    from parity.comparison.jax_visit import Visit
+    from parity.candidate.jax_candidate import Candidate
+    from parity.candidate.jax_visit import Visit
 
 
 def put_owned(candidate: Candidate) -> None:

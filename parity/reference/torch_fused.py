@@ -12,9 +12,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from parity.comparison.torch_stand_ins import checked, replaced
 from parity.kinds import registry
 from parity.kinds.leaf import Leaf
+from parity.reference.torch_stand_ins import checked, replaced
 
 _TORCH = "torch.nn.modules."
 

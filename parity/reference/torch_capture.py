@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from parity.bounds.torch_rounding import RunningError
-from parity.comparison import torch_graph
 from parity.comparison.store import Store
-from parity.comparison.torch_call import PLACE, Call, Tap, double_state
-from parity.comparison.torch_tensors import DTYPES, differentiable, tensors_in, to_numpy
 from parity.errors import CannotCompare
 from parity.kinds import torch_leaves
+from parity.reference import torch_graph
+from parity.reference.torch_call import PLACE, Call, Tap, double_state
+from parity.reference.torch_tensors import DTYPES, differentiable, tensors_in, to_numpy
 
 
 class Capture:

@@ -12,7 +12,7 @@ from parity.bounds.magnitudes import UNIT_ROUNDOFF
 from parity.kinds import layouts
 
 if TYPE_CHECKING:
-    from parity.comparison.jax_candidate import Candidate
+    from parity.candidate.jax_candidate import Candidate
 
 # Bits of exponent and significand.
 _FORMATS = {(8, 23): "float32", (8, 10): "tf32", (8, 7): "bfloat16", (5, 10): "float16"}

@@ -6,10 +6,10 @@ from typing import Any
 
 from flax import linen, nnx
 
-from parity.comparison.jax_models import Variables
-from parity.comparison.jax_recurrent import RecurrentModel
-from parity.comparison.linen_models import LinenModel
-from parity.comparison.nnx_models import NnxModel, variables_of
+from parity.candidate.jax_models import Variables
+from parity.candidate.jax_recurrent import RecurrentModel
+from parity.candidate.linen_models import LinenModel
+from parity.candidate.nnx_models import NnxModel, variables_of
 from parity.errors import CannotCompare
 from parity.mapping import trees
 
@@ -34,7 +34,7 @@ def of(model: Any, whole: bool = True) -> RecurrentModel:
 
     Args:
         model: a module.
-        whole: see `parity.comparison.jax_recurrent.RecurrentModel`.
+        whole: see `parity.candidate.jax_recurrent.RecurrentModel`.
 
     Raises:
         CannotCompare: it is of no library that is known.

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 from flax import nnx
 from flax.errors import FlaxError
 
-from parity.comparison.jax_models import JaxLayer, JaxModel, Look, Variables
-from parity.comparison.nnx_models import variables_of
-from parity.comparison.recurrent_calls import RecurrentCall, SequenceCall, is_cell, option
-from parity.comparison.recurrent_cell_calls import CellCall, is_one_step
+from parity.candidate.jax_models import JaxLayer, JaxModel, Look, Variables
+from parity.candidate.nnx_models import variables_of
+from parity.candidate.recurrent_calls import RecurrentCall, SequenceCall, is_cell, option
+from parity.candidate.recurrent_cell_calls import CellCall, is_one_step
 from parity.errors import CannotCompare
 from parity.kinds import registry
 from parity.kinds.recurrence import PACKED

@@ -5,9 +5,10 @@ from __future__ import annotations
 import jax
 from numpy.typing import NDArray
 
+from parity.candidate import jax_backward, jax_precision, jax_ties
+from parity.candidate.jax_candidate import Candidate
 from parity.causes import inputs as input_causes
-from parity.comparison import end_to_end, jax_backward, jax_precision, jax_ties
-from parity.comparison.jax_candidate import Candidate
+from parity.comparison import end_to_end
 from parity.comparison.not_exercised import not_exercised
 from parity.kinds.leaf import Leaf
 from parity.reports.report import Report

@@ -1,4 +1,4 @@
-"""Flax Linen's modules as `parity.comparison.jax_models` runs them."""
+"""Flax Linen's modules as `parity.candidate.jax_models` runs them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from parity.comparison.jax_models import JaxLayer, Look, Variables
+from parity.candidate.jax_models import JaxLayer, Look, Variables
 
 # With the batch's own statistics a norm also writes the running ones, which are of no concern here.
 _WRITTEN = ["batch_stats"]

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.bounds.magnitudes import Bound, unit_roundoff
+from parity.candidate import jax_between, jax_variables
+from parity.candidate.jax_candidate import Candidate
+from parity.candidate.jax_visit import Visit
 from parity.causes import diagnosis
 from parity.causes import parameter_gradients as parameter_causes
-from parity.comparison import jax_between, jax_variables
-from parity.comparison.jax_candidate import Candidate
-from parity.comparison.jax_visit import Visit
 from parity.comparison.recorded_gradients import gradient_bound, recorded_gradient
 from parity.comparison.totals import Total
 from parity.errors import CannotCompare

@@ -9,9 +9,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from parity.comparison import jax_libraries, jax_run, mapped
-from parity.comparison.jax_arrays import cast
-from parity.comparison.jax_candidate import Candidate
+from parity.candidate import jax_libraries, jax_run
+from parity.candidate.jax_arrays import cast
+from parity.candidate.jax_candidate import Candidate
+from parity.comparison import mapped
 from parity.comparison.store import Store
 from parity.comparison.workspace import inputs, leaves_of, load, whole_mapping
 from parity.kinds import jax_leaves

@@ -1,4 +1,4 @@
-"""A call of a cell of Flax's by itself; see `parity.comparison.recurrent_calls`."""
+"""A call of a cell of Flax's by itself; see `parity.candidate.recurrent_calls`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from parity.comparison.jax_models import JaxLayer
-from parity.comparison.nnx_models import filled
-from parity.comparison.recurrent_calls import Call, RecurrentCall
+from parity.candidate.jax_models import JaxLayer
+from parity.candidate.nnx_models import filled
+from parity.candidate.recurrent_calls import Call, RecurrentCall
 
 
 class CellCall(RecurrentCall):

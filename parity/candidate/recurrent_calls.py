@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from parity.comparison.jax_models import JaxLayer
-from parity.comparison.nnx_models import filled, variables_of
+from parity.candidate.jax_models import JaxLayer
+from parity.candidate.nnx_models import filled, variables_of
 from parity.errors import CannotCompare
 
 Call = Callable[..., Any]

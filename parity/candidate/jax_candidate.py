@@ -17,13 +17,14 @@ from flax.errors import FlaxError
 from numpy.typing import NDArray
 
 from parity.bounds.magnitudes import Bound, no_bound, running_bound
+from parity.candidate import jax_variables
+from parity.candidate.jax_arrays import DTYPES, check_dtype
+from parity.candidate.jax_calls import Calls
+from parity.candidate.jax_models import JaxLayer, JaxModel
+from parity.candidate.jax_visit import Visit, allowed, is_input, place_of
 from parity.causes import between_graph, diagnosis
 from parity.causes import inputs as input_causes
-from parity.comparison import by_input, jax_variables
-from parity.comparison.jax_arrays import DTYPES, check_dtype
-from parity.comparison.jax_calls import Calls
-from parity.comparison.jax_models import JaxLayer, JaxModel
-from parity.comparison.jax_visit import Visit, allowed, is_input, place_of
+from parity.comparison import by_input
 from parity.comparison.store import Store
 from parity.comparison.totals import Total
 from parity.comparison.worst_row import Worst

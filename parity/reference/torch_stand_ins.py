@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
 from parity.bounds.magnitudes import normwise_limit
-from parity.comparison import torch_attention, torch_recurrent
 from parity.errors import CannotCompare
 from parity.kinds.leaf import Leaf
+from parity.reference import torch_attention, torch_recurrent
 
 _MAKERS = (torch_attention.stand_in, torch_recurrent.stand_in)
 

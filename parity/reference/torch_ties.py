@@ -20,12 +20,12 @@ from torch.utils._pytree import tree_flatten
 
 from parity.bounds.torch_operation import MOVES
 from parity.bounds.torch_rounding import RunningError
-from parity.comparison import torch_backward
 from parity.comparison.store import Store
-from parity.comparison.torch_call import Call
-from parity.comparison.torch_capture import Capture, operations
-from parity.comparison.torch_tensors import DTYPES, differentiable, to_numpy
 from parity.kinds import torch_leaves
+from parity.reference import torch_backward
+from parity.reference.torch_call import Call
+from parity.reference.torch_capture import Capture, operations
+from parity.reference.torch_tensors import DTYPES, differentiable, to_numpy
 
 # Operations that only move, select or repeat values: between leaves they have nothing to get wrong at ties.
 MOVING = {*MOVES, "flatten"}
