@@ -32,3 +32,8 @@ def cast(x: NDArray, dtype: str) -> Any:
     """Shape and dtype of an input as the lane sees it."""
     floating = np.issubdtype(x.dtype, np.floating)
     return jax.ShapeDtypeStruct(x.shape, DTYPES[dtype] if floating else x.dtype)
+
+
+def shapes_of(variables: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of a leaf's variables by name, whatever their collection."""
+    return {name: tuple(array.shape) for arrays in variables.values() for name, array in arrays.items()}

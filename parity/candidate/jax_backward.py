@@ -17,10 +17,10 @@ from parity.bounds.magnitudes import Bound, unit_roundoff
 from parity.candidate import jax_between, jax_variables
 from parity.candidate.jax_candidate import Candidate
 from parity.candidate.jax_visit import Visit
+from parity.candidate.totals import Total
 from parity.causes import diagnosis
 from parity.causes import parameter_gradients as parameter_causes
 from parity.comparison.recorded_gradients import gradient_bound, recorded_gradient
-from parity.comparison.totals import Total
 from parity.errors import CannotCompare
 from parity.kinds import layouts, weights
 from parity.reports.rows import Row

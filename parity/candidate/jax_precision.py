@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
 
 from parity.bounds.magnitudes import UNIT_ROUNDOFF
+from parity.candidate.jax_state import State
 from parity.kinds import layouts
-
-if TYPE_CHECKING:
-    from parity.candidate.jax_candidate import Candidate
 
 # Bits of exponent and significand.
 _FORMATS = {(8, 23): "float32", (8, 10): "tf32", (8, 7): "bfloat16", (5, 10): "float16"}
@@ -39,7 +37,7 @@ def coarse(function: Callable, arguments: tuple[Any, ...], dtype: str) -> list[t
     return list(found)
 
 
-def between_layers(candidate: Candidate, inputs: tuple[Any, ...]) -> list[tuple[str, str]]:
+def between_layers(candidate: State, inputs: tuple[Any, ...]) -> list[tuple[str, str]]:
     """Likewise of the code between the layers of a model, after its run; none if it can't be traced.
 
     Args:

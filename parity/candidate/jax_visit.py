@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,23 +15,22 @@ from numpy.typing import NDArray
 
 from parity.bounds.magnitudes import Bound, linear_bound
 from parity.candidate import jax_precision, jax_variables
+from parity.candidate.jax_arrays import shapes_of
 from parity.candidate.jax_models import JaxLayer
+from parity.candidate.jax_state import State
 from parity.causes import diagnosis
 from parity.causes import inputs as input_causes
 from parity.causes import shapes as shape_causes
 from parity.errors import CannotCompare
 from parity.kinds import jax_leaves, layouts, registry
 from parity.kinds.weights import weights_to_flax
-from parity.reports.rows import Row
-
-if TYPE_CHECKING:
-    from parity.candidate.jax_candidate import Candidate
+from parity.reports.rows import Row, compare_arrays
 
 
 class Visit:
     """One call of one Flax leaf, beside the record of the reference's."""
 
-    def __init__(self, candidate: Candidate, layer: JaxLayer, torch_path: str, key: str, flat: list, tree: Any) -> None:
+    def __init__(self, candidate: State, layer: JaxLayer, torch_path: str, key: str, flat: list, tree: Any) -> None:
         self.candidate, self.layer, self.path, self.torch_path, self.key = candidate, layer, layer.path, torch_path, key
         self.template, self.tree = flat, tree
         self.facts = candidate.store.facts(key)
@@ -74,8 +73,8 @@ class Visit:
         if c.given is not None and self.kind != "plain" and self.path not in c.judged:
             c.judged.add(self.path)
             converted = weights_to_flax(self.kind, c.weights(self.torch_path), layout, c.wanted(self.path))
-            jax_variables.hold_to_converted(self, variables, converted)
-        jax_variables.check_dtypes(self, variables)
+            hold_to_converted(self, variables, converted)
+        check_dtypes(self, variables)
         self.forced = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in forced)
         try:
             results = jax.tree.leaves(self.function()(variables, *forced))
@@ -104,7 +103,7 @@ class Visit:
         row = self.row("forward")
         row.verdict, row.fraction = "shape", float("inf")
         row.detail = f"Flax can't run it with PyTorch's weights: {str(error).splitlines()[0]}"
-        found = shape_causes.explain(self.kind, self._wanted(forced), jax_variables.shapes_of(variables))
+        found = shape_causes.explain(self.kind, self._wanted(forced), shapes_of(variables))
         row.causes, row.cause_keys = [str(cause) for cause in found], [cause.key for cause in found]
         c.rows.append(row)
         reference = c.store.array(self.key, "output.0")
@@ -143,7 +142,7 @@ class Visit:
             args, kwargs = self._arguments(inputs)
             return self.layer.wanted(*args, **kwargs)
 
-        return jax_variables.shapes_of(jax.eval_shape(init, *forced))
+        return shapes_of(jax.eval_shape(init, *forced))
 
     def _arguments(self, inputs: tuple[jax.Array, ...]) -> Any:
         """Positional and named arguments of the leaf's call, with other inputs."""
@@ -236,6 +235,34 @@ class Visit:
         if self.facts["linear"]:
             return linear_bound(self.facts["n"], layout.to_flax(store.array(self.key, f"magnitude.{i}")), dtype)
         return self.candidate.recorded_bound(self.key, f"error.{i}", self.facts["n"], layout.to_flax)
+
+
+def hold_to_converted(visit: Visit, variables: Any, converted: Any) -> None:
+    """Converted weights must be the reference's bit for bit; rows are added for those that aren't."""
+    for collection, arrays in converted.items():
+        own = variables.get(collection, {})
+        for name in dict.fromkeys([*arrays, *own]):
+            ours, reference = own.get(name), arrays.get(name)
+            row = visit.row(f"weights:{name}")
+            compare_arrays(row, None if ours is None else np.asarray(ours), reference, None)
+            if row.verdict == "missing" and (ours is None or reference is None):
+                has, lacks = ("PyTorch", "Flax") if ours is None else ("Flax", "PyTorch")
+                row.detail = f"{has} has {name}, {lacks} doesn't"
+            if not row.equal:
+                visit.candidate.rows.append(row)
+                visit.weight_rows += 1
+                if ours is not None and reference is not None:
+                    visit.candidate.worst.keep(row, np.asarray(ours), reference)
+
+
+def check_dtypes(visit: Visit, variables: Any) -> None:
+    """Every parameter in the lane's precision, or the lane proves nothing."""
+    for path, array in jax.tree_util.tree_flatten_with_path(variables)[0]:
+        if jnp.issubdtype(array.dtype, jnp.floating) and jax_leaves.dtype_name(array) != visit.candidate.dtype:
+            raise CannotCompare(
+                f"{visit.path}{jax.tree_util.keystr(path)} is {array.dtype}, the lane is {visit.candidate.dtype}: "
+                f"convert the variables first"
+            )
 
 
 def allowed(bound: Bound | None) -> NDArray | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,17 +14,14 @@ from parity.causes import gradients as gradient_causes
 from parity.causes import parameter_gradients as parameter_causes
 from parity.causes import parameters as causes
 from parity.causes import precision as precision_causes
+from parity.causes.examined import ExaminedCall, ExaminedModel
 from parity.causes.parameters import Case, Cause
 from parity.kinds import layouts, registry, weights
 from parity.kinds.layer import Layer, Recorded
 from parity.reports.rows import Row
 
-if TYPE_CHECKING:
-    from parity.candidate.jax_candidate import Candidate
-    from parity.candidate.jax_visit import Visit
 
-
-def name_forward(visit: Visit, rows: list[Row], variables: dict[str, Any], flax_y: NDArray) -> None:
+def name_forward(visit: ExaminedCall, rows: list[Row], variables: dict[str, Any], flax_y: NDArray) -> None:
     """Attach causes to the rows of one leaf call whose output or weights diverge.
 
     Args:
@@ -60,7 +57,7 @@ def name_forward(visit: Visit, rows: list[Row], variables: dict[str, Any], flax_
         attach(row, found)
 
 
-def _weights_elsewhere(visit: Visit) -> Iterator[tuple[str, str, NDArray]]:
+def _weights_elsewhere(visit: ExaminedCall) -> Iterator[tuple[str, str, NDArray]]:
     """The reference's weights: path, name and values of each but the call's own."""
     for path in dict.fromkeys(visit.candidate.pairs.values()):
         for name, array in visit.candidate.weights(path).items():
@@ -83,7 +80,7 @@ def name_dtype(row: Row, dtype: str) -> None:
     attach(row, [Cause(dtype, "jax", text)])
 
 
-def name_gradient(visit: Visit, row: Row, gradient: NDArray, reference: NDArray, cotangent: NDArray) -> None:
+def name_gradient(visit: ExaminedCall, row: Row, gradient: NDArray, reference: NDArray, cotangent: NDArray) -> None:
     """Attach a cause to a leaf whose gradient with respect to its input diverges while its output doesn't.
 
     Args:
@@ -107,7 +104,7 @@ def name_gradient(visit: Visit, row: Row, gradient: NDArray, reference: NDArray,
 
 
 def name_parameter(
-    visit: Visit, row: Row, name: str, cotangent: NDArray, arrays: tuple[NDArray, NDArray, NDArray | None]
+    visit: ExaminedCall, row: Row, name: str, cotangent: NDArray, arrays: tuple[NDArray, NDArray, NDArray | None]
 ) -> None:
     """Attach a cause to a parameter whose gradient diverges.
 
@@ -129,7 +126,7 @@ def name_parameter(
     attach(row, parameter_causes.explain(torch, flax, alone, right, tolerance, visit.candidate.dtype, mistakes))
 
 
-def name_cotangent(candidate: Candidate, key: str, row: Row, torch: NDArray, flax: NDArray) -> None:
+def name_cotangent(candidate: ExaminedModel, key: str, row: Row, torch: NDArray, flax: NDArray) -> None:
     """Attach a cause to a gradient that the code after a layer, or after the input, hands back wrongly.
 
     Args:
@@ -158,7 +155,7 @@ def name_cotangent(candidate: Candidate, key: str, row: Row, torch: NDArray, fla
     attach(row, chain_gradients.explain(ops, start, coming, torch, flax, tolerance, candidate.dtype))
 
 
-def _layer(visit: Visit) -> Layer | None:
+def _layer(visit: ExaminedCall) -> Layer | None:
     """The layer as its reference's record says; None if it isn't written out."""
     candidate, facts = visit.candidate, visit.facts
     return registry.layer(
@@ -173,13 +170,13 @@ def _layer(visit: Visit) -> Layer | None:
     )
 
 
-def recorded_inputs(visit: Visit) -> tuple[NDArray, ...]:
+def recorded_inputs(visit: ExaminedCall) -> tuple[NDArray, ...]:
     """What a call of PyTorch's got."""
     arrays = visit.candidate.store.arrays(visit.key, "input.")
     return tuple(np.asarray(arrays[name], np.float64) for name in sorted(arrays, key=int))
 
 
-def flax_weights(visit: Visit, variables: dict[str, Any]) -> dict[str, NDArray]:
+def flax_weights(visit: ExaminedCall, variables: dict[str, Any]) -> dict[str, NDArray]:
     """A Flax leaf's parameters and statistics under PyTorch's names and in its layout."""
     layout = visit.input_layouts[0] if visit.input_layouts else None
     reference = visit.candidate.weights(visit.torch_path)
@@ -194,7 +191,7 @@ def flax_weights(visit: Visit, variables: dict[str, Any]) -> dict[str, NDArray]:
     return found
 
 
-def as_reference(visit: Visit, ours: NDArray, ndim: int, known: list[Any] | None = None) -> NDArray:
+def as_reference(visit: ExaminedCall, ours: NDArray, ndim: int, known: Sequence[Any] | None = None) -> NDArray:
     """What a Flax leaf gave, or got in the layouts `known`, in the layout of a PyTorch array of `ndim` axes."""
     layout = known[0] if known else visit.output_layout
     if layout is not None:
@@ -202,7 +199,7 @@ def as_reference(visit: Visit, ours: NDArray, ndim: int, known: list[Any] | None
     return layouts.channels_first(ours) if ndim > 2 and ours.ndim > 2 else ours
 
 
-def _map_shape(visit: Visit) -> tuple[int, ...] | None:
+def _map_shape(visit: ExaminedCall) -> tuple[int, ...] | None:
     shapes = visit.facts["map_shapes"]
     return tuple(shapes[0]) if shapes and shapes[0] else None
 

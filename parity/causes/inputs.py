@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,17 +13,20 @@ from parity.causes import parameters as causes
 from parity.causes import precision as precision_causes
 from parity.causes import recurrent_inputs as recurrent_causes
 from parity.causes.diagnosis import as_reference, attach, recorded_inputs
+from parity.causes.examined import ExaminedCall, ExaminedModel
 from parity.causes.parameters import Case, Cause
 from parity.kinds import layouts, registry
 from parity.reports.rows import Row
 
-if TYPE_CHECKING:
-    from parity.candidate.jax_candidate import Candidate
-    from parity.candidate.jax_visit import Visit
-
 
 def name_input(
-    candidate: Candidate, visit: Visit, row: Row, x: NDArray, reference: NDArray, i: int, allowed: NDArray | None
+    candidate: ExaminedModel,
+    visit: ExaminedCall,
+    row: Row,
+    x: NDArray,
+    reference: NDArray,
+    i: int,
+    allowed: NDArray | None,
 ) -> None:
     """Attach a cause to a leaf call whose input diverges: what lies between the layers, or their order.
 
@@ -71,7 +72,7 @@ def name_input(
     attach(row, found)
 
 
-def _sequence(candidate: Candidate, visit: Visit, reference: NDArray, ours: NDArray) -> list[Cause]:
+def _sequence(candidate: ExaminedModel, visit: ExaminedCall, reference: NDArray, ours: NDArray) -> list[Cause]:
     """Causes that have to do with a recurrent layer, this one or one before it; see `recurrent_causes`."""
     tolerance = 64 * UNIT_ROUNDOFF[candidate.dtype] * float(np.max(np.abs(reference), initial=0.0))
     if registry.named(visit.kind).recurrent:
@@ -84,7 +85,7 @@ def _sequence(candidate: Candidate, visit: Visit, reference: NDArray, ours: NDAr
 
 
 def name_output(
-    candidate: Candidate, row: Row, i: int, ours: NDArray, reference: NDArray, allowed: NDArray | None
+    candidate: ExaminedModel, row: Row, i: int, ours: NDArray, reference: NDArray, allowed: NDArray | None
 ) -> None:
     """Attach a cause to an output of the model that diverges: the code behind the last layers.
 
@@ -112,7 +113,7 @@ def name_output(
     attach(row, found)
 
 
-def _another_output(candidate: Candidate, i: int, ours: NDArray, exact: NDArray, tolerance: float) -> list[Cause]:
+def _another_output(candidate: ExaminedModel, i: int, ours: NDArray, exact: NDArray, tolerance: float) -> list[Cause]:
     """The outputs may be in another order."""
     before = farthest(ours, exact) if ours.shape == exact.shape else float("inf")
     for place, other in candidate.store.arrays("output", "input.").items():
@@ -125,7 +126,7 @@ def _another_output(candidate: Candidate, i: int, ours: NDArray, exact: NDArray,
     return []
 
 
-def name_open(candidate: Candidate, visit: Visit, row: Row, x: NDArray, reference: NDArray, i: int) -> None:
+def name_open(candidate: ExaminedModel, visit: ExaminedCall, row: Row, x: NDArray, reference: NDArray, i: int) -> None:
     """Make a mismatch of a row without a bound if a mistake explains its difference; see `name_input`."""
     exact = np.asarray(reference, np.float64)
     code, sink = candidate.code, visit.facts.get("sinks", [])[i : i + 1]
@@ -141,7 +142,7 @@ def name_open(candidate: Candidate, visit: Visit, row: Row, x: NDArray, referenc
         row.verdict, row.fraction = "mismatch", float("inf")
 
 
-def name_coarse(candidate: Candidate, found: list[tuple[str, str]]) -> None:
+def name_coarse(candidate: ExaminedModel, found: list[tuple[str, str]]) -> None:
     """Attach a cause to inputs that differ by no more than the roundings of coarser operations between JAX's layers.
 
     Args:
@@ -164,7 +165,7 @@ def between(reference: NDArray, ours: NDArray, dtype: str) -> list[Cause]:
     return causes.explain(Case("", {}, unknown, empty, empty, reference, ours, None, dtype))
 
 
-def _readings(visit: Visit, x: NDArray, reference: NDArray, i: int, ours: NDArray) -> list[NDArray]:
+def _readings(visit: ExaminedCall, x: NDArray, reference: NDArray, i: int, ours: NDArray) -> list[NDArray]:
     """A Flax array in PyTorch's layout, the likeliest reading first: by wrong values layouts can't be told apart."""
     shape = visit.facts["map_shapes"][i] if i < len(visit.facts["map_shapes"]) else None
     fits = layouts.candidates(reference.shape, x.shape, tuple(shape) if shape else None)
@@ -182,7 +183,7 @@ def _tolerance(exact: NDArray, allowed: NDArray | None, dtype: str) -> float:
     return own if allowed is None else max(own, float(np.max(allowed, initial=0.0)))
 
 
-def _starts(candidate: Candidate, visit: Visit) -> list[NDArray]:
+def _starts(candidate: ExaminedModel, visit: ExaminedCall) -> list[NDArray]:
     """What a chain of functions before a leaf may have started from: outputs of earlier leaves, newest first."""
     store = candidate.store
     keys = [key for key in store.keys("forward-") if key < visit.key]
@@ -191,7 +192,7 @@ def _starts(candidate: Candidate, visit: Visit) -> list[NDArray]:
     return [*handed, given.array("given", "input.0")]
 
 
-def _sources(candidate: Candidate, ours: NDArray, reference: NDArray) -> tuple[str | None, str | None]:
+def _sources(candidate: ExaminedModel, ours: NDArray, reference: NDArray) -> tuple[str | None, str | None]:
     """The layers whose outputs the two inputs are, bit for bit, as far as they are any layer's: Flax's, PyTorch's."""
     store = candidate.store
     expected = got = None
@@ -204,7 +205,7 @@ def _sources(candidate: Candidate, ours: NDArray, reference: NDArray) -> tuple[s
     return got, expected
 
 
-def _order(visit: Visit, got: str | None, expected: str, ours: NDArray, reference: NDArray) -> list[Cause]:
+def _order(visit: ExaminedCall, got: str | None, expected: str, ours: NDArray, reference: NDArray) -> list[Cause]:
     """The input is another layer's output than the reference's: then the layers are in another order."""
     if got is None or got == expected:
         return []

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from parity.bounds.magnitudes import Bound
-
-if TYPE_CHECKING:
-    from parity.candidate.jax_visit import Visit
+from parity.candidate.jax_visit import Visit
 
 
 class Total:
