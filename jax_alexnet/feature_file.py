@@ -10,16 +10,16 @@ import numpy as np
 
 from alexnet_io.command_line import output_file
 from alexnet_io.command_line.flags import one_of
+from alexnet_io.command_line.picture_settings import PictureSettings
 from alexnet_io.command_line.printing import printable
 from alexnet_io.data.decoding import read_rgb
 from alexnet_io.errors import UserError
-from jax_alexnet.features import FeaturesSettings
 from jax_alexnet.loaded import LoadedNetwork, load_run
 
 _BATCH = 32
 
 
-def write(settings: FeaturesSettings, file: Path, paths: Sequence[Path]) -> int:
+def write(settings: PictureSettings, layer: str, file: Path, paths: Sequence[Path]) -> int:
     """Write the file; returns the exit code: 1 if a picture could not be read.
 
     Raises:
@@ -32,12 +32,12 @@ def write(settings: FeaturesSettings, file: Path, paths: Sequence[Path]) -> int:
         devices=settings.devices,
         precision=settings.precision,
     )
-    one_of("--layer", settings.layer, network.layers)
-    kept, features, failed = _features(network, paths, settings.layer)
+    one_of("--layer", layer, network.layers)
+    kept, features, failed = _features(network, paths, layer)
     if not kept:
         raise UserError("none of the pictures could be read: nothing was written")
-    output_file.write("--output", file, _content(settings, kept, features))
-    print(f"{settings.layer} of {len(kept)} pictures, {' x '.join(map(str, features.shape[1:]))} values each")
+    output_file.write("--output", file, _content(settings.images, layer, kept, features))
+    print(f"{layer} of {len(kept)} pictures, {' x '.join(map(str, features.shape[1:]))} values each")
     return 1 if failed else 0
 
 
@@ -60,13 +60,13 @@ def _features(network: LoadedNetwork, paths: Sequence[Path], layer: str) -> tupl
     return kept, np.concatenate(found) if found else np.zeros((0, 0)), failed
 
 
-def _content(settings: FeaturesSettings, paths: Sequence[Path], features: np.ndarray) -> bytes:
+def _content(images: Sequence[Path], layer: str, paths: Sequence[Path], features: np.ndarray) -> bytes:
     arrays: dict[str, Any] = {
         "paths": np.array([printable(path) for path in paths]),
         "features": features,
-        "layer": np.array(settings.layer),
+        "layer": np.array(layer),
     }
-    classes = _classes(settings.images, paths)
+    classes = _classes(images, paths)
     if classes:
         arrays["classes"] = np.array([printable(name) for name in classes])
     file = io.BytesIO()

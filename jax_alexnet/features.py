@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     paths = pictures(settings.images)
     from jax_alexnet import feature_file
 
-    return feature_file.write(settings, settings.output, paths)
+    return feature_file.write(settings, settings.layer, settings.output, paths)
 
 
 if __name__ == "__main__":

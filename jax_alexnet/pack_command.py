@@ -30,7 +30,7 @@ from jax_alexnet.evaluate_command import measured
 from jax_alexnet.files import weights
 from jax_alexnet.files.exported import load_weights, say_fallback
 from jax_alexnet.files.finished_run import TrainedNetwork, load_run, saved_settings
-from jax_alexnet.pack import PROGRAM, PackSettings
+from jax_alexnet.pack_settings import PROGRAM, PackSettings
 from jax_alexnet.recipes import resolve
 
 # What says where and how a run was made, and nothing of what it learnt.

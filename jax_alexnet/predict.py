@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from jax_alexnet import prediction
 
     with output_file.others_on_standard_error(settings.json):
-        return prediction.run(settings, paths)
+        return prediction.run(settings, settings.class_names, settings.json, paths)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from alexnet_io.command_line import output_file
+from alexnet_io.command_line.picture_settings import PictureSettings
 from alexnet_io.command_line.printing import printable
 from alexnet_io.data.decoding import Resizing, read_rgb, resize
 from alexnet_io.data.sources.synset_names import readable
@@ -15,12 +16,11 @@ from alexnet_io.errors import UserError
 from jax_alexnet import steps
 from jax_alexnet.files.exported import open_network, with_names
 from jax_alexnet.files.finished_run import TrainedNetwork
-from jax_alexnet.predict import PredictSettings
 
 _BATCH = 32
 
 
-def run(settings: PredictSettings, paths: Sequence[Path]) -> int:
+def run(settings: PictureSettings, class_names: Path | None, json: str | None, paths: Sequence[Path]) -> int:
     """Predict and print; returns the exit code: 1 if a file could not be read."""
     network = open_network(
         settings.run,
@@ -30,7 +30,7 @@ def run(settings: PredictSettings, paths: Sequence[Path]) -> int:
         devices=settings.devices,
         precision=settings.precision,
     )
-    return report(with_names(network, settings.class_names).for_inference(), paths, settings.json)
+    return report(with_names(network, class_names).for_inference(), paths, json)
 
 
 def report(network: TrainedNetwork, paths: Sequence[Path], json_path: str | None) -> int:

@@ -24,7 +24,7 @@ from jax_alexnet.evaluate import EvaluateSettings
 from jax_alexnet.export import ExportSettings
 from jax_alexnet.features import FeaturesSettings
 from jax_alexnet.launch import LaunchSettings
-from jax_alexnet.pack import PackSettings
+from jax_alexnet.pack_settings import PackSettings
 from jax_alexnet.plan.settings import PlanSettings
 from jax_alexnet.predict import PredictSettings
 from jax_alexnet.recipes import resolve

@@ -26,6 +26,7 @@ from jax_alexnet.recipes import choose_variant, resolve
 from jax_alexnet.reproduce import figure1, looking, originals, page, pictures, reading, results, running, studies
 from jax_alexnet.reproduce.experiments import EXPERIMENTS
 from jax_alexnet.reproduce.performing import PERFORMERS
+from jax_alexnet.reproduce.race import Race
 from jax_alexnet.reproduce.results import Result
 from jax_alexnet.reproduce.settings import ReproduceSettings
 from jax_alexnet.variants import VARIANTS
@@ -71,10 +72,8 @@ def test_spreads_are_sample_deviations() -> None:
     assert spread.text("{:.1f}") == "3.0 ± 2.6"
 
 
-def race(neurons: str, rate: float, epochs: float | None, seed: int = 0, last: float = 0.3) -> figure1.Race:
-    return figure1.Race(
-        neurons, rate, seed, [(0.1, 0.9), (20.0, last)], epochs, None if epochs is None else 10 * epochs
-    )
+def race(neurons: str, rate: float, epochs: float | None, seed: int = 0, last: float = 0.3) -> Race:
+    return Race(neurons, rate, seed, [(0.1, 0.9), (20.0, last)], epochs, None if epochs is None else 10 * epochs)
 
 
 def test_the_ratio_is_of_the_same_seeds() -> None:
@@ -277,7 +276,7 @@ def drawn(path: Path, *colours: str) -> None:
 def test_pictures_have_something_in_them(tmp_path: Path) -> None:
     blue, orange = pictures._COLOURS[:2]
     races = {
-        name: [figure1.Race(name, 0.1, seed, [(0.0, 0.9), (9.0, 0.1)], 5.0, 1.0) for seed in range(2)]
+        name: [Race(name, 0.1, seed, [(0.0, 0.9), (9.0, 0.1)], 5.0, 1.0) for seed in range(2)]
         for name in ("relu", "tanh")
     }
     pictures.draw_race(tmp_path / "race.png", races, 0.25)

@@ -7,12 +7,12 @@ augmentation, a constant learning rate.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet_io.errors import UserError
 from jax_alexnet.reproduce import pictures
-from jax_alexnet.reproduce.reading import Points, Spread, crossing, seconds_until, training_errors
+from jax_alexnet.reproduce.race import Race
+from jax_alexnet.reproduce.reading import Spread, crossing, seconds_until, training_errors
 from jax_alexnet.reproduce.results import Result
 from jax_alexnet.reproduce.running import Runner, Trained
 
@@ -26,23 +26,6 @@ NEURONS = {"relu": "no-lrn", "tanh": "tanh,no-lrn"}
 QUICK_LEVEL, QUICK_STEPS = 0.75, 250
 _MOST_RATES = 7
 _BATCH = 128
-
-
-@dataclass(frozen=True)
-class Race:
-    """One training: when it reached the level, in epochs and in seconds; None if it didn't."""
-
-    neurons: str
-    rate: float
-    seed: int
-    points: Points
-    epochs: float | None
-    seconds: float | None
-
-    @property
-    def waited(self) -> float:
-        """Epochs until the level, or those after which it was given up."""
-        return self.epochs if self.epochs is not None else self.points[-1][0] if self.points else 0.0
 
 
 def perform(runner: Runner, folder: Path) -> Result:

@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,9 +17,7 @@ from alexnet_io.command_line.printing import printable
 from alexnet_io.files import atomic_file
 from alexnet_io.run.metrics import MetricsRow
 from jax_alexnet.reproduce import reading
-
-if TYPE_CHECKING:
-    from jax_alexnet.reproduce.figure1 import Race
+from jax_alexnet.reproduce.race import Race
 
 # Told apart by colour-blind readers, too.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -28,7 +25,7 @@ _INK, _RIGHT, _WRONG = "#333333", "#009e73", "#d55e00"
 _DPI = 120
 
 
-def draw_race(path: Path, races: "Mapping[str, Sequence[Race]]", level: float) -> None:
+def draw_race(path: Path, races: Mapping[str, Sequence[Race]], level: float) -> None:
     """Training error over epochs as in figure 1: one network drawn through, the other dashed, every seed."""
     figure, axes = _figure(7, 4.6)
     for (neurons, several), colour, style in zip(races.items(), _COLOURS, ("-", "--"), strict=False):

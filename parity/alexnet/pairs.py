@@ -19,7 +19,7 @@ from alexnet_io.weights import shipped
 from jax_alexnet.files import weights
 from jax_alexnet.model import AlexNet
 from jax_alexnet.variants import VARIANTS
-from parity.alexnet import torch_weights
+from parity.alexnet import flattened, torch_weights
 from parity.candidate.jax_arrays import DTYPES
 from parity.kinds import jax_leaves, layouts, torch_leaves
 from parity.kinds.weights import weights_to_flax
@@ -117,7 +117,7 @@ def to_flax(model: nn.Module, state: dict[str, NDArray], image_size: tuple[int, 
         if not names:
             continue
         kind = torch_leaves.kind_of(leaf)
-        layout = flattened_map(model, path, image_size) if kind == "dense" else None
+        layout = flattened.flattened_map(model, path, image_size) if kind == "dense" else None
         arrays = weights_to_flax(kind, {name: state[f"{path}.{name}"] for name in names}, layout)
         jax_leaves.insert_leaf(variables, path, jax.tree.map(lambda x: jnp.asarray(x, DTYPES[dtype]), arrays))
     return variables
@@ -140,17 +140,6 @@ def load(name: str, path: Path, dtype: str = "float64") -> Pair:
     pair = build(name, dtype=dtype, classes=own, image_size=side, weights=state)
     variables = {"params": jax.tree.map(lambda x: jnp.asarray(x, DTYPES[dtype]), params)}
     return replace(pair, flax_module=pair.flax_module.clone(classes=classes), variables=variables)
-
-
-def flattened_map(model: nn.Module, path: str, image_size: tuple[int, int]) -> layouts.Layout | None:
-    """Layout of the rows of the first fully connected layer; None for the others."""
-    first = next(name for name, child in model.named_children() if isinstance(child, nn.Linear))
-    if path != first:
-        return None
-    layer = model.get_submodule(path)
-    height, width = model.map_size(image_size)  # type: ignore[operator]
-    channels = int(layer.in_features) // (height * width)  # type: ignore[arg-type]
-    return layouts.Layout(map_shape=(channels, height, width))
 
 
 def images(pair: Pair, batch: int, seed: int = 0) -> NDArray:
@@ -202,7 +191,7 @@ def draw_masks(pair: Pair, batch: int, seed: int) -> dict[str, NDArray]:
 
 def mask_to_flax(pair: Pair, name: str, mask: NDArray) -> NDArray:
     """A dropout mask as Flax sees it: before the first fully connected layer PyTorch's map is flat, Flax's is not."""
-    layout = dropped_map(pair.torch_module, name, pair.image_size)
+    layout = flattened.dropped_map(pair.torch_module, name, pair.image_size)
     if layout is None or layout.map_shape is None:
         return mask
     channels, *spatial = layout.map_shape
@@ -235,10 +224,3 @@ def run_one_side(pair: Pair, images: NDArray, side: str) -> NDArray:
     x = jnp.asarray(layouts.channels_last(images), DTYPES[pair.dtype])
     # A function of its own each time: JAX would take the trace of another one that compares equal, without the patch.
     return np.asarray(jax.jit(lambda v, x: pair.flax_module.apply(v, x))(pair.variables, x), np.float64)
-
-
-def dropped_map(model: nn.Module, dropout: str, image_size: tuple[int, int]) -> layouts.Layout | None:
-    """Layout of what a dropout layer of the reference is given, where that is a flattened map; None elsewhere."""
-    names = [child for child, _ in model.named_children()]
-    first = next(n for n, m in model.named_children() if isinstance(m, nn.Linear))
-    return flattened_map(model, first, image_size) if names.index(dropout) < names.index(first) else None

@@ -9,7 +9,7 @@ import optax
 from numpy.typing import NDArray
 from torch import nn
 
-from parity.alexnet import pairs
+from parity.alexnet import flattened
 from parity.kinds import layouts, torch_leaves, weights
 
 # The optimizers' memories: the field of JAX's state, PyTorch's key.
@@ -52,7 +52,7 @@ class ParameterNames:
     def _rows(self, path: str) -> layouts.Layout | None:
         if self._kinds[path] != "dense":
             return None
-        return pairs.flattened_map(self._module, path, self._image_size)
+        return flattened.flattened_map(self._module, path, self._image_size)
 
 
 def slots(state: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from alexnet_io.command_line.printing import printable
 from alexnet_io.errors import UserError
-from parity.alexnet import pairs
+from parity.alexnet import flattened
 from parity.kinds import torch_leaves, weights
 
 # What wrappers put before every name.
@@ -103,7 +103,7 @@ def state_of(content: Content, model: nn.Module, image_size: tuple[int, int]) ->
         array, path = _to_numpy(content.tensors[name]), own.rpartition(".")[0]
         if name.endswith("/kernel") and path in leaves:  # in Flax's layout
             kind = torch_leaves.kind_of(leaves[path])
-            layout = pairs.flattened_map(model, path, image_size) if kind == "dense" else None
+            layout = flattened.flattened_map(model, path, image_size) if kind == "dense" else None
             array = np.ascontiguousarray(weights.to_torch(kind, "weight", array, layout))
         state[own] = array
     wanted = {name: tuple(p.shape) for name, p in model.named_parameters()}

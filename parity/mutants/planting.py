@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from jax_alexnet.variants import VARIANTS
-from parity.alexnet import pairs
+from parity.alexnet import flattened
 from parity.alexnet.pairs import Pair
 from parity.kinds import torch_leaves, weights
 
@@ -64,7 +64,7 @@ def jax_weight(pair: Pair, path: str, change: Callable[[NDArray], NDArray], name
     if name == "bias":
         leaf["bias"] = jnp.asarray(change(np.asarray(leaf["bias"])), leaf["bias"].dtype)
     else:
-        layout = pairs.flattened_map(pair.torch_module, path, pair.image_size) if kind == "dense" else None
+        layout = flattened.flattened_map(pair.torch_module, path, pair.image_size) if kind == "dense" else None
         kernel = weights.to_torch(kind, "weight", np.asarray(leaf["kernel"]), layout)
         changed = weights.to_flax(kind, "weight", np.ascontiguousarray(change(kernel)), layout)
         leaf["kernel"] = jnp.asarray(np.ascontiguousarray(changed), leaf["kernel"].dtype)

@@ -22,7 +22,7 @@ from parity.bounds.torch_operation import MOVES
 from parity.bounds.torch_rounding import RunningError
 from parity.comparison.store import Store
 from parity.kinds import torch_leaves
-from parity.reference import torch_backward
+from parity.reference import torch_replay
 from parity.reference.torch_call import Call
 from parity.reference.torch_capture import Capture, operations
 from parity.reference.torch_tensors import DTYPES, differentiable, to_numpy
@@ -144,7 +144,7 @@ class _Ties:
             arrays |= self._alone(call, inputs, facts)
             self.store.put(key, arrays, **facts)
             if cotangents:
-                torch_backward.replay(self.capture, self.store, call, "drawn.0", roots)
+                torch_replay.replay(self.capture, self.store, call, "drawn.0", roots)
         return [self._tapped(call, i, t, cotangents) for i, t in enumerate(passed)]
 
     def _alone(self, call: Call, inputs: list[Tensor], facts: dict[str, Any]) -> dict[str, Any]:

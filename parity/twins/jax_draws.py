@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from jax_alexnet import layers
-from parity.alexnet import pairs
+from parity.alexnet import flattened
 from torch_ref.augment import Draws
 from torch_ref.layers import Dropout
 
@@ -54,7 +54,7 @@ class JaxDraws:
 
     def mask(self, step: int, first_place: int, number: int, rate: float, x: Tensor) -> Tensor:
         """See `torch_ref.dropout_masks.DropoutMasks.draw`."""
-        name, layout = self._names[number], pairs.dropped_map(self._network, self._names[number], self._image_size)
+        name, layout = self._names[number], flattened.dropped_map(self._network, self._names[number], self._image_size)
         shape = tuple(x.shape)
         if layout is not None and layout.map_shape is not None:
             channels, *spatial = layout.map_shape
