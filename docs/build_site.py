@@ -1,7 +1,7 @@
 """What mkdocs is told of this project: README, changelog and contributing as pages, and links that leave the folder.
 
-Files below `docs/` link to each other and to sources as they lie in a checkout, so that they can be read there, too. Of the
-site's pages a link to a source becomes plain text, or, with `repo_url` in mkdocs.yml, a link to the repository.
+Files below `docs/` link to each other and to sources as they lie in a checkout, so that they can be read there, too.
+Of the site's pages a link to a source becomes plain text, or, with `repo_url` in mkdocs.yml, a link to the repository.
 """
 
 import posixpath

@@ -2,12 +2,13 @@
 
     python tests/docs_commands.py dist/NAME.whl [PART ...]     # PART: only pages whose names contain it
 
-The wheel is installed into an empty environment, which sees the packages that it needs where this interpreter has them, and
-everything runs in an empty directory with pictures made on the spot; `docs_tables.py` says what stands in the place of
-placeholders, what is added so that a command takes seconds (large networks: `--dry-run`), and which commands can't be run there, and
-why. A command `python -m MODULE` is that module's `__main__`, in a process that is forked after the frameworks were imported.
+The wheel is installed into an empty environment, which sees the packages that it needs where this interpreter has
+them, and everything runs in an empty directory with pictures made on the spot. `docs_tables.py` says what stands in
+the place of placeholders, what is added so that a command takes seconds (large networks: `--dry-run`), and which
+commands can't be run there, and why. A command `python -m MODULE` is that module's `__main__`, in a process that is
+forked after the frameworks were imported.
 
-Everything has to exit with 0. A fence without a language holds commands alone: other text is marked as `text` or `json`.
+Everything has to exit with 0. A fence without a language holds commands alone: other text is `text` or `json`.
 """
 
 import os
@@ -237,6 +238,7 @@ def succeeds(task: Task) -> bool:
 def prepare() -> None:
     """Pictures, models, weights and runs that the documents speak of."""
     import numpy as np
+    import safetensors.numpy
     import torch
     import torchvision
     from PIL import Image
@@ -247,7 +249,8 @@ def prepare() -> None:
     ]
     wanted += [f"flat/{kind}/{n}.jpg" for kind in ("cat", "dog") for n in range(5)] + ["folder/one.jpg"]
     synsets = {"n01440764": "tench", "n01443537": "goldfish"}
-    wanted += [f"imagenet/{split}/{s}/{s}_{name}.JPEG" for split in ("train", "val") for s, name in synsets.items()]
+    wanted += [f"ilsvrc/{split}/{s}/{s}_{name}.JPEG" for split in ("train", "val") for s, name in synsets.items()]
+    wanted += [f"ilsvrc/train/{synset}/{n}.JPEG" for synset in synsets for n in range(3)]
     for name in [*wanted, "picture.jpg", "a.jpg", "b.jpg"]:
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(draw.integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(name)
@@ -261,12 +264,17 @@ def prepare() -> None:
         "        super().__init__()\n        self.add_module('conv', nn.Conv2d(3, 4, 3))\n"
         "        self.add_module('relu', nn.ReLU())\n"
     )
+    state = {"conv.weight": np.zeros((4, 3, 3, 3), np.float32), "conv.bias": np.zeros(4, np.float32)}
+    safetensors.numpy.save_file(state, "net.safetensors")
+    Path("docs/images").mkdir(parents=True)
     few = "--epochs 1 --batch-size 4 --devices 1"
-    for name, words in {
-        "runs/cifar": f"--model cifar_18pct --data folder:pictures {few}",
-        "runs/two_column": f"--model two_column --image-size 67 --stored-size 71 --data folder:pictures {few}",
-    }.items():
-        subprocess.run(["python", "-m", "jax_alexnet.train", *words.split(), "--output", name], check=True)
+    for name, module, words in (
+        ("runs/cifar", "jax_alexnet.train", "--model cifar_18pct"),
+        ("runs/reference", "torch_ref.train", "--model cifar_18pct"),
+        ("runs/two_column", "jax_alexnet.train", "--model two_column --image-size 67 --stored-size 71"),
+    ):
+        whole = f"python -m {module} {words} --data folder:pictures {few} --output {name}"
+        subprocess.run(whole.split(), check=True)
 
 
 if __name__ == "__main__":

@@ -34,24 +34,26 @@ CHOICES = {
     r"\b(\w+)(\|\w+)+": r"\1",  # the first of several words
 }
 PLACEHOLDERS = {
-    r"imagenet:PATH": "imagenet:imagenet",
-    r"PATH/val/": "imagenet/val/",
+    r"imagenet:PATH": "imagenet:ilsvrc",
+    r"PATH/val/": "ilsvrc/val/",
     r"folder:PATH(?= --holdout)": "folder:flat",
     r"folder:PATH|folder:CIFAR10": "folder:pictures",
     r"--data CIFAR10": "--data pictures",
     r"(?<= )FOLDER\b": "pictures/test",
+    r"(?<=torch_ref\.train --resume --output )RUN": "runs/reference",
     r"(?<= )(DIR|RUN)\b": "runs/two_column",
 }
 
 # A network is as large as its layers, whatever its input: at this size the large ones have 27 million weights.
 _SMALL = "--image-size 67 --stored-size 71 --batch-size 4 --steps 1 --devices 1"
+_FEW = "--steps 2 --batch-size 4"
 # What is added so that a command takes seconds. A later flag counts.
 ADDED = {
-    r"python -m jax_alexnet\.train\b(?!.*--(resume|help|dry-run)).*--model cifar_18pct": "--steps 2 --batch-size 4",
+    r"python -m jax_alexnet\.train\b(?!.*--(resume|help|model (?!cifar)|config))": f"--model cifar_18pct {_FEW}",
     r"python -m (jax_alexnet|torch_ref)\.train --config recipes": f"{_SMALL} --output runs/NEW",
     # The large networks: everything is checked and a step is built, but not taken.
-    r"python -m jax_alexnet\.train\b(?!.*--(resume|help|model cifar|config))": f"{_SMALL} --dry-run",
-    r"python -m jax_alexnet\.train .*--accumulate": "--accumulate 2",
+    r"python -m jax_alexnet\.train .*--model (?!cifar)": f"{_SMALL} --dry-run",
+    r"python -m jax_alexnet\.train .*--accumulate": "--accumulate 2 --validation 0.5",
     r"python -m torch_ref\.train --model one_weird_trick": "--steps 1 --batch-size 2",
     r"python -m torch\.distributed\.run": "--steps 1 --batch-size 4",
     r"python -m jax_alexnet\.train --resume .*--epochs": "--steps 2",
@@ -61,10 +63,9 @@ ADDED = {
     r"python -m parity data": "--pictures 2",
     r"python -m parity compare": "--save-mapping net.json",
     r"python -m parity clean": "--runs 1",
-    r"python -m parity mutants": "--model cifar_18pct --only epsilon",
     r"python -m parity profile --model": "--model cifar_80sec --batch-size 2 --frameworks jax",
 }
-IN_PYTHON = {r"ema=0\.999\)": "ema=0.999, epochs=1, batch_size=4)"}
+IN_PYTHON = {r"ema=0\.999\)": "ema=0.999, epochs=1, batch_size=4)", r"zeros\(\(8, 224": "zeros((1, 224"}
 
 _MINUTES = "measures for minutes; parity throughput itself is run by the tests"
 _GPU_COMPILER = "needs XLA's GPU compiler, which make gpu-compiler downloads"
@@ -83,7 +84,7 @@ SKIPPED = (
     Skipped(
         r"python -m jax_alexnet\.reproduce (?!list)", "trains for minutes to days; run by the tests on made-up images"
     ),
-    Skipped(r"python -m parity (train|runs)", "minutes; run by the tests with fewer steps"),
+    Skipped(r"python -m parity (train|runs|mutants)", "minutes to an hour; run by the tests with fewer steps"),
 )
 
 

@@ -8,6 +8,7 @@ Nothing in the picture is written by hand: the table is `parity grads --model tw
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import jax
 import matplotlib as mpl
@@ -61,9 +62,9 @@ def draw(report: Report, ours: Losses, theirs: Losses) -> None:
         {"font.family": "DejaVu Sans", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False}
     )
     figure = Figure(figsize=(11, 5.2), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1.25, 1))
-    draw_table(left.subplots(), report)
-    draw_curves(*right.subplots(2, 1, sharex=True, height_ratios=(2, 1)), ours, theirs)
+    panels: Any = figure.subfigures(1, 2, width_ratios=(1.25, 1))  # an array of two
+    draw_table(panels[0].subplots(), report)
+    draw_curves(*panels[1].subplots(2, 1, sharex=True, height_ratios=(2, 1)), ours, theirs)
     figure.savefig(TARGET, dpi=150, metadata={"Software": None})
     print(TARGET)
 
