@@ -11,6 +11,7 @@ forked after the frameworks were imported.
 Everything has to exit with 0. A fence without a language holds commands alone: other text is `text` or `json`.
 """
 
+import itertools
 import os
 import re
 import resource
@@ -31,6 +32,7 @@ from docs_tables import ADDED, CHOICES, IN_PYTHON, PLACEHOLDERS, SKIPPED, SPELLI
 ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 INSIDE = "--inside"
+NUMBERS = itertools.count()
 NOT_COMMANDS = ("text", "json", "yaml")
 # Nothing here is about speed: no forms are timed or tried first, and programs are compiled the short way.
 QUICK = {
@@ -167,7 +169,7 @@ def task_of(page: str, line: str, used: set[int]) -> Iterator[Task]:
     if command:
         added = [words for pattern, words in ADDED.items() if re.match(pattern, spelt)]
         # Of a launcher, too, words at the end are the training program's.
-        full = " ".join([command, *added]).replace("runs/NEW", f"runs/{len(used)}-{abs(hash(command))}")
+        full = " ".join([command, *added]).replace("runs/NEW", f"runs/{next(NUMBERS)}")
         yield Task(page, full, lambda: run_module(full))
 
 

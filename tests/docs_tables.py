@@ -53,7 +53,7 @@ ADDED = {
     r"python -m (jax_alexnet|torch_ref)\.train --config recipes": f"{_SMALL} --output runs/NEW",
     # The large networks: everything is checked and a step is built, but not taken.
     r"python -m jax_alexnet\.train .*--model (?!cifar)": f"{_SMALL} --dry-run",
-    r"python -m jax_alexnet\.train .*--accumulate": "--accumulate 2 --validation 0.5",
+    r"python -m jax_alexnet\.train .*--accumulate": "--accumulate 2 --validation 0.5 --steps 20",
     r"python -m torch_ref\.train --model one_weird_trick": "--steps 1 --batch-size 2",
     r"python -m torch\.distributed\.run": "--steps 1 --batch-size 4",
     r"python -m jax_alexnet\.train --resume .*--epochs": "--steps 2",

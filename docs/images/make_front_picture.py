@@ -64,7 +64,8 @@ def draw(report: Report, ours: Losses, theirs: Losses) -> None:
     figure = Figure(figsize=(11, 5.2), layout="constrained")
     panels: Any = figure.subfigures(1, 2, width_ratios=(1.25, 1))  # an array of two
     draw_table(panels[0].subplots(), report)
-    draw_curves(*panels[1].subplots(2, 1, sharex=True, height_ratios=(2, 1)), ours, theirs)
+    above, below = panels[1].subplots(2, 1, sharex=True, height_ratios=(2, 1))
+    draw_curves(above, below, ours, theirs)
     figure.savefig(TARGET, dpi=150, metadata={"Software": None})
     print(TARGET)
 

@@ -1,4 +1,4 @@
-"""Every option that the page of expectations names for this project is there."""
+"""Pages for people: their links lead somewhere, and what they say of options is so. `make docs` holds anchors, too."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,10 @@ from jax_alexnet.features import FeaturesSettings
 from jax_alexnet.predict import PredictSettings
 from jax_alexnet.summary import SummarySettings
 
-PAGE = (Path(__file__).resolve().parents[1] / "docs" / "expectations.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+GENERATED = {ROOT / "docs" / "commands.md"}  # by `make docs`
+PAGE = (ROOT / "docs" / "expectations.md").read_text(encoding="utf-8")
 ROWS = [re.split(r"(?<!\\) \| ", line.strip("| ")) for line in PAGE.splitlines() if line.startswith("| ")]
 ROWS = [row for row in ROWS if len(row) == 3 and row[0] not in ("what", "---")]
 OF = {
@@ -25,6 +28,23 @@ OF = {
     "predict": PredictSettings,
     "summary": SummarySettings,
 }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_to_files(page: Path) -> None:
+    """An index of packages has no files: its page links to the web alone."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if re.match(r"https://", target):
+            continue
+        assert page.name != "README_PYPI.md", target
+        path = (page.parent / target.partition("#")[0]).resolve() if target[0] != "#" else page
+        assert path.exists() or path in GENERATED, target
+
+
+def test_every_page_is_in_the_sites_contents() -> None:
+    contents = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert f"{page.relative_to(ROOT / 'docs')}\n" in contents, page
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
