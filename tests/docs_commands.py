@@ -245,6 +245,10 @@ def prepare() -> None:
     import torchvision
     from PIL import Image
 
+    import jax_alexnet
+
+    if not Path(jax_alexnet.__file__).is_relative_to(sys.prefix):
+        raise SystemExit(f"{jax_alexnet.__file__} is not the wheel's")
     draw = np.random.default_rng(0)
     wanted = [
         f"pictures/{split}/{kind}/{n}.jpg" for split in ("train", "test") for kind in ("cat", "dog") for n in range(4)

@@ -41,6 +41,7 @@ PLACEHOLDERS = {
     r"--data CIFAR10": "--data pictures",
     r"(?<= )FOLDER\b": "pictures/test",
     r"(?<=torch_ref\.train --resume --output )RUN": "runs/reference",
+    r"(?<=export --run )DIR(?= --to net\.onnx)": "runs/cifar",  # of 32 pixels, as the page's Python has them
     r"(?<= )(DIR|RUN)\b": "runs/two_column",
 }
 
