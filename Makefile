@@ -11,7 +11,7 @@ CUDA := $(if $(CUDA_MAJOR),$(if $(filter 13 14 15,$(CUDA_MAJOR)),cuda13,cuda12))
 # Huge pages spare the allocator a tenth of a training step on CPUs; a C library without the tunable ignores it.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: train test test-slow test-versions test-newest test-floor mutants mutants-programs clean-runs bench-gpu gpu-compiler lint types format clean
+.PHONY: train test test-slow test-versions test-newest test-floor mutants mutants-programs clean-runs bench-gpu gpu-compiler lint types format docs dist wheel-check clean
 
 train: $(VENV)/.base
 	$(BIN)/python -m jax_alexnet.train --devices all $(ARGS)
@@ -71,6 +71,21 @@ types: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# The documentation as pages, with search; a broken link fails. To look at it: python3 -m http.server --directory site
+docs: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build $(ARGS)
+
+# A source archive, and the wheel that is made from it.
+dist: $(VENV)/.dev
+	rm -rf dist build
+	$(BIN)/python -m build --quiet
+	$(BIN)/twine check --strict dist/*
+
+# The wheel in an environment of its own runs every command of README and docs that a CPU without network can run.
+wheel-check: dist
+	$(BIN)/python tests/docs_commands.py dist/*.whl
 
 clean:
 	rm -rf $(VENV)
