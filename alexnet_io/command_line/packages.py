@@ -12,6 +12,7 @@ _PACKAGES = {
     "onnx": ("ONNX", "onnx"),
     "onnxruntime": ("ONNX Runtime", "onnx"),
     "onnxscript": ("ONNX Script", "onnx"),
+    "shtab": ("shtab", "completion"),
     "tensorboardX": ("tensorboardX", "tensorboard"),
     "tensorflow_datasets": ("tensorflow-datasets", "tfds"),
     "tensorflow": ("TensorFlow", "tfds"),
