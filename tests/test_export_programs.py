@@ -1,7 +1,7 @@
 """Networks taken out as programs, and folders of a model hub: what is written runs elsewhere and says what it is."""
 
 import base64
-import importlib
+import importlib.util
 import json
 import re
 from dataclasses import replace
