@@ -8,7 +8,7 @@ COMMANDS = {
     "evaluate": "how well a run or an export does on a data set",
     "predict": "the likeliest classes of pictures",
     "features": "what a layer puts out for pictures, as a NumPy file",
-    "export": "a run's network as one file, for Flax, torch_ref or torchvision",
+    "export": "a trained network as one file: ONNX, StableHLO, weights, or a folder for a model hub",
     "weights": "the trained weights that come with the project, and where they are from",
     "pack": "a run's weights with their card, as they come with the project",
     "reproduce": "the paper's experiments repeated, the published figures beside ours",

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from alexnet_io.command_line import output_file
 from alexnet_io.command_line.evaluate_settings import EvaluateSettings
+from alexnet_io.command_line.network_source import check_source
 from alexnet_io.command_line.settings import parse_given, run_command
 from alexnet_io.errors import UserError
-from jax_alexnet.files.network_source import check_source
 
 PROGRAM = "python -m jax_alexnet.evaluate"
 

@@ -1,58 +1,58 @@
-"""`python -m jax_alexnet.export`: a run's network as one file for Flax, `torch_ref` or torchvision.
+"""`python -m jax_alexnet.export`: a trained network as one file, of weights or as a program for other runtimes.
 
 Imports NumPy and JAX when the settings are known to be right.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
-from alexnet_io.command_line.settings import parse, run_command, setting
+from alexnet_io.command_line.export_settings import NetworkToExport, checked_format, place_setting
+from alexnet_io.command_line.network_source import check_source
+from alexnet_io.command_line.settings import parse_given, run_command
 from alexnet_io.errors import UserError
 
 PROGRAM = "python -m jax_alexnet.export"
+FORMATS = ("safetensors", "npz", "pth", "onnx", "stablehlo", "hub")
+PROGRAMS = ("onnx", "stablehlo")
 
 
 @dataclass(frozen=True)
-class ExportSettings:
-    """Write a run's weights to one file, with all that predicting needs: the network, its input, its classes' names."""
+class ExportSettings(NetworkToExport):
+    """Write a trained network to one file, with all that predicting needs: its input, its classes' names.
+
+    Every export is compared with its source, on a few pictures in float32, before it is put in place.
+    """
 
     EXAMPLES: ClassVar = (
         (
             "--run runs/cifar --to cifar.safetensors",
             "then: python -m jax_alexnet.predict --weights cifar.safetensors x.png",
         ),
+        ("--run runs/cifar --to cifar.onnx", "the network itself for ONNX Runtime and others, batches of any size"),
+        ("--weights cifar_18pct --to cifar.stablehlo", "the same for jax.export.deserialize(...).call(images)"),
         ("--run runs/cifar --to cifar.pth --checkpoint newest", "a state dict for PyTorch, under state_dict"),
+        ("--run runs/cifar --to cifar/", "a folder for a model hub, which --weights cifar/ reads"),
     )
 
-    run: Path | None = setting(None, "the directory that training wrote; needed", metavar="DIR", group="what")
-    checkpoint: str = setting(
-        "best", "best (highest validation or test accuracy) or newest", choices=("best", "newest"), group="what"
-    )
-    to: Path | None = setting(
-        None,
-        "the file: .safetensors, or .pth for torch_ref and torchvision; needed",
-        metavar="FILE",
-        group="where to",
-        writes="binary",
-    )
-    home: str = setting(
+    format: str | None = place_setting(None, ", ".join(FORMATS), choices=FORMATS, unset="as the ending of --to says")
+    home: str = place_setting(
         "torch_ref",
-        "whose names and layouts: flax, torch_ref, torchvision",
+        "of weights, whose names and layouts: flax, torch_ref, torchvision",
         choices=("flax", "torch_ref", "torchvision"),
-        group="where to",
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Export, say where the file is, and return the exit code."""
-    settings = parse(ExportSettings, PROGRAM, arguments)
-    if settings.run is None or settings.to is None:
-        raise UserError("pass --run DIR, the directory that training wrote, and --to FILE, such as --to weights.pth")
+    settings, given = parse_given(ExportSettings, PROGRAM, arguments)
+    check_source(settings.run, settings.weights, given)
+    chosen = checked_format(settings, settings.format, FORMATS)
+    if "home" in given and chosen in (*PROGRAMS, "hub"):
+        raise UserError(f"--home is for files of weights, and --to {settings.to} is {chosen}: leave --home out")
     from jax_alexnet.files.exporting import export
 
-    export(settings.run, settings.to, settings.checkpoint, settings.home)
+    export(settings, chosen)
     return 0
 
 

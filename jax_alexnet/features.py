@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from alexnet_io.command_line.network_source import check_source
 from alexnet_io.command_line.picture_settings import PictureSettings
 from alexnet_io.command_line.settings import parse_given, run_command, setting
 from alexnet_io.errors import UserError
-from jax_alexnet.files.network_source import check_source
 
 PROGRAM = "python -m jax_alexnet.features"
 

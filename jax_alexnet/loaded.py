@@ -14,6 +14,7 @@ from alexnet_io.command_line.printing import printable
 from alexnet_io.data.decoding import Resizing, read_rgb, resize
 from alexnet_io.data.sources.synset_names import readable
 from alexnet_io.errors import UserError
+from alexnet_io.exports import folders
 from jax_alexnet import steps
 from jax_alexnet.devices import set_precision
 from jax_alexnet.files.exported import open_network, with_names
@@ -37,8 +38,9 @@ def load_run(
     """A trained network with all that it needs: weights, preprocessing, its classes' names.
 
     Args:
-        where: the directory that training wrote; a file of weights: an export, a .safetensors, .npz or .pth file; or
-            the name of weights that come with the project, see `python -m jax_alexnet.weights`.
+        where: the directory that training wrote; a file of weights: an export, a .safetensors, .npz or .pth file; a
+            folder of a model hub's layout; or the name of weights that come with the project, see `python -m
+            jax_alexnet.weights`.
         checkpoint: of a run, `best` or `newest`.
         model: the network that a file is for, where it doesn't say.
         devices: all, a count, or ids such as 0,2.
@@ -49,7 +51,7 @@ def load_run(
     """
     path = Path(where).expanduser()
     one_of("checkpoint", checkpoint, ("best", "newest"))
-    run, file = (path, None) if path.is_dir() else (None, path)
+    run, file = (path, None) if path.is_dir() and not folders.is_folder(path) else (None, path)
     with _jax_as_it_was():
         network = open_network(run, file, model=model, checkpoint=checkpoint, devices=devices, precision=precision)
         return LoadedNetwork(with_names(network, None), precision or network.settings.precision)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from alexnet_io.command_line import output_file
+from alexnet_io.command_line.network_source import check_source
 from alexnet_io.command_line.picture_settings import PictureSettings, network_setting
 from alexnet_io.command_line.settings import parse_given, run_command, setting
-from jax_alexnet.files.network_source import check_source
 
 PROGRAM = "python -m jax_alexnet.predict"
 

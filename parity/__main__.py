@@ -4,8 +4,9 @@ Exit codes: 0 equal, 1 mismatch, 2 could not run, 3 equal as far as it was exerc
 """
 
 import sys
+from functools import partial
 
-from alexnet_io.command_line import command_list
+from alexnet_io.command_line import command_list, completion
 from alexnet_io.command_line.settings import run_command
 from alexnet_io.errors import FailedRun, UserError
 from parity.commands import table
@@ -20,6 +21,10 @@ def main(arguments: list[str] | None = None) -> int:
         what, _, codes = (__doc__ or "").partition("\n\n")
         print(command_list.listing("python -m parity COMMAND", what, COMMANDS, codes.strip()))
         return 0 if words else 2
+    if completion.is_asked(words):
+        runs = {name: partial(table.run, name, []) for name in COMMANDS}
+        print(completion.script("parity", words, runs))
+        return 0
     if words[0] not in COMMANDS:
         return command_list.unknown("python -m parity", words[0], COMMANDS)
     try:

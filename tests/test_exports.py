@@ -235,10 +235,18 @@ def test_files_and_folders_may_be_mixed_and_folders_without_pictures_are_refused
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--to", "x.npz"), r"x\.npz must end in \.safetensors, or for torch_ref and torchvision in \.pth"),
-        (("--to", "x.pth", "--home", "flax"), r"must end in \.safetensors"),
+        (
+            ("--to", "x.txt"),
+            r"--to x\.txt doesn't say a format: \.safetensors, \.npz, \.pth, \.onnx, \.stablehlo",
+        ),
+        (("--to", "x.pt2"), r"--to x\.pt2: pt2 is written by python -m torch_ref\.export; here: \.safetensors"),
+        (("--to", "x.onnx", "--format", "npz"), r"--to x\.onnx is not for --format npz: its files end in \.npz"),
+        (("--to", "x.onnx", "--home", "flax"), "--home is for files of weights, and --to x.onnx is onnx"),
+        (("--to", "x.onnx", "--weights", MODEL), "--run and --weights are two networks"),
+        (("--to", "x.onnx", "--model", MODEL), "--model is for --weights"),
+        (("--to", "x.pth", "--home", "flax"), r"must end in \.safetensors or \.npz"),
         (("--to", "x.pth", "--home", "torchvision"), "torchvision's alexnet is one_weird_trick, not cifar_18pct"),
-        ((), "pass --run DIR.*--to FILE"),
+        ((), "pass --to FILE, such as --to net.safetensors or --to net.onnx, or --to FOLDER/"),
     ],
 )
 def test_an_export_that_cannot_be_is_refused_first(words, said, run, monkeypatch, tmp_path):

@@ -253,7 +253,7 @@ def test_other_classes_than_as_many_make_a_new_layer():
     ("words", "said"),
     [
         ({"init_from": "nothing"}, "--init-from nothing does not exist: pass the directory that training wrote"),
-        ({"init_from": "{}"}, "is a directory without run.json"),
+        ({"init_from": "{}"}, "is a directory with neither run.json nor model.safetensors"),
         ({"init_from": "{}/{}", "model": "cifar_13pct"}, "holds weights of cifar_18pct.* pass --model cifar_18pct"),
         ({"init_from": "{}/{}", "image_size": 24}, r"doesn't fit cifar_18pct at --image-size 24: fc10\S* has shape"),
         ({"init_from": "{}/{}", "freeze": "fc10", "data": DATA.format(6)}, "fc10 is new .6 classes here, 5 there. and"),

@@ -166,7 +166,8 @@ def test_what_lies_at_the_path_wins_over_the_name(run: Path, tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     shutil.copytree(run, tmp_path / "cifar_18pct")
     assert load_run("cifar_18pct").settings.model == "cifar_13pct"
-    assert shipped.located(Path("cifar_18pct"), "--weights") == Path("cifar_18pct")
+    with pytest.raises(UserError, match=r"--weights cifar_18pct is a folder without model\.safetensors.*with --run"):
+        shipped.located(Path("cifar_18pct"), "--weights")
 
 
 @pytest.mark.parametrize("name", ["cifar_18", "nothing", "CIFAR_18PCT"])

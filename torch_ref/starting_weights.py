@@ -87,7 +87,7 @@ def _of_run(run: Path, settings: CompleteSettings, network: Network) -> tuple[di
 
 
 def _of_file(path: Path, settings: CompleteSettings, network: Network) -> tuple[dict[str, Tensor], Origin]:
-    file = weight_file.read(path)
+    file = weight_file.read(path, flag="--init-from")
     refuse_other_network(file.model or settings.model, file.shown, settings)
     if file.facts is not None:
         refuse_other_ablation(file.facts.ablate, file.shown, settings.ablate)

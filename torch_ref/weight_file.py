@@ -4,6 +4,7 @@ Read by this side's own means: names and layouts of other homes are brought to t
 """
 
 import contextlib
+import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from alexnet_io.command_line.printing import printable
 from alexnet_io.errors import UserError
+from alexnet_io.exports.description import Description
 from alexnet_io.files import npz_file, tensor_file
 from alexnet_io.run import network_facts
 from alexnet_io.run.fine_tuning import ENDINGS
@@ -26,6 +28,11 @@ from torch_ref.network import Network, layers_with_weights
 
 _PREFIXES = ("module.", "_orig_mod.")  # of data parallelism and torch.compile
 _DEEPEST = 4  # dictionaries within dictionaries
+# torchvision numbers the same layers: the convolutions at these places of `features`, the others of `classifier`.
+_TORCHVISIONS = (
+    *(f"features.{place}" for place in (0, 3, 6, 8, 10)),
+    *(f"classifier.{place}" for place in (1, 4, 6)),
+)
 
 
 @dataclass(frozen=True)
@@ -59,24 +66,26 @@ class WeightFile:
         return self.facts.image_size if self.facts else int(said) if said.isdecimal() else None
 
 
-def read(path: Path) -> WeightFile:
+def read(path: Path, name: str | None = None, flag: str = "--weights") -> WeightFile:
     """Everything in a file.
 
     Args:
-        path: the file, or the name of weights that come with the project.
+        path: the file, a folder of a model hub's layout, or the name of weights that come with the project.
+        name: says the kind by its ending; the path's own by default.
+        flag: the command line's word for the file, which an error names.
 
     Raises:
         UserError: of another kind, damaged, or without weights.
     """
-    path = shipped.located(path, "--weights")
-    shown, name = printable(path), path.name.lower()
+    path = path if name else shipped.located(path, flag)
+    shown, name = printable(path), (name or path.name).lower()
     if name.endswith((".safetensors", ".npz")):
         arrays, stated = (npz_file if name.endswith(".npz") else tensor_file).read(path)
         tensors = {key: _tensor(array) for key, array in arrays.items()}
     elif name.endswith(ENDINGS):
         tensors, stated = _read_torch(path, shown)
     else:
-        raise UserError(f"{shown}: files of weights end in {', '.join(ENDINGS)}, not in {path.suffix!r}")
+        raise UserError(f"{flag} {shown}: files of weights end in {', '.join(ENDINGS)}, not in {path.suffix!r}")
     text = stated.get(network_facts.KEY)
     facts = NetworkFacts.from_text(text, shown) if text else None
     return WeightFile(shown, {_bare(key): tensor for key, tensor in tensors.items()}, stated, facts)
@@ -113,6 +122,41 @@ def state_for(file: WeightFile, network: Network) -> dict[str, Tensor]:
             f"{file.shown} doesn't fit {kind}: {'; '.join(wrong[:10])}{more}. Its layers: {', '.join(layers)}"
         )
     return {name: state[name] for name in wanted}
+
+
+def to_bytes(path: Path, state: Mapping[str, Tensor], description: Description, home: str) -> bytes:
+    """The content of a file of weights, with all that is known of their network.
+
+    Args:
+        path: of the file: its ending says the kind.
+        state: of a network of `torch_ref`.
+        description: of the network.
+        home: `torch_ref`, or `torchvision` for its names.
+    """
+    facts, name = description.facts, path.name.lower()
+    stated = {**description.about, "model": facts.model, "image_size": str(facts.image_size), "home": home}
+    stated["step"] = str(facts.step)
+    if description.own_facts is not None:
+        stated[network_facts.KEY] = description.own_facts.to_text()
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    if home == "torchvision":
+        layers = dict.fromkeys(name.rpartition(".")[0] for name in tensors)
+        theirs = dict(zip(layers, _TORCHVISIONS, strict=True))
+        split = {name: name.rpartition(".") for name in tensors}
+        tensors = {f"{theirs[split[name][0]]}.{split[name][2]}": value for name, value in tensors.items()}
+    if name.endswith((".safetensors", ".npz")):
+        arrays = {name: value.numpy() for name, value in tensors.items()}
+        if name.endswith(".npz"):
+            return npz_file.to_bytes(arrays, stated)
+        return tensor_file.to_bytes(arrays, stated, printable(path))
+    content, file = nn.Module().state_dict(), io.BytesIO()  # of the kind that PyTorch makes, with its _metadata
+    content.update(tensors)
+    if home == "torchvision":  # whose users load it as it is; `load_state_dict` passes over the metadata
+        content._metadata[network_facts.KEY] = stated  # type: ignore[attr-defined]
+        torch.save(content, file)
+    else:
+        torch.save({**stated, "state_dict": content}, file)
+    return file.getvalue()
 
 
 def refuse_ambiguous(file: WeightFile, state: Mapping[str, Tensor], model: str) -> None:
@@ -167,10 +211,7 @@ def _of_flax(
 def _own_name(name: str, layers: tuple[str, ...]) -> tuple[str, str]:
     """Layer and kind of a parameter, from Flax's, torchvision's or our own name."""
     layer, _, kind = name.rpartition("/" if "/" in name else ".")
-    # torchvision numbers the same layers: the convolutions at these places of `features`, the others of `classifier`.
-    places = ["features.0", "features.3", "features.6", "features.8", "features.10"]
-    places += ["classifier.1", "classifier.4", "classifier.6"]
-    theirs = dict(zip(places, layers, strict=False))
+    theirs = dict(zip(_TORCHVISIONS, layers, strict=False))
     return theirs.get(layer, layer), "weight" if kind == "kernel" else kind
 
 

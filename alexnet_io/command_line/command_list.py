@@ -1,9 +1,11 @@
 """A package's commands: listed by `python -m PACKAGE`, and run by `python -m PACKAGE COMMAND`."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
+from typing import Any
 
+from alexnet_io.command_line import completion
 from alexnet_io.command_line.settings import REFUSED
 from alexnet_io.command_line.suggestions import nearest
 
@@ -24,17 +26,25 @@ def run(package: str, what: str, commands: Mapping[str, str], arguments: Sequenc
     if not words or words[0] in ("-h", "--help"):
         print(listing(f"python -m {package}.COMMAND", what, commands))
         return 0 if words else REFUSED
+    if completion.is_asked(words):
+        mains = {name: _main(f"{package}.{name}") for name in commands}
+        print(completion.script(package, words, mains))
+        return 0
     if words[0] not in commands:
         return unknown(f"python -m {package}", words[0], commands)
     sys.argv = [f"{package}.{words[0]}", *words[1:]]
-    name = f"{package}.{words[0]}"
+    return _main(f"{package}.{words[0]}")() or 0
+
+
+def _main(name: str) -> Callable[[], Any]:
+    """What runs a command, by the name of its module or package."""
     try:
         module = import_module(f"{name}.__main__")
     except ModuleNotFoundError as error:
         if error.name != f"{name}.__main__":
             raise
         module = import_module(name)
-    return module.main() or 0
+    return module.main
 
 
 def listing(usage: str, what: str, commands: Mapping[str, str], after: str = "") -> str:

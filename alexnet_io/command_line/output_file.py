@@ -40,7 +40,7 @@ def check(files: Mapping[Flag, str | Path | None]) -> None:
         if place in taken:
             raise UserError(f"{taken[place]} and {flag.spelling} would both write to {printable(path)}: choose two")
         taken[place] = flag.spelling
-        _check_one(flag.spelling, Path(path), flag.about["writes"])
+        check_one(flag.spelling, Path(path), flag.about["writes"])
 
 
 def is_standard_output(path: str | Path | None) -> bool:
@@ -95,7 +95,17 @@ def write_by(flag: str, path: str | Path, writer: Callable[[Path], object]) -> N
     write(flag, path, content)
 
 
-def _check_one(flag: str, path: Path, kind: str) -> None:
+def check_one(flag: str, path: Path, kind: str) -> None:
+    """Refuse a file that couldn't be written.
+
+    Args:
+        flag: the command line's word for it.
+        path: where it is to go.
+        kind: `text`, which standard output takes, or `binary`.
+
+    Raises:
+        UserError: as said.
+    """
     shown = printable(path)
     if is_standard_output(path):
         if kind != "text":

@@ -9,6 +9,10 @@ from alexnet_io.errors import UserError
 _PACKAGES = {
     "torch": ("PyTorch", "torch"),
     "torchvision": ("torchvision", "torch"),
+    "onnx": ("ONNX", "onnx"),
+    "onnxruntime": ("ONNX Runtime", "onnx"),
+    "onnxscript": ("ONNX Script", "onnx"),
+    "shtab": ("shtab", "completion"),
     "tensorboardX": ("tensorboardX", "tensorboard"),
     "tensorflow_datasets": ("tensorflow-datasets", "tfds"),
     "tensorflow": ("TensorFlow", "tfds"),

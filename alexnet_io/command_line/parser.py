@@ -38,7 +38,7 @@ class CommandParser(argparse.ArgumentParser):
             add_help=False,
             exit_on_error=False,
         )
-        self._flags = flags
+        self.flags = flags
         # argparse's own takes -1e-3 and -inf for flags.
         self._negative_number_matcher = re.compile(r"-\.?\d|-(inf|nan)$")
         groups: dict[str, argparse._ArgumentGroup] = {}
@@ -76,7 +76,7 @@ class CommandParser(argparse.ArgumentParser):
             raise UserError(self._about_values(str(error.argument_name).split("/"))) from None
         given = vars(known)
         loose = [*others, *words[end + 1 :]]
-        positional = next((flag.name for flag in self._flags if flag.is_positional), None)
+        positional = next((flag.name for flag in self.flags if flag.is_positional), None)
         if positional:
             # argparse fills it once; after a flag come more of them.
             others = [*given.pop(positional, []), *others]
@@ -93,9 +93,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def _about_values(self, spellings: Sequence[str]) -> str:
         """What is wrong where argparse finds no value, or one too many."""
-        wanted = {flag.spelling: flag.wanted for flag in self._flags if not flag.is_switch} | {
-            "--config": "a YAML file"
-        }
+        wanted = {flag.spelling: flag.wanted for flag in self.flags if not flag.is_switch} | {"--config": "a YAML file"}
         if spellings[0] in wanted:
             return f"{spellings[0]} needs a value: {wanted[spellings[0]]}"
         alone = [spelling for spelling in spellings if spelling.startswith("--")]
@@ -104,7 +102,7 @@ class CommandParser(argparse.ArgumentParser):
     def _did_you_mean(self, word: str) -> str:
         """`; did you mean --X`, or nothing where no setting is near; with the same `no-` in front."""
         negated = word.startswith("--no-")
-        names = [flag.name for flag in self._flags if not flag.is_positional and (flag.is_switch or not negated)]
+        names = [flag.name for flag in self.flags if not flag.is_positional and (flag.is_switch or not negated)]
         near = nearest_setting(
             word.removeprefix("--no-") if negated else word, [*names, *([] if negated else [CONFIG])]
         )

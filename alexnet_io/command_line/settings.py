@@ -16,9 +16,10 @@ from alexnet_io.command_line.printing import tolerant_output
 from alexnet_io.command_line.suggestions import nearest
 from alexnet_io.errors import FailedRun, UserError
 
-__all__ = ["as_yaml", "nearest", "one_of", "parse", "parse_given", "positional", "run_command", "setting"]
+__all__ = ["as_yaml", "nearest", "one_of", "parse", "parse_given", "parser_of", "positional", "run_command", "setting"]
 
 T = TypeVar("T")
+_asking: list[bool] = []  # not empty while a command is only asked for its parser
 FAILED, REFUSED = 1, 2  # exit codes: something went wrong on the way; nothing was begun
 
 
@@ -42,8 +43,11 @@ def parse_given(cls: type[T], program: str, arguments: Sequence[str] | None = No
         arguments: the words after the program's name; `sys.argv` if None.
     """
     flags = flags_of(cls)
+    parser = CommandParser(cls, program, flags)
+    if _asking:
+        raise _ParserFoundError(parser)
     try:
-        words = CommandParser(cls, program, flags).words(sys.argv[1:] if arguments is None else arguments)
+        words = parser.words(sys.argv[1:] if arguments is None else arguments)
         given: dict[str, Any] = {}
         for file in words.pop(CONFIG, []):
             given |= config_file.read(file, flags)
@@ -59,6 +63,30 @@ def parse_given(cls: type[T], program: str, arguments: Sequence[str] | None = No
         print(f"error: {error}", file=sys.stderr)
         print(f"Try: {program} --help", file=sys.stderr)
         sys.exit(REFUSED)
+
+
+class _ParserFoundError(BaseException):
+    """Ends a command that is only asked for its parser; nothing on the way may take it for an error of its own."""
+
+    def __init__(self, parser: CommandParser) -> None:
+        super().__init__()
+        self.parser = parser
+
+
+def parser_of(command: Callable[[], object]) -> CommandParser:
+    """The parser of a command, of which nothing else is done.
+
+    Args:
+        command: parses its words before it does anything.
+    """
+    _asking.append(True)
+    try:
+        command()
+    except _ParserFoundError as found:
+        return found.parser
+    finally:
+        _asking.pop()
+    raise TypeError(f"{command} parses no settings")
 
 
 def _refuse_missing(flags: Sequence[Flag], given: dict[str, Any]) -> None:

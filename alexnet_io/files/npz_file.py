@@ -1,5 +1,7 @@
 """Arrays of a NumPy .npz file, read so that nothing in it can run, with the texts and numbers beside them."""
 
+import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,3 +29,11 @@ def read(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         ) from None
     facts = {name: str(array) for name, array in found.items() if array.ndim == 0 and array.dtype.kind in "Uiu"}
     return {name: array for name, array in found.items() if name not in facts}, facts
+
+
+def to_bytes(arrays: Mapping[str, Any], facts: Mapping[str, str]) -> bytes:
+    """The content of such a file; the same arrays and facts always give the same bytes."""
+    file = io.BytesIO()
+    texts = {name: np.asarray(text) for name, text in sorted(facts.items())}
+    np.savez(file, **{name: np.asarray(array, order="C") for name, array in arrays.items()}, **texts)  # type: ignore[arg-type]
+    return file.getvalue()

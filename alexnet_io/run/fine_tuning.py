@@ -14,6 +14,7 @@ from alexnet_io.command_line.printing import printable
 from alexnet_io.command_line.suggestions import nearest
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import UserError
+from alexnet_io.exports import folders
 from alexnet_io.run.directory import DESCRIPTION
 from alexnet_io.weights import shipped
 
@@ -43,20 +44,20 @@ class Origin:
 
 
 def located(text: str) -> Path:
-    """What `--init-from` names: a run's directory or a file of weights; else weights that come with the project.
+    """What `--init-from` names: a run's directory, or the file of weights that is meant; see `shipped.located`.
 
     Raises:
         UserError: there is neither.
     """
     path, shown = Path(text).expanduser(), printable(text)
-    if path.is_file():
-        return path
+    if path.is_file() or folders.is_folder(path):
+        return shipped.located(path, "--init-from")
     if (path / DESCRIPTION).is_file():
         return path
     if path.is_dir():
         raise UserError(
-            f"--init-from {shown} is a directory without {DESCRIPTION}: pass the directory that training wrote (its "
-            "--output), or a file of weights"
+            f"--init-from {shown} is a directory with neither {DESCRIPTION} nor {folders.WEIGHTS}: pass the directory "
+            "that training wrote (its --output), or a file of weights"
         )
     names = shipped.names()
     if text in names:

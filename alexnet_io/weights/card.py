@@ -94,6 +94,27 @@ class Card:
             size: of the file, in bytes.
             digest: its SHA-256.
         """
+        file = f"{size:,} bytes, float32, SHA-256 `{digest}`"
+        settings = ", ".join(f"{name} {value}" for name, value in self.recipe.items())
+        end = ["", f"Settings that decided what it learnt: {settings}.", ""]
+        return "\n".join([f"# {self.name}", "", *self.caution(), *self.table(file), *end])
+
+    def caution(self) -> list[str]:
+        """What must be said first, as paragraphs in Markdown."""
+        if self.finished:
+            return []
+        return [
+            f"**Of an unfinished run**: it had reached epoch {self.reached_epoch:g} of {self.planned_epochs} when "
+            "this file was made, and its recipe's error is that of the end.",
+            "",
+        ]
+
+    def table(self, file: str | None = None) -> list[str]:
+        """What is known of the weights as lines of a table in Markdown.
+
+        Args:
+            file: what is to be said of the file that they lie in; None where they lie in another one by now.
+        """
         rows = {
             "network": f"`{self.model}`, {self.parameters:,} parameters; {self.input}",
             "classes": ", ".join(self.classes),
@@ -106,19 +127,10 @@ class Card:
             "measured by": f"`{self.measured_by}`",
             "runs": "one: a spread is not known",
             "versions": ", ".join(f"{name} {version}" for name, version in self.versions.items()),
-            "file": f"{size:,} bytes, float32, SHA-256 `{digest}`",
+            **({"file": file} if file else {}),
             "made by": f"`{self.made_by}`",
         }
-        lines = [f"# {self.name}", ""]
-        if not self.finished:
-            lines += [
-                f"**Of an unfinished run**: it had reached epoch {self.reached_epoch:g} of {self.planned_epochs} when "
-                "this file was made, and its recipe's error is that of the end.",
-                "",
-            ]
-        lines += ["| | |", "| --- | --- |", *(f"| {what} | {value} |" for what, value in rows.items()), ""]
-        settings = ", ".join(f"{name} {value}" for name, value in self.recipe.items())
-        return "\n".join([*lines, f"Settings that decided what it learnt: {settings}.", ""])
+        return ["| | |", "| --- | --- |", *(f"| {what} | {value} |" for what, value in rows.items())]
 
 
 def read(path: Path) -> Card | None:

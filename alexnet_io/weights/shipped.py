@@ -7,6 +7,7 @@ from pathlib import Path
 from alexnet_io.command_line.printing import printable
 from alexnet_io.command_line.suggestions import nearest
 from alexnet_io.errors import UserError
+from alexnet_io.exports import folders, formats
 
 FOLDER = Path(__file__).resolve().parent
 ENDING, CARD_ENDING = ".safetensors", ".md"
@@ -25,7 +26,7 @@ def is_name(path: str | Path) -> bool:
 
 
 def located(path: Path, flag: str, folder: Path = FOLDER) -> Path:
-    """The file that a flag for weights means: a path, or weights by name.
+    """The file that a flag for weights means: a path, that in a folder of a model hub's layout, or weights by name.
 
     What lies at the path wins over the name, so that no file becomes unreachable.
 
@@ -35,8 +36,12 @@ def located(path: Path, flag: str, folder: Path = FOLDER) -> Path:
         folder: where named weights lie.
 
     Raises:
-        UserError: a word that can only be a name, and none that there is.
+        UserError: a word that can only be a name, and none that there is; a folder without weights; an export that is a
+            program.
     """
+    if path.is_dir():
+        return folders.weights_in(path, flag)
+    formats.refuse_program(path, flag)
     if path.exists() or not is_name(path):
         return path
     known = names(folder)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.printing import printable
 from alexnet_io.command_line.train_settings import TrainSettings
-from alexnet_io.data.sources import synset_names
+from alexnet_io.data.sources.given_names import names_for
 from alexnet_io.errors import UserError
 from jax_alexnet import augment, steps
 from jax_alexnet.devices import choose_devices, data_mesh, set_precision
@@ -19,8 +19,6 @@ from jax_alexnet.files.finished_run import TrainedNetwork, load_run, saved_setti
 from jax_alexnet.ops.cpu import onednn
 from jax_alexnet.recipes import resolve
 from jax_alexnet.run_setup import make_model
-
-_IMAGENET = "imagenet"  # instead of a file of classes' names
 
 
 def open_network(
@@ -126,14 +124,4 @@ def with_names(network: TrainedNetwork, path: Path | None) -> TrainedNetwork:
     classes = network.model.classes or len(network.class_names)
     if path is None:
         return network if network.class_names else replace(network, class_names=[f"class {i}" for i in range(classes)])
-    shown = f"--class-names {printable(path)}"
-    if network.class_names:
-        raise UserError(f"{shown}: --weights has names for its classes itself; leave --class-names out")
-    try:
-        known = str(path) == _IMAGENET and not path.exists()
-        names = list(synset_names.names()) if known else path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{shown} can't be read ({error}): pass a UTF-8 text file") from None
-    if len(names) != classes:
-        raise UserError(f"{shown} has {len(names)} lines; the weights have {classes} classes")
-    return replace(network, class_names=names)
+    return replace(network, class_names=names_for(path, network.class_names, classes))

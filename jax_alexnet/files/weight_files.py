@@ -74,12 +74,12 @@ def read(path: Path, name: str | None = None, flag: str = "--weights") -> Conten
 def write(path: Path, content: Content, check: Callable[[Path], None]) -> None:
     """Write arrays and what is to be said of them, whole or not at all.
 
-    A .safetensors file has the facts in its metadata. A PyTorch file is {"state_dict": ..., facts}, or, for
-    torchvision, whose users load it as it is, the state dict alone; the facts are then in its `_metadata`, where
-    `load_state_dict` passes over them.
+    A .safetensors file has the facts in its metadata, a .npz file as texts beside the arrays. A PyTorch file is
+    {"state_dict": ..., facts}, or, for torchvision, whose users load it as it is, the state dict alone; the facts are
+    then in its `_metadata`, where `load_state_dict` passes over them.
 
     Args:
-        path: ends in .safetensors, or for PyTorch in one of `TORCH_ENDINGS`.
+        path: ends in .safetensors or .npz, or for PyTorch in one of `TORCH_ENDINGS`.
         content: to write.
         check: called with the written file before it takes its place.
 
@@ -89,26 +89,29 @@ def write(path: Path, content: Content, check: Callable[[Path], None]) -> None:
     facts = dict(content.facts)
     if content.description is not None:
         facts[network_facts.KEY] = content.description
-    if check_ending(path, facts["home"]) == "torch":
+    kind = check_ending(path, facts["home"])
+    if kind == "torch":
         written = _torch_bytes(path, content.arrays, facts)
+    elif kind == "npz":
+        written = npz_file.to_bytes(content.arrays, facts)
     else:
         written = tensor_file.to_bytes(content.arrays, facts, printable(path))
     atomic_file.write_bytes(path, written, flag="--to", check=check)
 
 
 def check_ending(path: Path, home: str) -> str:
-    """The kind of file that a name means, `safetensors` or `torch`.
+    """The kind of file that a name means: `safetensors`, `npz` or `torch`.
 
     Raises:
         UserError: its ending says none, or one that `home` can't be written to.
     """
     name = path.name.lower()
-    if name.endswith(".safetensors"):
-        return "safetensors"
+    if name.endswith((".safetensors", ".npz")):
+        return "npz" if name.endswith(".npz") else "safetensors"
     if name.endswith(TORCH_ENDINGS) and home != "flax":
         return "torch"
     kinds = ", ".join(TORCH_ENDINGS)
-    raise UserError(f"{printable(path)} must end in .safetensors, or for torch_ref and torchvision in {kinds}")
+    raise UserError(f"{printable(path)} must end in .safetensors or .npz, or for torch_ref and torchvision in {kinds}")
 
 
 def _torch_bytes(path: Path, arrays: Arrays, facts: Mapping[str, str]) -> bytes:

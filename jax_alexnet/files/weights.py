@@ -4,7 +4,7 @@ Values are moved bit for bit (`weight_layouts` has the layouts), and a file that
 loaded into another. What is written says all that predicting needs, and is read back before it takes its place.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,8 +74,9 @@ def save(
     home: str,
     facts: NetworkFacts | None = None,
     about: Mapping[str, str] | None = None,
+    check: Callable[[Mapping[str, Arrays]], None] | None = None,
 ) -> None:
-    """Write Flax parameters to `path` for one of `HOMES`, as .safetensors, or .pth for the two PyTorch homes.
+    """Write Flax parameters to `path` for one of `HOMES`, as .safetensors, .npz, or .pth for the two PyTorch homes.
 
     Args:
         path: the file; an old one is replaced once the new one has been read back and found to be the same.
@@ -85,6 +86,7 @@ def save(
         home: whose names and layouts.
         facts: all else that predicting needs; a file without them needs a run, or a network with usual input.
         about: further texts to keep beside them, by name.
+        check: called with the parameters as they were read back, before the file takes its place.
 
     Raises:
         UserError: parameters, home and ending that don't go together, or a place that can't be written to.
@@ -100,15 +102,17 @@ def save(
     stated = {**(about or {}), "model": model, "image_size": str(image_size), "home": home}
     content = weight_files.Content(arrays, stated, facts.to_text() if facts else None)
 
-    def check(written: Path) -> None:
+    def check_file(written: Path) -> None:
         back = _read(written, path.name, model, image_size)
         said = back.facts.to_text() if back.facts else None
         if said != content.description or not _same(source, back.params):
             raise FailedRun(
                 f"{printable(path)} did not come back as it was written, and was not put in place: try again"
             )
+        if check is not None:
+            check(back.params)
 
-    weight_files.write(path, content, check)
+    weight_files.write(path, content, check_file)
 
 
 def check_home(home: str, model: str, ablate: str | None = None) -> None:

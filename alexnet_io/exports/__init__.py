@@ -1,0 +1,1 @@
+"""What exports of trained networks have in common: their formats, what they carry, and how they are checked."""
