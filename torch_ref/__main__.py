@@ -6,6 +6,7 @@ from alexnet_io.command_line.settings import run_command
 COMMANDS = {
     "train": "train the reference, alone or under torchrun; a run's directory is left (needs PyTorch)",
     "evaluate": "how well a run of the reference, or a file of weights, does on a data set (needs PyTorch)",
+    "report": "all that is to be seen of a run of the reference, as one HTML page (needs PyTorch)",
 }
 
 
