@@ -25,7 +25,7 @@ summary{cursor:pointer;padding:.3rem 0}details{margin:.6rem 0}
 .grid{display:grid;gap:1rem;grid-template-columns:repeat(auto-fill,minmax(min(100%,20rem),1fr))}
 .grid.small{grid-template-columns:repeat(auto-fill,minmax(min(100%,9.5rem),1fr))}.grid img{display:block;width:100%}
 figure{margin:0}figcaption{font-size:13px;padding-top:.2rem}.pixels{image-rendering:pixelated}
-.wide{max-width:none}.bar{display:inline-block;height:.7em;background:var(--bar)}
+.wide{max-width:none}.bar{display:inline-block;height:.4em;vertical-align:.2em;background:var(--bar)}
 @media(max-width:30rem){body{margin:1rem auto}dl{grid-template-columns:1fr;gap:0}dd{margin-bottom:.4rem}
 .grid.small{grid-template-columns:repeat(2,1fr)}th,td{padding:.3rem .45rem}}
 @media(prefers-color-scheme:dark){:root{--ink:#e6e8ea;--paper:#14171a;--soft:#9aa4ae;--line:#30363d;--head:#20252a;

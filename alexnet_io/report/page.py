@@ -160,15 +160,15 @@ def _classes(report: EvaluationReport, names: list[str]) -> list[str]:
         wrong[place] = 0
         taken = f"{names[wrong.argmax()]} ({wrong.max() / count.total:.0%})" if wrong.any() else "-"
         share = count.accuracy
-        bar = Markup("-" if share is None else f'<span class="bar" style="width:{5 * share:.2f}rem"></span>')
-        shown = "-" if share is None else f"{share:.2%}"
-        rows.append((2.0 if share is None else share, (names[place], shown, bar, f"{count.total:,}", taken)))
+        bar = "" if share is None else f'<br><span class="bar" style="width:{4 * share:.2f}rem"></span>'
+        shown = Markup("-" if share is None else f"{share:.2%}{bar}")
+        rows.append((2.0 if share is None else share, (names[place], shown, f"{count.total:,}", taken)))
     ordered = [row for _, row in sorted(rows, key=lambda each: each[0])]
-    columns = ("class", "accuracy", "", "images", "most often taken for")
-    parts = [table(columns, ordered[:SHOWN_CLASSES], numbers=(1, 3))]
+    columns = ("class", "accuracy", "images", "most taken for")
+    parts = [table(columns, ordered[:SHOWN_CLASSES], numbers=(2,))]
     if len(ordered) > SHOWN_CLASSES:
         rest = ordered[SHOWN_CLASSES:]
-        parts.append(folded(f"{len(rest)} more classes", table(columns, rest, numbers=(1, 3))))
+        parts.append(folded(f"{len(rest)} more classes", table(columns, rest, numbers=(2,))))
     return parts
 
 
@@ -179,8 +179,8 @@ def _mistakes(mistakes: list[Mistake], names: list[str], report: EvaluationRepor
     shown = []
     for each in mistakes:
         words = (
-            f"<b>{text(names[each.guess])}</b> {each.probability:.1%}, but it is {text(names[each.truth])} "
-            f'({each.of_truth:.2g})<br><span class="note">{text(each.name)}</span>'
+            f"<b>{text(names[each.guess])}</b> {each.probability:.1%}<br>is {text(names[each.truth])}, "
+            f'{_share(each.of_truth)}<br><span class="note">{text(each.name)}</span>'
         )
         kind = "pixels" if max(each.picture.shape[:2]) < 100 else ""
         shown.append(figure(image(each.encoded(), f"taken for {names[each.guess]}", kind), Markup(words)))
@@ -188,6 +188,10 @@ def _mistakes(mistakes: list[Mistake], names: list[str], report: EvaluationRepor
         note("The wrong guesses of which the network is surest: guess and its probability, then truth and its own."),
         grid(shown, small=True),
     ]
+
+
+def _share(probability: float) -> str:
+    return f"{probability:.1%}" if probability >= 0.001 else "below 0.1%"
 
 
 def _filters(found: Collected) -> list[str]:
