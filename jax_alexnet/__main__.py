@@ -6,6 +6,7 @@ from alexnet_io.command_line.settings import run_command
 COMMANDS = {
     "train": "train a network; a run's directory is left",
     "evaluate": "how well a run or an export does on a data set",
+    "report": "all that is to be seen of a run, as one HTML page",
     "predict": "the likeliest classes of pictures",
     "features": "what a layer puts out for pictures, as a NumPy file",
     "export": "a trained network as one file: ONNX, StableHLO, weights, or a folder for a model hub",

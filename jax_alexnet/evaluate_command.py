@@ -10,6 +10,7 @@ from alexnet_io.data.memory import refuse_what_cannot_fit
 from alexnet_io.data.sources import open_for
 from alexnet_io.run.crops import views
 from alexnet_io.run.evaluation_report import EvaluationReport
+from alexnet_io.run.mistakes import Observer
 from jax_alexnet.evaluation import evaluate_split
 from jax_alexnet.files.exported import open_network, with_names
 from jax_alexnet.files.finished_run import TrainedNetwork
@@ -41,13 +42,16 @@ def evaluate_command(settings: EvaluateSettings, given: dict[str, Any]) -> None:
     write_report(report, settings, wanted.data, what)
 
 
-def measured(network: TrainedNetwork, wanted: CompleteSettings, settings: EvaluateSettings) -> EvaluationReport:
+def measured(
+    network: TrainedNetwork, wanted: CompleteSettings, settings: EvaluateSettings, observe: Observer | None = None
+) -> EvaluationReport:
     """How well a network does.
 
     Args:
         network: with its weights.
         wanted: which decide the data.
         settings: which decide split, crops and batches.
+        observe: see `evaluate_split`.
 
     Raises:
         UserError: crops that the network hasn't, a batch that can't fit, data of other classes or without the split.
@@ -63,4 +67,4 @@ def measured(network: TrainedNetwork, wanted: CompleteSettings, settings: Evalua
         network = replace(network, class_names=found)  # another program's weights: classes by their places
     check_classes(with_names(network, None).class_names, found, wanted.data)
     split = split_of(data, settings.split)
-    return evaluate_split(network.for_inference(), split, settings.batch_size, chosen, wanted.image_size)
+    return evaluate_split(network.for_inference(), split, settings.batch_size, chosen, wanted.image_size, observe)

@@ -7,10 +7,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from alexnet_io.data.batches import batches
+from alexnet_io.data.batches import Batch, batches
 from alexnet_io.data.sources import Split
 from alexnet_io.run.crops import View, averaged, cut
 from alexnet_io.run.evaluation import Evaluation, EvaluationReport
+from alexnet_io.run.mistakes import Observer
 from jax_alexnet import steps
 from jax_alexnet.parallel.distributed import Processes
 from jax_alexnet.parallel.layout import mesh_share
@@ -53,6 +54,7 @@ def evaluate_split(
     batch_size: int | None = None,
     views: Sequence[View] = (),
     image_size: int = 0,
+    observe: Observer | None = None,
 ) -> EvaluationReport:
     """Top-1, top-5, loss and per-class accuracy over every image of `split`.
 
@@ -62,22 +64,30 @@ def evaluate_split(
         batch_size: images a step, rounded up to a multiple of the devices; 128 by default, or all where they are fewer.
         views: crops whose probabilities are averaged; the central crop alone by default.
         image_size: side of these crops.
+        observe: called with the logits of each batch, of this process.
     """
     counts = Evaluation(network.class_names)
     devices = network.mesh.devices.size
     size = -(-(batch_size or min(EVALUATION_BATCH, len(split))) // devices) * devices
     step, pending = network.eval_step, None
     index, count = mesh_share(network.mesh)
+
+    def count_in(done: tuple[list[jax.Array], Batch]) -> None:
+        found, batch = _of_views(done[0]), done[1]
+        counts.add(found, batch.labels, batch.weights)
+        if observe is not None:
+            observe(found, batch, split)
+
     for batch in batches(split, batch_size=size, process_index=index, process_count=count):
         logits = []
         for images in [cut(batch.images, view, image_size) for view in views] or [batch.images]:
             on_devices = steps.split(steps.DeviceBatch(images, batch.labels, batch.weights), network.mesh)
             logits.append(step(network.params, on_devices, network.statistics)[0])
         if pending:
-            counts.add(_of_views(pending[0]), pending[1].labels, pending[1].weights)
+            count_in(pending)
         pending = (logits, batch)
     if pending:
-        counts.add(_of_views(pending[0]), pending[1].labels, pending[1].weights)
+        count_in(pending)
     return _over_processes(counts, index).report()
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from alexnet_io.command_line import repeating
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.evaluate_settings import PROTOCOLS, EvaluateSettings
 from alexnet_io.command_line.printing import printable
-from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.data.sources.specs import KINDS, parse_spec
 from alexnet_io.errors import UserError, on_the_way
 from alexnet_io.files import atomic_file
@@ -148,17 +148,8 @@ def _deciding(saved: CompleteSettings) -> dict[str, Any]:
 
 def _flags(saved: CompleteSettings) -> list[str]:
     """The flags that train such a run: what a recipe and a network don't already say."""
-    usual = _deciding(resolve(TrainSettings(data=saved.data, model=saved.model, recipe=saved.recipe)))
     words = ["--model", saved.model, "--data", _place(saved.data)]
-    for name, value in _deciding(saved).items():
-        if name == "model" or value == usual[name] or value is None:
-            continue
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
-        else:
-            words += [f"--{flag}", str(value).replace(" ", "")]
-    return words
+    return words + repeating.flag_words(_deciding(saved), repeating.usual(saved, resolve))
 
 
 def _epoch_of(rows: Sequence[Any], step: int) -> float:

@@ -6,7 +6,7 @@ from alexnet_io.command_line.complete_settings import CompleteSettings, plain
 from alexnet_io.command_line.settings import as_yaml
 from alexnet_io.data.sources.fingerprint import fingerprint
 from alexnet_io.errors import on_the_way
-from alexnet_io.run import averaging, preflight, statistics_file, steering
+from alexnet_io.run import averaging, machine, preflight, statistics_file, steering
 from alexnet_io.run.directory import RunDirectory, new_default_directory
 from alexnet_io.run.dry_run import dry_run
 from alexnet_io.run.epoch_record import Callback
@@ -74,6 +74,7 @@ def _run(setup: Setup, directory: RunDirectory | None, engine: type[JaxEngine], 
             settings_yaml=as_yaml(settings),
             data=identity,
             convolutions=setup.convolutions,
+            machine=machine.describe([device.device_kind for device in setup.layout.mesh.devices.flat]),
             **averaging.described(settings),
             **begun_with(setup.start.beginning if setup.start else None),
         )

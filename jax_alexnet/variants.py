@@ -207,6 +207,12 @@ def layers_with_weights(variant: Variant) -> tuple[str, ...]:
     return tuple(row.name for row in variant.layers if isinstance(row, Conv | LocalConv | Dense))
 
 
+def columns_of(variant: Variant) -> int:
+    """Into how many columns the network divides what its first convolution makes."""
+    convolutions = [row for row in variant.layers if isinstance(row, Conv)]
+    return convolutions[1].groups if len(convolutions) > 1 else 1
+
+
 def spanning_columns(variant: Variant) -> Variant:
     """The same network with LRN windows that cross the columns."""
     return replace(variant, layers=tuple(replace(x, columns=1) if isinstance(x, LRN) else x for x in variant.layers))

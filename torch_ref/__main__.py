@@ -7,6 +7,7 @@ COMMANDS = {
     "train": "train the reference, alone or under torchrun; a run's directory is left (needs PyTorch)",
     "evaluate": "how well a run of the reference, or a file of weights, does on a data set (needs PyTorch)",
     "export": "a trained network as one file: ONNX, .pt2, or weights (needs PyTorch)",
+    "report": "all that is to be seen of a run of the reference, as one HTML page (needs PyTorch)",
 }
 
 

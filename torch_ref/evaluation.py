@@ -20,6 +20,7 @@ from alexnet_io.run import statistics_file
 from alexnet_io.run.crops import views
 from alexnet_io.run.directory import CHECKPOINTS, read_description
 from alexnet_io.run.evaluation import EvaluationReport
+from alexnet_io.run.mistakes import Observer
 from torch_ref import augment, checkpoint, weight_file
 from torch_ref.alexnet import build
 from torch_ref.completion import resolve
@@ -73,6 +74,23 @@ def evaluate_command(settings: EvaluateSettings, given: dict[str, Any]) -> tuple
         UserError: no network there, or data that aren't its own kind.
     """
     trained = of_run(settings.run, settings) if settings.run is not None else of_file(settings)
+    return measured(trained, settings, given)
+
+
+def measured(
+    trained: Trained, settings: EvaluateSettings, given: dict[str, Any], observe: Observer | None = None
+) -> tuple[Found, str]:
+    """How well a network does; the report, and the data's name.
+
+    Args:
+        trained: the network.
+        settings: of the command.
+        given: those that the command line has, by name.
+        observe: see `steps.evaluate`.
+
+    Raises:
+        UserError: data that aren't its own kind.
+    """
     wanted = data_of(trained.settings, settings, given)
     chosen = views(settings.crops, wanted)
     data = open_for(wanted, measuring=settings.split == "test")
@@ -81,7 +99,7 @@ def evaluate_command(settings: EvaluateSettings, given: dict[str, Any]) -> tuple
         raise UserError(f"{wanted.data} has {len(names)} classes, and the weights have others: pass their own data")
     check_classes(list(names), list(data.class_names), wanted.data)
     trained = replace(trained, data=data)
-    report = evaluate(trained, split_of(data, settings.split), chosen, settings.batch_size)
+    report = evaluate(trained, split_of(data, settings.split), chosen, settings.batch_size, observe)
     return Found(report, trained.which, trained.step), wanted.data
 
 

@@ -41,6 +41,11 @@ class Processes:
         """Whether this process writes and speaks."""
         return self.rank == 0
 
+    @property
+    def device_name(self) -> str:
+        """What this one computes on, for people."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+
     def say(self, text: str) -> None:
         """Print a line, once for all processes."""
         if self.first:

@@ -15,6 +15,7 @@ from alexnet_io.data.sources import Split
 from alexnet_io.run.crops import View, averaged, cut
 from alexnet_io.run.engine import Sums
 from alexnet_io.run.evaluation import Evaluation, EvaluationReport
+from alexnet_io.run.mistakes import Observer
 from torch_ref import augment
 from torch_ref.optim import at_rate, clip_gradients, set_learning_rate
 from torch_ref.processes import Processes
@@ -132,7 +133,11 @@ class Evaluable(Protocol):
 
 @torch.no_grad()
 def evaluate(
-    setup: Evaluable, split: Split, views: Sequence[View] = (), batch_size: int | None = None
+    setup: Evaluable,
+    split: Split,
+    views: Sequence[View] = (),
+    batch_size: int | None = None,
+    observe: Observer | None = None,
 ) -> EvaluationReport:
     """Top-1, top-5, loss and per-class accuracy over every image of `split` once, over all processes.
 
@@ -141,6 +146,7 @@ def evaluate(
         split: the images.
         views: crops whose probabilities are averaged; the central crop alone by default.
         batch_size: images at a time, rounded up to a multiple of the processes.
+        observe: called with the logits of each batch, of this process.
     """
     group, names, side = setup.group, setup.data.class_names, setup.settings.image_size
     counts, whole = Evaluation(names), Evaluation(names)
@@ -151,7 +157,10 @@ def evaluate(
         for crops in [cut(batch.images, view, side) for view in views] or [batch.images]:
             images = augment.network_input(crops, None, setup.settings, setup.statistics)
             logits.append(_logits(setup, setup.network, images).cpu().numpy())
-        counts.add(averaged(logits) if views else logits[0], batch.labels, batch.weights)
+        found = averaged(logits) if views else logits[0]
+        counts.add(found, batch.labels, batch.weights)
+        if observe is not None:
+            observe(found, batch, split)
     for arrays in group.gather(counts.to_arrays()):
         whole.merge(Evaluation.from_arrays(names, arrays))
     return whole.report()

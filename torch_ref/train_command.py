@@ -8,7 +8,7 @@ from alexnet_io.command_line.complete_settings import CompleteSettings, plain
 from alexnet_io.command_line.settings import as_yaml
 from alexnet_io.data.sources.fingerprint import fingerprint
 from alexnet_io.errors import on_the_way
-from alexnet_io.run import averaging, preflight, statistics_file, steering
+from alexnet_io.run import averaging, machine, preflight, statistics_file, steering
 from alexnet_io.run.directory import RunDirectory, new_default_directory
 from alexnet_io.run.dry_run import dry_run
 from alexnet_io.run.epoch_record import Callback
@@ -82,6 +82,7 @@ def _directory(setup: Setup, identity: dict[str, Any]) -> RunDirectory:
             settings_yaml=as_yaml(settings),
             framework="torch_ref",
             data=identity,
+            machine=machine.describe([setup.group.device_name] * setup.group.count),
             **averaging.described(settings),
             **begun_with(setup.start.beginning if setup.start else None),
         )

@@ -9,6 +9,7 @@ Layout::
     metrics.jsonl/csv see `alexnet_io.run.metrics`
     checkpoints/      see `jax_alexnet.files.checkpoint`
     *.png             see `alexnet_io.run.plots`
+    report.html       see `alexnet_io.report`
 
 PyYAML is imported where settings are written down: `--help` does without.
 """
@@ -139,6 +140,25 @@ class RunDirectory:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def in_use(path: str | os.PathLike[str]) -> bool:
+    """Whether a process trains in directory `path`, as far as this machine can tell; writes nothing."""
+    path = Path(path).expanduser().resolve()
+    if path in _locked_here:
+        return True
+    try:
+        lock = open(path / LOCK, encoding="utf-8", errors="replace")  # noqa: SIM115 (closed below)
+    except OSError:
+        return False
+    with lock:
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back where the file is closed
+        except (BlockingIOError, PermissionError):
+            return True
+        except OSError:  # a disk without locks
+            return False
+    return False
 
 
 def refuse_unusable(path: str | os.PathLike[str], *, resume: bool, new: bool = False) -> None:

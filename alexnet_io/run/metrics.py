@@ -153,6 +153,17 @@ def read_metrics(path: str | os.PathLike[str]) -> list[MetricsRow]:
     return rows
 
 
+def best_of(rows: Iterable[MetricsRow]) -> MetricsRow | None:
+    """The evaluation whose weights a run keeps as its best; None before the first.
+
+    The first with the largest top-1 on the images that steer the run: validation images, or test images where there
+    are none.
+    """
+    measured = [row for row in rows if row.split != "train" and row.top1 is not None and math.isfinite(row.top1)]
+    steering = [row for row in measured if row.split == "validation"] or measured
+    return max(steering, key=lambda row: row.top1 or 0.0, default=None)
+
+
 def repair(directory: Path, last_step: int) -> list[MetricsRow]:
     """Rewrites both files of `directory` with the whole rows of steps up to `last_step`, each step once.
 

@@ -1,14 +1,9 @@
-"""The pictures of a run: learning curves, first-layer filters, confusion matrix.
-
-Drawn by matplotlib's Agg alone, without pyplot: no display is needed and no global state is touched.
-"""
+"""The pictures of a run: learning curves, first-layer filters, confusion matrix."""
 
 from __future__ import annotations
 
-import io
 import math
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,66 +11,21 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import PowerNorm
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from alexnet_io.command_line.printing import printable
-from alexnet_io.files import atomic_file
-from alexnet_io.run.metrics import SPLITS, MetricsRow
+from alexnet_io.run.curves import draw_curves
+from alexnet_io.run.figures import DPI, INK, blank, percent, save
+
+__all__ = ["CONFUSION", "CURVES", "FILTERS", "MOST_LABELS", "draw_confusion", "draw_curves", "draw_filters"]
 
 CURVES, FILTERS, CONFUSION = "curves.png", "filters.png", "confusion.png"
 MOST_LABELS = 40  # beyond that many classes their names can't be read
 
-_DPI = 120
-_TRAIN, _VALIDATION, _TEST, _INK = "#0072b2", "#009e73", "#d55e00", "#333333"  # told apart by colour-blind readers too
-_SMOOTHED_FROM = 100  # training points from which the mean of their neighbours is drawn over them
 _CELL_PIXELS = 64  # at least, for one filter
 _GAP_PIXELS = 4
-
-
-def draw_curves(rows: Sequence[MetricsRow], path: str | os.PathLike[str]) -> Path:
-    """Draws loss, accuracy and learning rate over the epochs.
-
-    Args:
-        rows: a run's metrics; see `alexnet_io.run.metrics.read_metrics`.
-        path: the PNG to write.
-
-    Returns:
-        The PNG's absolute path.
-
-    Raises:
-        ValueError: there are no rows.
-        UserError: the PNG can't be written.
-    """
-    if not rows:
-        raise ValueError("there are no metrics to draw")
-    figure = _figure(8, 9)
-    loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=(3, 3, 1.4))
-    for split, colour in zip(SPLITS, (_TRAIN, _VALIDATION, _TEST), strict=True):
-        chosen = [row for row in rows if row.split == split]
-        _draw_curve(loss, chosen, "loss", split, colour)
-        _draw_curve(accuracy, chosen, "top1", f"{split}, top-1", colour)
-        if split != "train" and any(row.top5 is not None for row in chosen):
-            _draw_curve(accuracy, chosen, "top5", f"{split}, top-5", colour, style="--")
-    _draw_rate(rate, rows)
-    loss.set_ylabel("cross-entropy (nats)")
-    values = [row.loss for row in rows if math.isfinite(row.loss) and row.loss > 0]
-    if values and max(values) > 50 * min(values):
-        loss.set_yscale("log")
-    else:
-        loss.set_ylim(bottom=0)
-    accuracy.set_ylabel("accuracy")
-    accuracy.set_ylim(0, 1.02)
-    accuracy.yaxis.set_major_formatter(_percent())
-    for axes in (loss, accuracy, rate):
-        axes.grid(alpha=0.25)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False)
-    rate.set_xlabel("epoch")
-    return _save(figure, path)
 
 
 def draw_filters(
@@ -137,12 +87,12 @@ def draw_confusion(confusion: ArrayLike, class_names: Sequence[str], path: str |
     totals = counts.sum(axis=1, keepdims=True)
     shares = np.divide(counts, totals, out=np.full_like(counts, np.nan), where=totals > 0)
     side = min(max(5.0, 0.34 * classes + 2), 12.0)
-    figure = _figure(side + 1, side)
+    figure = blank(side + 1, side)
     axes = figure.subplots()
     # The root lets the few per cent of a confusion be seen beside the diagonal.
     strength = PowerNorm(0.5 if classes <= 100 else 0.33, 0, 1)
     image = axes.imshow(shares, cmap=_blues(), norm=strength, interpolation="nearest")
-    figure.colorbar(image, ax=axes, shrink=0.8, format=_percent(), label="share of the true class")
+    figure.colorbar(image, ax=axes, shrink=0.8, format=percent(), label="share of the true class")
     axes.set(xlabel="guess", ylabel="true class", title=f"{int(counts.sum()):,} examples, {classes} classes")
     if classes <= MOST_LABELS:
         names = [_shortened(name) for name in class_names]
@@ -155,35 +105,7 @@ def draw_confusion(confusion: ArrayLike, class_names: Sequence[str], path: str |
             axis.set_major_locator(MaxNLocator(10, integer=True))
     if classes <= 20:
         _write_shares(axes, shares)
-    return _save(figure, path)
-
-
-def _draw_curve(axes: Axes, rows: Sequence[MetricsRow], name: str, label: str, colour: str, style: str = "-") -> None:
-    points = [(row.epoch, value) for row in rows if (value := getattr(row, name)) is not None]
-    if not any(math.isfinite(value) for _, value in points):
-        return
-    epochs, values = np.array(points, np.float64).T
-    if len(points) < _SMOOTHED_FROM:
-        marker = "o" if len(points) <= 30 else ""
-        axes.plot(epochs, values, style, color=colour, label=label, marker=marker, markersize=4)
-        return
-    axes.plot(epochs, values, style, color=colour, alpha=0.25, linewidth=0.8)
-    width = max(len(points) // 50, 3) | 1
-    counts = np.convolve(np.ones(len(points)), np.ones(width), "same")
-    axes.plot(epochs, np.convolve(values, np.ones(width), "same") / counts, style, color=colour, label=label)
-
-
-def _draw_rate(axes: Axes, rows: Sequence[MetricsRow]) -> None:
-    points = [(row.epoch, row.learning_rate) for row in rows if row.learning_rate is not None]
-    axes.set_ylabel("learning rate")
-    if not points:
-        return
-    epochs, rates = zip(*points, strict=True)
-    axes.step(epochs, rates, where="post", color=_INK, marker="o" if len(points) == 1 else "")
-    if min(rates) > 0 and max(rates) > 5 * min(rates):
-        axes.set_yscale("log")
-    else:
-        axes.set_ylim(0, 1.15 * max(rates) or 1)
+    return save(figure, path)
 
 
 def _grey_centred(weights: NDArray[np.float64], scale: str) -> NDArray[np.float64]:
@@ -217,20 +139,20 @@ def _save_picture(
     """Saves `picture` pixel for pixel under a title."""
     margin, head, room_for_title = 16, 44, 560
     full = (max(width, room_for_title) + 2 * margin, height + margin + head)
-    figure = _figure(full[0] / _DPI, full[1] / _DPI, layout=None)
+    figure = blank(full[0] / DPI, full[1] / DPI, layout=None)
     left = (full[0] - width) // 2
     axes = figure.add_axes((left / full[0], margin / full[1], width / full[0], height / full[1]))
     axes.imshow(picture, interpolation="none", aspect="auto")
     axes.set_axis_off()
-    figure.text(0.5, 1 - head / 2 / full[1], title, ha="center", va="center", color=_INK)
-    return _save(figure, path)
+    figure.text(0.5, 1 - head / 2 / full[1], title, ha="center", va="center", color=INK)
+    return save(figure, path)
 
 
 def _write_shares(axes: Axes, shares: NDArray[np.float64]) -> None:
     for row, line in enumerate(shares.tolist()):
         for column, share in enumerate(line):
             if share >= 0.005:
-                colour = "white" if share > 0.4 else _INK
+                colour = "white" if share > 0.4 else INK
                 axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=8)
 
 
@@ -241,25 +163,3 @@ def _shortened(name: str) -> str:
 
 def _blues() -> Any:
     return colormaps["Blues"].with_extremes(bad="#dddddd")  # bad: classes without examples
-
-
-def _percent() -> Any:
-    return PercentFormatter(1, decimals=0)
-
-
-def _figure(width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
-    figure = Figure(figsize=(width, height), dpi=_DPI, layout=layout)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-    image = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # class names in any script
-        figure.savefig(image, format="png")
-    absolute = Path(path).absolute()
-    atomic_file.write_bytes(absolute, image.getvalue())
-    return absolute

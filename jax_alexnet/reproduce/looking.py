@@ -15,12 +15,13 @@ from alexnet_io.errors import UserError
 from alexnet_io.run.crops import OF_NINE
 from alexnet_io.run.plots import draw_filters
 from alexnet_io.run.progress import now_and_then
-from jax_alexnet.layer_specs import Conv, Dense, Dropout, Variant
+from jax_alexnet.layer_specs import Dense, Dropout, Variant
 from jax_alexnet.loaded import LoadedNetwork, load_run
 from jax_alexnet.recipes import choose_variant
 from jax_alexnet.reproduce import pictures
 from jax_alexnet.reproduce.results import Result
 from jax_alexnet.reproduce.running import Runner
+from jax_alexnet.variants import columns_of
 
 QUERIES, NEIGHBOURS, TOP = 8, 6, 5
 QUICK_IMAGES = 2000
@@ -88,12 +89,6 @@ def perform_filters(runner: Runner, folder: Path) -> Result:
         {"colour_shares": [part.tolist() for part in shares]},
         runner.about(),
     )
-
-
-def columns_of(variant: Variant) -> int:
-    """Into how many columns the network divides what its first convolution makes."""
-    convolutions = [row for row in variant.layers if isinstance(row, Conv)]
-    return convolutions[1].groups if len(convolutions) > 1 else 1
 
 
 def colour_shares(kernel: NDArray[np.float64]) -> NDArray[np.float64]:

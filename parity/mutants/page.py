@@ -6,7 +6,7 @@ import html
 from pathlib import Path
 
 from parity.mutants.score import Score
-from parity.reports.html import STYLE
+from parity.reports.page import whole
 
 _COLUMNS = ("bug", "side", "verdict", "layer", "stage", "cause")
 _HEAD = "<tr>" + "".join(f"<th class=l>{name}</th>" for name in _COLUMNS) + "</tr>"
@@ -36,8 +36,7 @@ def render(score: Score) -> str:
     if pairs:
         head = "<tr><th class=l>two at once</th><th class=l>layers</th><th class=l>causes</th></tr>"
         body.append(f'<div class="scroll"><table>{head}{"".join(pairs)}</table></div>')
-    head = f'<meta charset="utf-8"><title>Planted bugs</title><style>{STYLE}</style>'
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
+    return whole("Planted bugs", body)
 
 
 def _row(cells: tuple[str | None, ...], wrong: bool) -> str:

@@ -14,29 +14,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.reports import error_chart
+from parity.reports import error_chart, page
 from parity.reports.report import Report
 from parity.reports.rows import Row
 from parity.reports.text import ERROR_COLUMNS, error_cells, number
 
 LIMIT_BYTES = 5_000_000
-
-STYLE = """
-body{font:14px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;color:#1b1f24;background:#fff}
-h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}
-table{border-collapse:collapse;font-size:12.5px;font-variant-numeric:tabular-nums;width:100%}
-th,td{padding:.2rem .55rem;border-bottom:1px solid #e3e6ea;text-align:right;white-space:nowrap}
-th{position:sticky;top:0;background:#f4f6f8}td.l,th.l{text-align:left}tr.bad{background:#fde8e6}
-.verdict{padding:.6rem .9rem;border-left:5px solid #1a7f37;background:#e9f7ee}
-.verdict.bad{border-color:#c4301c;background:#fdeeec}.verdict.open{border-color:#7a8590;background:#f1f3f5}
-pre{white-space:pre-wrap;margin:.4rem 0}svg{max-width:100%;height:auto}.scroll{overflow-x:auto}
-.note{color:#57606a}img{image-rendering:pixelated;width:28rem;max-width:100%;border:1px solid #d0d7de}
-@media(prefers-color-scheme:dark){body{background:#14171a;color:#e6e8ea}th{background:#20252a}
-th,td{border-color:#30363d}tr.bad{background:#4a1d18}.verdict{background:#12301d}.verdict.bad{background:#3d1712}
-.verdict.open{background:#262b31}
-.note{color:#9aa4ae}}
-"""
-
 
 _CHART_WORDS = (
     "Each layer's error where most of its bound is used, and what is allowed there (grey, dashed): above it is a "
@@ -52,8 +35,7 @@ _TABLE_WORDS = (
 
 def write(report: Report, path: str | Path) -> None:
     """Write the page; at most 5 MB, whatever the report holds."""
-    page = render(report)
-    Path(path).write_text(page, encoding="utf-8")
+    Path(path).write_text(render(report), encoding="utf-8")
 
 
 def render(report: Report) -> str:
@@ -75,9 +57,8 @@ def render(report: Report) -> str:
         _table(report.rows, origins),
         f'<p class="note">{html.escape(", ".join(f"{k}: {v}" for k, v in report.settings.items()))}</p>',
     ]
-    head = f'<meta charset="utf-8"><title>Parity: {_outcome(report)}</title><style>{STYLE}</style>'
-    page = f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
-    return page if len(page.encode()) < LIMIT_BYTES else render(_shortened(report))
+    text = page.whole(f"Parity: {_outcome(report)}", body)
+    return text if len(text.encode()) < LIMIT_BYTES else render(_shortened(report))
 
 
 def _shortened(report: Report) -> Report:

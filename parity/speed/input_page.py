@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from typing import Any
 
+from parity.reports.page import whole
 from parity.speed import charts, page, statistics
 from parity.speed.input_result import label
 
@@ -38,7 +39,7 @@ def render(result: dict[str, Any]) -> str:
         control = html.escape(result["aa_control"]["ratio"])
         body.append(f'<p class="note">A/A control, training on a batch that is there against itself: {control}</p>')
     body += ["<h2>Rows</h2>", _table(result["rows"]), page.measured_on(result)]
-    return page.whole(title, body)
+    return whole(title, body)
 
 
 def _verdict(what: str, found: Any, judged: dict[str, Any]) -> str:

@@ -8,13 +8,15 @@ import shutil
 import subprocess
 from typing import Any
 
+from alexnet_io.run.machine import cpuinfo, processor
+
 
 def describe() -> dict[str, Any]:
     """Processor, cores, memory and GPUs."""
     found: dict[str, Any] = {
         "system": platform.platform(),
         "python": platform.python_version(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "vector_units": _vector_units(),
     }
@@ -29,19 +31,7 @@ def describe() -> dict[str, Any]:
     return found
 
 
-def _cpuinfo(key: str) -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            return next((line.split(":", 1)[1].strip() for line in file if line.startswith(key)), "")
-    except OSError:
-        return ""
-
-
-def _processor() -> str:
-    return _cpuinfo("model name") or platform.processor()
-
-
 def _vector_units() -> list[str]:
     """Those that decide a CPU's arithmetic: AVX2, AVX-512 and its bfloat16, AMX."""
-    flags = set(_cpuinfo("flags").split())
+    flags = set(cpuinfo("flags").split())
     return [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_tile", "amx_bf16") if name in flags]

@@ -6,7 +6,7 @@ import html
 from pathlib import Path
 from typing import Any
 
-from parity.reports.html import STYLE
+from parity.reports.page import whole
 from parity.speed import charts
 from parity.speed.result import percent, said, told
 
@@ -47,12 +47,6 @@ def render(result: dict[str, Any]) -> str:
 def _tried(forms: dict[str, float]) -> str:
     found = sorted(forms.items(), key=lambda item: -item[1])
     return ", ".join(f"{form}: {speed:.3g} images/s" for form, speed in found) or "not run"
-
-
-def whole(title: str, body: list[str]) -> str:
-    """A page with this body."""
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
 
 
 def measured_on(result: dict[str, Any]) -> str:

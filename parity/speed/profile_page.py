@@ -6,6 +6,7 @@ import html
 from typing import Any
 
 from jax_alexnet.variants import VARIANTS
+from parity.reports.page import whole
 from parity.speed import charts, layer_profile, page
 
 
@@ -20,7 +21,7 @@ def render(result: dict[str, Any]) -> str:
         f"<pre>{html.escape(layer_profile.table(result))}</pre>",
         page.measured_on(result),
     ]
-    return page.whole(title, body)
+    return whole(title, body)
 
 
 def render_gpu(result: dict[str, Any]) -> str:
@@ -35,7 +36,7 @@ def render_gpu(result: dict[str, Any]) -> str:
         charts.layers({settings["gpu"]: by_layer(result["launches"], settings["model"])}),
         f"<pre>{html.escape(result['report'])}</pre>",
     ]
-    return page.whole(title, body)
+    return whole(title, body)
 
 
 def by_layer(launches: list[dict[str, Any]], model: str) -> list[dict[str, Any]]:

@@ -1,0 +1,1 @@
+"""The report of a run: what it left, and how well it does, as one HTML page."""
