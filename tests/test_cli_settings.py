@@ -21,7 +21,7 @@ from alexnet_io.errors import FailedRun, UserError
 from jax_alexnet.cache import CacheSettings
 from jax_alexnet.compiled.gpu_settings import GpuSettings
 from jax_alexnet.evaluate import EvaluateSettings
-from jax_alexnet.export import ExportSettings
+from jax_alexnet.export_settings import ExportSettings
 from jax_alexnet.features import FeaturesSettings
 from jax_alexnet.launch import LaunchSettings
 from jax_alexnet.pack_settings import PackSettings

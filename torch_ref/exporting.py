@@ -19,7 +19,7 @@ from alexnet_io.run.network_facts import NetworkFacts
 from alexnet_io.weights import card as cards
 from torch_ref import augment, programs, weight_file
 from torch_ref.evaluation import Trained, of_file, of_run
-from torch_ref.export import PROGRAM, PROGRAMS, ExportSettings
+from torch_ref.export_settings import PROGRAM, PROGRAMS, ExportSettings
 from torch_ref.network import Network, layers_with_weights
 
 
@@ -73,7 +73,7 @@ def export(settings: ExportSettings, chosen: str) -> None:
 
     Args:
         settings: of the command.
-        chosen: the format, one of `torch_ref.export.FORMATS`.
+        chosen: the format, one of `torch_ref.export_settings.FORMATS`.
 
     Raises:
         UserError: no such network, or one that torchvision hasn't got.

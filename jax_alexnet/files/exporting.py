@@ -20,7 +20,7 @@ from alexnet_io.run.network_facts import NetworkFacts
 from alexnet_io.weights import card as cards
 from alexnet_io.weights import shipped
 from jax_alexnet import augment
-from jax_alexnet.export import PROGRAM, PROGRAMS, ExportSettings
+from jax_alexnet.export_settings import PROGRAM, PROGRAMS, ExportSettings
 from jax_alexnet.files import programs, weight_files, weights
 from jax_alexnet.files.exported import load_weights, say_fallback, with_names
 from jax_alexnet.files.finished_run import TrainedNetwork, load_run, saved_settings
@@ -81,7 +81,7 @@ def export(settings: ExportSettings, chosen: str) -> None:
 
     Args:
         settings: of the command.
-        chosen: the format, one of `jax_alexnet.export.FORMATS`.
+        chosen: the format, one of `jax_alexnet.export_settings.FORMATS`.
 
     Raises:
         UserError: no such network, or a file that this home doesn't have.
