@@ -31,6 +31,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+# Where in Python each operation of a program was written takes a part of the time of lowering it, and nobody reads it.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 # Processes of pytest-xdist have a processor each: more threads would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -122,8 +124,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keep what was imported out of the garbage collector's sight: a million objects, none of which ever goes."""
+    """Keep what was imported out of the garbage collector's sight: a million objects, none of which ever goes.
+
+    And let it look less often: tracing makes objects by the million, of which few are garbage that it alone can find.
+    """
     gc.freeze()
+    gc.set_threshold(30_000, 20, 20)
     gc.enable()
 
 

@@ -29,7 +29,7 @@ SOON = {("cifar_18pct", "float64"), ("cifar_13pct", "float32"), ("cifar_11pct", 
 @pytest.mark.parametrize(
     ("model", "dtype"),
     [
-        case if case in SOON else pytest.param(*case, marks=pytest.mark.slow)
+        case if case in SOON else pytest.param(*case, marks=(pytest.mark.slow, pytest.mark.matrix))
         for case in product(SMALL, ("float64", "float32", "bfloat16"))
     ],
 )
