@@ -17,7 +17,9 @@ from pathlib import Path
 STARTER = """
 import json, os, runpy, signal, sys
 import torch, torch.distributed
-import torch_ref.engine, torch_ref.run_setup, torch_ref.train
+import torch._dynamo  # PyTorch's optimizers import it at their first step
+import torch_ref.engine, torch_ref.run_setup, torch_ref.train, torch_ref.train_command
+import tests.test_torch_train_processes
 
 print("ready", flush=True)
 for line in sys.stdin:
