@@ -31,6 +31,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+# Where in Python each operation of a program was written takes a part of the time of lowering it, and nobody reads it.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 # Processes of pytest-xdist have a processor each: more threads would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -88,30 +90,43 @@ def gpu_compiler() -> Path:
 LONGEST = (
     "test_multiprocess.py",
     "test_torch_train_processes.py",
+    "test_parity_runs.py",
     "test_parallel.py",
+    "test_parity_train.py",
+    "test_onednn_proof.py",
     "test_jax_derivatives.py",
     "test_parity_pairs.py",
-    "test_parity_recurrent.py",
-    "test_parity_speed_bare.py",
-    "test_parity_runs.py",
-    "test_gpu_program.py",
-    "test_onednn_proof.py",
-    "test_cli_train.py",
-    "test_parity_train.py",
-    "test_parity_attention_causes.py",
     "test_parity_mutants.py",
+    "test_reproduce.py",
+    "test_parity_recurrent.py",
+    "test_cli_train.py",
+    "test_parity_speed_bare.py",
+    "test_parity_recurrent_mapping.py",
+    "test_gpu_program.py",
+    "test_parity_attention_causes.py",
+    "test_imagenet_recipes.py",
     "test_parity_operations.py",
-    "test_parity_mapping.py",
-    "test_jax_winograd.py",
     "test_parallel_bytes.py",
-    "test_parity_generic.py",
-    "test_validation_split.py",
+    "test_ablations.py",
+    "test_jax_winograd.py",
     "test_parity_residual_causes.py",
-    "test_zoo.py",
-    "test_parity_attention.py",
-    "test_jax_onednn.py",
-    "test_parity_speed.py",
+    "test_jax_pooling.py",
+    "test_parity_generic.py",
     "test_jax_networks.py",
+    "test_parity_speed.py",
+    "test_validation_split.py",
+    "test_zoo.py",
+    "test_jax_strict.py",
+    "test_parity_attention.py",
+    "test_parity_ported_pairs.py",
+    "test_jax_facts.py",
+    "test_shipped_weights.py",
+    "test_fine_tuning_twins.py",
+    "test_jax_reports.py",
+    "test_fine_tuning.py",
+    "test_step_options.py",
+    "test_parity_commands.py",
+    "test_jax_onednn.py",
 )
 
 
@@ -122,8 +137,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Keep what was imported out of the garbage collector's sight: a million objects, none of which ever goes."""
+    """Keep what was imported out of the garbage collector's sight: a million objects, none of which ever goes.
+
+    And let it look less often: tracing makes objects by the million, of which few are garbage that it alone can find.
+    """
     gc.freeze()
+    gc.set_threshold(30_000, 20, 20)
     gc.enable()
 
 

@@ -296,8 +296,15 @@ def test_export(rng: np.random.Generator) -> None:
     near(exported.call(params, images), quickly(both)(params, images), 1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("model", ["cifar_18pct", "two_column"])
+@pytest.mark.parametrize(
+    ("model", "dtype"),
+    [
+        ("cifar_18pct", "bfloat16"),
+        ("two_column", "float32"),
+        pytest.param("cifar_18pct", "float32", marks=(pytest.mark.slow, pytest.mark.matrix)),
+        pytest.param("two_column", "bfloat16", marks=(pytest.mark.slow, pytest.mark.matrix)),
+    ],
+)
 def test_export_with_a_batch_of_one_size(model: str, dtype: str) -> None:
     """JAX refuses calls that it doesn't know, so that nothing more than the attempt is needed."""
     network = AlexNet(model, dtype=jnp.dtype(dtype))

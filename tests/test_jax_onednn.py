@@ -87,7 +87,9 @@ def test_values_and_gradients(dtype, side, channels, features, window, stride, p
 
 @pytest.mark.parametrize("form", ["by_products", "by_onednn_products", "by_convolution"])
 @pytest.mark.parametrize("stride", [1, 3])
-@pytest.mark.parametrize("edges", [((0, 0), (0, 0)), ((2, 1), (0, 2))])
+@pytest.mark.parametrize(
+    "edges", [pytest.param(((0, 0), (0, 0)), marks=(pytest.mark.slow, pytest.mark.matrix)), ((2, 1), (0, 2))]
+)
 def test_the_kernels_gradient_in_blocks(form, stride, edges, rng, monkeypatch):
     """In blocks with some images left over, and all at once: exact integers, so all alike and right."""
     if form != "by_products":

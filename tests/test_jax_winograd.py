@@ -1,6 +1,8 @@
 """Winograd's filtering on CPUs: exact matrices, the direct convolution's values, zeros where it has zeros."""
 
+import functools
 from fractions import Fraction
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,35 +58,58 @@ def test_the_matrices_filter_exactly(window, rng):
         assert times(matrices.outputs, both) == expected
 
 
-@pytest.mark.parametrize("block_bytes", [1e3, 80e6])
-@pytest.mark.parametrize(("window", "padding", "side"), [(3, 1, 13), (3, 0, 6), (5, 2, 9), (5, 2, 8)])
-def test_values_and_gradients(window, padding, side, block_bytes, rng, monkeypatch):
-    """Of five images at once and one by one, against float64 sums and the kernel's exact gradient."""
-    monkeypatch.setattr(winograd, "BLOCK_BYTES", block_bytes)
-    channels, features = 96, 104
+class Case(NamedTuple):
+    """A convolution of small integers, and its values and gradients as float64 sums."""
+
+    x: np.ndarray
+    kernel: np.ndarray
+    gradient: np.ndarray
+    out: np.ndarray
+    to_x: np.ndarray
+    to_kernel: np.ndarray
+
+
+@functools.cache
+def case(window: int, padding: int, side: int) -> Case:
+    rng, channels, features = np.random.default_rng(2012), 96, 104
     x = rng.integers(-8, 9, (5, side, side, channels)).astype(np.float32)
     kernel = (rng.integers(-8, 9, (window, window, channels, features)) / 64).astype(np.float32)
+    out = direct(x, kernel, padding)
+    gradient = rng.integers(-8, 9, out.shape).astype(np.float32)
+    flipped = np.flip(kernel, (0, 1)).transpose(0, 1, 3, 2)
+    padded = np.pad(x.astype(float), ((0, 0), (padding,) * 2, (padding,) * 2, (0, 0)))
+    height, width = gradient.shape[1:3]
+    to_kernel = np.zeros(kernel.shape)
+    for i, j in np.ndindex(window, window):
+        pixels = padded[:, i : i + height, j : j + width]
+        to_kernel[i, j] = np.tensordot(pixels, gradient.astype(float), ((0, 1, 2), (0, 1, 2)))
+    return Case(x, kernel, gradient, out, direct(gradient, flipped, window - 1 - padding), to_kernel)
+
+
+@pytest.mark.parametrize("block_bytes", [1e3, 80e6])
+@pytest.mark.parametrize(("window", "padding", "side"), [(3, 1, 13), (3, 0, 6), (5, 2, 9), (5, 2, 8)])
+def test_values_and_gradients(window, padding, side, block_bytes, monkeypatch):
+    """Of five images at once and one by one, against float64 sums and the kernel's exact gradient."""
+    monkeypatch.setattr(winograd, "BLOCK_BYTES", block_bytes)
+    x, kernel, gradient, *_ = wanted = case(window, padding, side)
+    channels, features = kernel.shape[2:]
 
     def function(x, kernel):
         return of_platform(x, kernel, padding)
 
+    @jax.jit  # one program: operation by operation it takes seconds
+    def both_ways(x, kernel, gradient):
+        out, pull = jax.vjp(function, x, kernel)
+        return out, *pull(gradient)
+
     assert uses_filtering(function, x, kernel)
-    out, pull = jax.vjp(function, jnp.asarray(x), jnp.asarray(kernel))
-    expected = direct(x, kernel, padding)
+    out, to_x, to_kernel = both_ways(x, kernel, gradient)
     # 16 or 36 products, each of 32 channels, with the largest weights of the three steps: some hundred ulp of a term.
     terms = np.abs(x).max() * np.abs(kernel).max() * channels * window**2
-    np.testing.assert_allclose(out, expected, rtol=0, atol=4 * 2.0**-24 * terms)
-    gradient = rng.integers(-8, 9, expected.shape).astype(np.float32)
-    to_x, to_kernel = pull(jnp.asarray(gradient))
-    flipped = np.flip(kernel, (0, 1)).transpose(0, 1, 3, 2)
-    expected_x = direct(gradient, flipped, window - 1 - padding)
-    np.testing.assert_allclose(to_x, expected_x, rtol=0, atol=4 * 2.0**-24 * terms * features / channels)
-    padded = np.pad(x.astype(float), ((0, 0), (padding,) * 2, (padding,) * 2, (0, 0)))
-    height, width = gradient.shape[1:3]
-    for i, j in np.ndindex(window, window):
-        pixels = padded[:, i : i + height, j : j + width]
-        # Small integers: the direct sum is exact in float32.
-        np.testing.assert_array_equal(to_kernel[i, j], np.einsum("nhwc,nhwf->cf", pixels, gradient))
+    np.testing.assert_allclose(out, wanted.out, rtol=0, atol=4 * 2.0**-24 * terms)
+    np.testing.assert_allclose(to_x, wanted.to_x, rtol=0, atol=4 * 2.0**-24 * terms * features / channels)
+    # Small integers: the direct sum is exact in float32.
+    np.testing.assert_array_equal(to_kernel, wanted.to_kernel)
 
 
 def test_a_window_of_zeros_gives_zero(rng):

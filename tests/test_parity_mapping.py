@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import flax.linen as linen
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 
 import parity
 from parity.__main__ import main
+from parity.comparison import environments, worker
 from parity.errors import CannotCompare, CannotConvert
 from parity.mapping import inference, operations
 
@@ -533,13 +535,28 @@ def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=cwd, env=environment)
 
 
+@pytest.fixture
+def workers_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of a comparison in this process; that each runs in its own is test_parity_commands's subject."""
+
+    def step(command: list[str], **_: Any) -> SimpleNamespace:
+        assert command[1:3] == ["-m", "parity.comparison.worker"]
+        return SimpleNamespace(returncode=worker.main(command[3:]), stderr="")
+
+    monkeypatch.setattr(environments, "subprocess", SimpleNamespace(run=step))
+
+
 def test_from_the_command_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], workers_here: None,
+    flax_promotes: None,
+) -> None:  # fmt: skip
     (tmp_path / "port.py").write_text(PORT)
     (tmp_path / "original.py").write_text(ORIGINAL)
     models = ("compare", "--flax", "port:Net", "--torch", "original:net", "--shape", "2,2", "--no-gradients")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("port", "original"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     assert main([*models, "--save-mapping", "net.json"]) == 0
     said = capsys.readouterr().out
     assert "equal: " in said and "weights:kernel" not in said  # equal layers are a line each

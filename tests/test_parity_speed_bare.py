@@ -7,6 +7,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import compiling
 import numpy as np
 import pytest
 from packaging.requirements import Requirement
@@ -65,7 +66,8 @@ def bare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "bare").mkdir()
     (tmp_path / "bare" / "sitecustomize.py").write_text(f"HIDDEN = set({sorted(hidden)!r})\n{HIDE}")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "bare"))
-    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    # Without the tests' own eight devices.
+    monkeypatch.setenv("XLA_FLAGS", " ".join(["--xla_llvm_disable_expensive_passes=true", *compiling.flags()]))
     return tmp_path
 
 

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from torch import nn
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.run import pictures
 from alexnet_io.run.metrics import read_metrics
+from tests import torch_starter
 from torch_ref import checkpoint, launch, processes
 from torch_ref import run_setup as setup
 from torch_ref import train as command
@@ -106,27 +106,10 @@ def _torchrun(*words, fault):
     )  # fmt: skip
 
 
-def _together(*words):
-    """Two processes as torchrun would start them, without itself; what they said, and the first one's exit code."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
-    started = [
-        subprocess.Popen(
-            [sys.executable, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-            env=ENVIRONMENT | place | {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}", "WORLD_SIZE": "2"},
-        )
-        for rank in range(2)
-    ]  # fmt: skip
-    try:
-        first = started[0].communicate(timeout=120)
-        if started[0].returncode:
-            started[1].terminate()
-        texts = zip(first, started[1].communicate(timeout=120), strict=True)
-    finally:
-        for process in started:
-            process.kill()
-    return subprocess.CompletedProcess(words, started[0].returncode, *map("".join, texts))
+@pytest.fixture(scope="module")
+def together():
+    with torch_starter.started(ENVIRONMENT, ROOT) as run:
+        yield run
 
 
 def _newest(run):
@@ -159,10 +142,10 @@ def driver(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def two(driver, tmp_path_factory):
+def two(driver, together, tmp_path_factory):
     """A run of two processes, and what they said."""
     run = tmp_path_factory.mktemp("two") / "run"
-    done = _together(driver, *UNEVEN, "--steps", STEPS, "--output", run)
+    done = together(driver, *UNEVEN, "--steps", STEPS, "--output", run)
     assert done.returncode == 0, done.stderr
     return run, done
 
@@ -186,7 +169,7 @@ def test_two_processes_train_as_one(train, two, tmp_path):
     assert [round((row.top1 or 0.0) * 41, 9) % 1 for row in tested] == [0, 0]  # each of 41 images counted once
 
 
-def test_stopped_by_a_signal_they_go_on_bit_for_bit_and_in_other_numbers(train, driver, two, tmp_path):
+def test_stopped_by_a_signal_they_go_on_bit_for_bit_and_in_other_numbers(train, driver, together, two, tmp_path):
     straight, _ = two
     run, alone = tmp_path / "run", tmp_path / "alone"
     done = _torchrun(driver, *UNEVEN, "--steps", STEPS, "--output", run, fault="stop:1")
@@ -197,7 +180,7 @@ def test_stopped_by_a_signal_they_go_on_bit_for_bit_and_in_other_numbers(train, 
     assert done.stdout.count(said) == 1, done.stderr
     shutil.copytree(run, alone)
 
-    done = _together(driver, "--resume", "--output", run)
+    done = together(driver, "--resume", "--output", run)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(f"resumed after step {step} from") == 1
     ours, expected = _newest(run), _newest(straight)
@@ -228,8 +211,8 @@ def test_a_lost_process_ends_the_run(driver, tmp_path, fault):
     assert ("planted" if fault == "raise" else "SIGKILL") in done.stderr
 
 
-def test_what_all_find_wrong_is_said_once(tmp_path):
-    done = _together("-m", "torch_ref.train", "--data", f"folder:{tmp_path / 'nothing'}", "--output", tmp_path / "run")
+def test_what_all_find_wrong_is_said_once(together, tmp_path):
+    done = together("-m", "torch_ref.train", "--data", f"folder:{tmp_path / 'nothing'}", "--output", tmp_path / "run")
     assert done.returncode == 2
     lines = done.stderr.splitlines()
     assert sum(line.startswith("error: ") for line in lines) == 1, done.stderr
