@@ -1,7 +1,7 @@
 """Naming what is wrong between two layers, wherever residual connections lead: one mistake in PyTorch's own code there.
 
 What PyTorch ran since the last layers is run again in NumPy, from what these gave, and every mistake that people make
-in such code is made in it (`FAMILIES`). If JAX's numbers come out, that is the cause. Where one layer got something
+in such code is made in it (`families.py`). If JAX's numbers come out, that is the cause. Where one layer got something
 wrong before, what it got stands in the graph from there on: what follows from it explains itself, and isn't told again.
 """
 
@@ -15,59 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest, within
-from parity.causes import (
-    attention,
-    caps,
-    functions,
-    heads,
-    masks,
-    operations,
-    orders,
-    rotary,
-    sums,
-    tokens,
-    two_at_once,
-)
+from parity.causes import families, two_at_once
 from parity.causes.attempts import MOST_WORK, WRONG, Attempt, Problem
 from parity.causes.graph import CONSTANT, GIVEN, LAYER, MOVES, PARAMETER, SOURCES, Graph, Node, Region
 from parity.causes.numpy_table import CannotRun
 from parity.causes.parameters import Cause, explains
-from parity.causes.precision import coarser
-
-Family = Callable[[Problem], Iterator[Attempt]]
-
-# Likely ones first: of several mistakes that give the same numbers the first one is named.
-FAMILIES: tuple[Family, ...] = (
-    sums.handed_on,
-    attention.attempts,
-    masks.attempts,
-    heads.attempts,
-    rotary.attempts,
-    caps.attempts,
-    functions.attempts,
-    sums.attempts,
-    operations.attempts,
-    sums.made_elsewhere,
-    tokens.attempts,
-    orders.attempts,
-    sums.sources,
-    sums.dropped,
-    sums.added,
-    sums.factors,
-    lambda problem: sums.rounded(problem, coarser("float64")),
-)
-
-# Of these two at once are tried.
-SIMPLE: tuple[Family, ...] = (
-    attention.attempts,
-    masks.attempts,
-    heads.attempts,
-    rotary.attempts,
-    functions.attempts,
-    sums.attempts,
-    operations.attempts,
-    orders.attempts,
-)
 
 _NEAR = 8  # layers before and behind, whose inputs and outputs may stand in for something
 _SHOWN = 12  # operations that are told
@@ -181,7 +133,7 @@ class Code:
             near: key of the layer's record.
         """
         for problem, before in self._problems(sink, ours, reference, tolerance, near):
-            for attempt in _attempts(problem):
+            for attempt in families.attempts(problem):
                 after = problem.left(attempt.changes)
                 if explains(before, after, tolerance):
                     self.found.append((path, attempt))
@@ -194,7 +146,7 @@ class Code:
     ) -> list[Cause]:
         """Two causes at once, where `explain` finds none; see there."""
         for problem, before in self._problems(sink, ours, reference, tolerance, near):
-            pair, tried = two_at_once.find(problem, _simple, before, two_at_once.MOST_PAIRS - self.pairs)
+            pair, tried = two_at_once.find(problem, families.simple, before, two_at_once.MOST_PAIRS - self.pairs)
             self.pairs += tried
             self.work += problem.region.work
             if pair is not None:
@@ -313,23 +265,3 @@ def _kept(load: Callable[[], NDArray]) -> Callable[[], NDArray]:
         return values[0]
 
     return get
-
-
-def _simple(problem: Problem) -> Iterator[Attempt]:
-    """Mistakes of which two at once are tried."""
-    return _attempts(problem, SIMPLE)
-
-
-def _attempts(problem: Problem, families: tuple[Family, ...] = FAMILIES) -> Iterator[Attempt]:
-    """Every mistake, as long as there is something left to spend."""
-    for family in families:
-        attempts = family(problem)
-        while not problem.spent:
-            try:
-                with np.errstate(all="ignore"):  # what a mistake leads to may well be infinite
-                    attempt = next(attempts, None)
-            except WRONG:
-                break  # this code isn't what the family is about
-            if attempt is None:
-                break
-            yield attempt

@@ -1,8 +1,8 @@
 """Two mistakes at once in the code between two layers, where none by itself explains what came out.
 
-Each likely mistake is left in PyTorch's code, and the others are tried on what that has become. First comes of each kind
-of mistake the one that leaves the least difference by itself, then the second ones, and so on. How many are tried is bounded by counts, not by seconds, so that a slow
-machine names the same causes.
+Each likely mistake is left in PyTorch's code, and the others are tried on what that has become. First comes of each
+kind of mistake the one that leaves the least difference by itself, then the second ones, and so on. How many are tried
+is bounded by counts, not by seconds, so that a slow machine names the same causes.
 """
 
 from __future__ import annotations
