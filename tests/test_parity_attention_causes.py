@@ -92,6 +92,9 @@ def torch_turned(x: Tensor, rotary: str) -> Tensor:
         return torch.view_as_real(pairs * torch.polar(torch.ones_like(table), table)).flatten(-2)
     cos, sin = torch.cat([table, table], -1).cos(), torch.cat([table, table], -1).sin()
     one, two = x.chunk(2, -1)
+    if rotary == "chunks":
+        cos, sin = table.cos(), table.sin()
+        return torch.cat([one * cos - two * sin, two * cos + one * sin], -1)
     return x * cos + torch.cat([-two, one], -1) * sin
 
 
@@ -255,6 +258,7 @@ CASES: dict[str, tuple[Form, dict[str, Any]]] = {
     "padded": (Form(padded=True), {"no padding": "mask_missing", "padding inverted": "mask_inverted"}),
     "rotary": (Form(rotary="halves"), {**ROTARY, "no minus": "rotary_sign", "unscaled": "attention_scale"}),
     "complex rotary": (Form(rotary="complex"), ROTARY),
+    "rotary in chunks": (Form(rotary="chunks"), {"another base": "rotary_base", "unscaled": "attention_scale"}),
     "grouped": (Form(groups=2), GROUPS),
     "grouped by hand": (Form(groups=2, fused=False, rotary="halves"), GROUPS),
     "capped": (Form(cap=2.0, fused=False), {"no cap": "softcap_missing", "twice the cap": "softcap"}),

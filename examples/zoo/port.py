@@ -46,6 +46,8 @@ MODELS = (
     "gpt",
     "llama",
     "encoder_decoder",
+    "lstm",
+    "gru",
     "tree",
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import flax.linen as nn
@@ -13,6 +14,8 @@ from parity.candidate.jax_models import JaxLayer, Look, Variables
 
 # With the batch's own statistics a norm also writes the running ones, which are of no concern here.
 _WRITTEN = ["batch_stats"]
+# A layer that runs by itself has the path of the whole model; those in it may have paths of other layers in the model.
+_ALONE = ContextVar("alone", default=False)
 
 
 class LinenLayer:
@@ -28,13 +31,15 @@ class LinenLayer:
 
     def apply(self, variables: Variables, *args: Any, **kwargs: Any) -> Any:
         """Its result alone."""
-        # Under its own name, by which it may know itself.
-        return self.module.clone(parent=None).apply(variables, *args, **kwargs, mutable=_WRITTEN)[0]
+        with _alone():
+            # Under its own name, by which it may know itself.
+            return self.module.clone(parent=None).apply(variables, *args, **kwargs, mutable=_WRITTEN)[0]
 
     def wanted(self, *args: Any, **kwargs: Any) -> Variables:
         """What it would make."""
         keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
-        return self.module.clone(parent=None).init(keys, *args, **kwargs)  # type: ignore[return-value]
+        with _alone():
+            return self.module.clone(parent=None).init(keys, *args, **kwargs)  # type: ignore[return-value]
 
 
 class LinenModel:
@@ -78,9 +83,19 @@ def _without_remat() -> Iterator[None]:
         jax.remat = original
 
 
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Within, no call is shown."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
+
 def _shown_to(look: Look) -> Callable[..., Any]:
     def spy(call: Callable[..., Any], args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        if context.method_name != "__call__":
+        if context.method_name != "__call__" or _ALONE.get():
             return call(*args, **kwargs)
         layer: JaxLayer = LinenLayer(context.module)
         return look(layer, call, args, kwargs)

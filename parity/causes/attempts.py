@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,9 @@ from parity.causes.numpy_table import CannotRun
 # Elements that may be computed for one divergence. A number of values and not of seconds, so that a slow machine names
 # the same causes.
 MOST_WORK = 600_000_000
+
+# What a mistake that can't be made in some code ends with.
+WRONG = (CannotRun, ValueError, IndexError, TypeError, ZeroDivisionError, AttributeError, KeyError)
 
 _STEPS = 8
 
@@ -39,6 +42,7 @@ class Problem:
         words: names a node, by its place, for people.
         elsewhere: other arrays that are about, with what they are: what layers gave and got.
         most: elements that may be computed.
+        measures: whether numbers in mistakes are looked for, see `measured`.
     """
 
     region: Region
@@ -47,6 +51,7 @@ class Problem:
     words: Callable[[int], str]
     elsewhere: Sequence[tuple[str, Callable[[], NDArray]]] = ()
     most: int = MOST_WORK
+    measures: bool = True
     right: NDArray = field(init=False)
 
     def __post_init__(self) -> None:
@@ -59,16 +64,25 @@ class Problem:
 
     def left(self, changes: Changes) -> float:
         """The difference that a mistake leaves; infinite where it can't be made, or changes nothing."""
+        made = self.made(changes)
+        return float("inf") if made is None else _apart(made, self.observed)
+
+    def made(self, changes: Changes) -> NDArray | None:
+        """What a mistake gives, in the shape of what was observed if it can be; None where it can't be made."""
         try:
             with np.errstate(all="ignore"):
                 predicted = np.asarray(self.region.changed(changes))
-        except (CannotRun, ValueError, IndexError, TypeError, ZeroDivisionError, AttributeError, KeyError):
-            return float("inf")
+        except WRONG:
+            return None
         if predicted.shape != self.observed.shape:
             if predicted.size != self.observed.size or predicted.ndim == self.observed.ndim:
-                return float("inf")
+                return None
             predicted = predicted.reshape(self.observed.shape)
-        return farthest(predicted, self.observed)
+        return predicted
+
+    def under(self, changes: Changes) -> Problem:
+        """The same, with a mistake left in the reference's code."""
+        return replace(self, region=self.region.with_mistakes(changes), measures=False)
 
     def others(self, like: NDArray) -> Iterator[tuple[str, NDArray]]:
         """Arrays that are about, of the shape of one."""
@@ -76,6 +90,14 @@ class Problem:
             array = load()
             if array.shape == like.shape and np.issubdtype(array.dtype, np.floating):
                 yield name, np.asarray(array, np.float64)
+
+
+def _apart(made: NDArray, observed: NDArray) -> float:
+    """The largest difference where both are finite; infinite if they aren't in the same places, or nowhere."""
+    finite = np.isfinite(made)
+    if finite.all() or not finite.any() or not np.array_equal(finite, np.isfinite(observed)):
+        return farthest(made, observed)
+    return farthest(made[finite], observed[finite])
 
 
 def value(array: NDArray) -> Callable[[Get], NDArray]:
@@ -106,7 +128,7 @@ def measured(problem: Problem, made: Callable[[float], Changes], start: float) -
         made: the mistake with this number.
         start: where the search begins, at what is right.
     """
-    if problem.right.shape != problem.observed.shape:
+    if not problem.measures or problem.right.shape != problem.observed.shape:
         return None
     number, before = start, farthest(problem.right, problem.observed)
     for step in range(_STEPS):

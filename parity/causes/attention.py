@@ -186,13 +186,20 @@ def _axes(region: Region, a: Attention) -> Iterator[Attempt]:
     names |= {axis: "heads" if axis == others[-1] and len(others) > 1 else "examples" for axis in others}
     for axis in (a.query_axis, *reversed(others)):
         text = f"the softmax runs over {names[axis]}, not over keys"
-        yield Attempt("softmax_axis", text, {a.shares: value(softmax({"self": logits, "dim": axis}))})
-    yield Attempt("softmax_missing", "there is no softmax", {a.shares: value(logits)})
-    again = softmax({"self": region.value(a.shares), "dim": a.key_axis})
-    yield Attempt("softmax_twice", "the softmax is taken twice", {a.shares: value(again)})
-    with np.errstate(all="ignore"):
-        sigmoid = 1 / (1 + np.exp(-logits))
-    yield Attempt("softmax_sigmoid", "a sigmoid stands for the softmax", {a.shares: value(sigmoid)})
+        yield Attempt("softmax_axis", text, {a.shares: lambda get, axis=axis: _softmax(get(a.logits), axis)})
+    yield Attempt("softmax_missing", "there is no softmax", {a.shares: lambda get: get(a.logits)})
+    twice = {a.shares: lambda get: _softmax(_softmax(get(a.logits), a.key_axis), a.key_axis)}
+    yield Attempt("softmax_twice", "the softmax is taken twice", twice)
+    sigmoid = {a.shares: lambda get: 1 / (1 + np.exp(-get(a.logits)))}
+    yield Attempt("softmax_sigmoid", "a sigmoid stands for the softmax", sigmoid)
+    powers = {a.shares: lambda get: np.exp(get(a.logits))}
+    yield Attempt(
+        "softmax_unnormalised", "exponentials stand for the softmax: they aren't divided by their sum", powers
+    )
+
+
+def _softmax(x: NDArray, axis: int) -> NDArray:
+    return softmax({"self": x, "dim": axis})
 
 
 def way(region: Region, a: Attention, place: int) -> tuple[int, int] | None:

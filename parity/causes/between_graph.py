@@ -1,7 +1,7 @@
 """Naming what is wrong between two layers, wherever residual connections lead: one mistake in PyTorch's own code there.
 
 What PyTorch ran since the last layers is run again in NumPy, from what these gave, and every mistake that people make
-in such code is made in it (`FAMILIES`). If JAX's numbers come out, that is the cause. Where one layer got something
+in such code is made in it (`families.py`). If JAX's numbers come out, that is the cause. Where one layer got something
 wrong before, what it got stands in the graph from there on: what follows from it explains itself, and isn't told again.
 """
 
@@ -15,40 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest, within
-from parity.causes import attention, caps, functions, heads, masks, operations, orders, rotary, sums, tokens
-from parity.causes.attempts import MOST_WORK, Attempt, Problem
+from parity.causes import families, two_at_once
+from parity.causes.attempts import MOST_WORK, WRONG, Attempt, Problem
 from parity.causes.graph import CONSTANT, GIVEN, LAYER, MOVES, PARAMETER, SOURCES, Graph, Node, Region
 from parity.causes.numpy_table import CannotRun
 from parity.causes.parameters import Cause, explains
-from parity.causes.precision import coarser
-
-Family = Callable[[Problem], Iterator[Attempt]]
-
-# Likely ones first: of several mistakes that give the same numbers the first one is named.
-FAMILIES: tuple[Family, ...] = (
-    sums.handed_on,
-    attention.attempts,
-    masks.attempts,
-    heads.attempts,
-    rotary.attempts,
-    caps.attempts,
-    functions.attempts,
-    sums.attempts,
-    operations.attempts,
-    sums.made_elsewhere,
-    tokens.attempts,
-    orders.attempts,
-    sums.sources,
-    sums.dropped,
-    sums.added,
-    sums.factors,
-    lambda problem: sums.rounded(problem, coarser("float64")),
-)
 
 _NEAR = 8  # layers before and behind, whose inputs and outputs may stand in for something
 _SHOWN = 12  # operations that are told
 _MOST_IN_ALL = 6 * MOST_WORK  # elements that may be computed for one model where nothing is found
-_WRONG = (CannotRun, ValueError, IndexError, TypeError, ZeroDivisionError)
 
 
 @dataclass
@@ -75,6 +50,7 @@ class Code:
         met: what layers got, by place in the graph.
         found: mistakes that explained what a layer got.
         work: elements that the search has computed.
+        pairs: of mistakes that it has tried at once.
     """
 
     graph: Graph
@@ -83,6 +59,7 @@ class Code:
     met: dict[int, _Met] = field(default_factory=dict)
     found: list[tuple[str, Attempt]] = field(default_factory=list)
     work: int = 0
+    pairs: int = 0
 
     @classmethod
     def read(cls, store: Any, names: dict[str, str]) -> Code | None:
@@ -155,26 +132,46 @@ class Code:
             tolerance: largest difference that counts as none.
             near: key of the layer's record.
         """
+        for problem, before in self._problems(sink, ours, reference, tolerance, near):
+            for attempt in families.attempts(problem):
+                after = problem.left(attempt.changes)
+                if explains(before, after, tolerance):
+                    self.found.append((path, attempt))
+                    return [Cause(attempt.key, "jax", attempt.text, before, after)]
+            self.work += problem.region.work
+        return []
+
+    def explain_two(
+        self, sink: int, path: str, ours: NDArray, reference: NDArray, tolerance: float, near: str
+    ) -> list[Cause]:
+        """Two causes at once, where `explain` finds none; see there."""
+        for problem, before in self._problems(sink, ours, reference, tolerance, near):
+            pair, tried = two_at_once.find(problem, families.simple, before, two_at_once.MOST_PAIRS - self.pairs)
+            self.pairs += tried
+            self.work += problem.region.work
+            if pair is not None:
+                self.found.append((path, pair.both))
+                texts = (f"{each.text}, one of two mistakes at once" for each in pair[:2])
+                keys = (each.key for each in pair[:2])
+                return [Cause(key, "jax", text, before, pair.left) for key, text in zip(keys, texts, strict=True)]
+        return []
+
+    def _problems(
+        self, sink: int, ours: NDArray, reference: NDArray, tolerance: float, near: str
+    ) -> Iterator[tuple[Problem, float]]:
+        """The code before a layer from wherever it may begin, if it gives what PyTorch gave; and the difference."""
         place = self.graph.moved[sink]
         for cut in self._cuts(place):
             region = Region(self.graph, place, cut)
             forced = any(p in region.cut and p in self.met and self.met[p].ours is not None for p in region.places)
             try:
                 right = region.value(place)
-            except _WRONG:
+            except WRONG:
                 continue
             if not forced and not within(farthest(np.asarray(right, np.float64), reference), tolerance):
                 continue  # the graph doesn't give what PyTorch gave: it can't show anything
             most = min(MOST_WORK, _MOST_IN_ALL - self.work)
-            problem = Problem(region, ours, tolerance, self.words, self._elsewhere(near), most)
-            before = farthest(right, ours)
-            for attempt in _attempts(problem):
-                after = problem.left(attempt.changes)
-                if explains(before, after, tolerance):
-                    self.found.append((path, attempt))
-                    return [Cause(attempt.key, "jax", attempt.text, before, after)]
-            self.work += region.work
-        return []
+            yield Problem(region, ours, tolerance, self.words, self._elsewhere(near), most), farthest(right, ours)
 
     def consumer(self, key: str) -> str | None:
         """A layer whose wrong input is made of what the layer of this record gave; None if there is none."""
@@ -202,7 +199,7 @@ class Code:
     def _gives(self, made: Callable[[], NDArray], ours: NDArray, tolerance: float) -> bool:
         try:
             result = np.asarray(made(), np.float64)
-        except _WRONG:
+        except WRONG:
             return False
         return result.shape == ours.shape and within(farthest(result, ours), tolerance)
 
@@ -268,18 +265,3 @@ def _kept(load: Callable[[], NDArray]) -> Callable[[], NDArray]:
         return values[0]
 
     return get
-
-
-def _attempts(problem: Problem) -> Iterator[Attempt]:
-    """Every mistake, as long as there is something left to spend."""
-    for family in FAMILIES:
-        attempts = family(problem)
-        while not problem.spent:
-            try:
-                with np.errstate(all="ignore"):  # what a mistake leads to may well be infinite
-                    attempt = next(attempts, None)
-            except _WRONG:
-                break  # this code isn't what the family is about
-            if attempt is None:
-                break
-            yield attempt

@@ -75,11 +75,11 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
         words = WORDS.get(node.op, node.op)
         layer = _layer(region, place)
         if layer is not None:
-            yield from _of_layer(region, place, layer)
+            yield from _of_layer(region, place, start, layer)
         if node.op in _UNARY and isinstance(region.value(place), np.ndarray):
             if region.value(start).shape == region.value(place).shape:
                 text = f"{words} is left out ({problem.words(start)} goes on as it is)"
-                yield Attempt(f"{node.op.strip('_')}_missing", text, {place: value(region.value(start))})
+                yield Attempt(f"{node.op.strip('_')}_missing", text, {place: lambda get, start=start: get(start)})
                 twice = _again(region, place, start)
                 if twice is not None:
                     yield Attempt("applied_twice", f"{words} is applied twice", {place: value(twice)})
@@ -94,7 +94,7 @@ def _others(region: Region, place: int, start: int, words: str) -> Iterator[Atte
     x = region.value(start)
     for key, curve in CURVES.items():
         text = f"{curve.words} stands for {words}"
-        yield Attempt(f"activation_{key}", text, {place: value(curve.function(x))})
+        yield Attempt(f"activation_{key}", text, {place: lambda get, of=curve.function: of(get(start))})
     for axis in range(x.ndim):
         text = f"a softmax over axis {axis} of {list(x.shape)} stands for {words}"
         yield Attempt("activation_softmax", text, {place: value(softmax({"self": x, "dim": axis}))})
@@ -113,7 +113,7 @@ def _layer(region: Region, place: int) -> Layer | None:
     return registry.layer(Recorded(known.class_name, settings, region.value(start)))
 
 
-def _of_layer(region: Region, place: int, layer: Layer) -> Iterator[Attempt]:
+def _of_layer(region: Region, place: int, start: int, layer: Layer) -> Iterator[Attempt]:
     """The mistakes that people make in a layer of this kind."""
     known = registry.operation(region.node(place).op)
     title = known.title if known is not None else ""
@@ -123,7 +123,7 @@ def _of_layer(region: Region, place: int, layer: Layer) -> Iterator[Attempt]:
             continue
 
         def change(get: Any, mistake: Any = mistake) -> Any:
-            changed = mistake.apply(replace(layer, x=layer.x))
+            changed = mistake.apply(replace(layer, x=get(start)))
             if changed is None:
                 raise ValueError(mistake.key)
             return [changed.compute(), np.zeros(0)] if several else changed.compute()
@@ -185,7 +185,8 @@ def _too_many(problem: Problem) -> Iterator[Attempt]:
             if key != "identity":
                 text = f"{curve.words} is applied to {problem.words(place)}, where PyTorch applies nothing"
                 name = "relu_added" if key == "relu" else f"{key}_added"
-                yield Attempt(name, text, {place: value(curve.function(values))})
+                change = {place: lambda get, place=place, of=curve.function: of(region.anew(place, get))}
+                yield Attempt(name, text, change)
         for axis in range(-1, -values.ndim, -1):
             text = f"a softmax is applied to {problem.words(place)}, where PyTorch applies nothing"
             yield Attempt("softmax_added", text, {place: value(softmax({"self": values, "dim": axis}))})

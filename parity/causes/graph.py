@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.causes import fused_attention
+from parity.causes import fused_attention, written_softmax
 from parity.causes.numpy_operations import OPERATIONS, CannotRun
 
 # Where a graph begins: what a layer gave, an input of the model, a parameter, a constant; or what can't be told.
@@ -89,7 +90,8 @@ class Graph:
         self.recorded: dict[int, int] = {}
         for place, each in enumerate(nodes):
             parts = fused_attention.taken_apart(each["op"], _renamed(each["args"], self.moved), len(self.nodes))
-            self.nodes.extend(Node(*part) for part in parts)
+            for part in parts:
+                self.nodes.append(Node(*written_softmax.recognised(*part, self._described)))
             self.moved.append(len(self.nodes) - 1)
             self.recorded[len(self.nodes) - 1] = place
         self._load = load
@@ -97,6 +99,9 @@ class Graph:
         for place, node in enumerate(self.nodes):
             for parent in node.parents:
                 self.users.setdefault(parent, []).append(place)
+
+    def _described(self, place: int) -> tuple[str, Mapping[str, Any]]:
+        return self.nodes[place].op, self.nodes[place].args
 
     def source(self, place: int) -> NDArray:
         """The values of a node that the graph begins at; raises CannotRun where they aren't known."""
@@ -131,6 +136,8 @@ class Region:
 
     def __init__(self, graph: Graph, sink: int, cut: Mapping[int, Callable[[], NDArray]]) -> None:
         self.graph, self.sink = graph, sink
+        self._under: Changes = {}
+        self._plain: Region | None = None
         self.cut = {place: load for place, load in cut.items() if place != sink}
         self.places = graph.before(sink, self.cut)
         self.inside = set(self.places)
@@ -182,6 +189,24 @@ class Region:
             end: the node that is asked for; the region's own if None.
         """
         end = self.sink if end is None else end
+        made = self._made(changes, end)
+        return made[end] if end in made else self.value(end)
+
+    def anew(self, place: int, get: Get) -> Any:
+        """What a node gives of itself when others give something else."""
+        begins = place in self.cut or self.node(place).op in SOURCES
+        return self.value(place) if begins or place in self._under else run(self.graph.nodes[place], get)
+
+    def with_mistakes(self, changes: Changes) -> Region:
+        """This region with these changes in it, to which others can be made."""
+        other = copy.copy(self)
+        other._under, other._plain = changes, self
+        other._values = {**self._values, **self._made(changes, self.sink)}
+        other.work = 0
+        return other
+
+    def _made(self, changes: Changes, end: int) -> dict[int, Any]:
+        """The values that changes make others, up to a node."""
         made: dict[int, Any] = {}
 
         def get(place: int) -> Any:
@@ -193,9 +218,21 @@ class Region:
             if place in changes:
                 made[place] = changes[place](get)
                 self.work += np.size(made[place]) if isinstance(made[place], np.ndarray) else 1
+            elif made and place in self._under:
+                made[place] = self._again(place, made)
             elif place not in self.cut and any(parent in made for parent in self.graph.nodes[place].parents):
                 made[place] = self._computed(place, get)
-        return get(end)
+        return made
+
+    def _again(self, place: int, made: dict[int, Any]) -> Any:
+        """A change that is in this region, made once more with other values before it."""
+
+        def get(other: int) -> Any:
+            if other in made:
+                return made[other]
+            return self.value(other) if other < place or self._plain is None else self._plain.value(other)
+
+        return self._under[place](get)
 
     def _computed(self, place: int, get: Callable[[int], Any]) -> Any:
         node = self.graph.nodes[place]

@@ -62,6 +62,8 @@ def name_input(
         found = between(exact, ours, candidate.dtype)
     if not found:
         found = _order(visit, got, "something else", ours, reference)
+    if not found and code is not None and sink and row.verdict == "mismatch":
+        found = code.explain_two(sink[0], visit.path, readings[0], exact, tolerance, visit.key)
     if not found:
         coarse = (("torch", visit.facts["glue_coarse"]),)
         found = precision_causes.seen(coarse, exact, ours, None, candidate.dtype)
@@ -108,6 +110,8 @@ def name_output(
         found = code.explain(sink[0], "output", ours, exact, tolerance, "output")
     if not found and ours.shape == exact.shape:
         found = between(exact, ours, candidate.dtype)
+    if not found and code is not None and sink:
+        found = code.explain_two(sink[0], "output", ours, exact, tolerance, "output")
     if not found and code is not None and sink:
         row.detail = f"the code before the output differs: {code.place(sink[0])}"
     attach(row, found)

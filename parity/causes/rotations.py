@@ -65,7 +65,7 @@ def find_rotations(region: Region) -> list[Rotation]:
         ):
             continue
         start = _start(region, end)
-        if start is None or region.value(start).shape != region.value(end).shape:
+        if start is None or not _whole(region, start, end):
             continue
         rotation = _rotation(region, start, end)
         if rotation is not None:
@@ -93,7 +93,7 @@ def _start(region: Region, end: int) -> int | None:
         if node.op in ("mul", "div"):
             if len(parents) != 1:
                 return None
-            multiplied |= any(region.value(p).ndim > 0 for p in node.parents if p != parents[0])
+            multiplied |= any(np.ndim(region.value(p)) > 0 for p in node.parents if p != parents[0])
         if not parents:
             return None
         front.remove(place)
@@ -102,7 +102,9 @@ def _start(region: Region, end: int) -> int | None:
 
 
 def _whole(region: Region, place: int, end: int) -> bool:
-    return region.value(place).shape == region.value(end).shape
+    """Whether two nodes give as much, each one array: what is split gives several."""
+    values = region.value(place), region.value(end)
+    return all(isinstance(each, np.ndarray) for each in values) and values[0].shape == values[1].shape
 
 
 def _rotation(region: Region, start: int, end: int) -> Rotation | None:

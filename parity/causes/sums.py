@@ -72,21 +72,25 @@ def _operands(problem: Problem, place: int) -> list[tuple[str, int]]:
 def _sum(problem: Problem, place: int) -> Iterator[Attempt]:
     region = problem.region
     node, operands, signs = region.node(place), _operands(problem, place), _signs(problem, place)
-    result = region.value(place)
     for name, operand in operands:
         values, words = region.value(operand), problem.words(operand)
         if not np.issubdtype(values.dtype, np.floating):
             continue
-        term = signs[name] * values
-        for key, text, count in (("term_missing", "isn't added", -1.0), ("term_twice", "is added twice", 1.0)):
-            yield Attempt(key, f"{words} {text}", {place: value(result + count * term)})
-        yield Attempt("term_sign", f"{words} has the other sign", {place: value(result - 2 * term)})
+
+        def more(count: float, operand: int = operand, sign: float = signs[name]) -> Changes:
+            return {place: lambda get: region.anew(place, get) + count * sign * get(operand)}
+
+        yield Attempt("term_missing", f"{words} isn't added", more(-1.0))
+        yield Attempt("term_twice", f"{words} is added twice", more(1.0))
+        yield Attempt("term_sign", f"{words} has the other sign", more(-2.0))
     if len(operands) == 2 and node.op == "sub":
-        yield Attempt("operands_exchanged", "a difference has the other sign", {place: value(-result)})
+        yield Attempt(
+            "operands_exchanged", "a difference has the other sign", {place: lambda get: -region.anew(place, get)}
+        )
     if len(operands) == 2:
-        one, two = (region.value(p) for _, p in operands)
-        text = f"{problem.words(operands[0][1])} and {problem.words(operands[1][1])} are multiplied, not added"
-        yield Attempt("product_for_sum", text, {place: value(one * two)})
+        one, two = (p for _, p in operands)
+        text = f"{problem.words(one)} and {problem.words(two)} are multiplied, not added"
+        yield Attempt("product_for_sum", text, {place: lambda get: get(one) * get(two)})
 
 
 def _replaced(problem: Problem, place: int) -> Iterator[Attempt]:
@@ -128,11 +132,13 @@ def _product(problem: Problem, place: int) -> Iterator[Attempt]:
         words = problem.words(operand)
         text = f"{words} is left out: nothing is multiplied by it"
         key = "scale_missing" if region.node(operand).op in (PARAMETER, CONSTANT) else "factor_missing"
-        yield Attempt(key, text, {place: value(region.value(rest))})
+        yield Attempt(key, text, {place: lambda get, rest=rest: get(rest)})
         text = f"{words} multiplies twice"
-        yield Attempt("factor_twice", text, {place: value(result * region.value(operand))})
+        twice = {place: lambda get, operand=operand: region.anew(place, get) * get(operand)}
+        yield Attempt("factor_twice", text, twice)
         text = f"1 + {words} multiplies, not {words}"
-        yield Attempt("one_added", text, {place: value(region.value(rest) * (1 + region.value(operand)))})
+        more = {place: lambda get, rest=rest, operand=operand: get(rest) * (1 + get(operand))}
+        yield Attempt("one_added", text, more)
         one = region.value(operand)
         if node.op == "mul" and region.node(operand).op == "add":
             text = f"{words} multiplies without the number that is added to it"
@@ -141,15 +147,16 @@ def _product(problem: Problem, place: int) -> Iterator[Attempt]:
     if len(operands) == 1 and numbers:
         operand = operands[0][1]
         what = f"{problem.words(operand)} isn't {'multiplied' if node.op == 'mul' else 'divided'} by {numbers[0]:.6g}"
-        yield Attempt("scaled", what, {place: value(region.value(operand))})
-        other = region.value(operand) / numbers[0] if node.op == "mul" else region.value(operand) * numbers[0]
+        yield Attempt("scaled", what, {place: lambda get: get(operand)})
+        factor = 1 / numbers[0] if node.op == "mul" else numbers[0]
         text = f"{problem.words(operand)} is {'divided' if node.op == 'mul' else 'multiplied'} by {numbers[0]:.6g}"
-        yield Attempt("scaled", text, {place: value(other)})
+        yield Attempt("scaled", text, {place: lambda get: factor * get(operand)})
     if len(operands) == 2 and node.op == "mul":
         one, two = (region.value(p) for _, p in operands)
         if (one + two).shape == result.shape:
             text = f"{problem.words(operands[0][1])} and {problem.words(operands[1][1])} are added, not multiplied"
-            yield Attempt("sum_for_product", text, {place: value(one + two)})
+            one, two = (p for _, p in operands)
+            yield Attempt("sum_for_product", text, {place: lambda get: get(one) + get(two)})
 
 
 def added(problem: Problem) -> Iterator[Attempt]:

@@ -1,0 +1,66 @@
+"""All mistakes that are tried on the code between layers, a family after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from parity.causes import attention, caps, functions, heads, masks, operations, orders, rotary, sums, tokens
+from parity.causes.attempts import WRONG, Attempt, Problem
+from parity.causes.precision import coarser
+
+Family = Callable[[Problem], Iterator[Attempt]]
+
+# Likely ones first: of several mistakes that give the same numbers the first one is named.
+FAMILIES: tuple[Family, ...] = (
+    sums.handed_on,
+    attention.attempts,
+    masks.attempts,
+    heads.attempts,
+    rotary.attempts,
+    caps.attempts,
+    functions.attempts,
+    sums.attempts,
+    operations.attempts,
+    sums.made_elsewhere,
+    tokens.attempts,
+    orders.attempts,
+    sums.sources,
+    sums.dropped,
+    sums.added,
+    sums.factors,
+    lambda problem: sums.rounded(problem, coarser("float64")),
+)
+
+# Of these two at once are tried.
+SIMPLE: tuple[Family, ...] = (
+    attention.attempts,
+    masks.attempts,
+    heads.attempts,
+    rotary.attempts,
+    functions.attempts,
+    sums.attempts,
+    operations.attempts,
+    orders.attempts,
+)
+
+
+def simple(problem: Problem) -> Iterator[Attempt]:
+    """Those mistakes of which two at once are tried."""
+    return attempts(problem, SIMPLE)
+
+
+def attempts(problem: Problem, families: tuple[Family, ...] = FAMILIES) -> Iterator[Attempt]:
+    """Every mistake, as long as there is something left to spend."""
+    for family in families:
+        made = family(problem)
+        while not problem.spent:
+            try:
+                with np.errstate(all="ignore"):  # what a mistake leads to may well be infinite
+                    attempt = next(made, None)
+            except WRONG:
+                break  # this code isn't what the family is about
+            if attempt is None:
+                break
+            yield attempt
