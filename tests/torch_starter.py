@@ -73,7 +73,7 @@ def started(environment: dict[str, str], directory: Path) -> Iterator[Run]:
             timer.cancel()
             assert code, "the processes had not ended after two minutes"
             texts = ["".join(Path(file).read_text() for file in each) for each in zip(*files, strict=True)]
-        return subprocess.CompletedProcess(words, int(code), *texts)
+        return subprocess.CompletedProcess([str(word) for word in words], int(code), *texts)
 
     try:
         assert answers.readline() == "ready\n"
