@@ -65,10 +65,11 @@ def interpreters() -> dict[tuple[int, int], str]:
 
 
 def requirements(which: str) -> list[str]:
-    """What pip installs: the project with PyTorch, or every package at the version that is promised."""
+    """What pip installs: the project with PyTorch and completion, or every package at the version that is promised."""
     if which == "newest":
-        return ["--upgrade", "-e", f"{ROOT}[torch]", *TOOLS]
-    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["torch"]]
+        return ["--upgrade", "-e", f"{ROOT}[torch,completion]", *TOOLS]
+    extras = PROJECT["optional-dependencies"]
+    wanted = [*PROJECT["dependencies"], *extras["torch"], *extras["completion"]]
     return ["-e", str(ROOT), *(word.replace(">=", "==") for word in wanted), *TOOLS]
 
 
