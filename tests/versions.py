@@ -2,7 +2,7 @@
 
 `newest` is the newest Python on this machine with the newest packages that pip gives it; `floor` the oldest Python and
 packages that pyproject.toml promises. Each has an environment of its own below .versions/, made again when
-pyproject.toml changes.
+pyproject.toml or what is installed changes.
 """
 
 import os
@@ -80,7 +80,8 @@ def environment(which: str) -> Path:
     if version not in pythons:
         sys.exit(f"there is no Python {version[0]}.{version[1]} on this machine, which {which} needs")
     folder = ROOT / ".versions" / f"{which}-{version[0]}.{version[1]}"
-    made, wanted = folder / "made-from", (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    made = folder / "made-from"
+    wanted = "\n".join([*requirements(which), (ROOT / "pyproject.toml").read_text(encoding="utf-8")])
     python = folder / "bin" / "python"
     if not made.exists() or made.read_text(encoding="utf-8") != wanted:
         shutil.rmtree(folder, ignore_errors=True)
