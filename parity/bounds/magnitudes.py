@@ -72,12 +72,14 @@ class Bound:
         allowed: array of the output's shape, absolute.
         linear: whether it is that of a sum of products.
         unknown: operations for want of whose rules there is no bound; `allowed` says nothing then.
+        rounded: standard deviations of what a side's own additions in the lane's format round off, for the ratio.
     """
 
     n: int
     allowed: NDArray[np.float64]
     linear: bool = False
     unknown: tuple[str, ...] = ()
+    rounded: NDArray[np.float64] | None = None
 
 
 def linear_bound(n: int, magnitude: NDArray, dtype: str) -> Bound:

@@ -19,7 +19,9 @@ are at most `spread_of_orders(n)` apart, the root of the larger quotient: about 
 n = 364 and 39 for n = 9217. TF32 rounds the factors 2^13 times more coarsely, bfloat16 2^16 times; a result that was
 kept in float64 errs 2^29 times less.
 
-**bfloat16 and float16** products are summed in float32, and the sum is rounded once or twice: 2.
+**bfloat16 and float16** products are summed in float32, and the sum is rounded once or twice: 2. What a side adds up in
+the lane's own format, as autodiff does with the gradients of biases, errs by u times the root of the squared partial
+sums, of the table's second row at most: errors below that count as that much.
 
 **Anything else** (norms, averages, elementary functions) differs as its sums do, or as its elementary functions do,
 each of which makes from one rounding to `ELEMENTARY`.
@@ -78,6 +80,11 @@ def spread_of_orders(n: int) -> float:
     return math.sqrt(max(cancelling, alike))
 
 
+def squared_partial_sums(n: int, mean: NDArray, variance: NDArray) -> NDArray:
+    """The expected sum of the squared partial sums of n terms in sequence, of this mean and variance."""
+    return variance * max(n * (n + 1) / 2 - 1, 0.0) + mean**2 * max(n * (n + 1) * (2 * n + 1) / 6 - 1, 0.0)
+
+
 def limit(n: int, dtype: str, linear: bool) -> float:
     """How far from 1 the ratio of very many values' errors may lie, upwards or downwards.
 
@@ -92,7 +99,13 @@ def limit(n: int, dtype: str, linear: bool) -> float:
 
 
 def error_ratio(
-    candidate: NDArray, reference: NDArray, truth: NDArray, dtype: str, n: int, linear: bool = True
+    candidate: NDArray,
+    reference: NDArray,
+    truth: NDArray,
+    dtype: str,
+    n: int,
+    linear: bool = True,
+    rounded: NDArray | None = None,
 ) -> Ratio:
     """Compare both sides' root-mean-square errors against the float64 result of the same inputs and weights.
 
@@ -103,6 +116,7 @@ def error_ratio(
         dtype: of the lane.
         n: see `limit`; likewise linear.
         linear: see `limit`.
+        rounded: standard deviations of what a side's own additions in the lane's format round off, if it has any.
     """
     truth = np.asarray(truth, np.float64)
     ours, theirs = (np.asarray(side, np.float64) - truth for side in (candidate, reference))
@@ -114,6 +128,8 @@ def error_ratio(
         return Ratio(value, f"the precisions differ: {fine}'s result is kept in more than {dtype}")
     if truth.size < 2:
         return Ratio(value)
+    if rounded is not None:
+        stored = max(stored, _rms(np.asarray(rounded, np.float64)))
     chance = math.exp(DEVIATIONS * math.hypot(_deviation(ours), _deviation(theirs)))
     apart, allowed = large / max(small, stored, 1e-300), chance * limit(n, dtype, linear)
     if apart > allowed:

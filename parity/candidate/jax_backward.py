@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.bounds.magnitudes import Bound, unit_roundoff
-from parity.candidate import jax_between, jax_variables
+from parity.candidate import coarse_sums, jax_between, jax_variables
 from parity.candidate.jax_candidate import Candidate
 from parity.candidate.jax_visit import Visit
 from parity.candidate.totals import Total
@@ -83,7 +83,8 @@ def _leaf(candidate: Candidate, visit: Visit, key: str) -> None:
     variables = jax_variables.of_leaf(candidate, visit.torch_path, visit.layer, layout)
     parameters = variables.get("params", {})
     others = {k: v for k, v in variables.items() if k != "params"}
-    gradients, x_gradients = _vjp(visit, others)(parameters, xs, cotangent)
+    pull_back = _vjp(visit, others)
+    gradients, x_gradients = pull_back(parameters, xs, cotangent)
     for i, (x, gradient) in enumerate(zip(xs, x_gradients, strict=True)):
         if not jnp.issubdtype(x.dtype, jnp.floating):
             continue
@@ -94,7 +95,8 @@ def _leaf(candidate: Candidate, visit: Visit, key: str) -> None:
             ours = place.to_torch(np.asarray(gradient, np.float64))
             diagnosis.name_gradient(visit, row, ours, reference, coming)
     if parameters and candidate.natural is None:
-        _parameters(candidate, visit, key, gradients, layout)
+        sums = coarse_sums.found(pull_back, (parameters, xs, cotangent), candidate.dtype)
+        _parameters(candidate, visit, key, gradients, layout, (np.asarray(cotangent, np.float64), sums))
 
 
 def _cotangent(candidate: Candidate, visit: Visit) -> NDArray:
@@ -104,9 +106,14 @@ def _cotangent(candidate: Candidate, visit: Visit) -> NDArray:
 
 
 def _parameters(
-    candidate: Candidate, visit: Visit, key: str, gradients: dict[str, Any], layout: layouts.Layout | None
+    candidate: Candidate,
+    visit: Visit,
+    key: str,
+    gradients: dict[str, Any],
+    layout: layouts.Layout | None,
+    added: tuple[NDArray, set[tuple[int, ...]]],
 ) -> None:
-    """Compare a leaf's gradients with respect to its parameters.
+    """Compare a leaf's gradients with respect to its parameters; `added` is the cotangent, and JAX's coarse sums.
 
     PyTorch's are those that its whole backward pass left in the parameters, with all that hangs on these. Where several
     calls add to one, each is held to its replay, and the sum to the whole pass in `_sums`.
@@ -127,10 +134,13 @@ def _parameters(
         judged = recorded_gradient(candidate, whole, name, shape) if single and name not in facts["apart"] else alone
         reference = np.zeros(shape) if judged is None else judged
         bound = gradient_bound(candidate, key, name, move)
+        bound = None if bound is None else coarse_sums.counted(bound, ours, *added, candidate.dtype)
         truth = recorded_gradient(candidate, key, f"truth.{name}", None)
         row = visit.row(f"backward:{flax_name}")
         candidate.judge(row, ours, move(reference), bound, None if truth is None else move(truth))
         if row.verdict == "mismatch":
+            diagnosis.attach(row, coarse_sums.explain(ours, move(reference), *added, candidate.dtype))
+        if row.verdict == "mismatch" and not row.causes:
             back = weights.to_torch(visit.kind, name, ours, layout, shape)
             diagnosis.name_parameter(visit, row, name, _cotangent(candidate, visit), (reference, back, alone))
         if not single and name not in facts["apart"]:

@@ -26,7 +26,7 @@ def coarse(function: Callable, arguments: tuple[Any, ...], dtype: str) -> list[t
     """
     unit = UNIT_ROUNDOFF[dtype]
     found: dict[tuple[str, str], None] = {}
-    for equation in _equations(jax.make_jaxpr(function)(*arguments).jaxpr):
+    for equation in equations(jax.make_jaxpr(function)(*arguments).jaxpr):
         for variable in (*equation.invars, *equation.outvars):
             name = _name(getattr(variable.aval, "dtype", None))
             if UNIT_ROUNDOFF.get(name, 0.0) > unit:
@@ -75,10 +75,11 @@ def _name(dtype: Any) -> str:
     return np.dtype(dtype).name
 
 
-def _equations(jaxpr: Any) -> Iterator[Any]:
+def equations(jaxpr: Any) -> Iterator[Any]:
+    """Every operation of a traced program, those of the functions that it calls behind their call."""
     for equation in jaxpr.eqns:
         yield equation
         for value in equation.params.values():
             for inner in value if isinstance(value, (list, tuple)) else (value,):
                 if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
-                    yield from _equations(getattr(inner, "jaxpr", inner))
+                    yield from equations(getattr(inner, "jaxpr", inner))

@@ -153,7 +153,8 @@ def compare_arrays(
     fill(row, judge(jax, torch, limit) if np.isfinite(limit).all() else _judge_in_part(jax, torch, limit))
     told = row.verdict in (EQUAL, MISMATCH) and math.isfinite(row.largest)
     if told and jax is not None and torch is not None and truth is not None:
-        ratio = error_ratio(jax, torch, truth, row.dtype, row.n, linear=bound is not None and bound.linear)
+        linear, rounded = (False, None) if bound is None else (bound.linear, bound.rounded)
+        ratio = error_ratio(jax, torch, truth, row.dtype, row.n, linear, rounded)
         row.ratio = ratio.value
         if row.equal and not ratio.ok:
             row.verdict, row.detail = "ratio", ratio.why
