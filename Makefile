@@ -21,7 +21,7 @@ train: $(VENV)/.base
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# The rest of those matrices of which `make test` runs a part: no line that it doesn't run, and under a minute.
+# The rest of those matrices of which `make test` runs a part: a minute and a half on two cores.
 test-matrix: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m matrix $(ARGS)
 

@@ -104,6 +104,8 @@ def test_both_sides_are_timed_on_two_devices_and_compute_the_same(bare: Path) ->
         assert reference["logits"].shape == (4, 10)
 
 
+@pytest.mark.slow  # as long as the two beside it; CI runs it
+@pytest.mark.matrix
 def test_layers_are_compared(bare: Path) -> None:
     found = checks.layers(Workload("jax", "tuned", "cifar_18pct", 32, 8), bare, {}, 300.0)
     assert found is not None

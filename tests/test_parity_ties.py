@@ -105,7 +105,10 @@ CLEAN: list[tuple[FlaxFunction, Callable[[], nn.Module], int]] = [
 ]
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+# Between the widest and the narrowest.
+@pytest.mark.parametrize(
+    "dtype", ["float64", pytest.param("float32", marks=(pytest.mark.slow, pytest.mark.matrix)), "bfloat16"]
+)
 @pytest.mark.parametrize(("function", "middle", "side"), CLEAN)
 def test_no_alarm_where_the_conventions_are_the_same(
     function: FlaxFunction, middle: Callable[[], nn.Module], side: int, dtype: str
