@@ -33,6 +33,7 @@ def test_they_are_committed_as_they_ran_from_top_to_bottom_and_are_small(path: P
 
 
 @pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.filterwarnings("default")  # of the kernel's client: nothing of ours runs in this process
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_they_run(path: Path, tmp_path: Path) -> None:

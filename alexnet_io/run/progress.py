@@ -208,9 +208,12 @@ def _rounded(rate: float) -> str:
 
 def _quiet_console(stream: TextIO | None) -> Console:
     class QuietConsole(console.Console):
-        """rich ends the program when a pipe closes; here the training goes on."""
+        """rich ends the program when a pipe closes; here the training goes on, and writes to nowhere."""
 
         def on_broken_pipe(self) -> None:
-            raise OSError("nobody reads the output")
+            # Not raised: under a bar anybody's `print` comes by here, the training's and its callbacks' too.
+            self.quiet = True
+            if stream is not None:
+                printing.silence(stream)
 
     return QuietConsole(file=stream, force_terminal=True, highlight=False)
