@@ -61,12 +61,6 @@ class Source:
         with torch.no_grad():
             return torch.func.functional_call(self.network.eval(), cast, (torch.from_numpy(self.images),)).numpy()
 
-    def compared(self, run: programs.Run, by: str) -> Comparison:
-        """Hold a program to the network: on all pictures, and on one, since batches may have any size."""
-        together, alone = run(self.images), run(self.images[:1])
-        comparison.compare(self.logits[:1], alone, by, self.shown)
-        return comparison.compare(self.logits, together, by, self.shown)
-
 
 def export(settings: ExportSettings, chosen: str) -> None:
     """Write it, and say where it is and how it was checked.
@@ -130,7 +124,10 @@ def _write_program(source: Source, settings: ExportSettings, chosen: str) -> Com
         content, run, by = programs.onnx_bytes(source.network, source.images, texts), programs.run_onnx, "ONNX Runtime"
     else:
         content, run, by = programs.pt2_bytes(source.network, source.images, texts), programs.run_pt2, "torch.export"
-    check = lambda written: found.append(source.compared(run(written), by))  # noqa: E731
+
+    def check(written: Path) -> None:
+        found.append(comparison.compare_program(source.logits, run(written), source.images, by, source.shown))
+
     atomic_file.write_bytes(Path(settings.to), content, flag="--to", check=check)
     return found[0]
 

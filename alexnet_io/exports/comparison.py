@@ -1,5 +1,6 @@
 """Whether an export computes what its source does: on a few pictures, in float32, before it is put in place."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,3 +64,27 @@ def compare(source: NDArray[np.floating], export: NDArray[np.floating], by: str,
             f"at most {LIMIT:g} can be rounding. It was not put in place"
         )
     return Comparison(error, by)
+
+
+def compare_program(
+    source: NDArray[np.floating],
+    run: Callable[[NDArray[np.floating]], NDArray[np.floating]],
+    images: NDArray[np.floating],
+    by: str,
+    shown: str,
+) -> Comparison:
+    """Hold a program to its source: on all pictures, and on one, since batches may have any size.
+
+    Args:
+        source: logits of all pictures.
+        run: the program: logits of images.
+        images: the pictures, as the program takes them.
+        by: what runs it.
+        shown: the export, for people.
+
+    Raises:
+        FailedRun: see `compare`.
+    """
+    together, alone = run(images), run(images[:1])
+    compare(source[:1], alone, by, shown)
+    return compare(source, together, by, shown)

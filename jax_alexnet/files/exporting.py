@@ -69,12 +69,6 @@ class Source:
         """With its own weights."""
         return self.run(_in_float32(self.params))
 
-    def compared(self, run: programs.Run, by: str) -> Comparison:
-        """Hold a program to the network: on all pictures, and on one, since batches may have any size."""
-        together, alone = run(self.images), run(self.images[:1])
-        comparison.compare(self.logits[:1], alone, by, self.shown)
-        return comparison.compare(self.logits, together, by, self.shown)
-
 
 def export(settings: ExportSettings, chosen: str) -> None:
     """Write it, and say where it is and how it was checked.
@@ -137,7 +131,7 @@ def _write_program(source: Source, path: Path, chosen: str) -> Comparison:
         run, by = programs.run_stablehlo, "JAX running the file"
 
     def check(written: Path) -> None:
-        found.append(source.compared(run(written), by))
+        found.append(comparison.compare_program(source.logits, run(written), source.images, by, source.shown))
         if chosen == "stablehlo":
             beside = path.with_name(path.name + programs.BESIDE)
             atomic_file.write_json(beside, source.description.texts(True))
