@@ -293,4 +293,5 @@ COMMANDS = {
     "convert": "weights, by the mapping that a comparison has found",
     "throughput": "images a second of both frameworks, in alternation",
     "profile": "time by layer in both frameworks",
+    "gpu": "all that only a GPU can show, in one call",
 }

@@ -81,7 +81,7 @@ SKIPPED = (
     ),
     Skipped(r"python -m jax_alexnet\.(plan|gpu_program)|python -m parity profile --gpu", _GPU_COMPILER),
     Skipped(r"python -m parity\.speed\.gpu_comparison", _GPU_COMPILER),
-    Skipped(r"python -m parity throughput", _MINUTES),
+    Skipped(r"python -m parity (throughput|gpu)", _MINUTES),
     Skipped(
         r"python -m jax_alexnet\.reproduce (?!list)", "trains for minutes to days; run by the tests on made-up images"
     ),

@@ -43,6 +43,7 @@ TABLE = {
     "convert": Command(settings.Convert, "parity.commands.convert", computes_here=False),
     "throughput": Command(speed_settings.Throughput, "parity.speed.commands", computes_here=False),
     "profile": Command(speed_settings.Profile, "parity.speed.commands", computes_here=False),
+    "gpu": Command(speed_settings.OnGpu, "parity.speed.on_gpu.command", computes_here=False),
 }
 
 
@@ -59,6 +60,8 @@ def run(name: str, arguments: list[str]) -> int:
 
 def needed(chosen: Any) -> list[str]:
     """The frameworks that a command needs in this environment, by import names."""
+    if isinstance(chosen, speed_settings.OnGpu):
+        return []  # what is missing is a finding of the part that needs it
     if getattr(chosen, "gpu", None):
         return ["jax", "flax"]
     if isinstance(chosen, settings.Convert):

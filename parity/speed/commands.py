@@ -129,7 +129,7 @@ def device_counts(words: str) -> list[int]:
     Raises:
         UserError: not numbers from 1, or more than there are GPUs (a CPU can be divided at will).
     """
-    there = _gpus()
+    there = gpus()
     most = there or 1
     if words == "all":
         return sorted({1 << i for i in range(most.bit_length()) if 1 << i <= most} | {most})
@@ -144,7 +144,8 @@ def device_counts(words: str) -> list[int]:
     return sorted(set(counts))
 
 
-def _gpus() -> int:
+def gpus() -> int:
+    """How many NVIDIA GPUs the driver lists."""
     if not shutil.which("nvidia-smi"):
         return 0
     listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)

@@ -14,15 +14,23 @@ MET = {True: "met", False: "MISSED", None: "inside the interval"}
 
 def render(result: dict[str, Any]) -> str:
     """The page of a result's JSON."""
-    settings = result["settings"]
-    title = f"Input of {settings['model']}: {settings['stored_size']} to {settings['image_size']} pixels"
+    return whole(_title(result["settings"]), body(result))
+
+
+def _title(settings: dict[str, Any]) -> str:
+    return f"Input of {settings['model']}: {settings['stored_size']} to {settings['image_size']} pixels"
+
+
+def body(result: dict[str, Any]) -> list[str]:
+    """What the page holds, for a larger one too."""
+    settings, title = result["settings"], _title(result["settings"])
     groups = (
         ("Reading the warm cache", ("reading",)),
         ("Filling the cache", ("decode", "prepare", "fill", "fill, all cores")),
         ("Training", ("cached", "there")),
     )
     targeted = [row for row in result["rows"] if row["target"] is not None]
-    body = [
+    found = [
         f"<h1>{html.escape(title)}</h1>",
         *(_verdict(label(row), statistics.Interval(**row["images_per_second"]), row) for row in targeted),
         *(_verdict(ratio["what"], ratio["ratio"], ratio) for ratio in result["ratios"]),
@@ -34,12 +42,12 @@ def render(result: dict[str, Any]) -> str:
     for heading, kinds in groups:
         rows = [row for row in result["rows"] if row["what"] in kinds]
         if rows:
-            body += [f"<h2>{heading}</h2>", charts.bars([_bar(row) for row in rows], 380)]
+            found += [f"<h2>{heading}</h2>", charts.bars([_bar(row) for row in rows], 380)]
     if result["aa_control"]:
         control = html.escape(result["aa_control"]["ratio"])
-        body.append(f'<p class="note">A/A control, training on a batch that is there against itself: {control}</p>')
-    body += ["<h2>Rows</h2>", _table(result["rows"]), page.measured_on(result)]
-    return whole(title, body)
+        found.append(f'<p class="note">A/A control, training on a batch that is there against itself: {control}</p>')
+    found += ["<h2>Rows</h2>", _table(result["rows"]), page.measured_on(result)]
+    return found
 
 
 def _verdict(what: str, found: Any, judged: dict[str, Any]) -> str:

@@ -114,15 +114,20 @@ class Job:
 
     def bytes_a_step(self) -> float | None:
         """What a step's program reads and writes on all devices, as XLA counts it; None where it doesn't count."""
-        if self.state is None:
-            lowered = self.evaluate.lower(self.params, self.batch, self.statistics)
-        else:
-            lowered = self.step.lower(*self._arguments(self.state))
         try:  # compiled already: this only asks for it
-            moved = (lowered.compile().cost_analysis() or {}).get("bytes accessed")
+            moved = (self._lowered().compile().cost_analysis() or {}).get("bytes accessed")
         except (NotImplementedError, RuntimeError):
             return None
         return None if moved is None else float(moved) * self.mesh.devices.size
+
+    def program(self) -> str:
+        """The text of what XLA compiled."""
+        return self._lowered().compile().as_text()
+
+    def _lowered(self) -> Any:
+        if self.state is None:
+            return self.evaluate.lower(self.params, self.batch, self.statistics)
+        return self.step.lower(*self._arguments(self.state))
 
     def run(self, steps: int) -> None:
         """Whole steps; returns when the device is done."""

@@ -18,9 +18,17 @@ def write(result: dict[str, Any], path: str | Path) -> None:
 
 def render(result: dict[str, Any]) -> str:
     """The page as text."""
-    rows, settings = result["rows"], result["settings"]
-    title = f"{settings['model']} at {settings['image_size']} pixels, {settings['mode']}, {settings['precision']}"
-    body = [
+    return whole(_title(result["settings"]), body(result))
+
+
+def _title(settings: dict[str, Any]) -> str:
+    return f"{settings['model']} at {settings['image_size']} pixels, {settings['mode']}, {settings['precision']}"
+
+
+def body(result: dict[str, Any]) -> list[str]:
+    """What the page holds, for a larger one too."""
+    rows, title = result["rows"], _title(result["settings"])
+    return [
         f"<h1>Throughput: {html.escape(title)}</h1>",
         *(f'<div class="verdict"><pre>{html.escape(_ratio(r))}</pre></div>' for r in result["ratios"]),
         _control(result["aa_control"]),
@@ -41,7 +49,6 @@ def render(result: dict[str, Any]) -> str:
         f"<p>Tuned, of which the fastest is PyTorch's best here: {html.escape(_tried(result['tuned_forms']))}</p>",
         measured_on(result),
     ]
-    return whole(title, body)
 
 
 def _tried(forms: dict[str, float]) -> str:

@@ -12,16 +12,23 @@ from parity.speed import charts, layer_profile, page
 
 def render(result: dict[str, Any]) -> str:
     """The page of `layer_profile.run`'s result."""
-    settings = result["settings"]
-    title = f"{settings['model']}, batch {settings['batch_size']}, {settings['precision']}"
-    body = [
+    return whole(_title(result["settings"]), body(result))
+
+
+def _title(settings: dict[str, Any]) -> str:
+    return f"{settings['model']}, batch {settings['batch_size']}, {settings['precision']}"
+
+
+def body(result: dict[str, Any]) -> list[str]:
+    """What that page holds, for a larger one too."""
+    title = _title(result["settings"])
+    return [
         f"<h1>Time by layer, ms: {html.escape(title)}</h1>",
         page.LAYERS_NOTE,
         charts.layers(result["frameworks"]),
         f"<pre>{html.escape(layer_profile.table(result))}</pre>",
         page.measured_on(result),
     ]
-    return whole(title, body)
 
 
 def render_gpu(result: dict[str, Any]) -> str:

@@ -9,6 +9,8 @@ from alexnet_io.command_line.settings import one_of, setting
 from alexnet_io.errors import UserError
 from parity.settings import MODELS
 
+PRECISIONS = ("float32", "tf32", "bfloat16")
+
 
 @dataclass(frozen=True)
 class Throughput:
@@ -114,7 +116,7 @@ class Throughput:
 
     def __post_init__(self) -> None:
         one_of("--model", self.model, MODELS)
-        one_of("--precision", self.precision, ("float32", "tf32", "bfloat16"))
+        one_of("--precision", self.precision, PRECISIONS)
         one_of("--mode", self.mode, ("train", "infer", "input"))
         if self.data and self.mode != "input":
             raise UserError(f"--data is for --mode input: --mode {self.mode} makes its own images")
@@ -185,10 +187,54 @@ class Profile:
         one_of("--style", self.style, ("plain", "tuned"))
         one_of("--parallel", self.parallel, ("data", "columns", "hybrid", "zero"))
         if self.precision is not None:
-            one_of("--precision", self.precision, ("float32", "tf32", "bfloat16"))
+            one_of("--precision", self.precision, PRECISIONS)
         if self.gpu is not None:
             from jax_alexnet.compiled.gpu_compiler import GPUS
 
             one_of("--gpu", self.gpu, tuple(GPUS))
         for name in self.frameworks.split(","):
             one_of("--frameworks", name, ("jax", "torch"))
+
+
+@dataclass(frozen=True)
+class OnGpu:
+    """Ask a machine all that only a GPU can answer, the most valuable first; the time is kept, whatever breaks."""
+
+    EXAMPLES: ClassVar = (
+        ("--output bench --seconds 500", "everything, in under nine minutes"),
+        ("--parts speed,kernels --models two_column", "two kinds of questions about one network"),
+        ("--models cifar_80sec --batch-size 16 --block-seconds 0.1 --seconds 300", "a rehearsal on a CPU"),
+    )
+
+    output: str = setting("bench", "folder for results.json and index.html", group="where to", metavar="DIR")
+    seconds: float = setting(
+        500.0, "end within this time: parts get their share of it", above=0.0, group="how much", metavar="SECONDS"
+    )
+    parts: str = setting(
+        "all",
+        "beginnings of the parts' names: machine, layers, speed, kernels, tests, input, alone; or all",
+        group="what is asked",
+        metavar="NAME,...",
+    )
+    models: str = setting(
+        "single_column,two_column", f"of {', '.join(MODELS)}", group="what is asked", metavar="NAME,..."
+    )
+    batch_size: int = setting(1024, "images a step", minimum=1, group="what is asked")
+    precision: str = setting(
+        "bfloat16", "of the main measurements: float32, tf32 or bfloat16", group="what is asked", metavar="NAME"
+    )
+    block_seconds: float = setting(
+        1.0, "a timed block has as many steps as fill this time", above=0.0, group="how much", metavar="SECONDS"
+    )
+    modelled: str = setting(
+        "h100", "whose modelled times stand beside measured kernels: h100, a100, v100 or p100", group="what is asked",
+        metavar="NAME",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        one_of("--precision", self.precision, PRECISIONS)
+        for name in self.models.split(","):
+            one_of("--models", name, MODELS)
+        from jax_alexnet.compiled.gpu_compiler import GPUS
+
+        one_of("--modelled", self.modelled, tuple(GPUS))

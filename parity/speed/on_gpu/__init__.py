@@ -1,0 +1,1 @@
+"""`python -m parity gpu`: all that only a GPU can show, in one call that ends in time whatever breaks on the way."""
