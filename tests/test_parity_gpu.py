@@ -169,7 +169,8 @@ def test_kernels_of_a_gpu_are_those_of_its_streams() -> None:
             line("XLA Ops", ("fusion.1", 2000.0, {"hlo_op": "fusion.1"})),
         ],
     )
-    assert list(kernels.events(found)) == [kernels.Event("loop_fusion_1", "fusion.1", pytest.approx(2e-6))]
+    (event,) = kernels.events(found)
+    assert (event.kernel, event.operation, event.seconds) == ("loop_fusion_1", "fusion.1", pytest.approx(2e-6))
 
 
 def test_measured_kernels_stand_beside_the_programs_launches() -> None:

@@ -14,8 +14,13 @@ from jax_alexnet.reproduce.running import Runner, Trained
 
 PUBLISHED_ERRORS = {"cifar-80sec": 26.0, "cifar-18pct": 18.0, "cifar-13pct": 13.0, "cifar-11pct": 11.0}  # per cent
 FIRST_LOSS, BEST_LOSS = 0.972, 0.700  # the notebook's validation losses, after epoch 1 and at best [SD]
-# The schedules of the recipes, which move with their end where `--epochs` says another one.
-_OWN_DROPS = {"cifar-80sec": (8,), "cifar-18pct": (120, 130), "cifar-13pct": (450, 460), "cifar-11pct": (450, 460)}
+# Epochs and drops of the recipes; drops move with the end where another number of epochs is trained.
+_SCHEDULES = {
+    "cifar-80sec": (10, (8,)),
+    "cifar-18pct": (140, (120, 130)),
+    "cifar-13pct": (470, (450, 460)),
+    "cifar-11pct": (470, (450, 460)),
+}
 _QUICK_STEPS = 150
 
 
@@ -57,12 +62,13 @@ def perform_cifar(name: str, runner: Runner, folder: Path) -> Result:
 
 
 def _length(name: str, runner: Runner) -> dict[str, Any]:
-    own, epochs = EXPERIMENTS[name].epochs, runner.settings.epochs
     if runner.settings.quick:
         return {"steps": _QUICK_STEPS}
-    if epochs is None or epochs == own:
+    own, drops = _SCHEDULES[name]
+    epochs = runner.settings.epochs or EXPERIMENTS[name].epochs
+    if epochs == own:
         return {}
-    return {"epochs": epochs, "drop_epochs": [round(drop * epochs / own) for drop in _OWN_DROPS[name]]}
+    return {"epochs": epochs, "drop_epochs": [round(drop * epochs / own) for drop in drops]}
 
 
 # --- the notebook -----------------------------------------------------------------------------------------
