@@ -7,6 +7,7 @@ COMMANDS = {
     "train": "train a network; a run's directory is left",
     "evaluate": "how well a run or an export does on a data set",
     "report": "all that is to be seen of a run, as one HTML page",
+    "curves": "losses and accuracies of several runs, of either program, in one picture",
     "predict": "the likeliest classes of pictures",
     "features": "what a layer puts out for pictures, as a NumPy file",
     "export": "a trained network as one file: ONNX, StableHLO, weights, or a folder for a model hub",

@@ -20,6 +20,7 @@ from alexnet_io.command_line.train_settings import MODELS, RECIPES, TrainSetting
 from alexnet_io.errors import FailedRun, UserError
 from jax_alexnet.cache import CacheSettings
 from jax_alexnet.compiled.gpu_settings import GpuSettings
+from jax_alexnet.curves import CurvesSettings
 from jax_alexnet.evaluate import EvaluateSettings
 from jax_alexnet.export_settings import ExportSettings
 from jax_alexnet.features import FeaturesSettings
@@ -37,6 +38,7 @@ EVERY = [
     *(TrainSettings, EvaluateSettings, PredictSettings, ExportSettings, SummarySettings, LaunchSettings, CacheSettings),
     *(PlanSettings, GpuSettings, parity.Layers, parity.Grads, parity.Train, parity.Runs, parity.Data, parity.Mutants),
     *(parity.Clean, parity.Compare, speed.Throughput, speed.Profile, FeaturesSettings, PackSettings, WeightsSettings),
+    CurvesSettings,
 ]
 _LOADED = """
 import runpy, sys

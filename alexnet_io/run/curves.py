@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from alexnet_io.run.figures import INK, TEST, TRAIN, VALIDATION, blank, percent, png, save
 from alexnet_io.run.metrics import SPLITS, MetricsRow, best_of
@@ -76,12 +77,24 @@ def _draw_loss(axes: Axes, rows: Sequence[MetricsRow]) -> None:
     for split, colour, chosen in _of_each_split(rows):
         _draw_curve(axes, chosen, "loss", split, colour)
     _mark_best(axes, rows, "loss")
+    scale_losses(axes, rows)
+
+
+def scale_losses(axes: Axes, rows: Sequence[MetricsRow]) -> None:
+    """Let the axis suit the losses: from zero on, or logarithmic where they differ by much."""
     axes.set_ylabel("cross-entropy (nats)")
     values = [row.loss for row in rows if math.isfinite(row.loss) and row.loss > 0]
     if values and max(values) > 50 * min(values):
         axes.set_yscale("log")
     else:
         axes.set_ylim(bottom=0)
+
+
+def scale_accuracies(axes: Axes) -> None:
+    """Let the axis show accuracies from nothing to all."""
+    axes.set_ylabel("accuracy")
+    axes.set_ylim(0, 1.02)
+    axes.yaxis.set_major_formatter(percent())
 
 
 def _draw_accuracy(axes: Axes, rows: Sequence[MetricsRow]) -> None:
@@ -92,9 +105,7 @@ def _draw_accuracy(axes: Axes, rows: Sequence[MetricsRow]) -> None:
     best = best_of(rows)
     label = "" if best is None or best.top1 is None else f"best, {best.top1:.2%}"
     _mark_best(axes, rows, "top1", label)
-    axes.set_ylabel("accuracy")
-    axes.set_ylim(0, 1.02)
-    axes.yaxis.set_major_formatter(percent())
+    scale_accuracies(axes)
 
 
 def _mark_best(axes: Axes, rows: Sequence[MetricsRow], name: str, label: str = "") -> None:
@@ -116,9 +127,16 @@ def _draw_curve(axes: Axes, rows: Sequence[MetricsRow], name: str, label: str, c
         axes.plot(epochs, values, style, color=colour, label=label, marker=marker, markersize=4)
         return
     axes.plot(epochs, values, style, color=colour, alpha=0.25, linewidth=0.8)
-    width = max(len(points) // 50, 3) | 1
-    counts = np.convolve(np.ones(len(points)), np.ones(width), "same")
-    axes.plot(epochs, np.convolve(values, np.ones(width), "same") / counts, style, color=colour, label=label)
+    axes.plot(epochs, smoothed(values), style, color=colour, label=label)
+
+
+def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean of each value and its neighbours, where there are so many that a curve of them would be a blur."""
+    if len(values) < _SMOOTHED_FROM:
+        return values
+    width = max(len(values) // 50, 3) | 1
+    counts = np.convolve(np.ones(len(values)), np.ones(width), "same")
+    return np.convolve(values, np.ones(width), "same") / counts
 
 
 def _draw_rate(axes: Axes, rows: Sequence[MetricsRow]) -> None:
