@@ -39,12 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not (data / "train").is_dir() or not (data / "test").is_dir():
         raise UserError(f"--data {data} has no train/ and test/: pass an image folder such as CIFAR-10's")
     classes = sorted(path.name for path in (data / "train").iterdir() if path.is_dir())
-    if len(classes) < 4:
-        raise UserError(f"--data {data} has {len(classes)} classes: at least four can be parted")
-    known, new = classes[: len(classes) // 2], classes[len(classes) // 2 :]
-    linked(data, output / "known", known, None, 0)
-    base = output / "base"
-    train(base, output / "known", ["--epochs", str(chosen.base_epochs), *_drops(chosen.base_epochs)])
+    new, base, source = _begun_with(chosen, data, output, classes)
     errors: dict[tuple[str, float], list[float]] = {(way, rate): [] for way in WAYS for rate in chosen.rates}
     for seed in range(chosen.seeds):
         few = output / f"few-{chosen.pictures}-{seed}"
@@ -57,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run = output / f"run-{chosen.pictures}-{chosen.epochs}-{seed}-{list(WAYS).index(way)}-{rate:g}"
             errors[way, rate].append(train(run, few, [*common, *words]))
     print(f"\n{len(new)} classes ({', '.join(new)}), {chosen.pictures} pictures each, {chosen.epochs} epochs")
-    print(f"weights from {len(known)} others ({', '.join(known)}), {chosen.base_epochs} epochs\n")
+    print(f"{source}\n")
     print(f"| begun | error, mean of {chosen.seeds} | standard deviation | rate |\n| --- | --- | --- | --- |")
     for way in WAYS:
         rate = min(chosen.rates, key=lambda rate: statistics.mean(errors[way, rate]))
@@ -67,12 +62,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _begun_with(
+    chosen: argparse.Namespace, data: Path, output: Path, classes: Sequence[str]
+) -> tuple[Sequence[str], Path, str]:
+    """The classes to draw from, the weights of others, trained where need be, and what these are, in words."""
+    if chosen.init_from is not None:
+        if len(classes) < 2:
+            raise UserError(f"--data {data} has {len(classes)} classes: at least two can be told apart")
+        return classes, Path(chosen.init_from), f"weights: {chosen.init_from}"
+    if len(classes) < 4:
+        raise UserError(f"--data {data} has {len(classes)} classes: at least four can be parted")
+    known, new = classes[: len(classes) // 2], classes[len(classes) // 2 :]
+    linked(data, output / "known", known, None, 0)
+    base = output / "base"
+    train(base, output / "known", ["--epochs", str(chosen.base_epochs), *_drops(chosen.base_epochs)])
+    return new, base, f"weights from {len(known)} others ({', '.join(known)}), {chosen.base_epochs} epochs"
+
+
 def _chosen(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m examples.few_pictures", description=(__doc__ or "").partition("\n\n")[2]
     )
     parser.add_argument("--data", required=True, metavar="PATH", help="an image folder with train/ and test/")
     parser.add_argument("--output", default="runs/few_pictures", metavar="DIR", help="(default: runs/few_pictures)")
+    parser.add_argument(
+        "--init-from",
+        metavar="NAME|RUN|FILE",
+        help="weights of other classes (default: trained on half of the classes)",
+    )
     parser.add_argument("--pictures", type=int, default=20, metavar="N", help="for training, a class (default: 20)")
     parser.add_argument("--seeds", type=int, default=3, metavar="N", help="draws of the pictures (default: 3)")
     parser.add_argument("--base-epochs", type=int, default=20, metavar="N", help="of the first half (default: 20)")

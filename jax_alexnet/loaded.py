@@ -1,7 +1,7 @@
 """A trained network in a few lines of Python: `load_run(DIR).predict(["picture.jpg"])`."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from alexnet_io.command_line.flags import one_of
 from alexnet_io.command_line.printing import printable
-from alexnet_io.data.decoding import Resizing, read_rgb, resize
+from alexnet_io.data.decoding import Resizing, resize
+from alexnet_io.data.given_pictures import Pictures, listed, pixels
 from alexnet_io.data.sources.synset_names import readable
 from alexnet_io.errors import UserError
 from alexnet_io.exports import folders
@@ -22,8 +23,6 @@ from jax_alexnet.files.finished_run import TrainedNetwork
 from jax_alexnet.layer_specs import Dropout
 from jax_alexnet.recipes import choose_variant
 
-Picture = str | Path | NDArray[np.uint8]
-Pictures = Picture | Sequence[Picture]
 _AT_ONCE = 32
 
 
@@ -85,8 +84,9 @@ class LoadedNetwork:
 
         Args:
             pictures: one or several: paths of image files, or arrays of uint8 (height, width, 3) in RGB, of any
-                size; (n, height, width, 3) is n of them. They are resized, cropped and normalised as the network's
-                training images were.
+                size; (n, height, width, 3) is n of them. As in files there may be greyscale, (height, width), and
+                alpha, which is dropped. They are resized, cropped and normalised as the network's training images
+                were.
 
         Raises:
             UserError: a file that can't be read, or an array that is no picture.
@@ -102,11 +102,13 @@ class LoadedNetwork:
 
         Args:
             pictures: see `probabilities`.
-            top: how many classes.
+            top: how many classes; all where there are fewer.
 
         Raises:
-            UserError: see `probabilities`.
+            UserError: see `probabilities`; or less than one class.
         """
+        if top < 1:
+            raise UserError(f"top is {top}: at least 1 class can be told")
         found = self.probabilities(pictures)
         order = np.argsort(-found, axis=1, kind="stable")[:, :top]
         names = [readable(name) for name in self.class_names]
@@ -134,7 +136,7 @@ class LoadedNetwork:
 
     def _through(self, step: Any, pictures: Pictures, wanted: Any) -> NDArray[Any]:
         """What a compiled step makes of pictures, a batch of one size at a time, so that it is compiled once."""
-        every, rows, network = _listed(pictures), [], self._network
+        every, rows, network = listed(pictures), [], self._network
         size = -(-_AT_ONCE // network.mesh.devices.size) * network.mesh.devices.size
         with _jax_as_it_was():
             set_precision(self._precision)
@@ -146,37 +148,11 @@ class LoadedNetwork:
                 rows.append(np.asarray(found)[: len(images)])
         return np.concatenate(rows)
 
-    def _stored(self, picture: Picture) -> NDArray[np.uint8]:
+    def _stored(self, picture: str | Path | NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A picture as the network's training images were stored."""
         side = self.settings.stored_size
-        if isinstance(picture, np.ndarray):
-            return resize(picture, Resizing(side, side, side))
-        return resize(read_rgb(picture), Resizing(side, side, side), printable(picture))
-
-
-def _listed(pictures: Pictures) -> list[Picture]:
-    """The pictures, one by one.
-
-    Raises:
-        UserError: there are none, or arrays that are none.
-    """
-    if isinstance(pictures, str | Path):
-        return [pictures]
-    if isinstance(pictures, np.ndarray) and pictures.ndim == 3:
-        pictures = [pictures]
-    every = list(pictures)
-    if not every:
-        raise UserError("there are no pictures: pass paths, or arrays of uint8 (height, width, 3)")
-    for picture in every:
-        if isinstance(picture, str | Path):
-            continue
-        if not (isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (3,)):
-            what = getattr(picture, "dtype", type(picture).__name__), getattr(picture, "shape", "")
-            raise UserError(
-                f"a picture is a path or an array of uint8 (height, width, 3) in RGB, from 0 to 255, not {what[0]} "
-                f"{what[1]}: it is normalised here"
-            )
-    return every
+        name = "image" if isinstance(picture, np.ndarray) else printable(picture)
+        return resize(pixels(picture), Resizing(side, side, side), name)
 
 
 @contextlib.contextmanager

@@ -78,6 +78,26 @@ def test_arrays_are_treated_as_files_are(network, folder):
     assert many.shape == (35, 6) and np.array_equal(many, np.repeat(many[:1], 35, axis=0))
 
 
+def test_arrays_may_hold_what_files_may(network, tmp_path, rng):
+    """Greyscale and alpha, Pillow's images, other libraries' arrays, and what is iterated once."""
+    grey = rng.integers(0, 256, (21, 18), np.uint8)
+    clear = rng.integers(0, 256, (18, 20, 4), np.uint8)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    palette = Image.fromarray(clear[..., :3]).quantize(8)
+    palette.save(tmp_path / "palette.png")
+    files = [tmp_path / f"{name}.png" for name in ("grey", "clear", "palette")]
+    wanted = network.probabilities(files)
+    assert np.array_equal(network.probabilities(path for path in files), wanted)
+    assert np.array_equal(network.probabilities([grey, clear, palette]), wanted)
+    assert np.array_equal(network.probabilities(grey), wanted[:1])
+    assert np.array_equal(network.probabilities([grey[..., None], torch.from_numpy(clear), files[2]]), wanted)
+    assert np.array_equal(network.probabilities(jax.numpy.asarray(clear)[None]), wanted[1:2])
+    assert len(network.predict(grey, top=99)[0]) == 6
+    with pytest.raises(UserError, match="top is 0"):
+        network.predict(grey, top=0)
+
+
 def _keeping(seen: dict[str, Any], name: str):
     def hook(layer: torch.nn.Module, given: Any, out: torch.Tensor) -> None:
         seen[name] = out.detach().numpy()
@@ -110,7 +130,14 @@ def test_features_are_what_pytorchs_layers_put_out(network, folder):
     [
         ([], "there are no pictures"),
         (np.zeros((4, 4, 3), np.float32), r"not float32 \(4, 4, 3\): it is normalised here"),
-        (np.zeros((4, 4), np.uint8), r"not uint8 \(4,\)"),
+        (np.zeros((4, 4, 2), np.uint8), r"not uint8 \(4, 4, 2\)"),
+        (np.zeros((4, 4)), r"not float64 \(4, 4\)"),
+        (np.zeros((0, 4, 3), np.uint8), r"not uint8 \(0, 4, 3\)"),
+        (np.zeros(4, np.uint8), r"not uint8 \(4,\)"),
+        (np.zeros((2, 4, 4, 3)), r"not float64 \(4, 4, 3\)"),
+        ([None], "not NoneType"),
+        (7, "not int"),
+        (b"bytes", "not bytes"),
         ("nothing.jpg", "nothing.jpg: cannot be read"),
     ],
 )

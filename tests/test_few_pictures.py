@@ -62,6 +62,18 @@ def test_each_way_is_told_at_its_best_rate(data: Path, tmp_path: Path, monkeypat
     assert all(words == common[0] for words in common)
 
 
+def test_weights_of_ones_own_leave_all_classes_to_draw_from(data: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    seen: list[list[str]] = []
+    monkeypatch.setattr(few_pictures, "train", lambda run, folder, words: seen.append(words) or 10.0)
+    arguments = ["--data", str(data), "--output", str(tmp_path / "out"), "--pictures", "4", "--seeds", "1"]
+    assert few_pictures.main([*arguments, "--rates", "0.1", "--init-from", "cifar_18pct"]) == 0
+    assert {name.split("/")[1] for name in pictures(tmp_path / "out" / "few-4-0")} == set(CLASSES)
+    begun = [words[words.index("--init-from") + 1] for words in seen if "--init-from" in words]
+    assert begun == ["cifar_18pct"] * 2 and len(seen) == len(few_pictures.WAYS)  # and nothing is trained before
+    assert "4 classes (ant, bee, cat, dog), 4 pictures each" in (told := capsys.readouterr().out)
+    assert "weights: cifar_18pct\n" in told
+
+
 def test_what_cannot_be_parted_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no train/ and test/"):
         few_pictures.main(["--data", str(tmp_path)])

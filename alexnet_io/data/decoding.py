@@ -83,6 +83,16 @@ def decode_rgb(data: bytes, name: str) -> np.ndarray:
     return _array(_decode(data, name)[0]).copy()
 
 
+def rgb_of(image: Image.Image, name: str) -> np.ndarray:
+    """The pixels of a Pillow image, converted as those of a file: uint8 (height, width, 3).
+
+    Raises:
+        ImageError: pixels of a kind that is not supported, or too many or none of them.
+    """
+    _check_pixels(image.width, image.height, name, "holds")
+    return _array(_to_rgb(image, name)).copy()
+
+
 def read_rgb(path: str | Path) -> np.ndarray:
     """Reads and decodes one image file as `decode_rgb`.
 
