@@ -2,6 +2,7 @@
 
 import html.parser
 import importlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,18 @@ from alexnet_io.errors import FailedRun, UserError
 from alexnet_io.run.directory import RunDirectory, read_description
 from alexnet_io.run.metrics import MetricsRow, MetricsWriter, read_metrics
 from jax_alexnet.recipes import choose_variant, resolve
-from jax_alexnet.reproduce import figure1, looking, originals, page, pictures, reading, results, running, studies
+from jax_alexnet.reproduce import (
+    experiments,
+    figure1,
+    looking,
+    originals,
+    page,
+    pictures,
+    reading,
+    results,
+    running,
+    studies,
+)
 from jax_alexnet.reproduce.experiments import EXPERIMENTS
 from jax_alexnet.reproduce.performing import PERFORMERS
 from jax_alexnet.reproduce.race import Race
@@ -166,6 +178,7 @@ def test_the_list_is_there_at_once() -> None:
         assert f"\n{name}\n" in f"\n{done.stdout}"
         assert experiment.published in done.stdout
         assert experiment.cost() in done.stdout
+    assert "0.1 million images" in experiments.listing(seeds=1, epochs=1) and "0.1 million" not in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -176,6 +189,8 @@ def test_the_list_is_there_at_once() -> None:
         (["lrn", "--learning-rates", "[0.1]"], "--learning-rates is for relu-vs-tanh"),
         (["relu-vs-tanh", "--learning-rates", "[]"], "--learning-rates \\[\\] is empty"),
         (["relu-vs-tanh", "--data", "imagenet:x"], "relu-vs-tanh is of CIFAR-10.*on ImageNet there are lrn"),
+        (["lrn", "--quick", "--seeds", "2"], "--quick trains a few steps of one seed: leave --seeds and --epochs out"),
+        (["lrn", "--quick", "--epochs", "2"], "--quick trains a few steps of one seed"),
         (["lrn", "--data", "cifar"], "unknown data source 'cifar'"),
         (["filters", "--output", "{folder}"], "filters looks at a run that is there: pass --run DIR"),
         (["neighbours", "--run", "{folder}", "--output", "{folder}"], "no run in .*run.json is missing"),
@@ -365,6 +380,14 @@ def test_an_experiment_is_stopped_gone_on_with_and_found(
     assert result.values["errors"] == [pytest.approx(100 * (1 - (rows[-1].top1 or 0)))]
     other = reproduce(*words, "--precision", "bfloat16", code=2)
     assert "--resume can't change --precision bfloat16 (the run has float32)" in other.stderr
+    another = tmp_path / "elsewhere" / folder.name  # which the table calls by the same name
+    shutil.copytree(folder, another)
+    moved = reproduce("cifar-80sec", "--data", f"folder:{another}", *words[3:])
+    assert "seed0: found finished" in moved.stdout
+    shutil.copy(another / "train" / "red" / "0.png", another / "train" / "blue" / "1.png")
+    for end in ((), ("--epochs", 5)):  # finished, and to be gone on with
+        refused = reproduce("cifar-80sec", "--data", f"folder:{another}", *words[3:], *end, code=2)
+        assert "seed0 was trained on other data" in refused.stderr and "another --output" in refused.stderr
     looked = reproduce("filters", "neighbours", "--run", run, "--output", tmp_path / "out")
     assert "of the 6 nearest show the same class (by chance 33%)" in looked.stdout
     written = (tmp_path / "out" / "index.html").read_text()
@@ -373,6 +396,16 @@ def test_an_experiment_is_stopped_gone_on_with_and_found(
     for each in results.read(tmp_path / "out"):
         with Image.open(tmp_path / "out" / each.pictures[0]) as picture:
             assert min(picture.size) > 100
+
+
+def test_pictures_of_other_data_and_of_other_runs_have_other_names(tmp_path: Path) -> None:
+    """So that the page shows each result with its own."""
+    names = [
+        running.Runner(ReproduceSettings(experiments=["lrn"], data=data), {}, tmp_path).picture("lrn")
+        for data in ("folder:/a/one", "folder:/a/two", "cifar10")
+    ]
+    names += [looking._picture("filters", tmp_path / place / "runs" / "cifar") for place in ("a", "b")]
+    assert len(set(names)) == 5 and all(Path(name).name == name for name in names)
 
 
 def test_a_look_at_an_ablation_trains_both_networks_and_is_kept_apart(
@@ -402,7 +435,7 @@ def test_figure_1_is_a_race_of_the_training_program(
     relu, tanh = (runs[f"{name}-0.001-seed0"] for name in ("relu", "tanh"))
     assert {name for name in relu if relu[name] != tanh[name]} == {"ablate", "output"}
     assert (relu["ablate"], tanh["ablate"], relu["weight_decay"], relu["crop"]) == ("no-lrn", "tanh,no-lrn", 0.0, False)
-    assert (tmp_path / "figure1.png").exists()
+    assert [path.name[:8] for path in tmp_path.glob("*.png")] == ["figure1-"]
 
 
 def test_a_learning_rate_that_is_too_high_ends_a_race_and_nothing_else(

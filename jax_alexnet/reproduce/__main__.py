@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in settings.experiments:
         one_of("experiment", name, (LIST, *EXPERIMENTS))
     if LIST in settings.experiments:
-        print(listing(settings.seeds))
+        print(listing(settings.seeds, settings.epochs))
         return 0
     _refuse(settings)
     # None of the above imports JAX: whatever is wrong with the words is said at once.
@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _refuse(settings: ReproduceSettings) -> None:
     """Refuse what no experiment could make sense of, before anything is loaded."""
     parse_spec(settings.data)
+    if settings.quick and (settings.seeds is not None or settings.epochs is not None):
+        raise UserError("--quick trains a few steps of one seed: leave --seeds and --epochs out, or --quick")
     looking = [name for name in settings.experiments if EXPERIMENTS[name].needs_run]
     if settings.run is not None and len(looking) < len(settings.experiments):
         others = [name for name in settings.experiments if name not in looking]

@@ -145,8 +145,8 @@ EXPERIMENTS: dict[str, Experiment] = {
 }
 
 
-def listing(seeds: int | None = None) -> str:
-    """What `list` prints: a paragraph for each experiment; costs are for so many seeds, or its own number."""
+def listing(seeds: int | None = None, epochs: int | None = None) -> str:
+    """What `list` prints: a paragraph for each experiment; costs are for so many seeds and epochs, or its own."""
     lines = []
     for name, each in EXPERIMENTS.items():
         with_imagenet = "; --data imagenet:PATH repeats the paper's own" if each.imagenet else ""
@@ -154,7 +154,7 @@ def listing(seeds: int | None = None) -> str:
             name,
             f"  claim      {each.claim} ({each.where})",
             f"  published  {each.published}",
-            f"  cost       {each.cost(seeds)}{with_imagenet}",
+            f"  cost       {each.cost(seeds, epochs)}{with_imagenet}",
             "",
         ]
     return "\n".join([*lines, "Costs are for CIFAR-10, all seeds; --quick looks in a minute or two, on any machine."])

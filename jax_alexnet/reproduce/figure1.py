@@ -45,7 +45,7 @@ def perform(runner: Runner, folder: Path) -> Result:
         neurons: [first, *(_race(runner, neurons, first.rate, seed, level, math.inf) for seed in seeds if seed)]
         for neurons, first in best.items()
     }
-    pictures.draw_race(folder / "figure1.png", races, level)
+    pictures.draw_race(folder / runner.picture("figure1"), races, level)
     return _result(runner, races, tried, level)
 
 
@@ -171,7 +171,7 @@ def _result(runner: Runner, races: dict[str, list[Race]], tried: dict[str, list[
         ["neurons", "learning rate", "seed", f"epochs to {level:.0%}", "seconds"],
         rows,
         notes,
-        ["figure1.png"],
+        [runner.picture("figure1")],
         {"level": level, "ratios": found, "ratios_in_seconds": in_time, "published": PUBLISHED},
         runner.about(),
     )

@@ -1,5 +1,7 @@
 """What a trained network has learnt: filters (figure 3), neighbours in its last hidden layer (figure 4), crops."""
 
+import os
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,9 +53,11 @@ def _network(runner: Runner, name: str) -> tuple[Path, LoadedNetwork]:
 
 
 def _picture(name: str, run: Path) -> str:
-    """A file's name for a picture of a run."""
-    words = "-".join(run.resolve().parts[-2:])
-    return f"{name}-{''.join(c if c.isascii() and (c.isalnum() or c in '._-') else '_' for c in words)[-80:]}.png"
+    """A file's name for a picture of a run: as much of its path as is of use, and what tells it from all others."""
+    place = run.expanduser().resolve()
+    words = "-".join(place.parts[-2:])
+    shown = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in words)[-80:]
+    return f"{name}-{shown}-{zlib.crc32(os.fsencode(place)):08x}.png"
 
 
 # --- figure 3 ---------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def perform_cifar(name: str, runner: Runner, folder: Path) -> Result:
         last = of_split(run.rows, "test")[-1]
         rows.append([str(seed), f"{100 * (1 - (last.top1 or 0)):.2f}", f"{errors[-1]:.2f}", duration(seconds)])
         runs.append(run)
-    picture, published = f"{name}.png", PUBLISHED_ERRORS[name]
+    picture, published = runner.picture(name), PUBLISHED_ERRORS[name]
     lines = {f"seed {seed}": run.rows for seed, run in enumerate(runs)}
     pictures.draw_errors(folder / picture, lines, published / 100, f"{model}, its own recipe")
     views = "nine crops" if crops == 9 else "the whole picture"
@@ -91,7 +91,9 @@ def perform_notebook(runner: Runner, folder: Path) -> Result:
         ]
         for name, words in recipes.items()
     }
-    pictures.draw_losses(folder / "notebook.png", {name: runs[name][0].rows for name in runs}, FIRST_LOSS, BEST_LOSS)
+    pictures.draw_losses(
+        folder / runner.picture("notebook"), {name: runs[name][0].rows for name in runs}, FIRST_LOSS, BEST_LOSS
+    )
     rows = [
         [name, str(seed), f"{first:.3f}", f"{best:.3f}", f"{epoch:g}", f"{run.settings.epochs}"]
         for name, several in runs.items()
@@ -118,7 +120,7 @@ def perform_notebook(runner: Runner, folder: Path) -> Result:
         ["recipe", "seed", "test loss, first", "test loss, best", "at epoch", "of epochs"],
         rows,
         notes,
-        ["notebook.png"],
+        [runner.picture("notebook")],
         {"losses": found, "published": [FIRST_LOSS, BEST_LOSS]},
         runner.about(),
     )

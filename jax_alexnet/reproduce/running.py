@@ -21,10 +21,11 @@ from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.printing import printable
 from alexnet_io.command_line.resumed_settings import of_resumed_run
 from alexnet_io.command_line.train_settings import TrainSettings
-from alexnet_io.data.sources import parse_spec
-from alexnet_io.errors import FailedRun
+from alexnet_io.data.sources import open_for, parse_spec
+from alexnet_io.data.sources.fingerprint import fingerprint
+from alexnet_io.errors import FailedRun, UserError
 from alexnet_io.files import atomic_file
-from alexnet_io.run.directory import DESCRIPTION, package_versions
+from alexnet_io.run.directory import DESCRIPTION, package_versions, read_description
 from alexnet_io.run.metrics import MetricsRow, read_metrics
 from jax_alexnet import evaluate
 from jax_alexnet.recipes import resolve
@@ -73,6 +74,7 @@ class Runner:
     def __init__(self, settings: ReproduceSettings, given: Mapping[str, Any], folder: Path) -> None:
         self.settings, self.given, self.folder = settings, dict(given), folder
         self.spec = parse_spec(settings.data)
+        self._identities: dict[tuple[Any, ...], dict[str, Any]] = {}
 
     @property
     def on_imagenet(self) -> bool:
@@ -105,7 +107,7 @@ class Runner:
             UserError: settings that can't be had, or other ones than the run was begun with.
             Stopped: by a signal.
         """
-        directory = self.folder / "runs" / re.sub(r"[^A-Za-z0-9._-]+", "-", self.subject) / name
+        directory = self.folder / "runs" / _as_file(self.subject) / name
         given = {**self._of_command(), **words, "output": directory}
         begun = (directory / DESCRIPTION).exists()
         settings = TrainSettings(**given)
@@ -113,6 +115,8 @@ class Runner:
             given["resume"] = True
             settings = of_resumed_run(replace(settings, resume=True), given, "jax_alexnet")
         complete = resolve(settings)
+        if begun:
+            self._refuse_other_data(directory, complete)
         ended = self._ended(directory) if begun else None
         if ended is None or (not ended["diverged"] and _beyond(complete, ended)):
             self.say(f"\n--- {name}: {'going on' if begun else 'training'}; {_shown(complete)}")
@@ -151,6 +155,27 @@ class Runner:
         names = ("data", "data_dir", "cache_dir", "holdout", "download", "devices", "precision")
         return {name: getattr(self.settings, name) for name in names}
 
+    def picture(self, name: str) -> str:
+        """A file's name for an experiment's picture; of other data it has another one, as in the table."""
+        return f"{name}-{_as_file(self.subject)}.png"
+
+    def _refuse_other_data(self, directory: Path, settings: CompleteSettings) -> None:
+        """Refuse to go on with a run, or to find it finished, that was trained on other pictures than are given now.
+
+        Raises:
+            UserError: as said, or there are no such data.
+        """
+        keys = (settings.data, settings.data_dir, settings.holdout, settings.validation, settings.stored_size)
+        if keys not in self._identities:
+            self._identities[keys] = fingerprint(open_for(settings))
+        saved = read_description(directory).get("data")
+        if saved is not None and saved != self._identities[keys]:
+            raise UserError(
+                f"{printable(directory)} was trained on other data than {printable(settings.data)} has now: pass that "
+                f"run's --data ({printable(str(read_description(directory)['settings'].get('data')))} then), or "
+                "another --output"
+            )
+
     def _trained(self, settings: CompleteSettings, directory: Path, may_diverge: bool) -> dict[str, Any]:
         """Train to the end; what is left about that in the run's directory."""
         diverged = False
@@ -175,6 +200,10 @@ class Runner:
             return {name: found[name] for name in ("epochs", "steps", "diverged")}
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+
+def _as_file(words: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", words)
 
 
 def _beyond(settings: CompleteSettings, ended: Mapping[str, Any]) -> bool:

@@ -76,7 +76,7 @@ def perform(name: str, runner: Runner, folder: Path) -> Result:
             run = f"{name}/{arm.replace(' ', '-').replace(',', '')}-seed{seed}"
             settings = {**study.common, **length(name, runner, study), **words, "seed": seed}
             found[arm].append(runner.train(run, settings, may_diverge=True))
-    picture = f"{name}.png"
+    picture = runner.picture(name)
     pictures.draw_study(folder / picture, {arm: [each.rows for each in runs] for arm, runs in found.items()}, name)
     return _result(name, runner, found, picture)
 
