@@ -379,15 +379,17 @@ def test_an_experiment_is_stopped_gone_on_with_and_found(
     (result,) = results.read(tmp_path / "out")
     assert result.values["errors"] == [pytest.approx(100 * (1 - (rows[-1].top1 or 0)))]
     other = reproduce(*words, "--precision", "bfloat16", code=2)
-    assert "--resume can't change --precision bfloat16 (the run has float32)" in other.stderr
+    assert "begun with other settings: --precision bfloat16 (the run has float32)" in other.stderr
     another = tmp_path / "elsewhere" / folder.name  # which the table calls by the same name
     shutil.copytree(folder, another)
     moved = reproduce("cifar-80sec", "--data", f"folder:{another}", *words[3:])
     assert "seed0: found finished" in moved.stdout
     shutil.copy(another / "train" / "red" / "0.png", another / "train" / "blue" / "1.png")
-    for end in ((), ("--epochs", 5)):  # finished, and to be gone on with
-        refused = reproduce("cifar-80sec", "--data", f"folder:{another}", *words[3:], *end, code=2)
-        assert "seed0 was trained on other data" in refused.stderr and "another --output" in refused.stderr
+    refused = reproduce("cifar-80sec", "--data", f"folder:{another}", *words[3:], code=2)
+    assert "seed0 was trained on other data" in refused.stderr and "another --output" in refused.stderr
+    longer = reproduce(*words[:-1], 5, code=2)  # the drops of the learning rate move with the end
+    assert "seed0 was begun with other settings: " in longer.stderr and "another --output" in longer.stderr
+    assert "--drop-epochs [4] (the run has [3])" in longer.stderr
     looked = reproduce("filters", "neighbours", "--run", run, "--output", tmp_path / "out")
     assert "of the 6 nearest show the same class (by chance 33%)" in looked.stdout
     written = (tmp_path / "out" / "index.html").read_text()

@@ -113,7 +113,7 @@ class Runner:
         settings = TrainSettings(**given)
         if begun:
             given["resume"] = True
-            settings = of_resumed_run(replace(settings, resume=True), given, "jax_alexnet")
+            settings = self._begun(directory, replace(settings, resume=True), given)
         complete = resolve(settings)
         if begun:
             self._refuse_other_data(directory, complete)
@@ -154,6 +154,22 @@ class Runner:
     def _of_command(self) -> dict[str, Any]:
         names = ("data", "data_dir", "cache_dir", "holdout", "download", "devices", "precision")
         return {name: getattr(self.settings, name) for name in names}
+
+    @staticmethod
+    def _begun(directory: Path, settings: TrainSettings, given: dict[str, Any]) -> TrainSettings:
+        """The settings of a run that is there.
+
+        Raises:
+            UserError: it was begun with others, as by another `--epochs` of this command.
+        """
+        try:
+            return of_resumed_run(settings, given, "jax_alexnet")
+        except UserError as error:
+            said = str(error).removeprefix("--resume can't change ").partition(". Leave these flags out")[0]
+            raise UserError(
+                f"{printable(directory)} was begun with other settings: {said}; repeat the command that began it, or "
+                "pass another --output"
+            ) from None
 
     def picture(self, name: str) -> str:
         """A file's name for an experiment's picture; of other data it has another one, as in the table."""
