@@ -16,6 +16,7 @@ from alexnet_io.data.given_pictures import Pictures, listed, pixels
 from alexnet_io.data.sources.synset_names import readable
 from alexnet_io.errors import UserError
 from alexnet_io.exports import folders
+from alexnet_io.weights import shipped
 from jax_alexnet import steps
 from jax_alexnet.devices import set_precision
 from jax_alexnet.files.exported import open_network, with_names
@@ -51,6 +52,11 @@ def load_run(
     path = Path(where).expanduser()
     one_of("checkpoint", checkpoint, ("best", "newest"))
     run, file = (path, None) if path.is_dir() and not folders.is_folder(path) else (None, path)
+    if run is None and not path.exists() and len(path.parts) > 1 and not path.suffix:  # can't be a name
+        raise UserError(
+            f"there is no {printable(path)}: pass the directory that training wrote (its --output), a file of weights, "
+            f"or one of the weights that come with the project ({', '.join(shipped.names())})"
+        )
     with _jax_as_it_was():
         network = open_network(run, file, model=model, checkpoint=checkpoint, devices=devices, precision=precision)
         return LoadedNetwork(with_names(network, None), precision or network.settings.precision)

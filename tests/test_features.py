@@ -153,6 +153,10 @@ def test_layers_that_there_are_not_are_refused_with_those_that_there_are(network
         load_run("x", checkpoint="last")
     with pytest.raises(UserError, match=r"nothing.* is not a file"):
         load_run("nothing.safetensors")
+    with pytest.raises(
+        UserError, match=r"there is no runs/nothing: pass the directory that training wrote.*cifar_18pct"
+    ):
+        load_run("runs/nothing")
 
 
 @pytest.mark.parametrize("x64", [False, True])

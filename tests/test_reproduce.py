@@ -193,6 +193,7 @@ def test_the_list_is_there_at_once() -> None:
         (["lrn", "--quick", "--epochs", "2"], "--quick trains a few steps of one seed"),
         (["lrn", "--data", "cifar"], "unknown data source 'cifar'"),
         (["filters", "--output", "{folder}"], "filters looks at a run that is there: pass --run DIR"),
+        (["neighbours", "--run", "{folder}/none", "--output", "{folder}"], "there is no .*/none: pass the directory"),
         (["neighbours", "--run", "{folder}", "--output", "{folder}"], "no run in .*run.json is missing"),
     ],
 )
@@ -390,6 +391,8 @@ def test_an_experiment_is_stopped_gone_on_with_and_found(
     longer = reproduce(*words[:-1], 5, code=2)  # the drops of the learning rate move with the end
     assert "seed0 was begun with other settings: " in longer.stderr and "another --output" in longer.stderr
     assert "--drop-epochs [4] (the run has [3])" in longer.stderr
+    whole = reproduce("ten-crop", "--run", run, "--output", tmp_path / "out", code=2)
+    assert "there is nothing to crop: pass a run that was trained with --crop" in whole.stderr
     looked = reproduce("filters", "neighbours", "--run", run, "--output", tmp_path / "out")
     assert "of the 6 nearest show the same class (by chance 33%)" in looked.stdout
     written = (tmp_path / "out" / "index.html").read_text()

@@ -231,6 +231,11 @@ def perform_crops(runner: Runner, folder: Path) -> Result:
     run = _run(runner, "ten-crop")
     network = load_run(run, devices=runner.settings.devices)
     several = 9 if network.settings.model in OF_NINE else 10
+    if network.settings.stored_size == network.settings.image_size:
+        raise UserError(
+            f"ten-crop: the network of {printable(run)} sees its images whole, {network.settings.image_size} pixels of "
+            f"{network.settings.stored_size}, and there is nothing to crop: pass a run that was trained with --crop"
+        )
     reports = {crops: runner.evaluate(run, crops, "best") for crops in (1, several)}
     errors = {crops: [100 * (1 - report[name]) for name in ("top1", "top5")] for crops, report in reports.items()}
     gain = [one - many for one, many in zip(errors[1], errors[several], strict=True)]
