@@ -30,6 +30,7 @@ from jax_alexnet.reproduce import (
     looking,
     originals,
     page,
+    performing,
     pictures,
     reading,
     results,
@@ -379,6 +380,7 @@ def test_an_experiment_is_stopped_gone_on_with_and_found(
     assert "seed0: found finished" in again.stdout
     (result,) = results.read(tmp_path / "out")
     assert result.values["errors"] == [pytest.approx(100 * (1 - (rows[-1].top1 or 0)))]
+    assert result.notes[0].startswith(f"folder:{folder.name} isn't CIFAR-10: the published figure is of other pictures")
     other = reproduce(*words, "--precision", "bfloat16", code=2)
     assert "begun with other settings: --precision bfloat16 (the run has float32)" in other.stderr
     another = tmp_path / "elsewhere" / folder.name  # which the table calls by the same name
@@ -401,6 +403,13 @@ def test_an_experiment_is_stopped_gone_on_with_and_found(
     for each in results.read(tmp_path / "out"):
         with Image.open(tmp_path / "out" / each.pictures[0]) as picture:
             assert min(picture.size) > 100
+
+
+def test_nothing_is_said_of_the_data_where_they_are_those_of_the_claim(tmp_path: Path) -> None:
+    for data, classes in (("folder:x", performing.CIFAR10[::-1]), ("imagenet:x", ["n01440764"]), ("digits", [])):
+        runner = running.Runner(ReproduceSettings(experiments=["lrn"], data=data), {}, tmp_path)
+        runner.class_names = list(classes)
+        assert performing.of_other_pictures(runner) is None
 
 
 def test_pictures_of_other_data_and_of_other_runs_have_other_names(tmp_path: Path) -> None:

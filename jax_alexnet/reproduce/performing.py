@@ -14,6 +14,7 @@ from jax_alexnet.reproduce.results import Result
 from jax_alexnet.reproduce.running import Runner, Stopped
 from jax_alexnet.reproduce.settings import ReproduceSettings
 
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 QUICK = "quick"  # below --output: looks, which are never mixed with results
 
 PERFORMERS: dict[str, Callable[[Runner, Path], Result]] = {
@@ -45,9 +46,19 @@ def perform(settings: ReproduceSettings, given: Mapping[str, Any]) -> int:
         except Stopped as stopped:
             runner.say(f"{stopped}; the same command goes on")
             return stopped.code
+        if other := of_other_pictures(runner):
+            runner.say(f"note: {other}")
+            result.notes.insert(0, other)
         with on_the_way():
             every = results.merge(folder, result)
             where = page.write(folder, every, settings.quick)
         runner.say(f"\n{name}: {result.measured}\npublished: {EXPERIMENTS[name].published}\n")
         runner.say(f"{printable(where)} and {printable(folder / results.TABLE)} have it beside the others")
     return 0
+
+
+def of_other_pictures(runner: Runner) -> str | None:
+    """What is to be said where trainings had other classes than CIFAR-10's; None where they had these, or none ran."""
+    if runner.on_imagenet or not runner.class_names or sorted(runner.class_names) == sorted(CIFAR10):
+        return None
+    return f"{runner.subject} isn't CIFAR-10: the published figure is of other pictures, and says nothing of these"

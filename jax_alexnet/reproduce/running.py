@@ -74,6 +74,7 @@ class Runner:
     def __init__(self, settings: ReproduceSettings, given: Mapping[str, Any], folder: Path) -> None:
         self.settings, self.given, self.folder = settings, dict(given), folder
         self.spec = parse_spec(settings.data)
+        self.class_names: list[str] = []  # of the last training
         self._identities: dict[tuple[Any, ...], dict[str, Any]] = {}
 
     @property
@@ -123,6 +124,7 @@ class Runner:
             ended = self._trained(complete, directory, may_diverge)
         else:
             self.say(f"--- {name}: found finished")
+        self.class_names = list(read_description(directory)["class_names"])
         return Trained(directory, complete, read_metrics(directory), ended["diverged"])
 
     def evaluate(self, run: Path, crops: int, checkpoint: str = "newest") -> dict[str, Any]:
