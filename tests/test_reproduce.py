@@ -23,6 +23,7 @@ from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import FailedRun, UserError
 from alexnet_io.run.directory import RunDirectory, read_description
 from alexnet_io.run.metrics import MetricsRow, MetricsWriter, read_metrics
+from alexnet_io.run.signals import Signals
 from jax_alexnet.recipes import choose_variant, resolve
 from jax_alexnet.reproduce import (
     experiments,
@@ -481,6 +482,26 @@ def test_a_learning_rate_that_is_too_high_ends_a_race_and_nothing_else(
         runner.train("third", words, may_diverge=True)
     row = figure1._read(done, "relu", 1e9, 0, 0.95)
     assert row.epochs is None
+
+
+def test_a_signal_after_a_run_s_last_step_keeps_the_next_one_from_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The training program has done all that it was asked for then, and says 0."""
+
+    def ends(settings: CompleteSettings) -> int:
+        with Signals(), RunDirectory(settings.output or Path()) as directory, MetricsWriter(directory.path) as writer:
+            directory.describe(model=settings.model, class_names=["a"], normalisation={}, settings=plain(settings))
+            writer.write(train_row(1, 0.9))
+            signal.raise_signal(signal.SIGTERM)
+        return 0
+
+    monkeypatch.setattr(running, "train", ends)
+    runner = running.Runner(ReproduceSettings(experiments=["lrn"], data="synthetic"), {}, tmp_path)
+    with pytest.raises(running.Stopped) as stopped:
+        runner.train("one", {"model": "cifar_80sec"})
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert not runner.train("one", {"model": "cifar_80sec"}).diverged  # found finished
 
 
 def test_settings_of_the_studies_are_settings_of_training() -> None:

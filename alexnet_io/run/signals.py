@@ -3,6 +3,7 @@
 import signal
 import time
 from types import FrameType
+from typing import ClassVar
 
 
 class Signals:
@@ -14,9 +15,12 @@ class Signals:
 
     Attributes:
         received: number of the signal that came, or 0.
+        last: of the latest of all; whoever trains several runs in turn sets it to 0 before each, and learns of a signal
+            that came when a run had no step left to stop after.
     """
 
     received = 0
+    last: ClassVar[int] = 0
 
     def __init__(self, echo_seconds: float = 0.0) -> None:
         self._echo = echo_seconds
@@ -32,6 +36,7 @@ class Signals:
     def _note(self, number: int, _: FrameType | None) -> None:
         if not self.received:
             self.received, self._at = number, time.monotonic()
+            Signals.last = number
         elif time.monotonic() - self._at >= self._echo:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

@@ -27,6 +27,7 @@ from alexnet_io.errors import FailedRun, UserError
 from alexnet_io.files import atomic_file
 from alexnet_io.run.directory import DESCRIPTION, package_versions, read_description
 from alexnet_io.run.metrics import MetricsRow, read_metrics
+from alexnet_io.run.signals import Signals
 from jax_alexnet import evaluate
 from jax_alexnet.recipes import resolve
 from jax_alexnet.reproduce.settings import ReproduceSettings
@@ -198,6 +199,7 @@ class Runner:
         """Train to the end; what is left about that in the run's directory."""
         diverged = False
         try:
+            Signals.last = 0
             code = train(settings)
         except FailedRun as error:
             if not (may_diverge and str(error).startswith(_DIVERGED)):
@@ -208,6 +210,8 @@ class Runner:
             raise Stopped(code)
         ended = {"epochs": settings.epochs, "steps": settings.steps, "diverged": diverged}
         atomic_file.write_json(directory / ENDED, ended)
+        if Signals.last:  # after this run's last step, which it ended by; the next one isn't begun
+            raise Stopped(128 + Signals.last)
         return ended
 
     @staticmethod
