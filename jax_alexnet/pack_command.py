@@ -19,10 +19,10 @@ from alexnet_io.command_line.printing import printable
 from alexnet_io.data.sources.specs import KINDS, parse_spec
 from alexnet_io.errors import UserError, on_the_way
 from alexnet_io.files import atomic_file
-from alexnet_io.run.directory import read_description
 from alexnet_io.run.evaluation_report import EvaluationReport
 from alexnet_io.run.metrics import read_metrics
 from alexnet_io.run.network_facts import NetworkFacts
+from alexnet_io.run.run_description import read_description
 from alexnet_io.weights import card as cards
 from alexnet_io.weights import shipped
 from alexnet_io.weights.card import Card

@@ -16,7 +16,7 @@ from alexnet_io.command_line.resumed_settings import of_resumed_run
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import UserError
 from alexnet_io.run import fine_tuning
-from alexnet_io.run.directory import read_description
+from alexnet_io.run.run_description import read_description
 from jax_alexnet import export, recipes
 from jax_alexnet import optim as jax_optim
 from jax_alexnet import train_command as jax_training

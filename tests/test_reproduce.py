@@ -20,8 +20,9 @@ import alexnet_io.run.loop as loop_module
 from alexnet_io.command_line.complete_settings import CompleteSettings, plain
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import FailedRun, UserError
-from alexnet_io.run.directory import RunDirectory, read_description
+from alexnet_io.run.directory import RunDirectory
 from alexnet_io.run.metrics import MetricsRow, MetricsWriter, read_metrics
+from alexnet_io.run.run_description import read_description
 from jax_alexnet.recipes import choose_variant, resolve
 from jax_alexnet.reproduce import figure1, looking, originals, page, pictures, reading, results, running, studies
 from jax_alexnet.reproduce.experiments import EXPERIMENTS

@@ -21,7 +21,7 @@ from alexnet_io.command_line.settings import run_command
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import UserError
 from alexnet_io.files import tensor_file
-from alexnet_io.run.directory import read_description
+from alexnet_io.run.run_description import read_description
 from alexnet_io.weights import card, shipped
 from jax_alexnet import load_run
 from jax_alexnet import train_command as training

@@ -17,7 +17,7 @@ from alexnet_io.command_line.printing import printable
 from alexnet_io.command_line.resumed_settings import resumed
 from alexnet_io.errors import UserError
 from alexnet_io.run import statistics_file
-from alexnet_io.run.directory import read_description
+from alexnet_io.run.run_description import read_description
 from jax_alexnet import augment, steps
 from jax_alexnet.devices import data_mesh, set_precision
 from jax_alexnet.files import checkpoint, weights

@@ -12,8 +12,8 @@ import numpy as np
 from alexnet_io.command_line.ablations import refuse_other_ablation
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.printing import printable
-from alexnet_io.run.directory import read_description
 from alexnet_io.run.fine_tuning import Beginning, Origin, located, refuse_other_network, refuse_shapes
+from alexnet_io.run.run_description import read_description
 from jax_alexnet.files import weights
 from jax_alexnet.files.finished_run import saved_settings, weights_of
 from jax_alexnet.recipes import choose_variant

@@ -24,8 +24,8 @@ from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.data.sources import parse_spec
 from alexnet_io.errors import FailedRun
 from alexnet_io.files import atomic_file
-from alexnet_io.run.directory import DESCRIPTION, package_versions
 from alexnet_io.run.metrics import MetricsRow, read_metrics
+from alexnet_io.run.run_description import DESCRIPTION, package_versions
 from jax_alexnet import evaluate
 from jax_alexnet.recipes import resolve
 from jax_alexnet.reproduce.settings import ReproduceSettings
