@@ -60,26 +60,20 @@ def compare_pair(
     directory = workspace or Path(tempfile.mkdtemp(prefix="parity-"))
     try:
         store = Store(directory)
-        torch_tensors.pin_precision()
         pair.torch_module.train(masks is not None)
         capture = torch_capture.Capture(pair.torch_module, store, pair.dtype, set(chosen.pairs.values()))
         tensors = torch_tensors.as_tensors((images,), pair.dtype)
-        if gradients:
-            torch_backward.run(capture, tensors, seed=seed)
-        else:
-            capture.forward(tensors)
+        torch_backward.record(capture, tensors, gradients, seed)
         candidate = Candidate(
             model,
             kwargs,
-            chosen.pairs,
-            {leaf.path: leaf.kind for leaf in leaves},
+            leaves,
+            chosen,
             store,
             pair.dtype,
             torch_structure.weights_reader(pair.torch_module),
             pair.variables,
             pair.name,
-            undecided=chosen.undecided,
-            likely=chosen.likely,
         )
         candidate.masks = masks or {}
         return jax_run.run(candidate, (ours,), gradients, reference, whole=whole)

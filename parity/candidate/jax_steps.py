@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from parity.candidate import jax_libraries, jax_run
 from parity.candidate.jax_arrays import cast
 from parity.candidate.jax_candidate import Candidate
 from parity.comparison import mapped
+from parity.comparison.matching import Pairing
 from parity.comparison.store import Store
 from parity.comparison.workspace import inputs, leaves_of, load, whole_mapping
 from parity.kinds import jax_leaves
@@ -42,21 +44,17 @@ def run(workspace: Path, request: dict[str, Any]) -> None:
         state, library = store.arrays("state", ""), jax_libraries.library_of(module)
         native = jax.eval_shape(model.native, abstract)
         variables = model.canonical(mapped.variables(mapping, state, library, native, request["dtype"]))
-    kinds = {leaf.path: leaf.kind for leaf in leaves} | found["kinds"]
     candidate = Candidate(
         model,
         request["flax_kwargs"],
-        found["pairs"],
-        kinds,
+        leaves,
+        Pairing(**{each.name: found[each.name] for each in fields(Pairing)}),
         store,
         request["dtype"],
         lambda path: store.arrays(f"weights-{path}", ""),
         variables,
         request["name"],
         abstract,
-        found["undecided"],
-        found["likely"],
-        {leaf.path: leaf.calls for leaf in leaves},
     )
     torch_leaves, state = leaves_of(found["torch"]), TorchState.from_json(found["state"])
     report = jax_run.run(candidate, arrays, request["gradients"], torch_leaves)

@@ -125,27 +125,20 @@ def _layer_by_layer(request: Request, models: _Models, pairing: matching.Pairing
     directory = Path(request.workspace) if request.workspace else Path(tempfile.mkdtemp(prefix="parity-"))
     try:
         store = Store(directory)
-        torch_tensors.pin_precision()
-        cut = set(pairing.pairs.values())
-        capture = torch_capture.Capture(models.torch_model, store, request.dtype, cut, request.torch_kwargs)
-        if request.gradients:
-            torch_backward.run(capture, models.tensors, seed=request.seed)
-        else:
-            capture.forward(models.tensors)
+        cut, named = set(pairing.pairs.values()), request.torch_kwargs
+        capture = torch_capture.Capture(models.torch_model, store, request.dtype, cut, named)
+        torch_backward.record(capture, models.tensors, request.gradients, request.seed)
         candidate = Candidate(
             models.model,
             request.flax_kwargs,
-            pairing.pairs,
-            {leaf.path: leaf.kind for leaf in models.leaves} | pairing.kinds,
+            models.leaves,
+            pairing,
             store,
             request.dtype,
             torch_structure.weights_reader(models.torch_model),
             models.variables,
             request.name,
             models.abstract,
-            pairing.undecided,
-            pairing.likely,
-            {leaf.path: leaf.calls for leaf in models.leaves},
         )
         report = jax_run.run(candidate, request.flax_inputs, request.gradients, models.torch_leaves)
         facts = torch_state.of(request.torch_module, models.torch_model)
