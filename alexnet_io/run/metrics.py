@@ -54,6 +54,17 @@ class MetricsRow:
     learning_rate: float | None = None
     images_per_second: float | None = None
 
+    @property
+    def accuracy(self) -> float:
+        """`top1` of a row that has it.
+
+        Raises:
+            UserError: it has none.
+        """
+        if self.top1 is None:
+            raise UserError(f"the metrics of step {self.step}, {self.split}, hold no accuracy: train that run again")
+        return self.top1
+
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(MetricsRow))
 
@@ -161,7 +172,7 @@ def best_of(rows: Iterable[MetricsRow]) -> MetricsRow | None:
     """
     measured = [row for row in rows if row.split != "train" and row.top1 is not None and math.isfinite(row.top1)]
     steering = [row for row in measured if row.split == "validation"] or measured
-    return max(steering, key=lambda row: row.top1 or 0.0, default=None)
+    return max(steering, key=lambda row: row.accuracy, default=None)
 
 
 def repair(directory: Path, last_step: int) -> list[MetricsRow]:

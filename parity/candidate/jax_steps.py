@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from parity.candidate import jax_libraries, jax_run
 from parity.candidate.jax_arrays import cast
 from parity.candidate.jax_candidate import Candidate
 from parity.comparison import mapped
 from parity.comparison.matching import Pairing
-from parity.comparison.store import Store
+from parity.comparison.store import Store, write_npz
 from parity.comparison.workspace import inputs, leaves_of, load, whole_mapping
 from parity.kinds import jax_leaves
 from parity.mapping.found import TorchState
@@ -61,7 +60,7 @@ def run(workspace: Path, request: dict[str, Any]) -> None:
     facts = mapped.found(candidate, module, (leaves, torch_leaves), state, abstract, model.cells())
     (workspace / "found.json").write_text(json.dumps(facts.to_json()), encoding="utf-8")
     report.write_json(workspace / "report.json")
-    np.savez(workspace / "arrays.npz", **report.arrays)  # type: ignore[arg-type]
+    write_npz(workspace / "arrays.npz", report.arrays)
 
 
 def _model(request: dict[str, Any]) -> tuple[Any, Any]:
