@@ -84,8 +84,16 @@ def _overwritten(op: Operation) -> tuple[Any, int]:
     return op.func(*given, **op.kwargs), 0
 
 
-@rule("max_pool2d_with_indices", "max_pool3d_with_indices", "amax", "max", "adaptive_max_pool2d",
-      "adaptive_max_pool3d", "max_pool2d", "cummax")  # fmt: skip
+@rule(
+    "max_pool2d_with_indices",
+    "max_pool3d_with_indices",
+    "amax",
+    "max",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
+    "max_pool2d",
+    "cummax",
+)
 def _maximum(op: Operation) -> tuple[Any, int]:
     """|max(a + e) - max(a)| <= max |e| over the window."""
     if 0 not in op.errors:

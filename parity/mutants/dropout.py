@@ -58,13 +58,21 @@ def dropout_mutants() -> Iterator[Mutant]:
 
     masked = partial(on_both_sides, model="caffe_alexnet", size=SMALL, layers="drop6", stage="masks")
     yield from masked(
-        20, "dropout-unscaled", "kept values not scaled", causes="dropout_unscaled",
-        jax=jax_dropout(lambda x, m, r: x * m), torch=torch_dropout(lambda x, m, r: x * m),
-    )  # fmt: skip
+        20,
+        "dropout-unscaled",
+        "kept values not scaled",
+        causes="dropout_unscaled",
+        jax=jax_dropout(lambda x, m, r: x * m),
+        torch=torch_dropout(lambda x, m, r: x * m),
+    )
     yield from masked(
-        21, "dropout-rate", "rate taken for the probability of keeping", causes="dropout_rate",
-        jax=jax_dropout(lambda x, m, r: x * m / r), torch=torch_dropout(lambda x, m, r: x * m / r),
-    )  # fmt: skip
+        21,
+        "dropout-rate",
+        "rate taken for the probability of keeping",
+        causes="dropout_rate",
+        jax=jax_dropout(lambda x, m, r: x * m / r),
+        torch=torch_dropout(lambda x, m, r: x * m / r),
+    )
 
     def always_on(original: Any) -> Any:
         class AlwaysOn(original):
@@ -84,8 +92,13 @@ def dropout_mutants() -> Iterator[Mutant]:
             return torch.where(kept, x * (1 / (1 - self.rate)), torch.zeros((), dtype=x.dtype))
 
     yield from on_both_sides(
-        22, "dropout-in-evaluation", "dropout on in evaluation", "caffe_alexnet", SMALL, "drop6",
+        22,
+        "dropout-in-evaluation",
+        "dropout on in evaluation",
+        "caffe_alexnet",
+        SMALL,
+        "drop6",
         "dropout_in_evaluation",
         jax=patch("jax_alexnet.layers", "Dropout", always_on),
         torch=lambda pair: planting.torch_module(pair, "drop6", turned_into(TorchAlwaysOn)),  # type: ignore[arg-type]
-    )  # fmt: skip
+    )
