@@ -12,7 +12,7 @@ import jax
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from parity.candidate import functions, jax_libraries, jax_run
+from parity.candidate import function_models, jax_libraries, jax_run
 from parity.candidate.jax_arrays import cast, check_dtype
 from parity.candidate.jax_candidate import Candidate
 from parity.candidate.jax_recurrent import RecurrentModel
@@ -96,7 +96,7 @@ def _function(request: Request) -> Report:
         raise CannotCompare("a function has no parameters of its own: give its tree of them as `variables`")
     reference = torch_structure.prepared(request.torch_module, request.dtype)
     state = torch_state.of(request.torch_module)
-    return functions.compare(request, request.flax_module, request.variables, reference, state)
+    return function_models.compare(request, request.flax_module, request.variables, reference, state)
 
 
 def _prepared(request: Request) -> _Models:
@@ -155,4 +155,4 @@ def _as_wholes(request: Request, models: _Models, why: str) -> Report:
     """Layers that can't be seen or paired: both models as functions of all their parameters."""
     references = models.torch_model, torch_structure.prepared(request.torch_module, request.dtype)
     state = torch_state.of(request.torch_module)
-    return functions.compare_modules(request, models.model, models.variables, references, state, why)
+    return function_models.compare_modules(request, models.model, models.variables, references, state, why)
