@@ -21,12 +21,12 @@ import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from alexnet_io.command_line.printing import printable
 from alexnet_io.errors import UserError
 from alexnet_io.files import atomic_file
+from alexnet_io.files.closing import Closing
 from alexnet_io.run.directory_lock import LOCK, DirectoryLock
 from alexnet_io.run.run_description import DESCRIPTION, read_description, write_description
 
@@ -37,7 +37,7 @@ STATISTICS = "statistics.safetensors"
 DEFAULT_ROOT = "runs"
 
 
-class RunDirectory:
+class RunDirectory(Closing):
     """Holds a run's directory for writing, until it is closed or the process ends.
 
     Args:
@@ -103,14 +103,6 @@ class RunDirectory:
     def close(self) -> None:
         """Lets another process train here."""
         self._lock.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def refuse_unusable(path: str | os.PathLike[str], *, resume: bool, new: bool = False) -> None:

@@ -17,12 +17,12 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from alexnet_io.command_line.printing import printable
 from alexnet_io.errors import UserError
 from alexnet_io.files import atomic_file
+from alexnet_io.files.closing import Closing
 from alexnet_io.run.directory import METRICS as JSONL
 
 CSV = "metrics.csv"
@@ -69,7 +69,7 @@ class MetricsRow:
 COLUMNS = tuple(field.name for field in dataclasses.fields(MetricsRow))
 
 
-class MetricsWriter:
+class MetricsWriter(Closing):
     """Appends rows to a run's metrics files, each flushed before `write` returns.
 
     Args:
@@ -128,14 +128,6 @@ class MetricsWriter:
         if self._board is not None:
             self._board.close()
             self._board = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[MetricsRow]:

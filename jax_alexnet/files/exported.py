@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from alexnet_io.command_line.complete_settings import CompleteSettings
+from alexnet_io.command_line.evaluate_settings import EvaluateSettings
+from alexnet_io.command_line.picture_settings import PictureSettings
 from alexnet_io.command_line.printing import printable
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.data.sources.given_names import names_for
@@ -48,6 +50,18 @@ def open_network(
     device = network.mesh.devices.flat[0].platform
     print(onednn.status(network.model.dtype, network.model.cpu_convolution, device), file=sys.stderr)
     return network
+
+
+def open_asked(settings: EvaluateSettings | PictureSettings) -> TrainedNetwork:
+    """The network that a command's settings name; see `open_network`."""
+    return open_network(
+        settings.run,
+        settings.weights,
+        model=settings.model,
+        checkpoint=settings.checkpoint,
+        devices=settings.devices,
+        precision=settings.precision,
+    )
 
 
 def say_fallback(network: TrainedNetwork, asked: str) -> None:
