@@ -16,7 +16,7 @@ from alexnet_io.data.sources.given_names import names_for
 from alexnet_io.errors import UserError
 from jax_alexnet import augment, steps
 from jax_alexnet.devices import choose_devices, data_mesh, set_precision
-from jax_alexnet.files import weights
+from jax_alexnet.files import weight_homes
 from jax_alexnet.files.finished_run import TrainedNetwork, load_run, saved_settings
 from jax_alexnet.ops.cpu import onednn
 from jax_alexnet.recipes import resolve
@@ -84,7 +84,7 @@ def load_weights(path: Path, *, model: str | None = None, devices: str, precisio
     Raises:
         UserError: unusable weights, or a file without the normalisation that its network needs.
     """
-    loaded = weights.read(path, model)
+    loaded = weight_homes.read(path, model)
     facts, shown = loaded.facts, printable(path)
     if facts is not None:
         settings = resolve(facts.settings(precision or facts.precision))
@@ -106,7 +106,7 @@ def load_weights(path: Path, *, model: str | None = None, devices: str, precisio
     )
 
 
-def fed_as_usual(shown: str, loaded: weights.Loaded, precision: str) -> CompleteSettings:
+def fed_as_usual(shown: str, loaded: weight_homes.Loaded, precision: str) -> CompleteSettings:
     """The settings of a network of which only the weights are known; what is assumed goes to standard error."""
     # Of a data set of which nothing is known: digits would have sizes of their own.
     known = TrainSettings(data="synthetic", model=loaded.model, image_size=loaded.image_size, precision=precision)

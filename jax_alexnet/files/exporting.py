@@ -21,7 +21,7 @@ from alexnet_io.weights import card as cards
 from alexnet_io.weights import shipped
 from jax_alexnet import augment
 from jax_alexnet.export_settings import PROGRAM, ExportSettings
-from jax_alexnet.files import programs, weight_files, weights
+from jax_alexnet.files import programs, weight_files, weight_homes
 from jax_alexnet.files.exported import load_weights, say_fallback, with_names
 from jax_alexnet.files.finished_run import TrainedNetwork, load_run, saved_settings
 from jax_alexnet.model import AlexNet
@@ -85,7 +85,7 @@ def export(settings: ExportSettings, chosen: str) -> None:
         weight_files.check_ending(Path(settings.to), settings.home)
         if settings.run is not None:
             saved = saved_settings(settings.run)
-            weights.check_home(settings.home, saved.model, saved.ablate)
+            weight_homes.check_home(settings.home, saved.model, saved.ablate)
     source = _opened(settings, "float32" if formats.is_program(chosen) else None)
     with on_the_way(), programs.in_float32():
         if formats.is_program(chosen):
@@ -147,7 +147,7 @@ def _write_weights(source: Source, settings: ExportSettings, chosen: str) -> Com
 
     def save(path: Path) -> str:
         own = about.own_facts
-        weights.save(path, source.params, facts.model, facts.image_size, settings.home, own, about.about, check)
+        weight_homes.save(path, source.params, facts.model, facts.image_size, settings.home, own, about.about, check)
         return found[0].line()
 
     command.write_weights(settings, chosen, about, PROGRAM, save)

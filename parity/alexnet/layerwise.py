@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from jax_alexnet.files import weights
+from jax_alexnet.files import weight_homes
 from jax_alexnet.variants import VARIANTS
 from parity.alexnet import pairs
 from parity.candidate import jax_libraries, jax_run
@@ -124,7 +124,7 @@ def run(
 
 def exported(pair: pairs.Pair) -> list[Row]:
     """JAX's weights as its exports bring them to PyTorch, against PyTorch's own, bit for bit: one row a parameter."""
-    made = weights.to_torch(pair.variables["params"], VARIANTS[pair.name], pair.image_size[0])
+    made = weight_homes.to_torch(pair.variables["params"], VARIANTS[pair.name], pair.image_size[0])
     rows = []
     for name, parameter in pair.torch_module.named_parameters():
         path, _, part = name.rpartition(".")
