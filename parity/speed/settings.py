@@ -234,6 +234,4 @@ class OnGpu:
         one_of("--precision", self.precision, PRECISIONS)
         for name in self.models.split(","):
             one_of("--models", name, MODELS)
-        from jax_alexnet.compiled.gpu_compiler import GPUS
-
         one_of("--modelled", self.modelled, tuple(GPUS))
