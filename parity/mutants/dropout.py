@@ -71,7 +71,7 @@ def dropout_mutants() -> Iterator[Mutant]:
 
         def change(pair: Pair) -> Pair:
             for name in ("drop6", "drop7"):
-                pair = planting.torch_module(pair, name, turned_into(Changed))  # type: ignore[arg-type]
+                pair = planting.torch_module(pair, name, turned_into(Changed))
             return pair
 
         return change
@@ -103,5 +103,5 @@ def dropout_mutants() -> Iterator[Mutant]:
         "drop6",
         "dropout_in_evaluation",
         jax=patch("jax_alexnet.layers", "Dropout", _always_on),
-        torch=lambda pair: planting.torch_module(pair, "drop6", turned_into(TorchAlwaysOn)),  # type: ignore[arg-type]
+        torch=lambda pair: planting.torch_module(pair, "drop6", turned_into(TorchAlwaysOn)),
     )

@@ -82,5 +82,5 @@ def _torch_lrn(pair: Pair) -> Any:
         child.__class__ = Detached
 
     for name in ("lrn1", "lrn2"):
-        pair = planting.torch_module(pair, name, change)  # type: ignore[arg-type]
+        pair = planting.torch_module(pair, name, change)
     return nullcontext(pair)

@@ -88,7 +88,7 @@ def torch_settings(pair: Pair, path: str, **settings: Any) -> Pair:
         for name, value in settings.items():
             setattr(child, name, value)
 
-    return torch_module(pair, path, change)  # type: ignore[arg-type]
+    return torch_module(pair, path, change)
 
 
 def torch_weight(pair: Pair, path: str, change: Callable[[NDArray], NDArray], name: str = "weight") -> Pair:
@@ -99,7 +99,7 @@ def torch_weight(pair: Pair, path: str, change: Callable[[NDArray], NDArray], na
         changed = torch.from_numpy(np.ascontiguousarray(change(before.numpy()))).to(before.dtype)
         child._parameters[name] = nn.Parameter(changed)
 
-    return torch_module(pair, path, replaced)  # type: ignore[arg-type]
+    return torch_module(pair, path, replaced)
 
 
 def torch_swapped(pair: Pair, first: str, second: str) -> Pair:

@@ -52,7 +52,7 @@ def precision_mutants() -> Iterator[Mutant]:
         "conv1",
         "tf32",
         jax=patch("jax_alexnet.ops.convolution", "conv", _coarse_conv),
-        torch=lambda pair: planting.torch_module(pair, "conv1", _coarse),  # type: ignore[arg-type]
+        torch=lambda pair: planting.torch_module(pair, "conv1", _coarse),
         dtype="float32",
     )
     yield from on_both_sides(
@@ -83,7 +83,7 @@ def cast_mutants() -> Iterator[Mutant]:
 
 
 def _torch_layer(name: str, module_class: type[nn.Module]) -> Callable[[Pair], Pair]:
-    return lambda pair: planting.torch_module(pair, name, turned_into(module_class))  # type: ignore[arg-type]
+    return lambda pair: planting.torch_module(pair, name, turned_into(module_class))
 
 
 def _jax_cast_input(original: Any) -> Any:
@@ -212,5 +212,5 @@ def _torch_coarse_sum(pair: Pair) -> Pair:
         child.__class__ = CoarseLinear
 
     for name in ("fc6", "fc7", "fc8"):
-        pair = planting.torch_module(pair, name, change)  # type: ignore[arg-type]
+        pair = planting.torch_module(pair, name, change)
     return pair

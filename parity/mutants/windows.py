@@ -80,7 +80,7 @@ def window_mutants() -> Iterator[Mutant]:
         "conv1",
         "padding_same",
         jax=patch("jax_alexnet.ops.convolution", "conv", _same_padding),
-        torch=lambda pair: planting.torch_module(pair, "conv1", turned_into(Same)),  # type: ignore[arg-type]
+        torch=lambda pair: planting.torch_module(pair, "conv1", turned_into(Same)),
     )
     yield from _pool_mutants()
     yield from on_both_sides(
