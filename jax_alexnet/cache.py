@@ -43,7 +43,7 @@ def main() -> int:
     directory = (settings.cache_dir or cache_listing.default_cache_dir()).expanduser().resolve()
     try:
         if settings.clear:
-            cache_listing.clear(directory, settings.older_than or 0.0)
+            cache_listing.clear(directory, settings.older_than)
         else:
             cache_listing.show(directory)
     except OSError as error:

@@ -13,7 +13,7 @@ from alexnet_io.command_line.flags import flags_of
 from alexnet_io.command_line.printing import printable
 from alexnet_io.command_line.settings import parse, positional, run_command, setting
 from alexnet_io.errors import UserError
-from alexnet_io.run.directory import read_description
+from alexnet_io.run.run_description import read_description
 
 if TYPE_CHECKING:
     from alexnet_io.run.metrics import MetricsRow

@@ -12,7 +12,7 @@ from alexnet_io.run.crops import views
 from alexnet_io.run.evaluation_report import EvaluationReport
 from alexnet_io.run.mistakes import Observer
 from jax_alexnet.evaluation import evaluate_split
-from jax_alexnet.files.exported import open_network, with_names
+from jax_alexnet.files.exported import open_asked, with_names
 from jax_alexnet.files.finished_run import TrainedNetwork
 from jax_alexnet.recipes import choose_variant
 from jax_alexnet.step_memory import step_memory
@@ -28,14 +28,7 @@ def evaluate_command(settings: EvaluateSettings, given: dict[str, Any]) -> None:
     Raises:
         UserError: no network there, other data than its own, or no memory for such batches.
     """
-    network = open_network(
-        settings.run,
-        settings.weights,
-        model=settings.model,
-        checkpoint=settings.checkpoint,
-        devices=settings.devices,
-        precision=settings.precision,
-    )
+    network = open_asked(settings)
     wanted = data_of(network.settings, settings, given)
     report = measured(network, wanted, settings)
     what = printable(settings.weights) if settings.weights else f"{network.which} weights, step {network.step}"

@@ -8,17 +8,14 @@ from collections.abc import Sequence
 from alexnet_io.command_line.export_settings import checked_format
 from alexnet_io.command_line.network_source import check_source
 from alexnet_io.command_line.settings import parse_given, run_command
-from alexnet_io.errors import UserError
-from jax_alexnet.export_settings import FORMATS, PROGRAM, PROGRAMS, ExportSettings
+from jax_alexnet.export_settings import FORMATS, PROGRAM, ExportSettings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Export, say where the file is, and return the exit code."""
     settings, given = parse_given(ExportSettings, PROGRAM, arguments)
     check_source(settings.run, settings.weights, given)
-    chosen = checked_format(settings, settings.format, FORMATS)
-    if "home" in given and chosen in (*PROGRAMS, "hub"):
-        raise UserError(f"--home is for files of weights, and --to {settings.to} is {chosen}: leave --home out")
+    chosen = checked_format(settings, settings.format, given, FORMATS)
     from jax_alexnet.files.exporting import export
 
     export(settings, chosen)

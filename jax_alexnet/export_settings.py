@@ -7,7 +7,6 @@ from alexnet_io.command_line.export_settings import NetworkToExport, place_setti
 
 PROGRAM = "python -m jax_alexnet.export"
 FORMATS = ("safetensors", "npz", "pth", "onnx", "stablehlo", "hub")
-PROGRAMS = ("onnx", "stablehlo")
 
 
 @dataclass(frozen=True)

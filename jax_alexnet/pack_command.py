@@ -19,15 +19,15 @@ from alexnet_io.command_line.printing import printable
 from alexnet_io.data.sources.specs import KINDS, parse_spec
 from alexnet_io.errors import UserError, on_the_way
 from alexnet_io.files import atomic_file
-from alexnet_io.run.directory import read_description
 from alexnet_io.run.evaluation_report import EvaluationReport
 from alexnet_io.run.metrics import read_metrics
 from alexnet_io.run.network_facts import NetworkFacts
+from alexnet_io.run.run_description import read_description
 from alexnet_io.weights import card as cards
 from alexnet_io.weights import shipped
 from alexnet_io.weights.card import Card
 from jax_alexnet.evaluate_command import measured
-from jax_alexnet.files import weights
+from jax_alexnet.files import weight_homes
 from jax_alexnet.files.exported import load_weights, say_fallback
 from jax_alexnet.files.finished_run import TrainedNetwork, load_run, saved_settings
 from jax_alexnet.pack_settings import PROGRAM, PackSettings
@@ -64,11 +64,11 @@ def _pack(settings: PackSettings, saved: CompleteSettings, name: str) -> Card:
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), network.params)
     with tempfile.TemporaryDirectory(prefix="packing-") as folder:
         file = Path(folder) / f"{name}{shipped.ENDING}"
-        weights.save(file, params, saved.model, facts.image_size, "torch_ref", facts)
+        weight_homes.save(file, params, saved.model, facts.image_size, "torch_ref", facts)
         packed = load_weights(file, devices="1", precision=saved.precision)
         report = measured(packed, saved, EvaluateSettings(crops=settings.crops, devices="1"))
         card = _card(settings, saved, name, network, report)
-        weights.save(file, params, saved.model, facts.image_size, "torch_ref", facts, {cards.KEY: card.to_text()})
+        weight_homes.save(file, params, saved.model, facts.image_size, "torch_ref", facts, {cards.KEY: card.to_text()})
         content = file.read_bytes()
     markdown = card.to_markdown(len(content), hashlib.sha256(content).hexdigest()).encode()
     ours = [f"{name}{ending}" for ending in (shipped.ENDING, shipped.CARD_ENDING)]

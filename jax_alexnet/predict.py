@@ -5,19 +5,18 @@ Imports NumPy and JAX when the settings are known to be right.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from alexnet_io.command_line import output_file
-from alexnet_io.command_line.network_source import check_source
-from alexnet_io.command_line.picture_settings import PictureSettings, network_setting
+from alexnet_io.command_line.network_source import GivenClassNames, check_source
+from alexnet_io.command_line.picture_settings import PictureSettings
 from alexnet_io.command_line.settings import parse_given, run_command, setting
 
 PROGRAM = "python -m jax_alexnet.predict"
 
 
 @dataclass(frozen=True)
-class PredictSettings(PictureSettings):
+class PredictSettings(GivenClassNames, PictureSettings):
     """Print the five likeliest classes of each picture, with their probabilities."""
 
     EXAMPLES: ClassVar = (
@@ -27,11 +26,6 @@ class PredictSettings(PictureSettings):
         ("--weights alexnet.pth --class-names imagenet dog.jpg", "by torchvision's"),
     )
 
-    class_names: Path | None = network_setting(
-        None,
-        "text file with the name of class 0, 1, ... a line, for --weights without them; or imagenet: its 1,000",
-        metavar="FILE|imagenet",
-    )
     json: str | None = setting(
         None,
         "write the predictions to this file too, as one JSON object",

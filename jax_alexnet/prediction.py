@@ -14,7 +14,7 @@ from alexnet_io.data.decoding import Resizing, read_rgb, resize
 from alexnet_io.data.sources.synset_names import readable
 from alexnet_io.errors import UserError
 from jax_alexnet import steps
-from jax_alexnet.files.exported import open_network, with_names
+from jax_alexnet.files.exported import open_asked, with_names
 from jax_alexnet.files.finished_run import TrainedNetwork
 
 _BATCH = 32
@@ -22,14 +22,7 @@ _BATCH = 32
 
 def run(settings: PictureSettings, class_names: Path | None, json: str | None, paths: Sequence[Path]) -> int:
     """Predict and print; returns the exit code: 1 if a file could not be read."""
-    network = open_network(
-        settings.run,
-        settings.weights,
-        model=settings.model,
-        checkpoint=settings.checkpoint,
-        devices=settings.devices,
-        precision=settings.precision,
-    )
+    network = open_asked(settings)
     return report(with_names(network, class_names).for_inference(), paths, json)
 
 

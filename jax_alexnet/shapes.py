@@ -45,16 +45,16 @@ def layer_shape(layer: Layer, shape: tuple[int, ...], classes: int) -> LayerShap
     if not isinstance(layer, (Conv, LocalConv, Pool)):
         return LayerShape(layer.name, shape, 0, 0)
     height, width, channels = shape
-    padding = getattr(layer, "padding", 0)
-    stride, ceil = getattr(layer, "stride", 1), getattr(layer, "ceil", False)
+    padding = 0 if isinstance(layer, Pool) else layer.padding
+    stride, ceil = (1, False) if isinstance(layer, LocalConv) else (layer.stride, layer.ceil)
     out = tuple(window_count(n, layer.window, stride, padding, ceil) for n in (height, width))
     if min(out) < 1:
         raise UserError(f"{layer.name}: no {layer.window}x{layer.window} window fits into {height}x{width}")
     if isinstance(layer, Pool):
         return LayerShape(layer.name, (*out, channels), 0, 0)
     positions = prod(out)
-    kernel = layer.window**2 * channels // getattr(layer, "groups", 1) * layer.features
-    copies = positions if isinstance(layer, LocalConv) else 1
+    groups, copies = (1, positions) if isinstance(layer, LocalConv) else (layer.groups, 1)
+    kernel = layer.window**2 * channels // groups * layer.features
     return LayerShape(layer.name, (*out, layer.features), copies * (kernel + layer.features), positions * kernel)
 
 

@@ -16,7 +16,7 @@ FALSE_ALARM = 1e-6
 BINS = 16
 
 
-def no_alarm(p_values: dict[str, float]) -> None:
+def assert_no_alarm(p_values: dict[str, float]) -> None:
     """Fail, naming the oddest of the quantities, where chance explains them once in a million times or less."""
     assert p_values
     name = min(p_values, key=p_values.__getitem__)

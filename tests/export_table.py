@@ -18,7 +18,7 @@ import numpy as np
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.run.network_facts import NetworkFacts
 from jax_alexnet import export as jax_export
-from jax_alexnet.files import weights
+from jax_alexnet.files import weight_homes
 from jax_alexnet.recipes import resolve
 from jax_alexnet.variants import VARIANTS
 from torch_ref import export as torch_export
@@ -43,15 +43,15 @@ def drawn(folder: Path, model: str) -> Path:
         "std": np.array([60, 60, 60], np.float32),
     }
     state = {}
-    for name, shape in weights.torch_shapes(VARIANTS[model], side).items():
+    for name, shape in weight_homes.torch_shapes(VARIANTS[model], side).items():
         terms = np.prod(shape[-3:]) if len(shape) > 3 else max(shape[-1:])  # of a sum; [P]'s ReLU halves their squares
         scale = np.sqrt(2 / terms) if name.endswith("weight") else 0.1
         state[name] = (scale * draw.standard_normal(shape, np.float32)).astype(np.float32)
-    params = weights.to_flax(state, VARIANTS[model], side)
+    params = weight_homes.to_flax(state, VARIANTS[model], side)
     names = [f"name {i}" for i in range(VARIANTS[model].classes)]
     facts = NetworkFacts.of(settings, names, arrays, 7)
     path = folder / f"{model}.safetensors"
-    weights.save(path, params, model, side, "torch_ref", facts)
+    weight_homes.save(path, params, model, side, "torch_ref", facts)
     return path
 
 

@@ -35,6 +35,9 @@ SLOWER, LEAST_SECONDS = 8, 60  # a bug after which tests take so many times as l
 # The files, and the tests of each.
 TESTS = {
     "alexnet_io/run/loop.py": ["tests/test_training_loop.py"],
+    "alexnet_io/run/run_log.py": ["tests/test_training_loop.py"],
+    "alexnet_io/run/saving.py": ["tests/test_training_loop.py"],
+    "alexnet_io/run/directory_lock.py": ["tests/test_io_run_directory.py"],
     "alexnet_io/run/state.py": ["tests/test_training_loop.py"],
     "alexnet_io/run/speed_meter.py": ["tests/test_training_loop.py"],
     "alexnet_io/run/data_identity.py": ["tests/test_training_loop.py"],

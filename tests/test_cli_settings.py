@@ -401,7 +401,7 @@ def test_the_help_of_training_is_grouped_by_what_settings_are_for():
 def test_the_examples_of_the_help_parse(capsys):
     for cls in EVERY:
         for words, _ in cls.EXAMPLES:
-            parse(cls, "prog", words.partition(" -- ")[0].split())
+            assert isinstance(parse(cls, "prog", words.partition(" -- ")[0].split()), cls)
 
 
 # --- files that commands write -----------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def _state(run):
     import jax
 
     from alexnet_io.command_line.resumed_settings import resumed
-    from alexnet_io.run.directory import read_description
+    from alexnet_io.run.run_description import read_description
     from jax_alexnet.files import checkpoint
     from jax_alexnet.recipes import resolve
     from jax_alexnet.run_setup import prepare

@@ -10,8 +10,8 @@ from PIL import Image
 
 from alexnet_io.run.curves import draw_curves
 from alexnet_io.run.curves_together import COLOURS, draw_together
-from alexnet_io.run.directory import FORMAT
 from alexnet_io.run.metrics import MetricsRow, MetricsWriter
+from alexnet_io.run.run_description import FORMAT
 from jax_alexnet import curves
 
 

@@ -69,7 +69,8 @@ def pack(root: Path, form: Form) -> None:
     (root / form.folder).rmdir()
 
 
-def check(data, form: Form, classes: list[str]) -> None:
+def assert_holds(data, form: Form, classes: list[str]) -> None:
+    """Every label, and one pixel of every picture in its three channels, as `planes` and `labels` wrote them."""
     assert list(data.class_names) == classes
     files = (*form.train, *form.test)
     for split, numbers in ((data.train, range(len(form.train))), (data.test, range(len(form.train), len(files)))):
@@ -92,14 +93,14 @@ def test_every_form_is_read_the_same(tmp_path, name, form, classes, packed):
         write_pickles(tmp_path, form, classes, protocol=2)
     if packed:
         pack(tmp_path, form)
-    check(open_source(name, data_dir=tmp_path), form, classes)
+    assert_holds(open_source(name, data_dir=tmp_path), form, classes)
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4, 5])
 @pytest.mark.parametrize("keys", [bytes, str])
 def test_every_way_of_pickling_is_read(tmp_path, protocol, keys):
     write_pickles(tmp_path, CIFAR10[0], CLASSES, protocol, keys)
-    check(open_source("cifar10", data_dir=tmp_path), CIFAR10[0], CLASSES)
+    assert_holds(open_source("cifar10", data_dir=tmp_path), CIFAR10[0], CLASSES)
 
 
 def test_torchvision_reads_what_is_written_here(tmp_path, monkeypatch):
@@ -118,7 +119,7 @@ def test_torchvision_reads_what_is_written_here(tmp_path, monkeypatch):
 
 def test_the_data_directory_may_be_the_unpacked_folder_itself(tmp_path):
     write_binary(tmp_path, CIFAR10[1], CLASSES)
-    check(open_source("cifar10", data_dir=tmp_path / CIFAR10[1].folder), CIFAR10[1], CLASSES)
+    assert_holds(open_source("cifar10", data_dir=tmp_path / CIFAR10[1].folder), CIFAR10[1], CLASSES)
 
 
 def test_enlarged_in_memory_or_through_the_cache(tmp_path, monkeypatch):
@@ -178,6 +179,7 @@ def test_pickles_that_hold_something_else(tmp_path, content):
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_random_pickles_never_escape(data):
+    """They load or are refused: anything else but a UserError fails here."""
     content = bytearray(
         pickle.dumps({b"data": np.zeros((1, 8), np.uint8), b"labels": [1]}, data.draw(st.sampled_from([0, 2, 4])))
     )
@@ -297,7 +299,7 @@ def server(tmp_path, monkeypatch):
 def test_fetched_checked_and_read(tmp_path, server):
     heard = []
     data = open_source("cifar10", data_dir=tmp_path / "new", download=True, progress=lambda *what: heard.append(what))
-    check(data, CIFAR10[1], CLASSES)
+    assert_holds(data, CIFAR10[1], CLASSES)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["cifar-10-binary.tar.gz"]
     assert heard[-1] == (len(server.content), len(server.content), "fetching cifar-10-binary.tar.gz")
     open_source("cifar10", data_dir=tmp_path / "new", download=True)
@@ -311,7 +313,7 @@ def test_a_connection_that_breaks_is_resumed(tmp_path, server):
             open_source("cifar10", data_dir=tmp_path, download=True)
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["cifar-10-binary.tar.gz.part"]
     server.limit = len(server.content)
-    check(open_source("cifar10", data_dir=tmp_path, download=True), CIFAR10[1], CLASSES)
+    assert_holds(open_source("cifar10", data_dir=tmp_path, download=True), CIFAR10[1], CLASSES)
     third = len(server.content) // 3
     assert server.ranges == [None, f"bytes={third}-", f"bytes={2 * third}-"]
 
@@ -319,7 +321,7 @@ def test_a_connection_that_breaks_is_resumed(tmp_path, server):
 def test_a_server_that_does_not_resume_sends_all_again(tmp_path, server):
     server.resumes = False
     (tmp_path / "cifar-10-binary.tar.gz.part").write_bytes(b"something else")
-    check(open_source("cifar10", data_dir=tmp_path, download=True), CIFAR10[1], CLASSES)
+    assert_holds(open_source("cifar10", data_dir=tmp_path, download=True), CIFAR10[1], CLASSES)
 
 
 @pytest.mark.parametrize("wrong", ["longer", "other"])
@@ -336,7 +338,7 @@ def test_a_wrong_beginning_is_found_out_and_removed(tmp_path, server):
     (tmp_path / "cifar-10-binary.tar.gz.part").write_bytes(b"x" * 100)
     with pytest.raises(UserError, match="SHA-256"):
         open_source("cifar10", data_dir=tmp_path, download=True)
-    check(open_source("cifar10", data_dir=tmp_path, download=True), CIFAR10[1], CLASSES)
+    assert_holds(open_source("cifar10", data_dir=tmp_path, download=True), CIFAR10[1], CLASSES)
 
 
 def test_no_network(tmp_path, monkeypatch):
@@ -371,4 +373,4 @@ def test_archives_with_dotted_paths(tmp_path):
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
-    check(open_source("cifar10", data_dir=tmp_path), CIFAR10[1], CLASSES)
+    assert_holds(open_source("cifar10", data_dir=tmp_path), CIFAR10[1], CLASSES)

@@ -73,7 +73,8 @@ def offline(monkeypatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
-def check(split, count: int) -> None:
+def assert_prepared(split, count: int) -> None:
+    """All pictures of a split as `make` wrote them, each with its own label."""
     values = split.read(np.arange(len(split)))[:, 0, 0, 0]
     assert sorted(values.tolist()) == list(range(count))  # tfds shuffles when it prepares
     assert split.labels.tolist() == [value % 3 for value in values]
@@ -85,8 +86,8 @@ def test_prepared_data_are_read_offline_without_tensorflow(root, monkeypatch, te
     offline(monkeypatch)
     data = opened("tiny", root)
     assert data.class_names == ("ant", "bee", "cow")
-    check(data.train, 9)
-    check(data.test, 4)
+    assert_prepared(data.train, 9)
+    assert_prepared(data.test, 4)
     again = opened("tiny", root)  # labels and images from the cache
     np.testing.assert_array_equal(again.train.labels, data.train.labels)
     assert "tensorflow" not in sys.modules
@@ -100,8 +101,8 @@ def test_damaged_labels_in_the_cache_are_read_again(root, capsys):
         content[content.index(b"NUMPY") + 130] ^= 1  # in the first label
         kept.write_bytes(content)
     data = opened("tiny", root)
-    check(data.train, 9)
-    check(data.test, 4)
+    assert_prepared(data.train, 9)
+    assert_prepared(data.test, 4)
     assert capsys.readouterr().err.count("labels.npz are damaged (Bad CRC-32") == 2
 
 
@@ -118,7 +119,7 @@ def test_no_framework_is_imported(root):
 
 def test_tfds_own_directory_is_looked_into(root, tmp_path):
     make(tmp_path / "elsewhere", {"train": 6, "test": 3})
-    check(opened("tiny", root).train, 6)
+    assert_prepared(opened("tiny", root).train, 6)
 
 
 def test_holdout_without_a_test_split(root):

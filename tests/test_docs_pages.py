@@ -75,3 +75,28 @@ def test_the_page_has_what_people_ask_for() -> None:
     ):  # fmt: skip
         assert word in theirs, word
     assert len(ROWS) > 40 and len(re.findall(r"`--[a-z]", " ".join(row[2] for row in ROWS))) > 50
+
+
+def spelt_out(name: str) -> list[str]:
+    """The names that one with braces stands for, as a shell takes it."""
+    braces = re.search(r"\{([^{}]*)\}", name)
+    if braces is None:
+        return [name]
+    return [
+        each
+        for word in braces[1].split(",")
+        for each in spelt_out(name[: braces.start()] + word + name[braces.end() :])
+    ]
+
+
+def test_the_architecture_page_names_files_that_are_there() -> None:
+    """In a row, a name without a folder stands in the folder that was named before it, or beside it."""
+    for line in (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").splitlines():
+        folder = ROOT
+        for name in re.findall(r"`([\w/{},*]+(?:\.py|/))`", line):
+            if not line.startswith("|") and "/" not in name:
+                continue
+            for each in spelt_out(name):
+                found = [path for there in (folder, folder.parent, ROOT) for path in there.glob(each)]
+                assert found, f"{name}: {line[:80]}"
+                folder = found[0] if found[0].is_dir() else found[0].parent

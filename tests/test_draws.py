@@ -10,11 +10,11 @@ from draw_samples import PLACES, Draws, Framework, Jax, Torch
 from draw_statistics import (
     BINS,
     FALSE_ALARM,
+    assert_no_alarm,
     bins,
     chi_square_tail,
     fair,
     independent,
-    no_alarm,
     permutations_fair,
     shifted,
     uniform,
@@ -61,29 +61,29 @@ def kinds(draws: Draws) -> dict[str, np.ndarray]:
 
 
 def test_every_crop_is_equally_likely(draws):
-    no_alarm({"top": uniform(draws.top, PLACES), "left": uniform(draws.left, PLACES)})
+    assert_no_alarm({"top": uniform(draws.top, PLACES), "left": uniform(draws.left, PLACES)})
 
 
 def test_flips_are_fair(draws):
-    no_alarm({"flips": fair(draws.flip)})
+    assert_no_alarm({"flips": fair(draws.flip)})
 
 
 def test_colour_noise_is_normal_with_the_papers_spread(draws):
     p = {f"shape {i}": uniform(bins(draws.noise[..., i], ALPHA), BINS) for i in range(3)}
-    no_alarm(p | {f"variance {i}": variance(draws.noise[..., i], ALPHA) for i in range(3)})
+    assert_no_alarm(p | {f"variance {i}": variance(draws.noise[..., i], ALPHA) for i in range(3)})
 
 
 def test_the_choices_for_an_example_are_independent(draws):
     of = kinds(draws)
     names = list(of)
-    no_alarm({f"{a}, {b}": independent(of[a], of[b]) for i, a in enumerate(names) for b in names[:i]})
+    assert_no_alarm({f"{a}, {b}": independent(of[a], of[b]) for i, a in enumerate(names) for b in names[:i]})
 
 
 def test_seeds_steps_and_examples_are_independent(draws):
     """Each choice of an example of its neighbours' in seed, step and place, and some of them of others."""
     of = kinds(draws)
     pairs = {(name, name) for name in of} | {("top", "left"), ("left", "top"), ("noise 0", "noise 2")}
-    no_alarm(
+    assert_no_alarm(
         {
             f"{a}, {b} {shift} further": independent(shifted(of[a], shift)[0], shifted(of[b], shift)[1])
             for shift in NEIGHBOURS
@@ -109,7 +109,7 @@ def test_draws_follow_the_place_in_the_batch_alone(framework, draws):
 
 
 def test_as_many_units_are_kept_as_the_rates_say(masks):
-    no_alarm({name: fair(mask, 1 - rate) for mask, (name, rate) in zip(masks, RATES.items(), strict=True)})
+    assert_no_alarm({name: fair(mask, 1 - rate) for mask, (name, rate) in zip(masks, RATES.items(), strict=True)})
 
 
 def test_units_of_a_mask_are_independent(masks):
@@ -121,14 +121,14 @@ def test_units_of_a_mask_are_independent(masks):
             ends = [np.take(mask, some, axis) for some in (range(last), range(1, last + 1), [0], [last])]
             p[f"{axes} axes, neighbours along {axis}"] = independent(ends[0], ends[1])
             p[f"{axes} axes, ends along {axis}"] = independent(ends[2], ends[3])
-    no_alarm(p)
+    assert_no_alarm(p)
 
 
 def test_masks_of_two_layers_are_independent(masks):
     """They have as many units: one mask for both would be the same one."""
     one, two = (mask.reshape(*mask.shape[:3], -1) for mask in masks)
     assert one.shape == two.shape
-    no_alarm(
+    assert_no_alarm(
         {
             "unit by unit": independent(one, two),
             "next example": independent(one[:, :, 1:], two[:, :, :-1]),
@@ -141,7 +141,7 @@ def test_masks_of_two_layers_are_independent(masks):
 def test_masks_of_seeds_steps_examples_and_devices_are_independent(masks):
     """Devices hold neighbouring parts of the batch: with two, places 32 apart lie at the same place on theirs."""
     devices = tuple((0, 0, MASKED // count) for count in (2, 4, 8))
-    no_alarm(
+    assert_no_alarm(
         {
             f"{name} {shift} further": independent(*shifted(mask, shift))
             for name, mask in zip(RATES, masks, strict=True)
@@ -164,7 +164,7 @@ def test_masks_follow_the_place_in_the_batch_alone(framework, masks):
 
 def test_masks_and_augmentation_are_independent(draws, masks):
     of = kinds(draws)
-    no_alarm(
+    assert_no_alarm(
         {
             f"{layer}, {name}": independent(np.broadcast_to(choice[:, :, :MASKED], first.shape), first)
             for layer, mask in zip(RATES, masks, strict=True)
@@ -190,12 +190,12 @@ def orders(count: int, seeds: int = 4) -> np.ndarray:
 def test_every_order_is_equally_likely():
     few = orders(4).reshape(-1, 4)
     lexicographic = np.unique(few @ 4 ** np.arange(4), return_inverse=True)[1]
-    no_alarm({"of 4": uniform(lexicographic, 24), "of 12": permutations_fair(orders(12).reshape(-1, 12))})
+    assert_no_alarm({"of 4": uniform(lexicographic, 24), "of 12": permutations_fair(orders(12).reshape(-1, 12))})
 
 
 def test_orders_of_epochs_and_seeds_are_independent():
     which = np.unique(orders(3) @ 4 ** np.arange(3), return_inverse=True)[1].reshape(4, EPOCHS)
-    no_alarm({str(shift): independent(*shifted(which, shift)) for shift in ((0, 1), (1, 0), (1, -1), (0, 2))})
+    assert_no_alarm({str(shift): independent(*shifted(which, shift)) for shift in ((0, 1), (1, 0), (1, -1), (0, 2))})
 
 
 def test_no_two_epochs_have_the_same_order():
@@ -210,7 +210,7 @@ def test_order_and_augmentation_are_independent(framework):
     orders = [[epoch_order(places, seed=seed, epoch=epoch, shuffle=True) for epoch in epochs] for seed in SEEDS]
     late = np.argsort(orders) * 2 >= places  # whether an example comes in the second half
     halves = {name: choice * 2 > choice.max() for name, choice in kinds(framework.draws(SEEDS, epochs, places)).items()}
-    no_alarm(
+    assert_no_alarm(
         {
             f"example {i}, {name} of place {place}": independent(late[..., i], choice[..., place])
             for i in range(places)
@@ -247,7 +247,7 @@ def test_p_values_are_what_they_say(rng):
     assert (np.abs(shares - 0.1) < 0.06).all(), shares  # four standard deviations
     assert min(map(min, found)) > FALSE_ALARM
     with pytest.raises(AssertionError, match="b: p = 1e-07 of 2"):
-        no_alarm({"a": 0.3, "b": 1e-7})
+        assert_no_alarm({"a": 0.3, "b": 1e-7})
 
 
 def test_torchs_splitmix64_is_the_published_generator():

@@ -64,7 +64,7 @@ def only(place: int) -> np.ndarray:
     return (np.arange(EXAMPLES) == place).astype(np.float32)
 
 
-def check(gradients: dict[str, np.ndarray], place: int, x: Any, kept: tuple[Any, ...]) -> None:
+def assert_one_examples_draws(gradients: dict[str, np.ndarray], place: int, x: Any, kept: tuple[Any, ...]) -> None:
     """The gradients of one step against the input of its one real example and the masks of all examples.
 
     Args:
@@ -118,7 +118,7 @@ def test_jax_draws_by_step_and_place_in_the_global_batch(jax_step):
         x, kept = jax_batch(Jax().run_key(SEED), done)
         for place in range(EXAMPLES):
             gradients, after = jax_step(only(place), done)
-            check(gradients, place, x, kept)
+            assert_one_examples_draws(gradients, place, x, kept)
             assert after == done + 1
 
 
@@ -153,7 +153,7 @@ def test_torch_draws_by_step_and_place_in_the_global_batch():
         }
         channels_first = found["fc1 kernel"].reshape(3, SIDE, SIDE, UNITS)
         found["fc1 kernel"] = channels_first.transpose(1, 2, 0, 3).reshape(-1, UNITS)
-        check(found, place, x, (pixels.transpose(0, 2, 3, 1), units))
+        assert_one_examples_draws(found, place, x, (pixels.transpose(0, 2, 3, 1), units))
 
 
 # Where the seed goes

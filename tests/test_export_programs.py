@@ -26,7 +26,7 @@ from alexnet_io.weights import shipped
 from jax_alexnet import AlexNet, load_run, predict
 from jax_alexnet import export as jax_export
 from jax_alexnet.ablation import ablated
-from jax_alexnet.files import onnx_graph, programs, weights
+from jax_alexnet.files import onnx_graph, programs, weight_homes
 from jax_alexnet.layer_specs import Dense
 from jax_alexnet.variants import VARIANTS
 from torch_ref import export as torch_export
@@ -110,7 +110,7 @@ def test_a_program_says_what_it_is_and_how_it_is_fed(name: str, exported: dict[s
     assert "pixels - mean_image" in texts["preprocessing"]
     array = json.loads(texts[network_facts.KEY])["arrays"]["mean_image"]
     mean = np.frombuffer(base64.b64decode(array["base64"]), "<f4").reshape(array["shape"])
-    facts = weights.read(SHIPPED).facts
+    facts = weight_homes.read(SHIPPED).facts
     assert facts is not None and np.array_equal(mean, facts.arrays["mean_image"])
 
 
@@ -210,7 +210,7 @@ def test_what_is_no_number_is_no_small_error(bad: float) -> None:
 def test_weights_are_not_read_back_from_a_program(name: str, exported: dict[str, Path]) -> None:
     words = r"is a program, which \S+ runs; weights are not read back from it: export the network as \.safetensors too"
     with pytest.raises(UserError, match=f"--weights .*{words}"):
-        weights.read(exported[name])
+        weight_homes.read(exported[name])
     with pytest.raises(UserError, match=f"--init-from .*{words}"):
         located(str(exported[name]))
     with pytest.raises(UserError, match=words):
@@ -236,10 +236,10 @@ def test_every_format_is_offered_by_a_program() -> None:
 @pytest.mark.parametrize("name", ["hub", "torch hub", "npz", "torch npz", "torch pth"])
 def test_both_programs_read_what_either_has_written(name: str, exported: dict[str, Path]) -> None:
     expected = load_file(SHIPPED)
-    ours, theirs = weights.read(exported[name]), weight_file.read(exported[name])
+    ours, theirs = weight_homes.read(exported[name]), weight_file.read(exported[name])
     assert ours.facts is not None and theirs.facts is not None
-    assert ours.facts.to_text() == theirs.facts.to_text() == weights.read(SHIPPED).facts.to_text()  # type: ignore[union-attr]
-    got = weights.to_torch(ours.params, VARIANTS[NAME])
+    assert ours.facts.to_text() == theirs.facts.to_text() == weight_homes.read(SHIPPED).facts.to_text()  # type: ignore[union-attr]
+    got = weight_homes.to_torch(ours.params, VARIANTS[NAME])
     state = weight_file.state_for(theirs, build(NAME))
     assert got.keys() == expected.keys() == state.keys()
     for key, value in expected.items():
@@ -289,13 +289,13 @@ def test_a_config_of_another_network_is_refused(
 ) -> None:
     (tmp_path / "model.safetensors").write_bytes(SHIPPED.read_bytes())
     (tmp_path / "config.json").write_text(text)
-    for read in (weights.read, weight_file.read):
+    for read in (weight_homes.read, weight_file.read):
         with pytest.raises(UserError, match=said):
             read(tmp_path)
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
-    for read in (weights.read, weight_file.read):
+    for read in (weight_homes.read, weight_file.read):
         with pytest.raises(UserError, match=r"is a folder without model\.safetensors: pass a file of weights.*--run"):
             read(tmp_path)
     with pytest.raises(UserError, match=r"neither run\.json nor model\.safetensors"):

@@ -24,7 +24,7 @@ from alexnet_io.run.directory import RunDirectory
 from alexnet_io.run.network_facts import NetworkFacts
 from jax_alexnet import evaluate, export, predict
 from jax_alexnet.files import exported as exported_files
-from jax_alexnet.files import weight_files, weights
+from jax_alexnet.files import weight_files, weight_homes
 from jax_alexnet.recipes import resolve
 from jax_alexnet.variants import VARIANTS
 from torch_ref.alexnet import build
@@ -41,7 +41,7 @@ SETTINGS = resolve(TrainSettings(model=MODEL, data="folder:x", stored_size=36, c
 
 def _state(model, size, classes, scale=0.05):
     draw = np.random.default_rng(7)
-    shapes = weights.torch_shapes(VARIANTS[model], size, classes)
+    shapes = weight_homes.torch_shapes(VARIANTS[model], size, classes)
     return {name: (scale * draw.standard_normal(shape, np.float32)) for name, shape in shapes.items()}
 
 
@@ -124,7 +124,7 @@ def test_an_export_alone_predicts_what_the_run_does_for_a_folder(run, exported, 
 
 @pytest.mark.parametrize("home", ["flax", "torch_ref", "torch"])
 def test_every_home_carries_all_that_predicting_needs(home, exported, run):
-    loaded = weights.read(exported[home])
+    loaded = weight_homes.read(exported[home])
     facts = loaded.facts
     assert facts is not None
     assert loaded.model == MODEL
@@ -133,7 +133,7 @@ def test_every_home_carries_all_that_predicting_needs(home, exported, run):
     )
     assert list(facts.arrays) == ["mean_image"]
     assert facts.arrays["mean_image"].tobytes() == statistics_file.read(run)["mean_image"].tobytes()
-    expected = weights.to_flax(_state(MODEL, 32, 3), VARIANTS[MODEL])
+    expected = weight_homes.to_flax(_state(MODEL, 32, 3), VARIANTS[MODEL])
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, loaded.params, expected)))
 
 
@@ -176,7 +176,7 @@ def test_evaluation_takes_an_export(exported, capsys, tmp_path):
 
 def test_what_a_file_does_not_say_is_said(run, capsys, pictures):
     """Weights alone, of a network whose input needs no training set's mean, and of one whose input does."""
-    settings = exported_files.fed_as_usual("w.pth", weights.Loaded("single_column", {}, 227, None), "float32")
+    settings = exported_files.fed_as_usual("w.pth", weight_homes.Loaded("single_column", {}, 227, None), "float32")
     assert (settings.image_size, settings.stored_size, settings.normalize) == (227, 227, "half")
     said = capsys.readouterr().err
     assert said == (
@@ -257,7 +257,7 @@ def test_an_export_that_cannot_be_is_refused_first(words, said, run, monkeypatch
 
 
 def test_what_does_not_come_back_as_it_was_is_not_put_in_place(monkeypatch, tmp_path):
-    params = weights.to_flax(_state(MODEL, 32, 3), VARIANTS[MODEL])
+    params = weight_homes.to_flax(_state(MODEL, 32, 3), VARIANTS[MODEL])
     file = tmp_path / "w.safetensors"
     file.write_bytes(b"old")
     to_bytes = tensor_file.to_bytes
@@ -269,7 +269,7 @@ def test_what_does_not_come_back_as_it_was_is_not_put_in_place(monkeypatch, tmp_
 
     monkeypatch.setattr(weight_files.tensor_file, "to_bytes", one_bit_off)
     with pytest.raises(FailedRun, match=r"w\.safetensors did not come back as it was written"):
-        weights.save(file, params, MODEL, 32, "flax")
+        weight_homes.save(file, params, MODEL, 32, "flax")
     assert file.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
 
@@ -320,4 +320,4 @@ def test_names_that_do_not_match_the_weights_are_refused(tmp_path):
     facts = {network_facts.KEY: dataclasses.replace(FACTS, class_names=["a", "b"]).to_text(), "home": "torch_ref"}
     tensor_file.write(tmp_path / "w.safetensors", _state(MODEL, 32, 3), facts)
     with pytest.raises(UserError, match="names 2 classes and has weights for 3"):
-        weights.read(tmp_path / "w.safetensors")
+        weight_homes.read(tmp_path / "w.safetensors")

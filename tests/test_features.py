@@ -14,7 +14,7 @@ from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import UserError
 from jax_alexnet import features, load_run
 from jax_alexnet import train_command as training
-from jax_alexnet.files import weights
+from jax_alexnet.files import weight_homes
 from jax_alexnet.prediction import predictions
 from jax_alexnet.recipes import resolve
 from jax_alexnet.variants import VARIANTS
@@ -109,7 +109,7 @@ def test_features_are_what_pytorchs_layers_put_out(network, folder):
     """The reference's network in float64, with these weights, on input that is normalised by hand."""
     theirs = build("cifar_18pct", 6, 16).double()
     params = jax.tree.map(np.asarray, network.variables["params"])
-    state = weights.to_torch(params, VARIANTS["cifar_18pct"], 16)
+    state = weight_homes.to_torch(params, VARIANTS["cifar_18pct"], 16)
     theirs.load_state_dict({name: torch.tensor(value).double() for name, value in state.items()})
     pixels = np.asarray(Image.open(names_of(folder)[1]))[1:17, 1:17].astype(np.float64)
     mean = np.asarray(network._network.statistics["mean_image"], np.float64)

@@ -16,12 +16,12 @@ from alexnet_io.command_line.resumed_settings import of_resumed_run
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import UserError
 from alexnet_io.run import fine_tuning
-from alexnet_io.run.directory import read_description
+from alexnet_io.run.run_description import read_description
 from jax_alexnet import export, recipes
 from jax_alexnet import optim as jax_optim
 from jax_alexnet import train_command as jax_training
 from jax_alexnet.files import starting_weights as jax_starting
-from jax_alexnet.files import weights
+from jax_alexnet.files import weight_homes
 from jax_alexnet.files.finished_run import load_run
 from jax_alexnet.files.weight_layouts import to_torch
 from jax_alexnet.variants import VARIANTS, layers_with_weights
@@ -297,7 +297,7 @@ def test_every_kind_of_file_gives_both_programs_the_same_weights(home, runs, tmp
     named: Any = {f"{a}/{b}": x for a, leaves in params.items() for b, x in leaves.items()} if home == "flax" else state
     np.savez(tmp_path / "net.npz", model="cifar_18pct", image_size=16, **named)
     torch.save({"net": {f"module.{k}": torch.tensor(v) for k, v in state.items()}, "epoch": 3}, tmp_path / "net.pth")
-    weights.save(tmp_path / "net.safetensors", params, "cifar_18pct", 16, home)
+    weight_homes.save(tmp_path / "net.safetensors", params, "cifar_18pct", 16, home)
     for name in ("net.npz", "net.safetensors", *(("net.pth",) if home == "torch_ref" else ())):
         chosen = settings(init_from=str(tmp_path / name))
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)

@@ -10,7 +10,7 @@ import torch
 import alexnet_io.run.loop as loop_module
 from alexnet_io.files import tensor_file
 from jax_alexnet import optim as jax_optim
-from parity.twins import cases, differences, program
+from parity.twins import against_ledger, both_sides, cases, differences, program
 from parity.twins.engines import JaxPrograms
 from parity.twins.sides import run_jax, run_torch
 from torch_ref import optim as torch_optim
@@ -114,7 +114,7 @@ def test_a_bug_in_the_reference_is_found_and_placed(twin, tmp_path, monkeypatch,
     plant(monkeypatch)
     first = {**jax_run.first_parameters, "conv2.bias": np.full(32, 0.5)}
     record = run_torch(case.at(tmp_path / "torch"), first)
-    found = [*differences.from_ledger(record), *differences.between(jax_run, record, differences.Largest())]
+    found = [*against_ledger.from_ledger(record), *both_sides.between(jax_run, record, differences.Largest())]
     assert min(d.step for d in found) == step
     assert quantity in {d.quantity for d in found if d.step == step}, [str(d) for d in found]
 
@@ -126,7 +126,7 @@ def test_a_bug_in_jax_is_found_and_placed(twin, tmp_path, monkeypatch):
     monkeypatch.setattr(jax_optim, "frozen_layers", lambda *_: ())
     monkeypatch.setattr(jax_optim, "layers_with_weights", lambda variant: (*plain(variant), "conv2"))
     record = run_jax(case.at(tmp_path / "jax"), JaxPrograms())
-    found = [*differences.from_ledger(record), *differences.between(record, torch_run, differences.Largest())]
+    found = [*against_ledger.from_ledger(record), *both_sides.between(record, torch_run, differences.Largest())]
     quantities = {d.quantity for d in found if d.step == 1}
     assert {"frozen weights conv1.weight", "weights conv2.weight", "weights fc10.weight"} <= quantities
     assert "weights conv3.weight" not in quantities

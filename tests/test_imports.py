@@ -1,7 +1,11 @@
 """The arrows between the packages, each held in a fresh process."""
 
+import ast
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +46,25 @@ def test_importing_a_package_alone_loads_nothing_heavy(package):
 def test_the_package_offers_its_names():
     code = "import jax_alexnet; print([getattr(jax_alexnet, name).__name__ for name in jax_alexnet.__all__[1:]])"
     assert _run(code)[0] == "['AlexNet', 'Variant', 'load_run', 'local_response_norm']"
+
+
+ROOT = Path(__file__).resolve().parent.parent
+PRODUCT = ("jax_alexnet", "torch_ref", "alexnet_io", "parity")
+
+
+def late_imports(tree: ast.Module) -> Iterator[int]:
+    """Lines of a module at which a function imports something."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from (each.lineno for each in ast.walk(node) if isinstance(each, ast.Import | ast.ImportFrom))
+
+
+def test_what_a_function_imports_is_a_promise_that_its_file_makes():
+    """`--help` that answers at once, a package that only some need: the docstring says so, or it goes to the top."""
+    silent = []
+    for file in sorted(path for package in PRODUCT for path in (ROOT / package).rglob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        lines = sorted(set(late_imports(tree)))
+        if lines and not re.search(r"\b(imports|imported|loaded)\b", ast.get_docstring(tree) or "", re.IGNORECASE):
+            silent.append(f"{file.relative_to(ROOT)}:{lines}")
+    assert not silent

@@ -110,6 +110,7 @@ def test_confusion_is_normalised_by_row_and_not_transposed(tmp_path):
 def test_class_names_of_any_kind_can_be_drawn(tmp_path):
     names = ["$x^", "日本", os.fsdecode(b"\xff"), "a" * 300, "\n", ""]
     plots.draw_confusion(np.eye(6), names, tmp_path / "c.png")
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):

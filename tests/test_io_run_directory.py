@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from alexnet_io.errors import UserError
 from alexnet_io.run import directory as run_directory
 from alexnet_io.run.directory import RunDirectory
+from alexnet_io.run.run_description import read_description
 
 FACTS = {
     "model": "single_column",
@@ -196,7 +197,7 @@ def test_settings_may_be_a_dataclass_and_their_yaml_given(tmp_path):
 
 def test_a_missing_or_damaged_description_is_named(tmp_path):
     with pytest.raises(UserError, match=r"no run in .*run.json is missing; pass the directory"):
-        run_directory.read_description(tmp_path)
+        read_description(tmp_path)
     with RunDirectory(tmp_path / "run") as run:
         run.describe(**FACTS)
     good = json.loads((run.path / "run.json").read_text())
@@ -207,7 +208,7 @@ def test_a_missing_or_damaged_description_is_named(tmp_path):
     ):
         (run.path / "run.json").write_text(json.dumps({**good, **change}))
         with pytest.raises(UserError, match=message):
-            run_directory.read_description(run.path)
+            read_description(run.path)
 
 
 @settings(max_examples=100, deadline=None)
@@ -218,4 +219,4 @@ def test_random_bytes_as_a_description_give_only_named_errors(tmp_path_factory, 
     directory = tmp_path_factory.getbasetemp()
     (directory / "run.json").write_bytes(content)
     with pytest.raises(UserError):
-        run_directory.read_description(directory)
+        read_description(directory)

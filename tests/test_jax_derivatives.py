@@ -70,7 +70,7 @@ def in_float32(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)
 
 
-def near(found: Any, expected: Any, error: float) -> None:
+def assert_near(found: Any, expected: Any, error: float) -> None:
     """Each array, but for so large a share of its length."""
     for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         wanted = np.asarray(other, float)
@@ -135,11 +135,11 @@ def test_all_derivatives_in_float64(rng: np.random.Generator) -> None:
         assert float(found) == pytest.approx(float(slope), rel=1e-6)
         assert float(found) == pytest.approx(float(inner(both(*at)[1], along)), rel=1e-10)
     for found in seconds:
-        near(found, second, 1e-6)
+        assert_near(found, second, 1e-6)
     zero = jax.tree.map(jnp.zeros_like, along)
     for row, unit in zip(hessian, jnp.eye(4), strict=True):
         zero[0]["conv1"]["bias"] = unit
-        near(row, differences(zero)[1][0]["conv1"]["bias"], 1e-5)
+        assert_near(row, differences(zero)[1][0]["conv1"]["bias"], 1e-5)
     assert_allclose(hessian, hessian.T, rtol=0, atol=1e-12)
 
 
@@ -154,7 +154,7 @@ def test_derivatives_of_the_default_forms(rng: np.random.Generator) -> None:
         return jax.jvp(jax.grad(lambda params: loss_of(network, params, images)), (params,), (along,))
 
     expected = quickly(partial(second, exact))(params, along, images)
-    near(quickly(partial(second, default))(*in_float32((params, along, images))), expected, 1e-4)
+    assert_near(quickly(partial(second, default))(*in_float32((params, along, images))), expected, 1e-4)
 
 
 @pytest.mark.parametrize("cpu", ["xla", "winograd"])
@@ -275,7 +275,7 @@ def test_gradients_of_each_example(rng: np.random.Generator) -> None:
     of_one = jax.grad(lambda params, image: loss_of(network, params, image[None]))
     together = quickly(jax.vmap(of_one, (None, 0)))(params, images)
     for i in range(2):
-        near(jax.tree.map(lambda leaf, i=i: leaf[i], together), quickly(of_one)(params, images[i]), 1e-5)
+        assert_near(jax.tree.map(lambda leaf, i=i: leaf[i], together), quickly(of_one)(params, images[i]), 1e-5)
 
 
 # --- Exported programs
@@ -293,7 +293,7 @@ def test_export(rng: np.random.Generator) -> None:
         return network.apply({"params": params}, images), jax.grad(partial(loss_of, network))(params, images)
 
     exported = export.export(jax.jit(both), platforms=["cpu", "cuda"])(params, any_batch)
-    near(exported.call(params, images), quickly(both)(params, images), 1e-5)
+    assert_near(exported.call(params, images), quickly(both)(params, images), 1e-5)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ class _Measured:
     mean, std, eigenvalues, eigenvectors = np.ones(3), np.ones(3), np.ones(3), np.eye(3)
 
 
-def traced(settings: CompleteSettings, devices: int) -> None:
+def assert_traces(settings: CompleteSettings, devices: int) -> None:
     dtype = set_precision(settings.precision)
     wide = jnp.dtype(jnp.float64) if settings.precision == "float64" else jnp.dtype(jnp.float32)
     variant, augmentation = choose_variant(settings), augment.Augmentation.of(settings)
@@ -76,7 +76,7 @@ def test_the_first_cases_leave_no_setting_out() -> None:
 def test_networks_recipes_and_inputs(model: str, recipe: str, normalize: str, optimizer: str, precision: str) -> None:
     settings = TrainSettings(model=model, recipe=recipe, normalize=normalize, optimizer=optimizer, precision=precision)
     random = {"crop": True, "flip": True, "color_noise": True, "weight_decay": 1e-3, "momentum": 0.9}
-    traced(resolve(TrainSettings(**{**vars(settings), **random, "batch_size": BATCH, "stored_size": STORED})), 1)
+    assert_traces(resolve(TrainSettings(**{**vars(settings), **random, "batch_size": BATCH, "stored_size": STORED})), 1)
 
 
 @pytest.mark.parametrize(
@@ -90,4 +90,4 @@ def test_networks_recipes_and_inputs(model: str, recipe: str, normalize: str, op
 )
 def test_schemes(model: str, parallel: str, devices: int, precision: str) -> None:
     words: dict[str, Any] = {"model": model, "parallel": parallel, "batch_size": BATCH, "stored_size": STORED}
-    traced(resolve(TrainSettings(precision=precision, **words)), devices)
+    assert_traces(resolve(TrainSettings(precision=precision, **words)), devices)

@@ -79,7 +79,7 @@ def state(directory: Path) -> dict[str, np.ndarray]:
     return checkpoint_arrays.read_arrays(path.path, manifests.read(path.path), names)
 
 
-def same_training(one: Path, other: Path) -> None:
+def assert_same_training(one: Path, other: Path) -> None:
     expected, found = state(one), state(other)
     assert expected.keys() == found.keys()
     for name, array in expected.items():
@@ -114,7 +114,7 @@ def test_two_processes_train_as_one_and_one_goes_on_from_two(alone: Path, tmp_pa
     assert said.count("reached ") == 1
     assert "in 2 processes" in said
     run(1, "--resume", "--output", output, "--steps", 6)
-    same_training(alone, output)
+    assert_same_training(alone, output)
 
 
 @pytest.mark.slow
@@ -123,7 +123,7 @@ def test_four_processes_train_as_one_and_two_go_on(alone: Path, tmp_path: Path, 
     output = tmp_path / "run"
     run(4, *UNEVEN, "--epochs", 2, "--steps", 4, "--parallel", scheme, "--output", output)
     run(2, "--resume", "--output", output, "--steps", 6)
-    same_training(alone, output)
+    assert_same_training(alone, output)
 
 
 @pytest.mark.slow
@@ -138,7 +138,7 @@ def test_columns_in_two_processes_and_hybrid_in_four(tmp_path: Path) -> None:
     run(1, *small, "--output", one)
     run(2, *small, "--parallel", "columns", "--steps", 2, "--output", two)
     run(4, "--resume", "--parallel", "hybrid", "--output", two, "--steps", 4)
-    same_training(one, two)
+    assert_same_training(one, two)
 
 
 @pytest.mark.parametrize(

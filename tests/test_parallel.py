@@ -38,7 +38,9 @@ def alone(name: str, optimizer: str = "paper"):
     return case(name, optimizer).train(layout_of("data", table(name), 1))
 
 
-def same_as_alone(name: str, scheme: str, devices: int, group: int | None = None, optimizer: str = "paper") -> None:
+def assert_same_as_alone(
+    name: str, scheme: str, devices: int, group: int | None = None, optimizer: str = "paper"
+) -> None:
     expected, metrics = alone(name, optimizer)
     found, same = case(name, optimizer).train(layout_of(scheme, table(name), devices, group))
     assert found.params["conv1"]["kernel"].dtype == np.float64
@@ -60,12 +62,12 @@ def same_as_alone(name: str, scheme: str, devices: int, group: int | None = None
 )
 def test_schemes_do_not_change_the_parameters(name, scheme, devices, group):
     """Crops, flips, dropout and a short last batch (13 of 16 rows are real) included."""
-    same_as_alone(name, scheme, devices, group)
+    assert_same_as_alone(name, scheme, devices, group)
 
 
 def test_adam_under_zero_is_adam():
     """Adam's moments and its counter, divided among four devices."""
-    same_as_alone("cifar_18pct", "zero", 4, optimizer="adam")
+    assert_same_as_alone("cifar_18pct", "zero", 4, optimizer="adam")
 
 
 def fitting() -> list[tuple[str, str, int, int | None]]:
@@ -81,7 +83,7 @@ def fitting() -> list[tuple[str, str, int, int | None]]:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "scheme", "devices", "group"), fitting())
 def test_every_scheme_on_every_network_it_fits(name, scheme, devices, group):
-    same_as_alone(name, scheme, devices, group)
+    assert_same_as_alone(name, scheme, devices, group)
 
 
 def test_the_gradient_is_reduced_exactly_once():

@@ -11,7 +11,7 @@ import torch
 import torchvision
 
 from alexnet_io.errors import UserError
-from jax_alexnet.files import weights
+from jax_alexnet.files import weight_homes
 from parity.alexnet import layerwise as layers
 from parity.alexnet import pairs, torch_weights
 
@@ -26,7 +26,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     found = {}
     for home, ending in (("flax", ".safetensors"), ("torch_ref", ".safetensors"), ("torch_ref", ".pth")):
         found[home + ending] = folder / f"{home}{ending}"
-        weights.save(found[home + ending], params, MODEL, 32, home)
+        weight_homes.save(found[home + ending], params, MODEL, 32, home)
     return found
 
 
@@ -77,8 +77,8 @@ def in_writing(state: Any) -> Any:
 def test_a_converter_that_exchanges_rows_is_found(
     home: str, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = weights.to_flax
-    monkeypatch.setattr(weights, "to_flax", lambda *a, **k: in_reading(right(*a, **k)))
+    right = weight_homes.to_flax
+    monkeypatch.setattr(weight_homes, "to_flax", lambda *a, **k: in_reading(right(*a, **k)))
     report = layers.run([MODEL], weights=files[home])
     first = report.first_divergence
     assert first is not None
@@ -88,8 +88,8 @@ def test_a_converter_that_exchanges_rows_is_found(
 
 def test_a_converter_that_writes_other_rows_is_found(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     pair = pairs.load(MODEL, files["torch_ref.pth"])
-    right = weights.to_torch
-    monkeypatch.setattr(weights, "to_torch", lambda *a, **k: in_writing(right(*a, **k)))
+    right = weight_homes.to_torch
+    monkeypatch.setattr(weight_homes, "to_torch", lambda *a, **k: in_writing(right(*a, **k)))
     (row,) = (row for row in layers.exported(pair) if not row.equal)
     assert (row.name, row.stage, row.cause_keys) == ("fc10", "weights:weight exported", ["channels_permuted"])
     assert "3 holds 5, 5 holds 3" in row.causes[0]

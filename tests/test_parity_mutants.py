@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from parity.alexnet import rates
-from parity.mutants import doubles, page, runs
+from parity.mutants import page, pairs_of_bugs, trials
 from parity.mutants.score import Outcome, PairOutcome, Score
 
 # On the small CIFAR nets, so that the whole file takes seconds.
@@ -19,7 +19,7 @@ def score() -> Score:
     """Of learning rates one network, whose recipe drops them: over all of them they take most of the time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rates, "MODELS", ("cifar_13pct",))
-        return runs.run(QUICK)
+        return trials.run(QUICK)
 
 
 def test_planted_bugs_are_killed_and_named(score: Score) -> None:
@@ -51,17 +51,17 @@ def test_the_score_as_a_page(score: Score, tmp_path: Path) -> None:
 
 
 def test_mutants_of_one_network_or_precision() -> None:
-    chosen = runs.run(["36-", "38-"], model="cifar_18pct", dtype="float64")
+    chosen = trials.run(["36-", "38-"], model="cifar_18pct", dtype="float64")
     assert {o.id for o in chosen.outcomes} >= {"36-rnorm-size-jax", "38-pool-area-torch"}
     with pytest.raises(ValueError, match="no mutant is planted into caffenet in bfloat16"):
-        runs.run(model="caffenet", dtype="bfloat16")
-    assert doubles.run(["36-rnorm-size-jax", "38-pool-area-torch"], model="caffe_alexnet") == []
+        trials.run(model="caffenet", dtype="bfloat16")
+    assert pairs_of_bugs.run(["36-rnorm-size-jax", "38-pool-area-torch"], model="caffe_alexnet") == []
 
 
 def test_every_row_of_the_table_has_a_mutant_and_both_sides() -> None:
     from parity.mutants import data, steps
 
-    numbers = {(m.number, m.side) for m in runs.all_mutants()}
+    numbers = {(m.number, m.side) for m in trials.all_mutants()}
     numbers |= {(entry[1], entry[3]) for entry in (*steps.step_mutants(),)}
     numbers |= {(entry[1], entry[3]) for entry in data.data_mutants()}
     assert {number for number, _ in numbers} >= set(range(1, 35))
@@ -80,7 +80,7 @@ def test_a_survivor_or_a_wrong_name_fails_the_score() -> None:
 
 
 def test_two_bugs_at_once_are_both_named() -> None:
-    outcomes = doubles.run(["36-rnorm-size-jax", "38-pool-area-torch"])
+    outcomes = pairs_of_bugs.run(["36-rnorm-size-jax", "38-pool-area-torch"])
     assert [outcome.ids for outcome in outcomes] == [("36-rnorm-size-jax", "38-pool-area-torch")]
     assert outcomes[0].layers_right, outcomes[0].line
     assert outcomes[0].causes_right, outcomes[0].line
@@ -97,13 +97,13 @@ def test_a_pair_of_which_one_bug_is_missed_fails_the_score() -> None:
 
 @pytest.mark.slow
 def test_all_mutants() -> None:
-    score = runs.run()
+    score = trials.run()
     assert score.exit_code == 0, "\n".join(outcome.line for outcome in score.outcomes)
     assert score.count("equivalent") >= 4
 
 
 @pytest.mark.slow
 def test_all_pairs_of_mutants() -> None:
-    outcomes = doubles.run()
-    assert len(outcomes) == len(doubles.PAIRS)
+    outcomes = pairs_of_bugs.run()
+    assert len(outcomes) == len(pairs_of_bugs.PAIRS)
     assert all(o.layers_right and o.causes_right for o in outcomes), "\n".join(o.line for o in outcomes)

@@ -126,7 +126,7 @@ MAPS: dict[str, tuple[Function, Sequence[tuple[int, ...]]]] = {
 }  # fmt: skip
 
 
-def check(name: str, function: Function, arrays: list[np.ndarray]) -> None:
+def assert_within_bound(name: str, function: Function, arrays: list[np.ndarray]) -> None:
     """float32 against float64, results and gradients: within the bound, and the bound is no excuse for anything."""
 
     def run(dtype: torch.dtype, mode: RunningError | None) -> list[Tensor]:
@@ -155,7 +155,7 @@ def test_activations(rng: np.random.Generator) -> None:
         [rng.normal(size=40), 3 * rng.normal(size=40), [1e-30, -1e-30, 19.5, 21, -19.5, -21, 88, -88]]
     )
     for name, function in ACTIVATIONS.items():
-        check(name, function, [wide.astype(np.float32).reshape(8, 11)[:, :10]])
+        assert_within_bound(name, function, [wide.astype(np.float32).reshape(8, 11)[:, :10]])
 
 
 def test_activations_far_out_have_finite_bounds() -> None:
@@ -173,12 +173,12 @@ def test_activations_far_out_have_finite_bounds() -> None:
 def test_functions(rng: np.random.Generator) -> None:
     x = rng.uniform(0.5, 1.5, (3, 6)).astype(np.float32)
     for name, function in FUNCTIONS.items():
-        check(name, function, [x])
+        assert_within_bound(name, function, [x])
 
 
 def test_maps_products_attention_and_losses(rng: np.random.Generator) -> None:
     for name, (function, shapes) in MAPS.items():
-        check(name, function, [rng.normal(size=shape).astype(np.float32) for shape in shapes])
+        assert_within_bound(name, function, [rng.normal(size=shape).astype(np.float32) for shape in shapes])
 
 
 def test_recurrent_layers(rng: np.random.Generator) -> None:

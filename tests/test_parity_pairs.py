@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from jax_alexnet.files import weights
+from jax_alexnet.files import weight_homes
 from jax_alexnet.variants import VARIANTS
 from parity.alexnet import layerwise as layers
 from parity.alexnet import pairs
@@ -90,7 +90,7 @@ def test_the_harness_and_the_converter_agree_bit_for_bit(model: str) -> None:
     size = None if model.startswith("cifar") else 71
     pair = pairs.build(model, dtype="float32", image_size=size)
     state = {name: p.detach().numpy() for name, p in pair.torch_module.named_parameters()}
-    converted = weights.to_flax(state, VARIANTS[model], size)
+    converted = weight_homes.to_flax(state, VARIANTS[model], size)
     for layer, leaves in converted.items():
         for kind, array in leaves.items():
             np.testing.assert_array_equal(array, pair.variables["params"][layer][kind])
@@ -102,7 +102,7 @@ def test_trained_weights_and_real_pictures(tmp_path: Path, rng: np.random.Genera
     for i in range(3):
         Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).save(tmp_path / f"{i}.png")
     pair = pairs.build("cifar_18pct", dtype="float32", classes=4)
-    weights.save(tmp_path / "w.safetensors", pair.variables["params"], "cifar_18pct", 32, "flax")
+    weight_homes.save(tmp_path / "w.safetensors", pair.variables["params"], "cifar_18pct", 32, "flax")
     report = layers.run(["cifar_18pct"], images=tmp_path, weights=tmp_path / "w.safetensors")
     assert report.exit_code == 0, str(report)
     end = [row.name for row in report.rows].index("end to end")

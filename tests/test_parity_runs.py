@@ -13,16 +13,17 @@ import torch.nn.functional as F
 
 import alexnet_io.run.loop as loop_module
 from alexnet_io.command_line.evaluate_settings import EvaluateSettings
-from alexnet_io.run.directory import read_description
+from alexnet_io.run import run_log
 from alexnet_io.run.evaluation import Evaluation
 from alexnet_io.run.loop import TrainingLoop
+from alexnet_io.run.run_description import read_description
 from jax_alexnet import engine as jax_engine
 from jax_alexnet import evaluation as jax_evaluation
 from jax_alexnet.engine import JaxEngine
 from jax_alexnet.files.finished_run import load_run
 from jax_alexnet.schedules import Plateau
 from parity.__main__ import main
-from parity.twins import cases, differences, ledger, program
+from parity.twins import after_resumption, against_ledger, both_sides, cases, differences, ledger, program
 from parity.twins.engines import Fate, JaxPrograms
 from parity.twins.records import Record, part_of
 from parity.twins.sides import run_jax, run_torch
@@ -61,8 +62,8 @@ class Twin:
     def first(self, **sides: Record) -> differences.Difference:
         """Where the twins part, with one side replaced by another run of it."""
         ours, theirs = sides.get("jax", self.jax), sides.get("torch", self.torch)
-        found = list(differences.between(ours, theirs, differences.Largest()))
-        found += [d for record in sides.values() for d in differences.from_ledger(record)]
+        found = list(both_sides.between(ours, theirs, differences.Largest()))
+        found += [d for record in sides.values() for d in against_ledger.from_ledger(record)]
         assert found, "nothing was found"
         return min(found, key=lambda difference: difference.step)
 
@@ -350,8 +351,8 @@ def accuracy_for_error(monkeypatch):
 
 
 def rows_of_an_epoch_less(monkeypatch):
-    plain = loop_module.MetricsRow
-    monkeypatch.setattr(loop_module, "MetricsRow", lambda step, epoch, *more: plain(step, max(epoch - 1, 0), *more))
+    plain = run_log.MetricsRow
+    monkeypatch.setattr(run_log, "MetricsRow", lambda step, epoch, *more: plain(step, max(epoch - 1, 0), *more))
 
 
 def other_examples(monkeypatch):
@@ -397,7 +398,7 @@ def test_a_plateau_that_is_not_restored_is_found(plateau, tmp_path, monkeypatch,
     settings = plateau.case.at(tmp_path / side, resume=True)
     rest = run_jax(settings, plateau.programs) if side == "jax" else run_torch(settings, plateau.jax.first_parameters)
     straight = plateau.jax if side == "jax" else plateau.torch
-    assert "plateau" in {found.quantity for found in differences.from_straight(rest, straight, 5)}
+    assert "plateau" in {found.quantity for found in after_resumption.from_straight(rest, straight, 5)}
 
 
 def test_the_ledger_knows_the_rules():

@@ -20,9 +20,10 @@ from alexnet_io.command_line import repeating
 from alexnet_io.command_line.settings import parse
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.report.status import status_of
-from alexnet_io.run import directory
+from alexnet_io.run import directory, directory_lock
 from alexnet_io.run.metrics import MetricsRow, best_of, read_metrics
 from alexnet_io.run.mistakes import WorstMistakes
+from alexnet_io.run.run_description import read_description
 from jax_alexnet import train_command as jax_training
 from jax_alexnet.recipes import resolve
 from torch_ref import completion
@@ -96,7 +97,7 @@ def test_a_finished_run_has_everything_on_its_page(package: str, runs: dict[str,
     assert best is not None and best.top1 is not None
     wrong = round(9 * (1 - best.top1))
     assert page.pictures == 3 + 1 + wrong + 1  # curves, confusion, mistakes, filters
-    description = directory.read_description(run)
+    description = read_description(run)
     for said in (
         "Finished after 2 of 2 epochs, step 4.",
         "learning_rate0.010.001",
@@ -173,16 +174,16 @@ def test_a_run_that_was_stopped_says_how_it_goes_on(runs: dict[str, Path], tmp_p
 
 def test_a_run_that_goes_on_is_told_by_its_lock(runs: dict[str, Path], tmp_path: Path) -> None:
     run = copy(runs["torch_ref"], tmp_path / "run")
-    assert not directory.in_use(run)
+    assert not directory_lock.in_use(run)
     with directory.RunDirectory(run, resume=True):
-        assert directory.in_use(run)
+        assert directory_lock.in_use(run)
         assert _in_another_process(run)
-    assert not directory.in_use(run)
+    assert not directory_lock.in_use(run)
     assert not _in_another_process(run)
 
 
 def _in_another_process(run: Path) -> bool:
-    code = "import sys; from alexnet_io.run.directory import in_use; sys.exit(in_use(sys.argv[1]))"
+    code = "import sys; from alexnet_io.run.directory_lock import in_use; sys.exit(in_use(sys.argv[1]))"
     return bool(subprocess.run([sys.executable, "-c", code, run], check=False).returncode)
 
 

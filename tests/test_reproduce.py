@@ -21,8 +21,9 @@ import alexnet_io.run.loop as loop_module
 from alexnet_io.command_line.complete_settings import CompleteSettings, plain
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import FailedRun, UserError
-from alexnet_io.run.directory import RunDirectory, read_description
+from alexnet_io.run.directory import RunDirectory
 from alexnet_io.run.metrics import MetricsRow, MetricsWriter, read_metrics
+from alexnet_io.run.run_description import read_description
 from alexnet_io.run.signals import Signals
 from jax_alexnet.recipes import choose_variant, resolve
 from jax_alexnet.reproduce import (
@@ -282,7 +283,7 @@ def test_a_damaged_table_is_refused_before_anything_is_trained(text: str, said: 
 # --- pictures ---------------------------------------------------------------------------------------------
 
 
-def drawn(path: Path, *colours: str) -> None:
+def assert_drawn(path: Path, *colours: str) -> None:
     """The picture is there, and has lines or bars in these colours."""
     with Image.open(path) as picture:
         pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3).astype(int)
@@ -304,11 +305,11 @@ def test_pictures_have_something_in_them(tmp_path: Path) -> None:
     pictures.draw_losses(tmp_path / "losses.png", {"blog": rows, "paper": rows}, 0.972, 0.7)
     pictures.draw_crops(tmp_path / "crops.png", {1: [39.0, 18.3], 10: [37.5, 17.0]})
     for name in ("race", "study", "errors", "losses", "crops"):
-        drawn(tmp_path / f"{name}.png", blue, orange)
+        assert_drawn(tmp_path / f"{name}.png", blue, orange)
     image = np.full((8, 8, 3), (250, 20, 180), np.uint8)
     query = pictures.Query(image, "cat", [("cat", 0.7), ("dog", 0.3)], [image, image], [True, False])
     pictures.draw_neighbours(tmp_path / "near.png", [query, query])
-    drawn(tmp_path / "near.png", "#fa14b4", pictures._RIGHT, pictures._WRONG)
+    assert_drawn(tmp_path / "near.png", "#fa14b4", pictures._RIGHT, pictures._WRONG)
 
 
 # --- experiments on a few pictures ------------------------------------------------------------------------

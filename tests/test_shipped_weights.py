@@ -21,11 +21,11 @@ from alexnet_io.command_line.settings import run_command
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import UserError
 from alexnet_io.files import tensor_file
-from alexnet_io.run.directory import read_description
+from alexnet_io.run.run_description import read_description
 from alexnet_io.weights import card, shipped
 from jax_alexnet import load_run
 from jax_alexnet import train_command as training
-from jax_alexnet.files import weights
+from jax_alexnet.files import weight_homes
 from jax_alexnet.recipes import resolve
 from parity.__main__ import main as parity_main
 from torch_ref import completion, evaluate, weight_file
@@ -74,7 +74,7 @@ def test_each_has_a_card_that_says_the_same_as_its_file(name: str) -> None:
     found, text = card.read(path), shipped.card(name)
     assert found is not None
     assert text == found.to_markdown(path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest())
-    loaded = weights.read(Path(name))
+    loaded = weight_homes.read(Path(name))
     assert loaded.facts is not None and list(loaded.facts.class_names) == found.classes
     assert (loaded.model, loaded.facts.step) == (found.model, found.step)
     assert sum(x.size for leaves in loaded.params.values() for x in leaves.values()) == found.parameters
@@ -145,7 +145,7 @@ def test_a_run_begins_with_a_name(side: str, tmp_path: Path, capsys, monkeypatch
         assert torch_training.train(completion.resolve(chosen)) == 0
     assert "fc10 is new: 6 classes here, 10 there" in capsys.readouterr().out
     assert read_description(tmp_path / "run")["begun_with"]["model"] == "cifar_18pct"
-    original = weights.read(Path("cifar_18pct")).params["conv1"]["kernel"]
+    original = weight_homes.read(Path("cifar_18pct")).params["conv1"]["kernel"]
     if side == "jax":
         np.testing.assert_array_equal(load_run(tmp_path / "run").variables["params"]["conv1"]["kernel"], original)
     else:

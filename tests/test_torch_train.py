@@ -157,9 +157,9 @@ def test_the_jax_side_evaluates_and_predicts_from_a_run_of_the_reference(train, 
 def _jax_reads(path):
     from safetensors import safe_open
 
-    from jax_alexnet.files import weights
+    from jax_alexnet.files import weight_homes
 
-    params, classes = weights.load(path, "cifar_18pct")
+    params, classes = weight_homes.load(path, "cifar_18pct")
     assert classes == 4
     with safe_open(path, framework="numpy") as file:
         assert file.metadata().items() >= {"model": "cifar_18pct", "image_size": "16", "home": "torch_ref"}.items()

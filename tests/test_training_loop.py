@@ -15,7 +15,7 @@ from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.data.batches import Batch
 from alexnet_io.errors import FailedRun, UserError
 from alexnet_io.run import loop as training_loop
-from alexnet_io.run import speed_meter
+from alexnet_io.run import run_log, speed_meter
 from alexnet_io.run.directory import RunDirectory
 from alexnet_io.run.engine import Sums
 from alexnet_io.run.evaluation_report import ClassCount, EvaluationReport
@@ -238,7 +238,7 @@ def test_seconds_between_checkpoints_are_counted_from_the_last_one(tmp_path, mon
 
 def test_an_epochs_end_and_a_step_within_one_are_told_apart(tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(training_loop.Progress, "message", lambda self, text: said.append(text))
+    monkeypatch.setattr(run_log.Progress, "message", lambda self, text: said.append(text))
     run(tmp_path, Engine([0.5, 0.25]), steps=4)
     assert said == [
         "epoch 1: test loss 1.5000, accuracy 50.00% of 8",

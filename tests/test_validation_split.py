@@ -17,7 +17,7 @@ from alexnet_io.run.data_identity import refuse_other_data
 from alexnet_io.run.metrics import MetricsRow
 from alexnet_io.run.plots import draw_curves
 from jax_alexnet.recipes import resolve
-from parity.twins import cases, differences, program
+from parity.twins import both_sides, cases, differences, program
 from parity.twins.engines import JaxPrograms
 from parity.twins.sides import run_torch
 from torch_ref.engine import TorchEngine
@@ -184,5 +184,5 @@ def test_a_run_that_the_test_images_steer_is_found(twin, tmp_path, monkeypatch):
     case, jax_run, _, _, _ = twin
     monkeypatch.setattr(TorchEngine, "evaluate", TorchEngine.evaluate_test)
     record = run_torch(case.at(tmp_path / "torch"), jax_run.first_parameters)
-    found = list(differences.between(jax_run, record, differences.Largest()))
+    found = list(both_sides.between(jax_run, record, differences.Largest()))
     assert min(found, key=lambda d: d.step).quantity == "evaluation, examples"

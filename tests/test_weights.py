@@ -16,7 +16,7 @@ from parallel_cases import narrow
 from safetensors.numpy import save_file
 
 from alexnet_io.errors import UserError
-from jax_alexnet.files import weight_layouts, weights
+from jax_alexnet.files import weight_homes, weight_layouts
 from jax_alexnet.layer_specs import Conv as ConvRow
 from jax_alexnet.layer_specs import Dense as DenseRow
 from jax_alexnet.layers import Conv, Dense
@@ -47,13 +47,13 @@ def _same(a, b):
 def test_there_and_back_is_bit_for_bit(model, size, home, rng, tmp_path, narrowed):
     params = _params(model, rng, size)
     file = tmp_path / "w.safetensors"
-    weights.save(file, params, model, size, home)
-    back, classes = weights.load(file, model)
+    weight_homes.save(file, params, model, size, home)
+    back, classes = weight_homes.load(file, model)
     assert classes == VARIANTS[model].classes
     assert _same(params, back)
     if home == "torch_ref":
-        weights.save(tmp_path / "w.pth", params, model, size, home)
-        assert _same(params, weights.load(tmp_path / "w.pth", model)[0])
+        weight_homes.save(tmp_path / "w.pth", params, model, size, home)
+        assert _same(params, weight_homes.load(tmp_path / "w.pth", model)[0])
 
 
 def _layouts(x):
@@ -79,8 +79,8 @@ def test_any_memory_order_and_type_comes_back_bit_for_bit(home, ending, dtype, r
     params = jax.tree.map(lambda x: x.astype(np.dtype(dtype)), _params("cifar_18pct", rng))
     for name in _layouts(np.zeros((2, 2), np.float32)):
         laid = jax.tree.map(lambda x, name=name: _layouts(x)[name], params)
-        weights.save(tmp_path / f"w.{ending}", laid, "cifar_18pct", 32, home)
-        back, _ = weights.load(tmp_path / f"w.{ending}", "cifar_18pct")
+        weight_homes.save(tmp_path / f"w.{ending}", laid, "cifar_18pct", 32, home)
+        back, _ = weight_homes.load(tmp_path / f"w.{ending}", "cifar_18pct")
         for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(back), strict=True):
             assert a.dtype.name == b.dtype.name, name
             assert a.tobytes() == b.tobytes(), name
@@ -90,7 +90,7 @@ def test_an_export_is_as_readable_as_the_umask_says(rng, tmp_path):
     params, before = _params("cifar_18pct", rng), os.umask(0o027)
     try:
         for name in ("w.safetensors", "w.pth"):
-            weights.save(tmp_path / name, params, "cifar_18pct", 32, "torch_ref")
+            weight_homes.save(tmp_path / name, params, "cifar_18pct", 32, "torch_ref")
     finally:
         os.umask(before)
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o640}
@@ -118,7 +118,7 @@ def test_grouped_kernels_have_the_shapes_of_both_frameworks(rng):
     """https://github.com/tensorflow/tensorflow/issues/45751: conv2 of two groups."""
     params = _params("two_column", rng, 67)
     assert params["conv2"]["kernel"].shape == (5, 5, 48, 256)
-    assert weights.to_torch(params, VARIANTS["two_column"], 67)["conv2.weight"].shape == (256, 48, 5, 5)
+    assert weight_homes.to_torch(params, VARIANTS["two_column"], 67)["conv2.weight"].shape == (256, 48, 5, 5)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def torchvision_alexnet():
 
 def test_torchvision_gives_the_same_logits(torchvision_alexnet, rng):
     state = {name: value.numpy() for name, value in torchvision_alexnet.state_dict().items()}
-    params = weights.to_flax(state, VARIANTS["one_weird_trick"])
+    params = weight_homes.to_flax(state, VARIANTS["one_weird_trick"])
     images = rng.normal(size=(1, 3, 224, 224))
     with torch.no_grad():
         expected = torchvision_alexnet(torch.from_numpy(images)).numpy()
@@ -137,17 +137,17 @@ def test_torchvision_gives_the_same_logits(torchvision_alexnet, rng):
     apply = jax.jit(model.apply, compiler_options=LOOPS)
     got = apply({"params": params}, jnp.asarray(images.transpose(0, 2, 3, 1)))
     assert np.linalg.norm(got - expected) <= 1e-11 * np.linalg.norm(expected)
-    back = weights.to_torchvision(weights.to_torch(params, VARIANTS["one_weird_trick"]))
+    back = weight_homes.to_torchvision(weight_homes.to_torch(params, VARIANTS["one_weird_trick"]))
     assert _same(state, back)
 
 
 def test_what_does_not_fit_is_listed_and_nothing_loaded(rng, tmp_path):
     params = _params("cifar_18pct", rng)
-    state = weights.to_torch(params, VARIANTS["cifar_18pct"])
+    state = weight_homes.to_torch(params, VARIANTS["cifar_18pct"])
     bad = {**state, "../etc/passwd": np.zeros(1, np.float32), "conv1.weight": state["conv1.weight"][:, :, :4]}
     del bad["fc10.bias"], bad["conv2.bias"]
     with pytest.raises(UserError) as error:
-        weights.to_flax(bad, VARIANTS["cifar_18pct"])
+        weight_homes.to_flax(bad, VARIANTS["cifar_18pct"])
     for part in (
         "missing fc10.bias",
         "missing conv2.bias",
@@ -156,30 +156,30 @@ def test_what_does_not_fit_is_listed_and_nothing_loaded(rng, tmp_path):
     ):
         assert part in str(error.value)
     with pytest.raises(UserError, match="int64, not floating"):
-        weights.to_flax({**state, "conv1.bias": np.zeros(32, np.int64)}, VARIANTS["cifar_18pct"])
+        weight_homes.to_flax({**state, "conv1.bias": np.zeros(32, np.int64)}, VARIANTS["cifar_18pct"])
     file = tmp_path / "nan.safetensors"
     save_file({**state, "conv1.bias": np.full(32, np.nan, np.float32)}, file)
     with pytest.raises(UserError, match="not finite in conv1/bias"):
-        weights.load(file, "cifar_18pct")
+        weight_homes.load(file, "cifar_18pct")
 
 
 def test_networks_are_never_mixed_up(rng, tmp_path, torchvision_alexnet, narrowed):
     """Four networks have the same shapes, and so have the two of One weird trick."""
     params = _params("two_column", rng, 67)
     file = tmp_path / "w.safetensors"
-    weights.save(file, params, "two_column", 67, "torch_ref")
+    weight_homes.save(file, params, "two_column", 67, "torch_ref")
     for other in ("caffenet", "cuda_convnet_2012", "single_column"):
         with pytest.raises(UserError, match="holds weights of two_column, not of"):
-            weights.load(file, other)
+            weight_homes.load(file, other)
     state = {name: value.numpy() for name, value in torchvision_alexnet.state_dict().items()}
     with pytest.raises(UserError, match="pass --model one_weird_trick"):
-        weights.to_flax(state, VARIANTS["one_weird_trick_lrn"])
+        weight_homes.to_flax(state, VARIANTS["one_weird_trick_lrn"])
     with pytest.raises(UserError, match="only one_weird_trick can go there"):
-        weights.to_torchvision(weights.to_torch(_params("cifar_18pct", rng), VARIANTS["cifar_18pct"]))
+        weight_homes.to_torchvision(weight_homes.to_torch(_params("cifar_18pct", rng), VARIANTS["cifar_18pct"]))
     nameless = tmp_path / "nameless.safetensors"
-    save_file(weights.to_torch(_params("cifar_13pct", rng), VARIANTS["cifar_13pct"]), nameless)
+    save_file(weight_homes.to_torch(_params("cifar_13pct", rng), VARIANTS["cifar_13pct"]), nameless)
     with pytest.raises(UserError, match="its shapes fit cifar_13pct, cifar_11pct"):
-        weights.load(nameless, "cifar_13pct")
+        weight_homes.load(nameless, "cifar_13pct")
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff" * 8, b"\x10\0\0\0\0\0\0\0{", bytes(range(200))])
@@ -188,23 +188,23 @@ def test_any_bytes_are_refused_by_name(content, suffix, tmp_path):
     file = tmp_path / f"bad{suffix}"
     file.write_bytes(content)
     with pytest.raises(UserError, match="bad"):
-        weights.load(file, "one_weird_trick")
+        weight_homes.load(file, "one_weird_trick")
 
 
 def test_missing_and_foreign_files_say_what_is_read(tmp_path):
     with pytest.raises(UserError, match="is not a file"):
-        weights.load(tmp_path / "none.pth", "one_weird_trick")
+        weight_homes.load(tmp_path / "none.pth", "one_weird_trick")
     (tmp_path / "w.h5").write_bytes(b"x")
     with pytest.raises(UserError, match=r"only \.safetensors and \.pth"):
-        weights.load(tmp_path / "w.h5", "one_weird_trick")
+        weight_homes.load(tmp_path / "w.h5", "one_weird_trick")
 
 
 def test_importing_and_reading_safetensors_loads_no_torch(rng, tmp_path):
     file = tmp_path / "w.safetensors"
-    weights.save(file, _params("cifar_18pct", rng), "cifar_18pct", 32, "torch_ref")
+    weight_homes.save(file, _params("cifar_18pct", rng), "cifar_18pct", 32, "torch_ref")
     code = (
-        "import sys; from pathlib import Path; from jax_alexnet.files import weights;"
-        f"weights.load(Path({str(file)!r}), 'cifar_18pct');"
+        "import sys; from pathlib import Path; from jax_alexnet.files import weight_homes;"
+        f"weight_homes.load(Path({str(file)!r}), 'cifar_18pct');"
         "print({'torch', 'torchvision', 'torch_ref', 'parity'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

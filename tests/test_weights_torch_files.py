@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from alexnet_io.errors import UserError
-from jax_alexnet.files import weights
+from jax_alexnet.files import weight_homes
 from jax_alexnet.variants import VARIANTS
 
 MODEL = "cifar_18pct"
@@ -19,9 +19,9 @@ MODEL = "cifar_18pct"
 def state():
     """A state dict of random weights, and the same as Flax parameters."""
     draw = np.random.default_rng(5)
-    shapes = weights.torch_shapes(VARIANTS[MODEL])
+    shapes = weight_homes.torch_shapes(VARIANTS[MODEL])
     arrays = {name: draw.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    return {name: torch.from_numpy(x) for name, x in arrays.items()}, weights.to_flax(arrays, VARIANTS[MODEL])
+    return {name: torch.from_numpy(x) for name, x in arrays.items()}, weight_homes.to_flax(arrays, VARIANTS[MODEL])
 
 
 def _others(state):
@@ -65,10 +65,10 @@ def test_the_state_dict_is_found_wherever_it_is(kind, state, tmp_path):
     ending = (".pth", ".pt", ".pth.tar", ".ckpt", ".PTH")[len(kind) % 5]
     file = tmp_path / f"checkpoint{ending}"
     torch.save(CHECKPOINTS[kind](state[0]), file)
-    loaded, classes = weights.load(file, MODEL)
+    loaded, classes = weight_homes.load(file, MODEL)
     assert classes == 10
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, loaded, state[1])))
-    assert weights.read(file).model == MODEL
+    assert weight_homes.read(file).model == MODEL
 
 
 @pytest.mark.parametrize(
@@ -89,13 +89,13 @@ def test_the_state_dict_is_found_wherever_it_is(kind, state, tmp_path):
 def test_what_is_no_state_dict_of_the_network_is_refused_by_name(make, said, state, tmp_path):
     torch.save(make(state[0]), tmp_path / "w.pth.tar")
     with pytest.raises(UserError, match=said) as error:
-        weights.load(tmp_path / "w.pth.tar", MODEL)
+        weight_homes.load(tmp_path / "w.pth.tar", MODEL)
     assert "w.pth.tar" in str(error.value)
 
 
 def test_words_of_other_programs_are_no_facts_of_ours(state, tmp_path):
     torch.save({"state_dict": state[0], "model": "alexnet", "image_size": "32x32", "home": "cloud"}, tmp_path / "w.pth")
-    loaded = weights.read(tmp_path / "w.pth")
+    loaded = weight_homes.read(tmp_path / "w.pth")
     assert (loaded.model, loaded.image_size, loaded.facts) == (MODEL, 32, None)
 
 
@@ -109,5 +109,5 @@ def test_a_pickle_that_runs_code_is_refused(place, state, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": state[0], place: _Malicious()}, tmp_path / "evil.pth")
     with pytest.raises(UserError, match="was not run"):
-        weights.load(tmp_path / "evil.pth", MODEL)
+        weight_homes.load(tmp_path / "evil.pth", MODEL)
     assert not (tmp_path / "marker").exists()

@@ -18,9 +18,10 @@ from alexnet_io.data.sources import DataSet, open_for
 from alexnet_io.errors import UserError
 from alexnet_io.run import statistics_file
 from alexnet_io.run.crops import views
-from alexnet_io.run.directory import CHECKPOINTS, read_description
+from alexnet_io.run.directory import CHECKPOINTS
 from alexnet_io.run.evaluation import EvaluationReport
 from alexnet_io.run.mistakes import Observer
+from alexnet_io.run.run_description import read_description
 from torch_ref import augment, checkpoint, weight_file
 from torch_ref.alexnet import build
 from torch_ref.completion import resolve

@@ -9,8 +9,7 @@ from alexnet_io.command_line import packages
 from alexnet_io.command_line.export_settings import checked_format
 from alexnet_io.command_line.network_source import check_source
 from alexnet_io.command_line.settings import parse_given, run_command
-from alexnet_io.errors import UserError
-from torch_ref.export_settings import FORMATS, PROGRAM, PROGRAMS, ExportSettings
+from torch_ref.export_settings import FORMATS, PROGRAM, ExportSettings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,9 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings, given = parse_given(ExportSettings, PROGRAM, arguments)
     packages.require("torch", by=PROGRAM)
     check_source(settings.run, settings.weights, given)
-    chosen = checked_format(settings, settings.format, FORMATS, "onnxscript")
-    if "home" in given and chosen in (*PROGRAMS, "hub"):
-        raise UserError(f"--home is for files of weights, and --to {settings.to} is {chosen}: leave --home out")
+    chosen = checked_format(settings, settings.format, given, FORMATS, "onnxscript")
     from torch_ref.exporting import export
 
     export(settings, chosen)

@@ -7,7 +7,6 @@ from alexnet_io.command_line.export_settings import NetworkToExport, place_setti
 
 PROGRAM = "python -m torch_ref.export"
 FORMATS = ("safetensors", "npz", "pth", "onnx", "pt2", "hub")
-PROGRAMS = ("onnx", "pt2")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from alexnet_io.command_line.evaluate_settings import EvaluateSettings
 from alexnet_io.command_line.printing import printable
 from alexnet_io.data.sources.given_names import names_for
 from alexnet_io.errors import FailedRun, UserError, on_the_way
-from alexnet_io.exports import comparison, hub
+from alexnet_io.exports import command, comparison, formats
 from alexnet_io.exports.comparison import Comparison
 from alexnet_io.exports.description import Description
 from alexnet_io.files import atomic_file
@@ -19,7 +19,7 @@ from alexnet_io.run.network_facts import NetworkFacts
 from alexnet_io.weights import card as cards
 from torch_ref import augment, programs, weight_file
 from torch_ref.evaluation import Trained, of_file, of_run
-from torch_ref.export_settings import PROGRAM, PROGRAMS, ExportSettings
+from torch_ref.export_settings import PROGRAM, ExportSettings
 from torch_ref.network import Network, layers_with_weights
 
 
@@ -73,18 +73,15 @@ def export(settings: ExportSettings, chosen: str) -> None:
         UserError: no such network, or one that torchvision hasn't got.
         FailedRun: it can't be written, or is not what it was to be.
     """
-    source = _opened(settings, "float32" if chosen in PROGRAMS else None)
+    source = _opened(settings, "float32" if formats.is_program(chosen) else None)
     facts = source.description.facts
     if settings.home == "torchvision" and (facts.model != "one_weird_trick" or facts.ablate):
         what = f"{facts.model} with --ablate {facts.ablate}" if facts.ablate else facts.model
         raise UserError(f"torchvision's alexnet is one_weird_trick, not {what}: leave --home out")
+    program = formats.is_program(chosen)
     with on_the_way():
-        write = _write_program if chosen in PROGRAMS else _write_weights
-        checked = write(source, settings, chosen)
-    what = f"{source.trained.which} weights" if settings.run is not None else printable(settings.weights or "")
-    home = "" if chosen in PROGRAMS else f", for {settings.home}"
-    print(f"{facts.model}, {what}, step {facts.step}{home}: {source.shown}")
-    print(f"checked before it was put in place: {checked.line()}")
+        checked = (_write_program if program else _write_weights)(source, settings, chosen)
+    command.say_done(settings, facts, source.trained.which, None if program else settings.home, checked)
 
 
 def _opened(settings: ExportSettings, precision: str | None) -> Source:
@@ -150,8 +147,5 @@ def _write_weights(source: Source, settings: ExportSettings, chosen: str) -> Com
         atomic_file.write_bytes(path, content, flag="--to", check=check)
         return found[0].line()
 
-    if chosen == "hub":
-        hub.write(Path(settings.to), about, f"{PROGRAM} --format hub", save)
-    else:
-        save(Path(settings.to))
+    command.write_weights(settings, chosen, about, PROGRAM, save)
     return found[0]

@@ -1,4 +1,7 @@
-"""A network of the reference as a program that runs without this project: ONNX, or what `torch.export` saves."""
+"""A network of the reference as a program that runs without this project: ONNX, or what `torch.export` saves.
+
+ONNX Runtime is imported for ONNX alone.
+"""
 
 import contextlib
 import io

@@ -11,8 +11,9 @@ from alexnet_io.command_line.ablations import refuse_other_ablation
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.printing import printable
 from alexnet_io.errors import UserError
-from alexnet_io.run.directory import CHECKPOINTS, read_description
+from alexnet_io.run.directory import CHECKPOINTS
 from alexnet_io.run.fine_tuning import Beginning, Origin, located, refuse_other_network, refuse_shapes
+from alexnet_io.run.run_description import read_description
 from torch_ref import checkpoint, weight_file
 from torch_ref.network import Network, layers_with_weights
 

@@ -1,6 +1,6 @@
 """`--print-completion SHELL`: a script by which a shell completes a package's commands, their flags and values.
 
-shtab writes it from argparse's parsers, which are those that the commands parse with.
+shtab, which is imported for that alone, writes it from argparse's parsers: those that the commands parse with.
 """
 
 import argparse

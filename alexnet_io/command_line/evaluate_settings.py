@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from alexnet_io.command_line import output_file
 from alexnet_io.command_line.complete_settings import CompleteSettings
-from alexnet_io.command_line.settings import setting
-from alexnet_io.command_line.train_settings import MODELS, PRECISIONS, DataSettings
+from alexnet_io.command_line.flags import setting
+from alexnet_io.command_line.network_source import NetworkSource, WhichCheckpoint, network_setting
+from alexnet_io.command_line.train_settings import PRECISIONS, DataSettings
 from alexnet_io.data.sources.class_names import only_in_one
 from alexnet_io.errors import UserError
 
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
     from alexnet_io.data.sources.dataset import DataSet, Split
     from alexnet_io.run.evaluation_report import EvaluationReport
 
-_NETWORK, _ARITHMETIC = "the trained network", "arithmetic and devices"
+_ARITHMETIC = "arithmetic and devices"
+_data = partial(setting, group="data")
 SPLITS = ("test", "train", "validation")
 # The paper's section 4.1: the four corner patches, the central one, and their horizontal reflections. cuda-convnet's
 # multiview test of its 24-pixel CIFAR networks: three rows and three columns of patches, none mirrored.
@@ -29,7 +32,42 @@ PROTOCOLS = {
 
 
 @dataclass(frozen=True)
-class EvaluateSettings(DataSettings):
+class MeasuredData(DataSettings):
+    """The images that a trained network is measured on: its run's own, if nothing else is said."""
+
+    data: str = _data(
+        "",
+        "digits, folder:PATH, cifar10, cifar100, imagenet:PATH, tfds:NAME or synthetic",
+        metavar="SOURCE",
+        unset="the run's own",
+    )
+    data_dir: Path = _data(
+        Path("data"),
+        "where data sets lie that were fetched or prepared earlier",
+        metavar="DIR",
+        unset="the run's own, or data",
+    )
+    cache_dir: Path | None = _data(
+        None,
+        "where decoded images are kept; python -m jax_alexnet.cache lists and clears it",
+        metavar="DIR",
+        unset="the run's own, or the user's cache folder",
+    )
+    split: str = _data("test", "test, train, or validation of a run that keeps images for it", choices=SPLITS)
+
+
+@dataclass(frozen=True)
+class MeasuringDevices:
+    """Where it is measured, and how many images at a time."""
+
+    batch_size: int | None = setting(
+        None, "images a step, over all devices; changes the speed only", group=_ARITHMETIC, unset="128", minimum=1
+    )
+    devices: str = setting("all", "all, a count, or ids such as 0,2", group=_ARITHMETIC, metavar="WHICH")
+
+
+@dataclass(frozen=True)
+class EvaluateSettings(MeasuringDevices, WhichCheckpoint, NetworkSource, MeasuredData):
     """Evaluate a run or an export on the test images of the run's data set, or of another with the same classes."""
 
     EXAMPLES: ClassVar = (
@@ -39,40 +77,11 @@ class EvaluateSettings(DataSettings):
         ("--weights w.safetensors --data folder:others --json -", "an export, as JSON to standard output"),
     )
 
-    data: str = setting(
-        "",
-        "digits, folder:PATH, cifar10, cifar100, imagenet:PATH, tfds:NAME or synthetic",
-        group="data",
-        metavar="SOURCE",
-        unset="the run's own",
-    )
-    data_dir: Path = setting(
-        Path("data"),
-        "where data sets lie that were fetched or prepared earlier",
-        group="data",
-        metavar="DIR",
-        unset="the run's own, or data",
-    )
-    cache_dir: Path | None = setting(
+    weights: Path | None = network_setting(
         None,
-        "where decoded images are kept; python -m jax_alexnet.cache lists and clears it",
-        group="data",
-        metavar="DIR",
-        unset="the run's own, or the user's cache folder",
-    )
-    run: Path | None = setting(None, "the directory that training wrote", group=_NETWORK, metavar="DIR")
-    weights: Path | None = setting(
-        None,
-        "instead of a run: a .safetensors, .npz or .pth file, or a name that python -m jax_alexnet.weights lists; "
-        "needs --data",
-        group=_NETWORK,
+        "instead of a run: a .safetensors, .npz or .pth file, a folder as export --format hub leaves it, or a name "
+        "that python -m jax_alexnet.weights lists; needs --data",
         metavar="FILE|NAME",
-    )
-    model: str | None = setting(
-        None, "what --weights is for: " + ", ".join(MODELS), group=_NETWORK, unset="as the file says", choices=MODELS
-    )
-    split: str = setting(
-        "test", "test, train, or validation of a run that keeps images for it", group="data", choices=SPLITS
     )
     crops: int = setting(
         1,
@@ -82,16 +91,6 @@ class EvaluateSettings(DataSettings):
         choices=tuple(PROTOCOLS),
         metavar="1|10|9",
     )
-    checkpoint: str = setting(
-        "best",
-        "of a run: best (highest validation or test accuracy) or newest",
-        group=_NETWORK,
-        choices=("best", "newest"),
-    )
-    batch_size: int | None = setting(
-        None, "images a step, over all devices; changes the speed only", group=_ARITHMETIC, unset="128", minimum=1
-    )
-    devices: str = setting("all", "all, a count, or ids such as 0,2", group=_ARITHMETIC, metavar="WHICH")
     precision: str | None = setting(
         None, ", ".join(PRECISIONS), group=_ARITHMETIC, unset="what it was trained in", choices=PRECISIONS
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import UserError
-from alexnet_io.run.directory import read_description
+from alexnet_io.run.run_description import read_description
 
 # What a resumed run may change; everything else decides its numbers and stays as it was. The data may lie elsewhere:
 # whether they are the same is seen by their fingerprint.

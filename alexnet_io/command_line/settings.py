@@ -1,6 +1,7 @@
 """Command lines made from frozen dataclasses: flags, YAML in and out, nearest names for misspelt flags.
 
-Importing this module and parsing load no framework, so `--help` and a misspelt flag answer at once.
+Importing this module and parsing load no framework, so `--help` and a misspelt flag answer at once. PyYAML is imported
+where settings are written down.
 """
 
 import dataclasses

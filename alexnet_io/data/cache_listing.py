@@ -33,13 +33,13 @@ def show(directory: Path) -> None:
     print(f"{amount(sum(entry.size for entry in found)):>10}  in all; {PROGRAM} --clear removes it")
 
 
-def clear(directory: Path, days: float) -> None:
-    """Remove what wasn't used for so many days, but for what a process is using.
+def clear(directory: Path, days: float | None) -> None:
+    """Remove what wasn't used for so many days, or all, but for what a process is using.
 
     Raises:
         UserError: the directory can't be written to.
     """
-    found = [entry for entry in entries(directory) if entry.days_since_use() >= days]
+    found = [entry for entry in entries(directory) if days is None or entry.days_since_use() >= days]
     if found and not os.access(directory, os.W_OK):
         raise UserError(f"{printable(directory)} can't be written to: clear it as the user to whom it belongs")
     freed = 0

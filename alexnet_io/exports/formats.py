@@ -68,6 +68,16 @@ def choose(to: str, named: str | None, offered: Sequence[str]) -> str:
     return named
 
 
+def is_program(name: str) -> bool:
+    """Whether an export is the network itself, which other programs run."""
+    return FORMATS[name].runs_by is not None
+
+
+def is_file_of_weights(name: str) -> bool:
+    """Whether an export is one file of weights alone."""
+    return name != HUB and not is_program(name)
+
+
 def check_place(to: str, name: str) -> None:
     """Refuse a place where an export can't be put, before anything begins.
 

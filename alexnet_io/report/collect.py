@@ -14,10 +14,10 @@ from alexnet_io.command_line.resumed_settings import resumed
 from alexnet_io.errors import UserError
 from alexnet_io.report.network import Framework, OpenedNetwork
 from alexnet_io.report.status import Status, status_of
-from alexnet_io.run.directory import read_description
 from alexnet_io.run.evaluation_report import EvaluationReport
 from alexnet_io.run.metrics import MetricsRow, read_metrics
 from alexnet_io.run.mistakes import Mistake, WorstMistakes
+from alexnet_io.run.run_description import read_description
 
 T = TypeVar("T")
 

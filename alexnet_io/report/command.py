@@ -12,7 +12,7 @@ from alexnet_io.command_line.report_settings import ReportSettings
 from alexnet_io.errors import on_the_way
 from alexnet_io.report import collect, page
 from alexnet_io.report.network import Framework
-from alexnet_io.run.directory import read_description
+from alexnet_io.run.run_description import read_description
 
 
 def check(settings: ReportSettings) -> dict[str, Any]:

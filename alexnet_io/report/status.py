@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_io.command_line.complete_settings import CompleteSettings
-from alexnet_io.run.directory import METRICS, in_use
+from alexnet_io.run.directory import METRICS
+from alexnet_io.run.directory_lock import in_use
 from alexnet_io.run.metrics import MetricsRow, best_of
 
 

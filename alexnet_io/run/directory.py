@@ -1,9 +1,9 @@
-"""The directory of one training run: who may write to it, and what describes the run.
+"""The directory of one training run: who may write into it, and what lies there.
 
 Layout::
 
-    .lock             held by the process that is training here
-    run.json          model, class names, normalisation statistics, settings, versions
+    .lock             see `alexnet_io.run.directory_lock`
+    run.json          see `alexnet_io.run.run_description`
     settings.yaml     the settings alone, as the command line reads them back
     statistics.*      see `alexnet_io.run.statistics_file`
     metrics.jsonl/csv see `alexnet_io.run.metrics`
@@ -16,40 +16,28 @@ PyYAML is imported where settings are written down: `--help` does without.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import json
 import os
-import platform
 import re
-import socket
-import sys
 import time
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any
 
 from alexnet_io.command_line.printing import printable
 from alexnet_io.errors import UserError
 from alexnet_io.files import atomic_file
+from alexnet_io.files.closing import Closing
+from alexnet_io.run.directory_lock import LOCK, DirectoryLock
+from alexnet_io.run.run_description import DESCRIPTION, read_description, write_description
 
-LOCK = ".lock"
-DESCRIPTION = "run.json"
 SETTINGS = "settings.yaml"
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 STATISTICS = "statistics.safetensors"
 DEFAULT_ROOT = "runs"
-FORMAT = 1
-
-_PACKAGES = ("jax-alexnet", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "pillow", "torch")
-_REQUIRED = ("format", "model", "class_names", "settings", "versions")
-_locked_here: set[Path] = set()  # a record lock doesn't keep out its own process
 
 
-class RunDirectory:
+class RunDirectory(Closing):
     """Holds a run's directory for writing, until it is closed or the process ends.
 
     Args:
@@ -65,11 +53,10 @@ class RunDirectory:
     def __init__(self, path: str | os.PathLike[str], *, resume: bool = False) -> None:
         self.path = Path(path).expanduser().resolve()
         self.resumed = resume
-        self._lock: IO[str] | None = None
         _check_contents(self.path, resume)
         with atomic_file.naming_the_path("create the run directory", self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = _take_lock(self.path)
+        self._lock = DirectoryLock(self.path)
         try:
             _check_contents(self.path, resume)  # another run may have come and gone before the lock was ours
         except UserError:
@@ -101,24 +88,13 @@ class RunDirectory:
             settings_yaml: the text for settings.yaml; by default `settings` as YAML.
             more: further facts for run.json, such as image_size, recipe or devices.
         """
-        description = {
-            "format": FORMAT,
-            "model": model,
-            "classes": len(class_names),
-            "class_names": class_names,
-            "normalisation": normalisation,
-            **more,
-            "settings": settings,
-            "versions": package_versions(),
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-            "command": sys.argv,
-        }
         if settings_yaml is None:
             import yaml  # which `--help` does without
 
             settings_yaml = yaml.safe_dump(atomic_file.plain(settings), sort_keys=False)
         atomic_file.write_text(self.path / SETTINGS, settings_yaml)
-        atomic_file.write_json(self.path / DESCRIPTION, description)  # last: its presence makes this a run
+        # Last: its presence makes this a run.
+        write_description(self.path, model, class_names, normalisation, settings, more)
 
     def description(self) -> dict[str, Any]:
         """What run.json says; see `read_description`."""
@@ -126,39 +102,7 @@ class RunDirectory:
 
     def close(self) -> None:
         """Lets another process train here."""
-        if self._lock is not None:
-            with contextlib.suppress(OSError):
-                self._lock.truncate(0)
-            self._lock.close()  # gives the lock back
-            self._lock = None
-            _locked_here.discard(self.path)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def in_use(path: str | os.PathLike[str]) -> bool:
-    """Whether a process trains in directory `path`, as far as this machine can tell; writes nothing."""
-    path = Path(path).expanduser().resolve()
-    if path in _locked_here:
-        return True
-    try:
-        lock = open(path / LOCK, encoding="utf-8", errors="replace")  # noqa: SIM115 (closed below)
-    except OSError:
-        return False
-    with lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back where the file is closed
-        except (BlockingIOError, PermissionError):
-            return True
-        except OSError:  # a disk without locks
-            return False
-    return False
+        self._lock.release()
 
 
 def refuse_unusable(path: str | os.PathLike[str], *, resume: bool, new: bool = False) -> None:
@@ -211,45 +155,6 @@ def new_default_directory(model: str, data: str, root: str | os.PathLike[str] = 
                 return path
 
 
-def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads run.json of the run in directory `path`, without locking it.
-
-    Raises:
-        UserError: there is no run there, or its description is damaged or of an unknown format.
-    """
-    file = Path(path).expanduser().resolve() / DESCRIPTION
-    shown = printable(file)
-    remedy = "pass the directory that training wrote (its --output)"
-    try:
-        description = json.loads(file.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"no run in {printable(file.parent)}: {DESCRIPTION} is missing; {remedy}.") from None
-    except OSError as error:
-        raise UserError(f"cannot read {shown}: {error.strerror or error}; {remedy}.") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{shown} is damaged ({error}); restore it from a copy, or {remedy}.") from None
-    if not isinstance(description, dict):
-        raise UserError(f"{shown} is damaged: it holds no JSON object; restore it from a copy, or {remedy}.")
-    missing = [key for key in _REQUIRED if key not in description]
-    if missing:
-        raise UserError(f"{shown} lacks {', '.join(missing)}; restore it from a copy, or {remedy}.")
-    if description["format"] != FORMAT:
-        raise UserError(f"{shown} has format {description['format']!r}, this version reads {FORMAT}; update it.")
-    names = description["class_names"]
-    if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
-        raise UserError(f"{shown} is damaged: class_names must be a list of names; restore it from a copy.")
-    return description
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of Python, the system and the installed packages that decide a run's numbers. Imports none."""
-    versions = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in _PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[package] = metadata.version(package)
-    return versions
-
-
 def _check_contents(path: Path, resume: bool) -> None:
     """Refuses a directory that this run must not write into."""
     shown = printable(path)
@@ -282,37 +187,3 @@ def _has_finished_a_step(path: Path) -> bool:
 
 def _is_leftover(name: str) -> bool:
     return name.startswith(".") and name.endswith(atomic_file.PARTIAL_SUFFIX)
-
-
-def _take_lock(path: Path) -> IO[str]:
-    """Locks `path` for this process; the kernel lets go when the process ends, however it ends.
-
-    A POSIX record lock rather than flock: forked data workers must not keep it when the trainer is killed.
-    """
-
-    def in_use(holder: str) -> UserError:
-        return UserError(f"{printable(path)} is in use by {holder}: choose another --output, or wait until it ends.")
-
-    if path in _locked_here:  # asked before opening: closing any handle of the file would give the lock back
-        raise in_use("this very process")
-    file = path / LOCK
-    with atomic_file.naming_the_path("write", file):
-        lock = open(file, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115 (open as long as the run)
-    try:
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        lock.seek(0)
-        holder = lock.read(1000).strip()
-        lock.close()
-        raise in_use(holder or "a process that left no name") from None
-    except OSError as error:
-        lock.close()
-        raise UserError(
-            f"cannot lock {printable(file)}: {error.strerror}. Choose an --output on a disk with locks."
-        ) from error
-    _locked_here.add(path)
-    with atomic_file.naming_the_path("write", file):
-        lock.truncate(0)
-        lock.write(f"pid {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}\n")
-        lock.flush()
-    return lock

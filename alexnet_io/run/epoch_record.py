@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alexnet_io.run.engine import Sums
 from alexnet_io.run.evaluation import EvaluationReport
 
 
@@ -25,6 +26,12 @@ class TrainingMeans:
     top1: float
     top5: float
     examples: int
+
+    @classmethod
+    def of(cls, sums: Sums) -> TrainingMeans:
+        """From sums over the steps."""
+        count = sums.examples
+        return cls(sums.loss / count, sums.top1 / count, sums.top5 / count, round(count))
 
 
 @dataclass(frozen=True)

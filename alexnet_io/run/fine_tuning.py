@@ -15,7 +15,7 @@ from alexnet_io.command_line.suggestions import nearest
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import UserError
 from alexnet_io.exports import folders
-from alexnet_io.run.directory import DESCRIPTION
+from alexnet_io.run.run_description import DESCRIPTION
 from alexnet_io.weights import shipped
 
 ENDINGS = (".safetensors", ".npz", ".pth", ".pt", ".pth.tar", ".pt.tar", ".ckpt")

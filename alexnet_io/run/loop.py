@@ -1,8 +1,9 @@
-"""The bookkeeping of a training run, for any framework: what is counted, logged, evaluated, saved, and when it ends.
+"""The bookkeeping of a training run, for any framework: what is counted, when it is evaluated and saved, when it ends.
 
-A framework plugs in as an `Engine`: it computes, this loop decides. Steps are counted when they are handed out
-(`step`), since the learning rate and the order of examples follow them. Where steps run ahead of the host, their
-numbers are fetched one step later, so that a device never waits for the host, and are counted then (`_account`).
+A framework plugs in as an `Engine`: it computes, this loop decides, `RunLog` tells of it, and `Saving` keeps it. Steps
+are counted when they are handed out (`step`), since the learning rate and the order of examples follow them. Where
+steps run ahead of the host, their numbers are fetched one step later, so that a device never waits for the host, and
+are counted then (`_account`).
 """
 
 from __future__ import annotations
@@ -22,11 +23,10 @@ from alexnet_io.run.engine import Engine, Step, Sums
 from alexnet_io.run.epoch_record import Callback, EpochRecord, TrainingMeans
 from alexnet_io.run.evaluation import EvaluationReport
 from alexnet_io.run.flat_loss import watched
-from alexnet_io.run.metrics import MetricsRow, MetricsWriter
 from alexnet_io.run.profiling import StepProfile
-from alexnet_io.run.progress import Progress
+from alexnet_io.run.run_log import RunLog
+from alexnet_io.run.saving import Saving
 from alexnet_io.run.signals import Signals
-from alexnet_io.run.speed_meter import SpeedMeter
 from alexnet_io.run.state import RunState
 
 
@@ -50,17 +50,15 @@ class TrainingLoop:
     signals: Signals
     callbacks: Sequence[Callback] = ()
     state: RunState = field(default_factory=RunState)
-    meter: SpeedMeter = field(default_factory=SpeedMeter)
+    log: RunLog = field(default_factory=RunLog)
     pending: Step | None = None
     report: EvaluationReport | None = None
     evaluated_step: int = -1
-    saved_step: int = -1
-    saved_at: float = field(default_factory=time.monotonic)
-    save_is_due: bool = False
     stopped: int = 0  # the signal after which all processes stop
-    writer: MetricsWriter | None = None
-    progress: Progress | None = None
-    profile: StepProfile | None = None
+    profile: StepProfile = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.saving = Saving(self.engine, self.identity, self.directory, self.settings.checkpoint_seconds)
 
     @property
     def last_step(self) -> int:
@@ -88,8 +86,7 @@ class TrainingLoop:
             if not self.stopped:
                 self._say_why_it_ends()
                 self._measure_the_end()
-            if self.saved_step != self.state.step:
-                self._save()
+            self.saving.catch_up(self.state)
         if self.stopped:
             where = self.directory.path if self.directory else ""
             self.engine.say(
@@ -98,8 +95,6 @@ class TrainingLoop:
             return 128 + self.stopped
         self._conclude()
         return 0
-
-    # --- the beginning -----------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Start, or go on from the newest checkpoint; to be called before `go`.
@@ -114,7 +109,7 @@ class TrainingLoop:
             self.engine.start()
             return
         step, facts = found
-        self.state, self.saved_step = RunState.restored(step, facts), step
+        self.state, self.saving.step = RunState.restored(step, facts), step
         changed = refuse_other_data(
             facts.get("data"), self.identity, self.state.step, self.engine.steps_per_epoch, self.settings.changed_data
         )
@@ -123,11 +118,9 @@ class TrainingLoop:
             if changed.other_steering_images:
                 self.state.forget_best()
         if self.state.step >= self.last_step:
-            last = (
-                "its last one"
-                if self.state.step == self.last_step
-                else f"beyond step {self.last_step}, the last asked for"
-            )
+            last = f"beyond step {self.last_step}, the last asked for"
+            if self.state.step == self.last_step:
+                last = "its last one"
             self.engine.say(
                 f"the run has already reached step {self.state.step}, {last}: raise --epochs or --steps to train on"
             )
@@ -135,29 +128,20 @@ class TrainingLoop:
             self.engine.say(f"the run has stopped early, at step {self.state.step}: raise --patience to train on")
 
     def _open_files(self, stack: contextlib.ExitStack) -> None:
-        settings = self.settings
+        state, last_step, traced = self.state, self.last_step, self.settings.profile if self.directory else None
         stack.enter_context(self.engine.saving(self.directory))
-        if self.directory is None:
-            return
-        if settings.profile is not None:
-            profile = StepProfile(settings.profile, self.engine.trace, self.state.step, self.last_step)
-            self.profile = stack.enter_context(profile)
-        resume_step = self.state.step if settings.resume else None
-        writer = MetricsWriter(self.directory.path, resume_step=resume_step, tensorboard=settings.tensorboard)
-        self.writer = stack.enter_context(writer)
-        if self.state.step < self.last_step:
-            progress = Progress(self.last_step, start=self.state.step, preparing=self.engine.preparing)
-            self.progress = stack.enter_context(progress)
+        self.profile = stack.enter_context(StepProfile(traced, self.engine.trace, state.step, last_step))
+        if self.directory is not None:
+            stack.enter_context(self.log.opened(self.directory, self.settings, self.engine, state.step, last_step))
 
     # --- steps -------------------------------------------------------------------------------------------
 
     def _train_to_the_end_of_an_epoch(self) -> None:
         """Train to the end of the epoch, of the run, or to a signal."""
         per_epoch = self.engine.steps_per_epoch
-        self.meter.restart()
+        self.log.meter.restart()
         for batch in self.engine.batches(self.state.step):
-            if self.profile is not None:
-                self.profile.before(self.state.step)
+            self.profile.before(self.state.step)
             rate = self.engine.learning_rate(self.state.step)
             handle = self.engine.train(batch, self.state.step, rate)
             self.state.step += 1
@@ -165,18 +149,18 @@ class TrainingLoop:
             self.pending = Step(self.state.step, batch, rate, handle)
             if not self.engine.runs_ahead:
                 self._account_for_pending()
-            if self.profile is not None and self.profile.is_over(self.state.step):
-                self._end_profile(self.profile)
-            stop, self.save_is_due = self.engine.agree(self.signals.received, self._time_to_save())
+            if self.profile.is_over(self.state.step):
+                self._end_profile()
+            stop, self.saving.is_due = self.engine.agree(self.signals.received, self.saving.is_time())
             if self.state.step >= self.last_step:
                 break
             if stop:
                 self.stopped = stop
                 break
             # At the end of an epoch the evaluation comes first: what is saved there knows its result.
-            if self.save_is_due and self.state.step % per_epoch:
+            if self.saving.is_due and self.state.step % per_epoch:
                 self._account_for_pending()
-                self._save()
+                self.saving.save(self.state)
         self._account_for_pending()
         if self.state.step % per_epoch == 0:
             self._end_epoch(self.state.step // per_epoch)
@@ -193,41 +177,29 @@ class TrainingLoop:
         if not math.isfinite(loss):
             ids = done.batch.ids[done.batch.weights > 0][:8].tolist()
             self.engine.fail(
-                f"the loss became {loss} at step {done.number} (images {ids}...). {self._kept}: go on from it with a "
-                "smaller --learning-rate in a new run"
+                f"the loss became {loss} at step {done.number} (images {ids}...). {self.saving.kept}: go on from it "
+                "with a smaller --learning-rate in a new run"
             )
         self.state.rate, self.state.sums = done.rate, self.state.sums + sums
         self.state.epoch_sums += sums
         self.state.flat_since, warning = watched(self.state.flat_since, done.number, loss, self.identity["classes"])
-        if warning and self.progress is not None:
-            self.progress.message(warning)
-        self.meter.count(sums.examples)
+        if warning:
+            self.log.message(warning)
         per_epoch = self.engine.steps_per_epoch
-        if self.progress is not None:
-            accuracy = sums.top1 / sums.examples
-            self.progress.update(
-                done.number, epoch=done.number / per_epoch, loss=loss, top1=accuracy, images_per_second=self.meter.speed
-            )
+        self.log.step(done.number, done.number / per_epoch, sums)
         if done.number % self.settings.log_every == 0 or done.number % per_epoch == 0:
             self._write_train_row(done.number)
 
     def _write_train_row(self, step: int) -> None:
         sums, self.state.sums = self.state.sums, Sums()
-        means = (sums.loss / sums.examples, sums.top1 / sums.examples, sums.top5 / sums.examples)
-        self._write(
-            MetricsRow(step, step / self.engine.steps_per_epoch, "train", *means, self.state.rate, self.meter.speed)
-        )
-        self.meter.restart()
+        self.log.training(step, step / self.engine.steps_per_epoch, sums, self.state.rate)
 
-    def _write(self, row: MetricsRow) -> None:
-        if self.writer is not None:
-            self.writer.write(row)
-
-    def _end_profile(self, profile: StepProfile) -> None:
+    def _end_profile(self) -> None:
         """Wait for the last step that is traced, and write the trace."""
         self._account_for_pending()
-        profile.close()
-        self.engine.say(f"steps {profile.first + 1} to {profile.last} are traced in {self.settings.profile}")
+        self.profile.close()
+        first, last = self.profile.first + 1, self.profile.last
+        self.engine.say(f"steps {first} to {last} are traced in {self.settings.profile}")
 
     def _evaluation_is_due(self, epoch: int) -> bool:
         # A plateau counts epochs, so it sees each of them.
@@ -239,8 +211,8 @@ class TrainingLoop:
         if self._evaluation_is_due(epoch):
             report = self._evaluate()
             self.engine.count_error(1 - report.top1)
-        if self.save_is_due:
-            self._save()
+        if self.saving.is_due:
+            self.saving.save(self.state)
         if self.callbacks:
             self._call_back(epoch, sums, report)
 
@@ -251,23 +223,20 @@ class TrainingLoop:
             epoch=epoch,
             step=state.step,
             last_step=self.last_step,
-            learning_rate=self.engine.learning_rate(state.step - 1) if state.rate is None else state.rate,
-            train=TrainingMeans(
-                sums.loss / sums.examples, sums.top1 / sums.examples, sums.top5 / sums.examples, round(sums.examples)
-            ),
+            learning_rate=self._last_rate,
+            train=TrainingMeans.of(sums),
             split=steering.split_of(self.settings),
             evaluation=report,
-            best=state.best if math.isfinite(state.best) else None,
+            best=state.known_best,
             best_step=state.best_step,
-            images_per_second=self.meter.speed,
+            images_per_second=self.log.meter.speed,
             directory=None if self.directory is None else self.directory.path,
         )
         try:
             for callback in self.callbacks:
                 callback(record)
         except Exception:
-            if self.saved_step != state.step:
-                self._save()
+            self.saving.catch_up(state)
             raise
 
     # --- evaluation --------------------------------------------------------------------------------------
@@ -277,27 +246,22 @@ class TrainingLoop:
         report = self._measured(steering.split_of(self.settings), self.engine.evaluate)
         if report.top1 > self.state.best:
             self.state.best, self.state.best_step = report.top1, self.state.step
-            self._check_finite()
-            self.engine.save_best(self.state.step, self._facts(), report.top1)
+            self.saving.save_best(self.state)
         self.report, self.evaluated_step = report, self.state.step
         return report
 
     def _measured(self, split: str, evaluate: Callable[[], EvaluationReport]) -> EvaluationReport:
         """An evaluation of this step's weights, written down and told."""
-        started, per_epoch = time.perf_counter(), self.engine.steps_per_epoch
+        began, step, per_epoch = time.perf_counter(), self.state.step, self.engine.steps_per_epoch
         report = evaluate()
-        speed = report.examples / max(time.perf_counter() - started, 1e-9)
-        rate = self.engine.learning_rate(self.state.step - 1) if self.state.rate is None else self.state.rate
-        epoch = self.state.step / per_epoch if self.state.step % per_epoch else self.state.step // per_epoch
-        self._write(MetricsRow(self.state.step, epoch, split, report.loss, report.top1, report.top5, rate, speed))
-        text = f"{split} loss {report.loss:.4f}, accuracy {report.top1:.2%} of {report.examples}"
-        if self.progress is not None:
-            self.progress.message(
-                f"epoch {epoch}: {text}"
-                if isinstance(epoch, int)
-                else f"step {self.state.step}, epoch {epoch:.2f}: {text}"
-            )
+        epoch = step / per_epoch if step % per_epoch else step // per_epoch
+        self.log.evaluation(step, epoch, split, report, self._last_rate, time.perf_counter() - began)
         return report
+
+    @property
+    def _last_rate(self) -> float:
+        """Of the last step; by its schedule where a checkpoint of an older program doesn't say."""
+        return self.engine.learning_rate(self.state.step - 1) if self.state.rate is None else self.state.rate
 
     def _say_why_it_ends(self) -> None:
         state = self.state
@@ -316,37 +280,9 @@ class TrainingLoop:
             best_step = self.state.best_step
             self._evaluate()  # in the middle of an epoch: nothing that a plateau counts
             if self.state.best_step != best_step:
-                self.saved_step = -1
+                self.saving.forget()
         if self.settings.validation is not None:
             self.report = self._measured("test", self.engine.evaluate_test)
-
-    # --- checkpoints -------------------------------------------------------------------------------------
-
-    def _time_to_save(self) -> bool:
-        return time.monotonic() - self.saved_at >= self.settings.checkpoint_seconds
-
-    @property
-    def _kept(self) -> str:
-        where = f" in {self.directory.checkpoints}" if self.directory else ""
-        return f"The last finite checkpoint is kept{where}"
-
-    def _check_finite(self) -> None:
-        if not self.engine.weights_are_finite():
-            self.engine.fail(
-                f"the weights are no longer finite after step {self.state.step}; they are not saved. {self._kept}: use "
-                "a smaller --learning-rate"
-            )
-
-    def _save(self) -> None:
-        self._check_finite()
-        self.engine.save(self.state.step, self._facts())
-        self.saved_step, self.saved_at, self.save_is_due = self.state.step, time.monotonic(), False
-
-    def _facts(self) -> dict[str, Any]:
-        """What `begin` needs besides the engine's state."""
-        return self.state.facts(self.engine.steps_per_epoch) | {"data": self.identity}
-
-    # --- the end -----------------------------------------------------------------------------------------
 
     def _conclude(self) -> None:
         kernel, report = self.engine.first_kernel(), self.report

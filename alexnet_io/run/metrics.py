@@ -17,12 +17,12 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from alexnet_io.command_line.printing import printable
 from alexnet_io.errors import UserError
 from alexnet_io.files import atomic_file
+from alexnet_io.files.closing import Closing
 from alexnet_io.run.directory import METRICS as JSONL
 
 CSV = "metrics.csv"
@@ -54,11 +54,22 @@ class MetricsRow:
     learning_rate: float | None = None
     images_per_second: float | None = None
 
+    @property
+    def accuracy(self) -> float:
+        """`top1` of a row that has it.
+
+        Raises:
+            UserError: it has none.
+        """
+        if self.top1 is None:
+            raise UserError(f"the metrics of step {self.step}, {self.split}, hold no accuracy: train that run again")
+        return self.top1
+
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(MetricsRow))
 
 
-class MetricsWriter:
+class MetricsWriter(Closing):
     """Appends rows to a run's metrics files, each flushed before `write` returns.
 
     Args:
@@ -118,14 +129,6 @@ class MetricsWriter:
             self._board.close()
             self._board = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 def read_metrics(path: str | os.PathLike[str]) -> list[MetricsRow]:
     """Reads a metrics.jsonl, or that of a run's directory. A last line that is still being written is left out.
@@ -161,7 +164,7 @@ def best_of(rows: Iterable[MetricsRow]) -> MetricsRow | None:
     """
     measured = [row for row in rows if row.split != "train" and row.top1 is not None and math.isfinite(row.top1)]
     steering = [row for row in measured if row.split == "validation"] or measured
-    return max(steering, key=lambda row: row.top1 or 0.0, default=None)
+    return max(steering, key=lambda row: row.accuracy, default=None)
 
 
 def repair(directory: Path, last_step: int) -> list[MetricsRow]:

@@ -7,8 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from rich import console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
@@ -17,6 +16,7 @@ from rich.table import Column
 from rich.text import Text
 
 from alexnet_io.command_line import printing
+from alexnet_io.files.closing import Closing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,7 +27,7 @@ _FIRST_INTERVAL = 5.0  # seconds between plain lines at first; long runs get few
 _LAST_INTERVAL = 300.0
 
 
-class Progress:
+class Progress(Closing):
     """Shows the steps of a run. It never raises because of its output: training matters more.
 
     Args:
@@ -116,14 +116,6 @@ class Progress:
             with self._giving_up_quietly():
                 self._bar.stop()
             self._bar = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _open_bar(self, start: int, preparing: str) -> None:
         # No refreshing thread: it would take time from the data workers and forking beside it is unsafe.

@@ -42,11 +42,16 @@ class RunState:
             state.best, state.best_step = best, facts["best_step"]
         return state
 
+    @property
+    def known_best(self) -> float | None:
+        """The best share; None before the first evaluation."""
+        return self.best if math.isfinite(self.best) else None
+
     def facts(self, steps_per_epoch: int) -> dict[str, Any]:
         """What `restored` needs."""
         return {
             "epoch": self.step // steps_per_epoch,
-            "best": self.best if math.isfinite(self.best) else None,
+            "best": self.known_best,
             "best_step": self.best_step,
             "sums": asdict(self.sums),
             "epoch_sums": asdict(self.epoch_sums),

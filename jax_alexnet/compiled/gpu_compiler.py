@@ -1,7 +1,8 @@
 """XLA's GPU compiler on machines without a GPU: where it lies, and the GPUs that it compiles for.
 
 The compiler is JAX's CUDA plugin without NVIDIA's libraries. It lies in a folder of its own, not among the packages
-that Python imports: JAX loads every plugin that it finds there, and complains about one that has no GPU.
+that Python imports: JAX loads every plugin that it finds there, and complains about one that has no GPU. JAX itself is
+imported where something is compiled: which GPUs there are to choose from is known without.
 """
 
 import importlib.metadata

@@ -8,13 +8,15 @@ import jax
 import jax.numpy as jnp
 
 from alexnet_io.command_line.complete_settings import CompleteSettings
+from alexnet_io.command_line.evaluate_settings import EvaluateSettings
+from alexnet_io.command_line.picture_settings import PictureSettings
 from alexnet_io.command_line.printing import printable
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.data.sources.given_names import names_for
 from alexnet_io.errors import UserError
 from jax_alexnet import augment, steps
 from jax_alexnet.devices import choose_devices, data_mesh, set_precision
-from jax_alexnet.files import weights
+from jax_alexnet.files import weight_homes
 from jax_alexnet.files.finished_run import TrainedNetwork, load_run, saved_settings
 from jax_alexnet.ops.cpu import onednn
 from jax_alexnet.recipes import resolve
@@ -50,6 +52,18 @@ def open_network(
     return network
 
 
+def open_asked(settings: EvaluateSettings | PictureSettings) -> TrainedNetwork:
+    """The network that a command's settings name; see `open_network`."""
+    return open_network(
+        settings.run,
+        settings.weights,
+        model=settings.model,
+        checkpoint=settings.checkpoint,
+        devices=settings.devices,
+        precision=settings.precision,
+    )
+
+
 def say_fallback(network: TrainedNetwork, asked: str) -> None:
     """Say on standard error that a run has no best weights yet, where these were asked for."""
     if network.which != asked:
@@ -70,7 +84,7 @@ def load_weights(path: Path, *, model: str | None = None, devices: str, precisio
     Raises:
         UserError: unusable weights, or a file without the normalisation that its network needs.
     """
-    loaded = weights.read(path, model)
+    loaded = weight_homes.read(path, model)
     facts, shown = loaded.facts, printable(path)
     if facts is not None:
         settings = resolve(facts.settings(precision or facts.precision))
@@ -92,7 +106,7 @@ def load_weights(path: Path, *, model: str | None = None, devices: str, precisio
     )
 
 
-def fed_as_usual(shown: str, loaded: weights.Loaded, precision: str) -> CompleteSettings:
+def fed_as_usual(shown: str, loaded: weight_homes.Loaded, precision: str) -> CompleteSettings:
     """The settings of a network of which only the weights are known; what is assumed goes to standard error."""
     # Of a data set of which nothing is known: digits would have sizes of their own.
     known = TrainSettings(data="synthetic", model=loaded.model, image_size=loaded.image_size, precision=precision)

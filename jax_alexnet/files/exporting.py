@@ -12,7 +12,7 @@ import numpy as np
 
 from alexnet_io.command_line.printing import printable
 from alexnet_io.errors import on_the_way
-from alexnet_io.exports import comparison, hub
+from alexnet_io.exports import command, comparison, formats
 from alexnet_io.exports.comparison import Comparison
 from alexnet_io.exports.description import Description
 from alexnet_io.files import atomic_file
@@ -20,8 +20,8 @@ from alexnet_io.run.network_facts import NetworkFacts
 from alexnet_io.weights import card as cards
 from alexnet_io.weights import shipped
 from jax_alexnet import augment
-from jax_alexnet.export_settings import PROGRAM, PROGRAMS, ExportSettings
-from jax_alexnet.files import programs, weight_files, weights
+from jax_alexnet.export_settings import PROGRAM, ExportSettings
+from jax_alexnet.files import programs, weight_files, weight_homes
 from jax_alexnet.files.exported import load_weights, say_fallback, with_names
 from jax_alexnet.files.finished_run import TrainedNetwork, load_run, saved_settings
 from jax_alexnet.model import AlexNet
@@ -81,22 +81,19 @@ def export(settings: ExportSettings, chosen: str) -> None:
         UserError: no such network, or a file that this home doesn't have.
         FailedRun: it can't be written, or is not what it was to be.
     """
-    if chosen in ("safetensors", "npz", "pth"):
+    if formats.is_file_of_weights(chosen):
         weight_files.check_ending(Path(settings.to), settings.home)
         if settings.run is not None:
             saved = saved_settings(settings.run)
-            weights.check_home(settings.home, saved.model, saved.ablate)
-    source = _opened(settings, "float32" if chosen in PROGRAMS else None)
-    facts, network = source.description.facts, source.network
+            weight_homes.check_home(settings.home, saved.model, saved.ablate)
+    source = _opened(settings, "float32" if formats.is_program(chosen) else None)
     with on_the_way(), programs.in_float32():
-        if chosen in PROGRAMS:
+        if formats.is_program(chosen):
             checked = _write_program(source, Path(settings.to), chosen)
         else:
             checked = _write_weights(source, settings, chosen)
-    what = f"{network.which} weights" if settings.run is not None else printable(settings.weights or "")
-    home = "" if chosen in PROGRAMS else f", for {settings.home}"
-    print(f"{facts.model}, {what}, step {facts.step}{home}: {source.shown}")
-    print(f"checked before it was put in place: {checked.line()}")
+    home = None if formats.is_program(chosen) else settings.home
+    command.say_done(settings, source.description.facts, source.network.which, home, checked)
 
 
 def _opened(settings: ExportSettings, precision: str | None) -> Source:
@@ -150,13 +147,10 @@ def _write_weights(source: Source, settings: ExportSettings, chosen: str) -> Com
 
     def save(path: Path) -> str:
         own = about.own_facts
-        weights.save(path, source.params, facts.model, facts.image_size, settings.home, own, about.about, check)
+        weight_homes.save(path, source.params, facts.model, facts.image_size, settings.home, own, about.about, check)
         return found[0].line()
 
-    if chosen == "hub":
-        hub.write(Path(settings.to), about, f"{PROGRAM} --format hub", save)
-    else:
-        save(Path(settings.to))
+    command.write_weights(settings, chosen, about, PROGRAM, save)
     return found[0]
 
 

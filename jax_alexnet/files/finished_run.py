@@ -17,10 +17,10 @@ from alexnet_io.command_line.printing import printable
 from alexnet_io.command_line.resumed_settings import resumed
 from alexnet_io.errors import UserError
 from alexnet_io.run import statistics_file
-from alexnet_io.run.directory import read_description
+from alexnet_io.run.run_description import read_description
 from jax_alexnet import augment, steps
 from jax_alexnet.devices import data_mesh, set_precision
-from jax_alexnet.files import checkpoint, weights
+from jax_alexnet.files import checkpoint, weight_homes
 from jax_alexnet.model import AlexNet
 from jax_alexnet.recipes import resolve
 from jax_alexnet.run_setup import BEST, init_params, make_model
@@ -146,7 +146,7 @@ def _reference_weights(run: Path, which: str, settings: CompleteSettings, shapes
         )
     from safetensors import safe_open
 
-    params, _ = weights.load(path, settings.model, settings.image_size, settings.ablate)
+    params, _ = weight_homes.load(path, settings.model, settings.image_size, settings.ablate)
     with safe_open(path, framework="numpy") as file:
         step = int((file.metadata() or {}).get("step", 0))
     return jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), params, shapes), step

@@ -7,6 +7,8 @@ channels last and pooling as the maximum of shifted maps, where ONNX has operato
 Operators are used so that runtimes can't read them in two ways: windows that overhang have their padding spelt out,
 since versions of ONNX round `ceil_mode` differently. ONNX Runtime refuses `LRN` of an even number of channels, and ONNX
 has no windows over positions nor kernels of their own for each: these are composed.
+
+onnx is imported where a graph is made: the other formats do without.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,7 @@
-"""A trained network as a program that runs without this project: ONNX, or StableHLO as `jax.export` writes it."""
+"""A trained network as a program that runs without this project: ONNX, or StableHLO as `jax.export` writes it.
+
+ONNX Runtime is imported for ONNX alone.
+"""
 
 import contextlib
 from collections.abc import Callable, Mapping

@@ -12,9 +12,9 @@ import numpy as np
 from alexnet_io.command_line.ablations import refuse_other_ablation
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.printing import printable
-from alexnet_io.run.directory import read_description
 from alexnet_io.run.fine_tuning import Beginning, Origin, located, refuse_other_network, refuse_shapes
-from jax_alexnet.files import weights
+from alexnet_io.run.run_description import read_description
+from jax_alexnet.files import weight_homes
 from jax_alexnet.files.finished_run import saved_settings, weights_of
 from jax_alexnet.recipes import choose_variant
 from jax_alexnet.run_setup import make_model
@@ -86,7 +86,7 @@ def _of_run(run: Path, settings: CompleteSettings) -> tuple[Any, Origin]:
 
 
 def _of_file(path: Path, settings: CompleteSettings) -> tuple[Any, Origin]:
-    loaded = weights.read(
+    loaded = weight_homes.read(
         path, settings.model, usual_size=settings.image_size, ablate=settings.ablate, flag="--init-from"
     )
     facts = loaded.facts

@@ -38,9 +38,8 @@ def layout(variant: specs.Variant, devices: Sequence[Any], group: int) -> Layout
     hidden = [row for row in variant.layers if isinstance(row, specs.Dense)][:-1]
     odd = [row for row in hidden if row.features is None or row.features % group]
     if odd:
-        sizes = [
-            n for n in range(1, group) if len(devices) % n == 0 and all((row.features or 0) % n == 0 for row in odd)
-        ]
+        units = [row.features for row in odd if row.features is not None]
+        sizes = [n for n in range(1, group) if len(devices) % n == 0 and all(count % n == 0 for count in units)]
         raise UserError(
             f"--parallel hybrid: the {odd[0].features} units of {odd[0].name} can't be divided among {group} devices. "
             f"Choose --group-size from: {', '.join(map(str, sizes))}"

@@ -187,21 +187,27 @@ def table(comparisons: list[Comparison]) -> str:
         known = found.known
         ours = f"ours: {known.model}, {known.scheme}, {known.images} images a GPU; work as on one GPU, as published"
         lines += [known.title, _wrapped(f"source: {known.source}"), _wrapped(f"note: {known.doubt}"), _wrapped(ours)]
-        lines.append(f"{'GPUs':>6}{'published':>12}{'predicted':>12}{'overlapped':>12}{'predicted/':>12}"
-                     f"{'sends':>10}{'links that':>15}")  # fmt: skip
-        lines.append(f"{'':6}{'images/s':>12}{'images/s':>12}{'images/s':>12}{'published':>12}{'MB':>10}"
-                     f"{'explain, GB/s':>15}")  # fmt: skip
+        lines.append(
+            f"{'GPUs':>6}{'published':>12}{'predicted':>12}{'overlapped':>12}{'predicted/':>12}"
+            f"{'sends':>10}{'links that':>15}"
+        )
+        lines.append(
+            f"{'':6}{'images/s':>12}{'images/s':>12}{'images/s':>12}{'published':>12}{'MB':>10}{'explain, GB/s':>15}"
+        )
         for row in found.rows:
             mark = "?" if row.unverified else " "
             needed = f"{row.needed / 1e9:.1f}" if row.needed else "-"
-            lines.append(f"{row.devices:>6}{row.published:>11,.0f}{mark}{row.predicted:>12,.0f}{row.overlapped:>12,.0f}"
-                         f"{row.ratio:>12.2f}{row.sent / 1e6:>10.1f}{needed:>15}")  # fmt: skip
+            lines.append(
+                f"{row.devices:>6}{row.published:>11,.0f}{mark}{row.predicted:>12,.0f}{row.overlapped:>12,.0f}"
+                f"{row.ratio:>12.2f}{row.sent / 1e6:>10.1f}{needed:>15}"
+            )
         if found.modelled_one:
             ratio = found.modelled_one / known.speeds[1]
-            lines.append(_wrapped(
+            model = (
                 f"the model of a GPU's work gives {found.modelled_one:,.0f} images/s on one, {ratio:.2f} of the "
                 "published: it counts each multiplication, and cuDNN has convolutions (Winograd, FFT) that need fewer"
-            ))  # fmt: skip
+            )
+            lines.append(_wrapped(model))
         lines.append("")
     return "\n".join([*lines, "? unverified, from memory. predicted: nothing overlaps; overlapped: everything does."])
 

@@ -1,7 +1,8 @@
 """`python -m jax_alexnet.reproduce EXPERIMENT`: the paper's claims repeated, with the published figures beside.
 
 An experiment is a list of trainings by the training program itself, a reading of their metrics, and a picture. Its runs
-lie under --output as all runs do; the same command goes on where it was stopped, and finds what is finished.
+lie under --output as all runs do; the same command goes on where it was stopped, and finds what is finished. Imports
+NumPy and JAX when the settings are known to be right.
 """
 
 from collections.abc import Sequence

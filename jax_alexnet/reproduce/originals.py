@@ -38,7 +38,7 @@ def perform_cifar(name: str, runner: Runner, folder: Path) -> Result:
         seconds = seconds_until(run.rows, math.inf, run.settings.batch_size)
         errors.append(100 * (1 - report["top1"]))
         last = of_split(run.rows, "test")[-1]
-        rows.append([str(seed), f"{100 * (1 - (last.top1 or 0)):.2f}", f"{errors[-1]:.2f}", duration(seconds)])
+        rows.append([str(seed), f"{100 * (1 - last.accuracy):.2f}", f"{errors[-1]:.2f}", duration(seconds)])
         runs.append(run)
     picture, published = runner.picture(name), PUBLISHED_ERRORS[name]
     lines = {f"seed {seed}": run.rows for seed, run in enumerate(runs)}

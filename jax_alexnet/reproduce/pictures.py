@@ -89,8 +89,15 @@ def draw_losses(path: Path, runs: Mapping[str, Sequence[MetricsRow]], first: flo
         axes.plot(*_columns(points), color=colour, marker="o", ms=4, label=f"recipe {label}")
     for value, what in ((first, "after its first epoch"), (best, "at its best")):
         axes.axhline(value, color=_INK, linewidth=0.8, linestyle=":")
-        axes.annotate(f"notebook {what}, {value:.3f}", (0.98, value), xycoords=("axes fraction", "data"), fontsize=8,
-                      ha="right", va="bottom", color=_INK)  # fmt: skip
+        axes.annotate(
+            f"notebook {what}, {value:.3f}",
+            (0.98, value),
+            xycoords=("axes fraction", "data"),
+            fontsize=8,
+            ha="right",
+            va="bottom",
+            color=_INK,
+        )
     axes.set(xlabel="epoch", ylabel="loss on the test images (nats)")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)

@@ -60,7 +60,7 @@ def training_errors(rows: Sequence[MetricsRow], windows: int = 5) -> Points:
     points: Points = []
     start, last, summed = 0, 0, 0.0
     for row in train:
-        summed += (row.step - last) * (1 - (row.top1 or 0.0))
+        summed += (row.step - last) * (1 - row.accuracy)
         last = row.step
         # A whole step may be missing to a window, where its length is no whole number of them.
         if last - start + 1 > per_epoch / windows:
@@ -110,7 +110,7 @@ def last_errors(rows: Sequence[MetricsRow]) -> tuple[float, float, float | None]
     """(training error, test error, test top-5 error) at the end of a run; the training error is the last window's."""
     test = of_split(rows, "test")[-1]
     top5 = None if test.top5 is None else 1 - test.top5
-    return training_errors(rows, 1)[-1][1], 1 - (test.top1 or 0.0), top5
+    return training_errors(rows, 1)[-1][1], 1 - test.accuracy, top5
 
 
 def test_errors(rows: Sequence[MetricsRow]) -> Points:

@@ -25,8 +25,8 @@ from alexnet_io.data.sources import open_for, parse_spec
 from alexnet_io.data.sources.fingerprint import fingerprint
 from alexnet_io.errors import FailedRun, UserError
 from alexnet_io.files import atomic_file
-from alexnet_io.run.directory import DESCRIPTION, package_versions, read_description
 from alexnet_io.run.metrics import MetricsRow, read_metrics
+from alexnet_io.run.run_description import DESCRIPTION, package_versions, read_description
 from alexnet_io.run.signals import Signals
 from jax_alexnet import evaluate
 from jax_alexnet.recipes import resolve

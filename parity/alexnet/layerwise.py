@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from jax_alexnet.files import weights
+from jax_alexnet.files import weight_homes
 from jax_alexnet.variants import VARIANTS
 from parity.alexnet import pairs
 from parity.candidate import jax_libraries, jax_run
@@ -60,26 +60,20 @@ def compare_pair(
     directory = workspace or Path(tempfile.mkdtemp(prefix="parity-"))
     try:
         store = Store(directory)
-        torch_tensors.pin_precision()
         pair.torch_module.train(masks is not None)
         capture = torch_capture.Capture(pair.torch_module, store, pair.dtype, set(chosen.pairs.values()))
         tensors = torch_tensors.as_tensors((images,), pair.dtype)
-        if gradients:
-            torch_backward.run(capture, tensors, seed=seed)
-        else:
-            capture.forward(tensors)
+        torch_backward.record(capture, tensors, gradients, seed)
         candidate = Candidate(
             model,
             kwargs,
-            chosen.pairs,
-            {leaf.path: leaf.kind for leaf in leaves},
+            leaves,
+            chosen,
             store,
             pair.dtype,
             torch_structure.weights_reader(pair.torch_module),
             pair.variables,
             pair.name,
-            undecided=chosen.undecided,
-            likely=chosen.likely,
         )
         candidate.masks = masks or {}
         return jax_run.run(candidate, (ours,), gradients, reference, whole=whole)
@@ -130,7 +124,7 @@ def run(
 
 def exported(pair: pairs.Pair) -> list[Row]:
     """JAX's weights as its exports bring them to PyTorch, against PyTorch's own, bit for bit: one row a parameter."""
-    made = weights.to_torch(pair.variables["params"], VARIANTS[pair.name], pair.image_size[0])
+    made = weight_homes.to_torch(pair.variables["params"], VARIANTS[pair.name], pair.image_size[0])
     rows = []
     for name, parameter in pair.torch_module.named_parameters():
         path, _, part = name.rpartition(".")

@@ -16,7 +16,7 @@ from torch import nn
 from alexnet_io.data import decoding
 from alexnet_io.errors import UserError
 from alexnet_io.weights import shipped
-from jax_alexnet.files import weights
+from jax_alexnet.files import weight_homes
 from jax_alexnet.model import AlexNet
 from jax_alexnet.variants import VARIANTS
 from parity.alexnet import flattened, torch_weights
@@ -130,7 +130,7 @@ def load(name: str, path: Path, dtype: str = "float64") -> Pair:
         UserError: the file can't be read, or isn't this network's, by either side.
     """
     path = shipped.located(path, "--weights")
-    params, classes = weights.load(path, name)
+    params, classes = weight_homes.load(path, name)
     content = torch_weights.read(path)
     side = content.image_size or VARIANTS[name].image_size
     with torch.device("meta"):

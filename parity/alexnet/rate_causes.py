@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alexnet_io.command_line.complete_settings import CompleteSettings
+from alexnet_io.run import length
 from parity.causes.parameters import Cause
 
 Rate = Callable[[CompleteSettings, int, int], float]
@@ -81,10 +82,10 @@ def of_time(
 
 def _expected(settings: CompleteSettings, place: Place, per_epoch: int) -> float:
     """The rate by the schedules' definitions."""
-    rising = settings.warmup_steps or round((settings.warmup_epochs or 0) * per_epoch)
+    rising = length.warmup_steps(settings, per_epoch)
     share = min(place.step + 1, rising + 1) / (rising + 1)
     if settings.schedule == "cosine":
-        steps = min(settings.epochs * per_epoch, settings.steps or settings.epochs * per_epoch)
+        steps = length.last_step(settings, per_epoch)
         part = min(max((place.step - rising) / (steps - rising), 0.0), 1.0)
         return settings.learning_rate * share * np.cos(np.pi / 2 * part) ** 2
     drops = {

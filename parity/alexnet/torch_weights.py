@@ -1,7 +1,7 @@
 """Reading a file of weights for PyTorch, by PyTorch's own means and without a word from `jax_alexnet`.
 
-`jax_alexnet.files.weights` is what brings a file to Flax, and it is under comparison: were PyTorch's weights made from
-what it read, a mistake in it would be on both sides and nowhere to be seen.
+`jax_alexnet.files.weight_homes` is what brings a file to Flax, and it is under comparison: were PyTorch's weights made
+from what it read, a mistake in it would be on both sides and nowhere to be seen.
 
 safetensors is imported for such files alone.
 """

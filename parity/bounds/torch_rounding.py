@@ -24,13 +24,15 @@ from parity.bounds import (  # noqa: F401  each adds its rules to RULES
     torch_rounding_activations,
     torch_rounding_attention,
     torch_rounding_complex,
+    torch_rounding_convolution,
     torch_rounding_functions,
     torch_rounding_losses,
-    torch_rounding_more,
     torch_rounding_moves,
     torch_rounding_norms,
+    torch_rounding_pooling,
     torch_rounding_resampling,
     torch_rounding_sampling,
+    torch_rounding_special,
 )
 from parity.bounds.torch_known_errors import EXACT, KnownErrors
 from parity.bounds.torch_operation import UNIT, Formula, Operation, Rule, Tracked

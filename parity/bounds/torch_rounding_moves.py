@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from parity.bounds.torch_rounding_rules import RULES, largest, rule
     "clone", "detach", "alias", "squeeze", "unsqueeze", "cat", "stack", "split", "split_with_sizes", "chunk", "unbind",
     "index", "index_select", "gather", "repeat", "flip", "roll", "unfold", "im2col", "narrow", "diagonal", "as_strided",
     "slice_backward", "select_backward", "tril", "triu", "pixel_shuffle", "contiguous", "movedim", "unsafe_split",
+    "block_diag", "masked_scatter_backward", "native_channel_shuffle",
     "value_selecting_reduction_backward", "pixel_unshuffle", "channel_shuffle", "rot90", "take", "masked_select",
     "diag_embed", "diagonal_backward", "unsafe_chunk", "unsafe_split_with_sizes", "view_copy", "expand_copy",
     "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "embedding", "swapaxes", "moveaxis", "flatten",
@@ -51,6 +51,26 @@ def _either(op: Operation) -> tuple[Any, int]:
     return largest(op), 0
 
 
+@rule("select_scatter", "slice_scatter", "diagonal_scatter", "index_copy", "as_strided_scatter")
+def _put(op: Operation) -> tuple[Any, int]:
+    """A part is replaced by another tensor's values, with their errors."""
+    if not op.errors:
+        return None, 0
+    given = [
+        op.errors.get(i, torch.zeros_like(a, dtype=torch.float64)).clone()
+        if isinstance(a, Tensor) and a.is_floating_point()
+        else a
+        for i, a in enumerate(op.args)
+    ]
+    return op.func(*given, **op.kwargs), 0
+
+
+@rule("copysign")
+def _signed(op: Operation) -> tuple[Any, int]:
+    """A size with another one's sign."""
+    return op.errors.get(0), 0
+
+
 @rule("where")
 def _chosen(op: Operation) -> tuple[Any, int]:
     """The error of the side that the reference chose."""
@@ -82,16 +102,6 @@ def _overwritten(op: Operation) -> tuple[Any, int]:
         elif i == len(given) - 1 and isinstance(arg, (int, float)) and not isinstance(arg, bool):
             given[i] = 0.0
     return op.func(*given, **op.kwargs), 0
-
-
-@rule("max_pool2d_with_indices", "max_pool3d_with_indices", "amax", "max", "adaptive_max_pool2d",
-      "adaptive_max_pool3d", "max_pool2d", "cummax")  # fmt: skip
-def _maximum(op: Operation) -> tuple[Any, int]:
-    """|max(a + e) - max(a)| <= max |e| over the window."""
-    if 0 not in op.errors:
-        return None, 0
-    result = op.func(op.errors[0], *op.args[1:], **op.kwargs)
-    return (result[0] if isinstance(result, (tuple, list)) else result), 0
 
 
 @rule("amin", "min", "kthvalue", "median", "nanmedian", "sort", "topk", "aminmax", "mode", "cummin")
@@ -130,9 +140,8 @@ def summed(op: Operation) -> tuple[Any, int]:
 for _name in (
     "replication_pad1d_backward", "replication_pad2d_backward", "replication_pad3d_backward", "trace",
     "reflection_pad1d_backward", "reflection_pad2d_backward", "reflection_pad3d_backward", "embedding_dense_backward",
-    "max_pool2d_with_indices_backward", "max_pool3d_with_indices_backward", "constant_pad_nd_backward", "col2im",
-    "adaptive_max_pool2d_backward", "adaptive_max_pool3d_backward", "unfold_backward",
-    "_embedding_bag_backward", "_embedding_bag_dense_backward", "max_unpool2d", "nansum",
+    "constant_pad_nd_backward", "col2im", "unfold_backward", "_embedding_bag_backward",
+    "_embedding_bag_dense_backward", "nansum",
     "upsample_nearest1d_backward", "upsample_nearest2d_backward", "upsample_nearest3d_backward",
     "_upsample_nearest_exact1d_backward", "_upsample_nearest_exact2d_backward", "_upsample_nearest_exact3d_backward",
 ):  # fmt: skip
@@ -147,42 +156,9 @@ def _bagged(op: Operation) -> tuple[Any, int]:
     return carried + terms * op.unit * op.func(op.value(0).abs(), *op.args[1:], **op.kwargs)[0].abs(), terms
 
 
-@rule("avg_pool2d_backward", "_adaptive_avg_pool2d_backward", "avg_pool3d_backward", "_adaptive_avg_pool3d_backward")
-def _scattered(op: Operation) -> tuple[Any, int]:
-    """Each pixel sums the shares of the windows that hold it."""
-    rest = tuple(a.double() if isinstance(a, Tensor) and a.is_floating_point() else a for a in op.args[1:])
-    support = op.func(torch.ones_like(op.value(0)), *rest, **op.kwargs)
-    overlaps = max(math.ceil(float(support.max() / support[support > 0].min())), 1) + 1
-    carried = op.func(op.errors[0], *rest, **op.kwargs) if 0 in op.errors else 0.0
-    return carried + overlaps * op.unit * op.func(op.value(0).abs(), *rest, **op.kwargs), overlaps
-
-
-@rule("avg_pool1d", "avg_pool2d", "avg_pool3d", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_avg_pool1d")
-def _averaged(op: Operation) -> tuple[Any, int]:
-    """A window of m terms: m - 1 roundings for the sum and one for the division."""
-    x = op.value(0)
-    terms = _window_terms(op)
-    carried = op.func(op.errors[0], *op.args[1:], **op.kwargs) if 0 in op.errors else 0.0
-    return carried + terms * op.unit * op.func(x.abs(), *op.args[1:], **op.kwargs), terms
-
-
-def _window_terms(op: Operation) -> int:
-    sizes = op.args[1]
-    if "adaptive" not in op.name:
-        spatial = op.args[0].ndim - 2
-        return math.prod(sizes) if len(sizes) == spatial else int(sizes[0]) ** spatial
-    # Window i of m over n pixels is [floor(i n / m), ceil((i + 1) n / m)).
-    sides = op.args[0].shape[-len(sizes) :]
-    return math.prod(
-        max(-(-(i + 1) * n // m) - i * n // m for i in range(m)) for n, m in zip(sides, sizes, strict=True)
-    )
-
-
-@rule("index_put", "scatter_add", "index_add", "scatter_reduce", "put", "_index_put_impl", "_unsafe_index_put")
+@rule("index_put", "scatter_add", "index_add", "put", "_index_put_impl", "_unsafe_index_put")
 def _added_at(op: Operation) -> tuple[Any, int]:
     """Values added to, or put into, places of a tensor; terms are counted by adding ones."""
-    if op.name == "scatter_reduce" and op.args[4] != "sum":
-        raise ValueError("only sums are known")
     floating = [i for i, a in enumerate(op.args) if isinstance(a, Tensor) and a.is_floating_point()]
 
     def run(values: dict[int, Tensor]) -> Tensor:
@@ -199,47 +175,21 @@ def _added_at(op: Operation) -> tuple[Any, int]:
     return own if carried is None else carried.abs() + own, terms
 
 
-@rule("convolution", "_convolution", "cudnn_convolution", "mkldnn_convolution", "_trilinear")
-def _convolved(op: Operation) -> tuple[Any, int]:
-    """Sums of products, counted by running the operation on ones; linear in each argument."""
-    floating = [i for i, a in enumerate(op.args) if isinstance(a, Tensor) and a.is_floating_point()]
+@rule("scatter_reduce")
+def _reduced_at(op: Operation) -> tuple[Any, int]:
+    """Sums at places; or means of them, with a division; or the largest, or the smallest."""
+    how = str(op.args[4])
+    if how == "sum":
+        return _added_at(op)
+    if how not in ("mean", "amax", "amin"):
+        raise ValueError("products at places aren't known")
+    values = {i: op.value(i) for i in (0, 3)}
+    errors = {i: op.errors.get(i, torch.zeros_like(v)) for i, v in values.items()}
 
-    def run(values: dict[int, Tensor]) -> Tensor:
-        return op.func(*(values.get(i, a) for i, a in enumerate(op.args)), **op.kwargs)
+    def run(both: dict[int, Tensor], how: str) -> Tensor:
+        return op.func(both[0].clone(), op.args[1], op.args[2], both[3].clone(), how, **op.kwargs)
 
-    absolute = {i: op.value(i).abs() for i in floating}
-    terms = int(run({i: torch.ones_like(absolute[i]) for i in floating}).max()) + (op.name == "_trilinear")
-    error = terms * op.unit * run(absolute)
-    bias = floating[2:] if op.name != "_trilinear" else []  # the bias is added, not multiplied
-    alone = {i: torch.zeros_like(absolute[i]) for i in bias}
-    for i, bound in op.errors.items():
-        if i in bias:
-            without = {j: torch.zeros_like(absolute[j]) for j in floating[:1]}
-            error = error + run({**absolute, **without, i: bound})
-        else:
-            error = error + run({**absolute, **alone, i: bound})  # type: ignore[dict-item]
-    return error, terms
-
-
-@rule("convolution_backward")
-def _convolved_backward(op: Operation) -> tuple[Any, int]:
-    """Three sums of products: of the gradient with the kernel, with the input, and alone."""
-    g, x, w = (op.value(i).abs() for i in range(3))
-
-    def run(*values: Tensor) -> list[Tensor | None]:
-        return list(op.func(*values, *op.args[3:], **op.kwargs))
-
-    counts = run(torch.ones_like(g), torch.ones_like(x), torch.ones_like(w))
-    terms = [0 if count is None else int(count.max()) for count in counts]
-    errors = [None if m is None else n * op.unit * m for n, m in zip(terms, run(g, x, w), strict=True)]
-    zeros = torch.zeros_like(x), torch.zeros_like(w)
-    ways = ([(0, op.error(0), x, w)] if 0 in op.errors else []) + (
-        [(1, g, op.error(1), zeros[1])] if 1 in op.errors else []
-    )
-    ways += [(2, g, zeros[0], op.error(2))] if 2 in op.errors else []
-    for place, *values in ways:
-        for k, more in enumerate(run(*values)):
-            before = errors[k]
-            if before is not None and more is not None and (place == 0 or k < 2):
-                errors[k] = before + more
-    return errors, max(terms)
+    if how != "mean":
+        return run(errors, "amax"), 0
+    terms = int(run({i: torch.ones_like(v) for i, v in values.items()}, "sum").max()) + 1
+    return run(errors, "mean") + terms * op.unit * run({i: v.abs() for i, v in values.items()}, "mean"), terms

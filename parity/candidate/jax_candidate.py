@@ -6,6 +6,7 @@ Imports JAX and NumPy only; the reference is a directory of captures, whoever wr
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -33,9 +34,10 @@ class Candidate(State):
     visited: dict[str, Visit]
     natural: Candidate | None
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.totals: dict[tuple[str, str], Total] = {}  # gradients of parameters that several calls add to
+    @cached_property
+    def totals(self) -> dict[tuple[str, str], Total]:
+        """Gradients of parameters that several calls add to, by the leaf's path and the parameter's name."""
+        return {}
 
     def forward(self, inputs: tuple[NDArray, ...]) -> list[Row]:
         """Run the module, every leaf on the reference's input; returns the rows in the reference's order."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,9 +17,11 @@ from parity.candidate.jax_calls import Calls
 from parity.candidate.jax_models import JaxModel
 from parity.causes import between_graph
 from parity.causes.examined import ExaminedCall
+from parity.comparison.matching import Pairing
 from parity.comparison.store import Store
 from parity.comparison.worst_row import Worst
 from parity.kinds import jax_leaves, layouts, parameter
+from parity.kinds.leaf import Leaf
 from parity.reports.rows import Row, compare_arrays
 
 
@@ -29,40 +31,35 @@ class State:
     Args:
         model: to be run.
         kwargs: of its call.
-        pairs: Flax leaf path to PyTorch leaf path.
-        kinds: kind of each Flax leaf, by path.
+        leaves: the module's.
+        pairing: which of PyTorch's each is.
         store: the reference's records.
         dtype: of the lane.
         variables: the module's own; None to convert the reference's weights leaf by leaf.
         weights: gives a PyTorch leaf's parameters and statistics by path; arrays in float32 or float64.
         name: of the model, for the report.
         abstract: shapes of the module's variables, where `variables` is None.
-        undecided: see `matching.Pairing`; likely, too.
-        likely: see `undecided`.
-        calls: how often the module calls each leaf, by path; once if it isn't said.
     """
 
     def __init__(
         self,
         model: JaxModel,
         kwargs: dict[str, Any],
-        pairs: dict[str, str],
-        kinds: dict[str, str],
+        leaves: Sequence[Leaf],
+        pairing: Pairing,
         store: Store,
         dtype: str,
         weights: Callable[[str], dict[str, NDArray]],
         variables: dict[str, Any] | None = None,
         name: str = "model",
         abstract: dict[str, Any] | None = None,
-        undecided: dict[str, list[str]] | None = None,
-        likely: dict[str, str] | None = None,
-        calls: dict[str, int] | None = None,
     ) -> None:
         check_dtype(dtype)
         # Modules with a `setup` look at their parameters as soon as they are bound: zeros without memory will do.
         self.placeholders = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), abstract or {})
-        self.model, self.kwargs, self.pairs, self.kinds = model, kwargs, dict(pairs), kinds
-        self.undecided, self.likely = undecided or {}, likely or {}
+        self.model, self.kwargs, self.leaves = model, kwargs, leaves
+        self.pairs, self.undecided, self.likely = dict(pairing.pairs), dict(pairing.undecided), pairing.likely
+        self.kinds = {leaf.path: leaf.kind for leaf in leaves} | pairing.kinds
         self.store, self.dtype, self.weights, self.name = store, dtype, weights, name
         self.given = variables
         self.variables: dict[str, Any] = {}
@@ -76,12 +73,12 @@ class State:
             path = store.facts(key)["path"]
             self.records[path, counts[path]] = key
             counts[path] += 1
-        flax_paths = {theirs: ours for ours, theirs in pairs.items()}
+        flax_paths = {theirs: ours for ours, theirs in self.pairs.items()}
         names = {key: flax_paths.get(path, path) for (path, _), key in self.records.items()}
         # Inputs that differ and nobody knows why: rows, Flax's arrays, their layouts, PyTorch's, and what is allowed.
         self.unexplained: list[tuple[Row, NDArray, layouts.Layout | None, NDArray, NDArray | None]] = []
         self.code = between_graph.Code.read(store, names)
-        self.calls = Calls(store, self.records, calls or {})
+        self.calls = Calls(store, self.records, {leaf.path: leaf.calls for leaf in leaves})
         self.compiled: dict[str, Callable] = {}  # leaves alone, and their gradients
         self.visited: dict[str, ExaminedCall] = {}
         self.judged: set[str] = set()  # leaves whose weights have been compared

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from parity.candidate import jax_libraries, jax_run
 from parity.candidate.jax_arrays import cast
 from parity.candidate.jax_candidate import Candidate
 from parity.comparison import mapped
-from parity.comparison.store import Store
+from parity.comparison.matching import Pairing
+from parity.comparison.store import Store, write_npz
 from parity.comparison.workspace import inputs, leaves_of, load, whole_mapping
 from parity.kinds import jax_leaves
 from parity.mapping.found import TorchState
@@ -42,28 +43,24 @@ def run(workspace: Path, request: dict[str, Any]) -> None:
         state, library = store.arrays("state", ""), jax_libraries.library_of(module)
         native = jax.eval_shape(model.native, abstract)
         variables = model.canonical(mapped.variables(mapping, state, library, native, request["dtype"]))
-    kinds = {leaf.path: leaf.kind for leaf in leaves} | found["kinds"]
     candidate = Candidate(
         model,
         request["flax_kwargs"],
-        found["pairs"],
-        kinds,
+        leaves,
+        Pairing(**{each.name: found[each.name] for each in fields(Pairing)}),
         store,
         request["dtype"],
         lambda path: store.arrays(f"weights-{path}", ""),
         variables,
         request["name"],
         abstract,
-        found["undecided"],
-        found["likely"],
-        {leaf.path: leaf.calls for leaf in leaves},
     )
     torch_leaves, state = leaves_of(found["torch"]), TorchState.from_json(found["state"])
     report = jax_run.run(candidate, arrays, request["gradients"], torch_leaves)
     facts = mapped.found(candidate, module, (leaves, torch_leaves), state, abstract, model.cells())
     (workspace / "found.json").write_text(json.dumps(facts.to_json()), encoding="utf-8")
     report.write_json(workspace / "report.json")
-    np.savez(workspace / "arrays.npz", **report.arrays)  # type: ignore[arg-type]
+    write_npz(workspace / "arrays.npz", report.arrays)
 
 
 def _model(request: dict[str, Any]) -> tuple[Any, Any]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from parity.candidate import jax_backward
 from parity.candidate.jax_candidate import Candidate
+from parity.comparison.matching import Pairing
 from parity.comparison.store import Store
 from parity.reports.rows import Row
 
@@ -26,8 +27,8 @@ def run(natural: Candidate, inputs: tuple[NDArray, ...]) -> tuple[list[Row], lis
     candidate = Candidate(
         natural.model,
         natural.kwargs,
-        natural.pairs,
-        natural.kinds,
+        natural.leaves,
+        Pairing(natural.pairs, kinds=natural.kinds),
         store,
         natural.dtype,
         natural.weights,

@@ -31,7 +31,7 @@ class NnxLayer:
 
     def apply(self, variables: Variables, *args: Any, **kwargs: Any) -> Any:
         """Its result alone."""
-        return filled(*nnx.split(self.module), variables)(*args, **kwargs)  # type: ignore[operator]
+        return filled(*nnx.split(self.module), variables)(*args, **kwargs)
 
     def wanted(self, *args: Any, **kwargs: Any) -> Variables:
         """What it holds: an nnx module makes its variables before it sees an input."""
@@ -48,7 +48,7 @@ class NnxModel:
             # Unlike other layers an embedding writes down the dtype that its table was made in; it follows that of the
             # table that it is given, unless another one was asked for.
             if isinstance(module, nnx.Embed) and module.dtype == module.embedding.dtype:
-                module.dtype = None  # type: ignore[assignment]
+                module.dtype = None
         self.graph, self.state = nnx.split(copy)
 
     def variables(self) -> Variables:
@@ -69,9 +69,9 @@ class NnxModel:
         """The model's result."""
         model = filled(self.graph, self.state, variables)
         if look is None:
-            return model(*inputs, **kwargs)  # type: ignore[operator]
+            return model(*inputs, **kwargs)
         with _shown_to(look, model):
-            return model(*inputs, **kwargs)  # type: ignore[operator]
+            return model(*inputs, **kwargs)
 
 
 def collection_of(variable: Any) -> str | None:

@@ -195,7 +195,7 @@ class SequenceCall(RecurrentCall):
         """See `RecurrentCall.alone`."""
         module: Any = self.layer.module
         if isinstance(module, nnx.Module):
-            return filled(*nnx.split(module), {"params": {"cell": own}})  # type: ignore[return-value]
+            return filled(*nnx.split(module), {"params": {"cell": own}})
         apart = module.clone(parent=None, cell=self.cell.clone(parent=None, name=None))
         return lambda *args, **kwargs: apart.apply({"params": {"cell": own}}, *args, **kwargs)
 

@@ -50,7 +50,7 @@ class CellCall(RecurrentCall):
         """See `RecurrentCall.alone`."""
         module: Any = self.layer.module
         if isinstance(module, nnx.Module):
-            return filled(*nnx.split(module), {"params": own})  # type: ignore[return-value]
+            return filled(*nnx.split(module), {"params": own})
         apart: nn.Module = module.clone(parent=None, name=None)
         return lambda *args, **kwargs: apart.apply({"params": own}, *args, **kwargs)
 

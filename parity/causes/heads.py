@@ -34,6 +34,8 @@ class Heads:
     Attributes:
         axes: of the result's node, by which it becomes such an array.
         result: its values as such an array.
+        shape: as the node has them.
+        out: the node.
     """
 
     q: NDArray
@@ -42,6 +44,7 @@ class Heads:
     axes: tuple[int, ...] | None
     result: NDArray
     shape: tuple[int, ...]
+    out: int
 
     def back(self, result: NDArray) -> NDArray:
         """A result as the node has it."""
@@ -52,7 +55,7 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
     """Mistakes in the heads of each attention."""
     for a in find(problem.region):
         heads = of(problem.region, a)
-        if heads is not None and a.out is not None:
+        if heads is not None:
             yield from _shapes(problem.region, a, heads)
             yield from _groups(problem.region, a, heads)
 
@@ -63,7 +66,7 @@ def of(region: Region, a: Attention) -> Heads | None:
         return None
     product, mixed = region.node(a.scores), region.node(a.out)
     if product.op == mixed.op == "einsum":
-        return _of_einsum(region, a)
+        return _of_einsum(region, a, a.out)
     if product.op not in ("matmul", "bmm") or mixed.op not in ("matmul", "bmm"):
         return None
     shares_first = _follows(region, mixed.parents[0], a.shares)
@@ -79,8 +82,8 @@ def of(region: Region, a: Attention) -> Heads | None:
         if n is None:
             return None
         q, k, v = (x.reshape(n, -1, *x.shape[1:]) for x in (q, k, v))
-        return Heads(q, k, v, None, result.reshape(n, -1, *result.shape[1:]), result.shape)
-    return Heads(q, k, v, None, result, result.shape) if q.ndim == 4 else None
+        return Heads(q, k, v, None, result.reshape(n, -1, *result.shape[1:]), result.shape, a.out)
+    return Heads(q, k, v, None, result, result.shape, a.out) if q.ndim == 4 else None
 
 
 def _examples(region: Region, both: int) -> int | None:
@@ -98,9 +101,9 @@ def _follows(region: Region, place: int, source: int) -> bool:
     return True
 
 
-def _of_einsum(region: Region, a: Attention) -> Heads | None:
+def _of_einsum(region: Region, a: Attention, node: int) -> Heads | None:
     """By the letters of both equations: n examples, h heads, t queries, s keys, d features."""
-    product, mixed = region.node(a.scores), region.node(a.out or 0)
+    product, mixed = region.node(a.scores), region.node(node)
     left, _, out = product.args["equation"].replace(" ", "").partition("->")
     one, two = left.split(",")
     if len(out) != 4 or not one or len(one) != 4 or len(two) != 4:
@@ -131,14 +134,15 @@ def _of_einsum(region: Region, a: Attention) -> Heads | None:
         return np.transpose(region.value(place), [list(letters).index(c) for c in wanted])
 
     axes = tuple(end_letters.index(c) for c in f"{n}{h}{t}e")
-    result = np.transpose(region.value(a.out or 0), axes)
+    result = np.transpose(region.value(node), axes)
     return Heads(
         ordered(q[0], q[1], f"{n}{h}{t}{d}"),
         ordered(k[0], k[1], f"{n}{h}{s}{d}"),
         ordered(value_letters, mixed.parents[1 - mine[0]], f"{n}{h}{s}e"),
         axes,
         result,
-        region.value(a.out or 0).shape,
+        region.value(node).shape,
+        node,
     )
 
 
@@ -168,7 +172,7 @@ def _shapes(region: Region, a: Attention, x: Heads) -> Iterator[Attempt]:
     for way, text in _MERGES.items():
         if way != "last":
             result = x.back(split(merged(x.result, way), count))
-            yield Attempt("heads_merged", text, {a.out or 0: value(result)})
+            yield Attempt("heads_merged", text, {x.out: value(result)})
     rows = [merged(each) for each in (x.q, x.k, x.v)]
     for how, text in _SPLITS.items():
         if how == "last":
@@ -197,7 +201,7 @@ def _attended(
     result = weights @ v
     if way != "last":
         result = split(merged(result, way), result.shape[1])
-    return {a.out or 0: value(x.back(result))}
+    return {x.out: value(x.back(result))}
 
 
 def _numbers(region: Region, a: Attention, x: Heads, rows: list[NDArray]) -> Iterator[Attempt]:
@@ -219,7 +223,7 @@ def _numbers(region: Region, a: Attention, x: Heads, rows: list[NDArray]) -> Ite
             logits = np.where(masks[:, :1], scale * factor * (q @ np.swapaxes(k, -1, -2)), -np.inf)
             result = softmax({"self": logits, "dim": -1}) @ v
             text = f"there are {other} heads, not {count}"
-            yield Attempt("heads_number", text, {a.out or 0: value(x.back(split(merged(result), count)))})
+            yield Attempt("heads_number", text, {x.out: value(x.back(split(merged(result), count)))})
 
 
 def _groups(region: Region, a: Attention, x: Heads) -> Iterator[Attempt]:

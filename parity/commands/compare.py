@@ -36,7 +36,7 @@ def compare(chosen: settings.Compare) -> int:
     )
     report = environments.compare(request, chosen.jax_python, chosen.torch_python)
     show(report, chosen)
-    code = finish(report, chosen)
+    code = finish(report, chosen, chosen.arrays)
     if chosen.save_mapping:
         try:
             output_file.write("--save-mapping", chosen.save_mapping, report.mapping.text())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from alexnet_io.command_line import output_file
 from parity import settings
-from parity.mutants import doubles, page
-from parity.mutants import runs as single
+from parity.mutants import page, pairs_of_bugs
+from parity.mutants import trials as single
 
 
 def mutants(chosen: settings.Mutants) -> int:
@@ -15,7 +15,7 @@ def mutants(chosen: settings.Mutants) -> int:
         names, model=chosen.model, dtype=chosen.dtype, show=lambda outcome: print(outcome.line, flush=True)
     )
     if chosen.dtype in ("float64", "all"):
-        score.pairs = doubles.run(names, model=chosen.model, show=lambda outcome: print(outcome.line, flush=True))
+        score.pairs = pairs_of_bugs.run(names, model=chosen.model, show=lambda outcome: print(outcome.line, flush=True))
     print(score.summary)
     if chosen.json:
         output_file.write_by("--json", chosen.json, score.write_json)

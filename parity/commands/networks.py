@@ -25,7 +25,7 @@ def layers(chosen: settings.Layers) -> int:
         show=lambda part: show(part, chosen),
     )
     report.settings["seconds"] = round(time.monotonic() - began, 1)
-    return finish(report, chosen)
+    return finish(report, chosen, chosen.arrays)
 
 
 grads = layers

@@ -62,7 +62,7 @@ def needed(chosen: Any) -> list[str]:
     """The frameworks that a command needs in this environment, by import names."""
     if isinstance(chosen, speed_settings.OnGpu):
         return []  # what is missing is a finding of the part that needs it
-    if getattr(chosen, "gpu", None):
+    if isinstance(chosen, speed_settings.Profile) and chosen.gpu:
         return ["jax", "flax"]
     if isinstance(chosen, settings.Convert):
         named = [str(chosen.weights), str(chosen.output)]
@@ -71,9 +71,12 @@ def needed(chosen: Any) -> list[str]:
             *(["torch"] if not all(by_numpy) else []),
             *(["safetensors"] if any(file.endswith(".safetensors") for file in named) else []),
         ]
-    asked = getattr(chosen, "frameworks", "jax,torch").split(",")
-    elsewhere = {side for side in ("jax", "torch") if getattr(chosen, f"{side}_python", None)}
-    here = [side for side in ("jax", "torch") if side in asked and side not in elsewhere]
+    timed = isinstance(chosen, speed_settings.Throughput | speed_settings.Profile)
+    asked = chosen.frameworks.split(",") if timed else ["jax", "torch"]
+    pythons: dict[str, str | None] = {}
+    if timed or isinstance(chosen, settings.Compare):
+        pythons = {"jax": chosen.jax_python, "torch": chosen.torch_python}
+    here = [side for side in ("jax", "torch") if side in asked and not pythons.get(side)]
     return [name for side in here for name in {"jax": ("jax", "flax"), "torch": ("torch",)}[side]]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from parity.comparison.request import Request
+from parity.comparison.store import write_npz
 from parity.errors import CannotCompare
 from parity.mapping.found import Found
 from parity.mapping.mapping import Mapping
@@ -38,7 +39,7 @@ def compare(request: Request, jax_python: str | None = None, torch_python: str |
     try:
         for side, arrays in (("torch", request.inputs), ("flax", request.flax_inputs)):
             named = {f"{i:03d}": array for i, array in enumerate(arrays)}
-            np.savez(directory / f"inputs-{side}.npz", **named)  # type: ignore[arg-type]
+            write_npz(directory / f"inputs-{side}.npz", named)
         (directory / "request.json").write_text(json.dumps(request.to_json()), encoding="utf-8")
         _step("flax-structure", directory, jax_python)
         _step("torch", directory, torch_python)

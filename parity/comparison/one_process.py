@@ -12,7 +12,7 @@ import jax
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from parity.candidate import functions, jax_libraries, jax_run
+from parity.candidate import function_models, jax_libraries, jax_run
 from parity.candidate.jax_arrays import cast, check_dtype
 from parity.candidate.jax_candidate import Candidate
 from parity.candidate.jax_recurrent import RecurrentModel
@@ -96,7 +96,7 @@ def _function(request: Request) -> Report:
         raise CannotCompare("a function has no parameters of its own: give its tree of them as `variables`")
     reference = torch_structure.prepared(request.torch_module, request.dtype)
     state = torch_state.of(request.torch_module)
-    return functions.compare(request, request.flax_module, request.variables, reference, state)
+    return function_models.compare(request, request.flax_module, request.variables, reference, state)
 
 
 def _prepared(request: Request) -> _Models:
@@ -125,27 +125,20 @@ def _layer_by_layer(request: Request, models: _Models, pairing: matching.Pairing
     directory = Path(request.workspace) if request.workspace else Path(tempfile.mkdtemp(prefix="parity-"))
     try:
         store = Store(directory)
-        torch_tensors.pin_precision()
-        cut = set(pairing.pairs.values())
-        capture = torch_capture.Capture(models.torch_model, store, request.dtype, cut, request.torch_kwargs)
-        if request.gradients:
-            torch_backward.run(capture, models.tensors, seed=request.seed)
-        else:
-            capture.forward(models.tensors)
+        cut, named = set(pairing.pairs.values()), request.torch_kwargs
+        capture = torch_capture.Capture(models.torch_model, store, request.dtype, cut, named)
+        torch_backward.record(capture, models.tensors, request.gradients, request.seed)
         candidate = Candidate(
             models.model,
             request.flax_kwargs,
-            pairing.pairs,
-            {leaf.path: leaf.kind for leaf in models.leaves} | pairing.kinds,
+            models.leaves,
+            pairing,
             store,
             request.dtype,
             torch_structure.weights_reader(models.torch_model),
             models.variables,
             request.name,
             models.abstract,
-            pairing.undecided,
-            pairing.likely,
-            {leaf.path: leaf.calls for leaf in models.leaves},
         )
         report = jax_run.run(candidate, request.flax_inputs, request.gradients, models.torch_leaves)
         facts = torch_state.of(request.torch_module, models.torch_model)
@@ -162,4 +155,4 @@ def _as_wholes(request: Request, models: _Models, why: str) -> Report:
     """Layers that can't be seen or paired: both models as functions of all their parameters."""
     references = models.torch_model, torch_structure.prepared(request.torch_module, request.dtype)
     state = torch_state.of(request.torch_module)
-    return functions.compare_modules(request, models.model, models.variables, references, state, why)
+    return function_models.compare_modules(request, models.model, models.variables, references, state, why)

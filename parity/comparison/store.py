@@ -7,9 +7,9 @@ holds more than two layers' activations, and either side may be another process 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,11 @@ from numpy.typing import NDArray
 from parity.errors import CannotCompare
 
 SCHEMA = "parity-capture/2"
+
+
+def write_npz(file: Path | IO[bytes], arrays: Mapping[str, NDArray]) -> None:
+    """Write named arrays into one .npz file."""
+    np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
 class Store:

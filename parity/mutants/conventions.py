@@ -45,7 +45,7 @@ def hook_mutants() -> Iterator[Mutant]:
 
 
 def _torch_layer(name: str, module_class: type[nn.Module]) -> Callable[[Pair], Pair]:
-    return lambda pair: planting.torch_module(pair, name, turned_into(module_class))  # type: ignore[arg-type]
+    return lambda pair: planting.torch_module(pair, name, turned_into(module_class))
 
 
 def _maximum_relu(original: Any) -> Any:

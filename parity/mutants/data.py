@@ -6,16 +6,21 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.data.decoding import read_rgb, resized_size
 from jax_alexnet import augment as jax_augment
 from jax_alexnet import schedules as jax_schedules
+from jax_alexnet.schedules import Plateau
 from parity.alexnet import data_comparison as data
 from parity.alexnet import inputs, rates
 from parity.mutants.planting import patched
@@ -23,13 +28,15 @@ from parity.reports.report import Report
 from torch_ref import augment as torch_augment
 from torch_ref import schedules as torch_schedules
 
+Function = Callable[..., Any]
+Change = Callable[[Function], Function]  # what is right into what is wrong
 # Id, number, title, side, rows where it may be seen first, causes, and what runs it.
 Entry = tuple[str, int, str, str, tuple[str, ...], tuple[str, ...], Callable[[], Report]]
 
 
 def data_mutants() -> Iterator[Entry]:
     """Id, number, title, side, rows where it may be seen first, causes, and what runs it."""
-    owners: tuple[tuple[str, Any], ...] = (("jax", jax_augment), ("torch", torch_augment))
+    owners: tuple[tuple[str, ModuleType], ...] = (("jax", jax_augment), ("torch", torch_augment))
     for side, owner in owners:
         title = "mean and deviation in BGR order"
         causes = ("statistics_bgr", "mean_bgr")
@@ -54,7 +61,9 @@ def entry(name: str, title: str, seen: str, causes: str | tuple[str, ...], run: 
 def _rate_mutants() -> Iterator[Entry]:
     """Drops at the wrong epoch, far behind the usual length of a run; counters of plateaus."""
 
-    def planted(name: str, title: str, cause: str, owner: Any, what: str, change: Callable[[Any], Any]) -> Entry:
+    def planted(
+        name: str, title: str, cause: str, owner: ModuleType, what: str, change: Callable[[Function], Function]
+    ) -> Entry:
         def run() -> Report:
             with patched(owner, what, change(getattr(owner, what))):
                 return Report(rates.rows())
@@ -72,17 +81,19 @@ def _rate_mutants() -> Iterator[Entry]:
     yield planted("49-plateau-eps-torch", title, "rate_eps", torch_schedules, "plateau", _torch_without_eps)
 
 
-def _jax_behind(right: Any) -> Any:
-    def learning_rate(settings: Any, epoch: int, step: int, plateau: Any = None) -> float:
+def _jax_behind(right: Function) -> Function:
+    def learning_rate(
+        settings: CompleteSettings, epoch: int, step: int, plateau: jax_schedules.Plateau | None = None
+    ) -> float:
         if settings.schedule != "at_epochs":
             return right(settings, epoch, step, plateau)
-        return settings.learning_rate * settings.drop_factor ** sum(epoch > drop for drop in settings.drop_epochs)
+        return settings.learning_rate * settings.drop_factor ** sum(epoch > drop for drop in settings.milestones)
 
     return learning_rate
 
 
-def _torch_behind(right: Any) -> Any:
-    def learning_rate(schedule: Any, base: float, *, epoch: int, step: int) -> float:
+def _torch_behind(right: Function) -> Function:
+    def learning_rate(schedule: torch_schedules.Schedule, base: float, *, epoch: int, step: int) -> float:
         if not isinstance(schedule, torch_schedules.Milestones):
             return right(schedule, base, epoch=epoch, step=step)
         return base * schedule.factor ** sum(epoch > drop for drop in schedule.epochs)
@@ -90,8 +101,8 @@ def _torch_behind(right: Any) -> Any:
     return learning_rate
 
 
-def _jax_hasty(right: Any) -> Any:
-    def plateau_for(settings: Any) -> Any:
+def _jax_hasty(right: Function) -> Function:
+    def plateau_for(settings: CompleteSettings) -> Plateau | None:
         counter = right(settings)
         if counter is not None:
             counter.patience -= 1
@@ -100,12 +111,12 @@ def _jax_hasty(right: Any) -> Any:
     return plateau_for
 
 
-def _torch_hasty(right: Any) -> Any:
+def _torch_hasty(right: Function) -> Function:
     return lambda schedule, optimizer: right(replace(schedule, patience=schedule.patience - 1), optimizer)
 
 
-def _jax_without_eps(right: Any) -> Any:
-    class Eager(jax_schedules.Plateau):
+def _jax_without_eps(right: Function) -> Function:
+    class Eager(Plateau):
         """A counter that makes the smallest drops too: to it they aren't small."""
 
         def update(self, metric: float) -> float:
@@ -115,7 +126,7 @@ def _jax_without_eps(right: Any) -> Any:
             self.learning_rate /= 2.0**900
             return self.learning_rate
 
-    def plateau_for(settings: Any) -> Any:
+    def plateau_for(settings: CompleteSettings) -> Plateau | None:
         counter = right(settings)
         if counter is not None:
             counter.__class__ = Eager
@@ -124,8 +135,8 @@ def _jax_without_eps(right: Any) -> Any:
     return plateau_for
 
 
-def _torch_without_eps(right: Any) -> Any:
-    def plateau(schedule: Any, optimizer: Any) -> Any:
+def _torch_without_eps(right: Function) -> Function:
+    def plateau(schedule: torch_schedules.Plateau, optimizer: Optimizer) -> ReduceLROnPlateau:
         scheduler = right(schedule, optimizer)
         scheduler.eps = 0.0
         return scheduler
@@ -136,7 +147,14 @@ def _torch_without_eps(right: Any) -> Any:
 def _crop_mutants() -> Iterator[Entry]:
     """Crops a pixel off, where only odd margins or the last position show it."""
 
-    def planted(name: str, title: str, causes: Any, owner: Any, what: str, change: Callable[[Any], Any]) -> Entry:
+    def planted(
+        name: str,
+        title: str,
+        causes: str | tuple[str, ...],
+        owner: ModuleType,
+        what: str,
+        change: Callable[[Function], Function],
+    ) -> Entry:
         def run() -> Report:
             with patched(owner, what, change(getattr(owner, what))):
                 return _inputs_only()
@@ -151,12 +169,14 @@ def _crop_mutants() -> Iterator[Entry]:
     yield planted("51-crop-last-torch", title, "crop_last", torch_augment, "cut", _torch_short)
 
 
-def _floored(right: Any) -> Any:
+def _floored(right: Function) -> Function:
     return lambda stored, size: tuple((n - size) // 2 for n in stored[:2])
 
 
-def _jax_short(right: Any) -> Any:
-    def apply(images: Any, draws: Any, augmentation: Any, statistics: Any) -> Any:
+def _jax_short(right: Function) -> Function:
+    def apply(
+        images: NDArray, draws: jax_augment.Draws | None, augmentation: jax_augment.Augmentation, statistics: Any
+    ) -> jax.Array:
         if draws is not None and augmentation.crop:
             last = max(images.shape[1] - augmentation.image_size - 1, 0)
             draws = draws._replace(top=jax.numpy.minimum(draws.top, last))
@@ -165,8 +185,8 @@ def _jax_short(right: Any) -> Any:
     return apply
 
 
-def _torch_short(right: Any) -> Any:
-    def cut(images: NDArray, draws: Any, size: int) -> NDArray:
+def _torch_short(right: Function) -> Function:
+    def cut(images: NDArray, draws: torch_augment.Draws | None, size: int) -> NDArray:
         if draws is not None:
             draws = draws._replace(top=np.minimum(draws.top, max(images.shape[1] - size - 1, 0)))
         return right(images, draws, size)
@@ -178,7 +198,7 @@ def _inputs_only() -> Report:
     return Report(inputs.rows(0))
 
 
-def _bgr(owner: Any) -> Callable[[], Report]:
+def _bgr(owner: ModuleType) -> Callable[[], Report]:
     def run() -> Report:
         mean, std = owner.IMAGENET_MEAN, owner.IMAGENET_STD
         with patched(owner, "IMAGENET_MEAN", mean[::-1]), patched(owner, "IMAGENET_STD", std[::-1]):
@@ -187,7 +207,7 @@ def _bgr(owner: Any) -> Callable[[], Report]:
     return run
 
 
-def _undivided(owner: Any) -> Callable[[], Report]:
+def _undivided(owner: ModuleType) -> Callable[[], Report]:
     right = owner.normalized
 
     def without(pixels: Any, normalize: str, statistics: Any) -> Any:
@@ -227,7 +247,7 @@ def _picture(path: Path) -> None:
 def _late(side: str) -> Callable[[], Report]:
     right = {"jax": rates.jax_rate, "torch": rates.torch_rate}[side]
 
-    def late(settings: Any, epoch: int, step: int) -> float:
+    def late(settings: CompleteSettings, epoch: int, step: int) -> float:
         before = max(step - 1, 0)
         return right(settings, before // rates.steps_per_epoch(settings), before)
 

@@ -23,6 +23,26 @@ from parity.mutants.mutant import (
 from torch_ref.layers import Dropout
 
 
+class TorchAlwaysOn(Dropout):
+    """Dropout that drops in evaluation as well."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop, whatever the mode."""
+        kept = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) >= self.rate
+        return torch.where(kept, x * (1 / (1 - self.rate)), torch.zeros((), dtype=x.dtype))
+
+
+def _always_on(original: Any) -> Any:
+    class AlwaysOn(original):
+        """Dropout that drops in evaluation as well, from a key of its own."""
+
+        def __call__(self, x: Any, *, train: bool, mask: Any = None, first_example: Any = 0) -> Any:
+            kept = jax.random.bernoulli(jax.random.key(0), 1 - self.rate, x.shape)
+            return jax.numpy.where(kept, x / (1 - self.rate), 0.0)
+
+    return AlwaysOn
+
+
 def dropout_mutants() -> Iterator[Mutant]:
     """Scale, rate and presence of dropout, with masks that both sides share."""
 
@@ -51,41 +71,37 @@ def dropout_mutants() -> Iterator[Mutant]:
 
         def change(pair: Pair) -> Pair:
             for name in ("drop6", "drop7"):
-                pair = planting.torch_module(pair, name, turned_into(Changed))  # type: ignore[arg-type]
+                pair = planting.torch_module(pair, name, turned_into(Changed))
             return pair
 
         return change
 
     masked = partial(on_both_sides, model="caffe_alexnet", size=SMALL, layers="drop6", stage="masks")
     yield from masked(
-        20, "dropout-unscaled", "kept values not scaled", causes="dropout_unscaled",
-        jax=jax_dropout(lambda x, m, r: x * m), torch=torch_dropout(lambda x, m, r: x * m),
-    )  # fmt: skip
+        20,
+        "dropout-unscaled",
+        "kept values not scaled",
+        causes="dropout_unscaled",
+        jax=jax_dropout(lambda x, m, r: x * m),
+        torch=torch_dropout(lambda x, m, r: x * m),
+    )
     yield from masked(
-        21, "dropout-rate", "rate taken for the probability of keeping", causes="dropout_rate",
-        jax=jax_dropout(lambda x, m, r: x * m / r), torch=torch_dropout(lambda x, m, r: x * m / r),
-    )  # fmt: skip
-
-    def always_on(original: Any) -> Any:
-        class AlwaysOn(original):
-            """Dropout that drops in evaluation as well, from a key of its own."""
-
-            def __call__(self, x: Any, *, train: bool, mask: Any = None, first_example: Any = 0) -> Any:
-                kept = jax.random.bernoulli(jax.random.key(0), 1 - self.rate, x.shape)
-                return jax.numpy.where(kept, x / (1 - self.rate), 0.0)
-
-        return AlwaysOn
-
-    class TorchAlwaysOn(Dropout):
-        """Dropout that drops in evaluation as well."""
-
-        def forward(self, x: Tensor) -> Tensor:
-            kept = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) >= self.rate
-            return torch.where(kept, x * (1 / (1 - self.rate)), torch.zeros((), dtype=x.dtype))
+        21,
+        "dropout-rate",
+        "rate taken for the probability of keeping",
+        causes="dropout_rate",
+        jax=jax_dropout(lambda x, m, r: x * m / r),
+        torch=torch_dropout(lambda x, m, r: x * m / r),
+    )
 
     yield from on_both_sides(
-        22, "dropout-in-evaluation", "dropout on in evaluation", "caffe_alexnet", SMALL, "drop6",
+        22,
+        "dropout-in-evaluation",
+        "dropout on in evaluation",
+        "caffe_alexnet",
+        SMALL,
+        "drop6",
         "dropout_in_evaluation",
-        jax=patch("jax_alexnet.layers", "Dropout", always_on),
-        torch=lambda pair: planting.torch_module(pair, "drop6", turned_into(TorchAlwaysOn)),  # type: ignore[arg-type]
-    )  # fmt: skip
+        jax=patch("jax_alexnet.layers", "Dropout", _always_on),
+        torch=lambda pair: planting.torch_module(pair, "drop6", turned_into(TorchAlwaysOn)),
+    )

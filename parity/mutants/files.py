@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jax_alexnet.files import weights
+from jax_alexnet.files import weight_homes
 from parity.alexnet import layerwise as layers
 from parity.alexnet import pairs
 from parity.mutants.data import Entry, entry
@@ -28,7 +28,7 @@ def file_mutants() -> Iterator[Entry]:
 
 
 def _exchanged(name: str) -> Callable[[], Report]:
-    right = getattr(weights, name)
+    right = getattr(weight_homes, name)
 
     def wrong(*args: Any, **kwargs: Any) -> Any:
         converted = right(*args, **kwargs)
@@ -43,8 +43,8 @@ def _exchanged(name: str) -> Callable[[], Report]:
         pair = pairs.build(MODEL, dtype="float32", seed=52)
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "weights.safetensors"
-            weights.save(file, pair.variables["params"], MODEL, 32, "torch_ref")
-            with patched(weights, name, wrong):
+            weight_homes.save(file, pair.variables["params"], MODEL, 32, "torch_ref")
+            with patched(weight_homes, name, wrong):
                 return layers.run([MODEL], weights=file)
 
     return run

@@ -54,9 +54,17 @@ def gradient_mutants() -> Iterator[Mutant]:
     ):  # fmt: skip
         yield Mutant(f"34-{name}-jax", 34, title, "jax", model, None, "grads", layers, causes, plant)
     yield Mutant(
-        "34-vjp-lrn-torch", 34, "LRN's gradient lacks its crossing term", "torch", "cifar_11pct", None, "grads",
-        ("lrn2",), ("gradient_cross_term",), _torch_lrn,
-    )  # fmt: skip
+        "34-vjp-lrn-torch",
+        34,
+        "LRN's gradient lacks its crossing term",
+        "torch",
+        "cifar_11pct",
+        None,
+        "grads",
+        ("lrn2",),
+        ("gradient_cross_term",),
+        _torch_lrn,
+    )
 
 
 def _torch_lrn(pair: Pair) -> Any:
@@ -74,5 +82,5 @@ def _torch_lrn(pair: Pair) -> Any:
         child.__class__ = Detached
 
     for name in ("lrn1", "lrn2"):
-        pair = planting.torch_module(pair, name, change)  # type: ignore[arg-type]
+        pair = planting.torch_module(pair, name, change)
     return nullcontext(pair)

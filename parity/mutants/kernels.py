@@ -25,9 +25,15 @@ def kernel_mutants() -> Iterator[Mutant]:
     flipped = lambda w: w[..., ::-1, ::-1]  # noqa: E731
     yield from caffe(9, "kernel-flipped", "kernel flipped", layer="conv1", causes="kernel_flipped", change=flipped)
     yield from in_weights(
-        10, "kernel-io", "input and output channels exchanged", "one_weird_trick_lrn", SMALL, "conv5",
-        "kernel_io_exchanged", lambda w: w.swapaxes(0, 1),
-    )  # fmt: skip
+        10,
+        "kernel-io",
+        "input and output channels exchanged",
+        "one_weird_trick_lrn",
+        SMALL,
+        "conv5",
+        "kernel_io_exchanged",
+        lambda w: w.swapaxes(0, 1),
+    )
 
     def interleaved(w: NDArray) -> NDArray:
         return w[np.arange(len(w)).reshape(2, -1).T.ravel()]
@@ -92,10 +98,22 @@ def channel_mutants() -> Iterator[Mutant]:
         change=lambda w: w[:, ::-1],
     )
     yield from in_weights(
-        44, "local-transposed", "local layer's kernels transposed", "cifar_13pct", None, "local3",
-        "kernel_hw_exchanged", lambda w: w.swapaxes(4, 5),
-    )  # fmt: skip
+        44,
+        "local-transposed",
+        "local layer's kernels transposed",
+        "cifar_13pct",
+        None,
+        "local3",
+        "kernel_hw_exchanged",
+        lambda w: w.swapaxes(4, 5),
+    )
     yield from in_weights(
-        45, "local-positions", "local layer's positions transposed", "cifar_11pct", None, "local4",
-        "positions_exchanged", lambda w: w.swapaxes(0, 1),
-    )  # fmt: skip
+        45,
+        "local-positions",
+        "local layer's positions transposed",
+        "cifar_11pct",
+        None,
+        "local4",
+        "positions_exchanged",
+        lambda w: w.swapaxes(0, 1),
+    )

@@ -1,7 +1,7 @@
 """One planted bug, and the short ways to write one down.
 
 The numbers are those of the table in docs/parity.md; 35 and up are bugs of other kinds. Every mutant says which
-layers it may be seen at first and which causes would be right; `parity.mutants.runs` judges the harness by that.
+layers it may be seen at first and which causes would be right; `parity.mutants.trials` judges the harness by that.
 """
 
 from __future__ import annotations

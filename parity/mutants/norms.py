@@ -21,9 +21,13 @@ def norm_mutants() -> Iterator[Mutant]:
     """Constants, window, side and columns of the norms."""
     lrn = partial(on_both_sides, model="caffe_alexnet", size=SMALL, layers="lrn1")
     yield from lrn(
-        1, "lrn-alpha", "LRN alpha not divided by the window", causes="lrn_alpha",
-        jax=jax_row("lrn1", divide_by_size=False), torch=torch_attributes("lrn1", divide_by_size=False),
-    )  # fmt: skip
+        1,
+        "lrn-alpha",
+        "LRN alpha not divided by the window",
+        causes="lrn_alpha",
+        jax=jax_row("lrn1", divide_by_size=False),
+        torch=torch_attributes("lrn1", divide_by_size=False),
+    )
     yield from lrn(
         2, "lrn-k", "LRN k 2 for 1", causes="lrn_k", jax=jax_row("lrn1", k=2.0), torch=torch_attributes("lrn1", k=2.0)
     )
@@ -49,17 +53,35 @@ def norm_mutants() -> Iterator[Mutant]:
     )
     yield from lrn(4, "lrn-side-odd", "an odd window looks right", causes="lrn_side", equivalent=True, **sides)
     yield from lrn(
-        5, "lrn-radius", "LRN radius taken as the size", causes="lrn_size",
-        jax=jax_row("lrn1", size=11), torch=torch_attributes("lrn1", size=11),
-    )  # fmt: skip
+        5,
+        "lrn-radius",
+        "LRN radius taken as the size",
+        causes="lrn_size",
+        jax=jax_row("lrn1", size=11),
+        torch=torch_attributes("lrn1", size=11),
+    )
     yield from on_both_sides(
-        35, "lrn-columns", "LRN windows cross the columns", "two_column", SMALL, "lrn1", "lrn_columns",
-        jax=jax_row("lrn1", columns=1), torch=torch_attributes("lrn1", columns=1),
-    )  # fmt: skip
+        35,
+        "lrn-columns",
+        "LRN windows cross the columns",
+        "two_column",
+        SMALL,
+        "lrn1",
+        "lrn_columns",
+        jax=jax_row("lrn1", columns=1),
+        torch=torch_attributes("lrn1", columns=1),
+    )
     yield from on_both_sides(
-        36, "rnorm-size", "same-map norm over 5x5 for 3x3", "cifar_18pct", None, "rnorm1", "lrn_size",
-        jax=jax_row("rnorm1", size=5), torch=torch_attributes("rnorm1", size=5),
-    )  # fmt: skip
+        36,
+        "rnorm-size",
+        "same-map norm over 5x5 for 3x3",
+        "cifar_18pct",
+        None,
+        "rnorm1",
+        "lrn_size",
+        jax=jax_row("rnorm1", size=5),
+        torch=torch_attributes("rnorm1", size=5),
+    )
 
 
 def order_mutants() -> Iterator[Mutant]:
@@ -69,7 +91,13 @@ def order_mutants() -> Iterator[Mutant]:
         (7, "order-lrn-pool", "LRN and pool exchanged", ("lrn1", "pool1"), ("lrn1", "pool1")),
     ):
         yield from on_both_sides(
-            number, name, title, "caffe_alexnet", SMALL, seen, "order",
+            number,
+            name,
+            title,
+            "caffe_alexnet",
+            SMALL,
+            seen,
+            "order",
             jax=lambda pair, names=pair_of_layers: planting.jax_swapped(pair, *names),
             torch=lambda pair, names=pair_of_layers: planting.torch_swapped(pair, *names),
-        )  # fmt: skip
+        )

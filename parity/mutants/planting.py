@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from jax_alexnet.layer_specs import Layer
 from jax_alexnet.variants import VARIANTS
 from parity.alexnet import flattened
 from parity.alexnet.pairs import Pair
@@ -21,7 +23,7 @@ from parity.kinds import torch_leaves, weights
 
 
 @contextmanager
-def patched(owner: Any, name: str, value: Any) -> Iterator[None]:
+def patched(owner: ModuleType | type, name: str, value: object) -> Iterator[None]:
     """Replace an attribute of a module or class while inside."""
     before = getattr(owner, name)
     setattr(owner, name, value)
@@ -31,7 +33,7 @@ def patched(owner: Any, name: str, value: Any) -> Iterator[None]:
         setattr(owner, name, before)
 
 
-def jax_rows(pair: Pair, change: Callable[[list[Any]], list[Any]]) -> Pair:
+def jax_rows(pair: Pair, change: Callable[[list[Layer]], list[Layer]]) -> Pair:
     """The pair with another table of layers in the JAX network."""
     planted = pair.flax_module.variant
     variant = VARIANTS[planted] if isinstance(planted, str) else planted  # another bug may be in it already
@@ -47,7 +49,7 @@ def jax_row(pair: Pair, name: str, **settings: Any) -> Pair:
 def jax_swapped(pair: Pair, first: str, second: str) -> Pair:
     """The pair with two layers of the JAX network exchanged in order."""
 
-    def change(rows: list[Any]) -> list[Any]:
+    def change(rows: list[Layer]) -> list[Layer]:
         names = [row.name for row in rows]
         i, j = names.index(first), names.index(second)
         rows[i], rows[j] = rows[j], rows[i]
@@ -86,7 +88,7 @@ def torch_settings(pair: Pair, path: str, **settings: Any) -> Pair:
         for name, value in settings.items():
             setattr(child, name, value)
 
-    return torch_module(pair, path, change)  # type: ignore[arg-type]
+    return torch_module(pair, path, change)
 
 
 def torch_weight(pair: Pair, path: str, change: Callable[[NDArray], NDArray], name: str = "weight") -> Pair:
@@ -97,7 +99,7 @@ def torch_weight(pair: Pair, path: str, change: Callable[[NDArray], NDArray], na
         changed = torch.from_numpy(np.ascontiguousarray(change(before.numpy()))).to(before.dtype)
         child._parameters[name] = nn.Parameter(changed)
 
-    return torch_module(pair, path, replaced)  # type: ignore[arg-type]
+    return torch_module(pair, path, replaced)
 
 
 def torch_swapped(pair: Pair, first: str, second: str) -> Pair:

@@ -30,20 +30,43 @@ def precision_mutants() -> Iterator[Mutant]:
     """One side computes with fewer bits than it says."""
     for side in ("jax", "torch"):
         yield Mutant(
-            f"28-tf32-{side}", 28, "TF32 on one side", side, "caffe_alexnet", None, "layers", ("conv1",), ("tf32",),
-            planting.nothing, dtype="float32", needs="a GPU with TF32",
-        )  # fmt: skip
+            f"28-tf32-{side}",
+            28,
+            "TF32 on one side",
+            side,
+            "caffe_alexnet",
+            None,
+            "layers",
+            ("conv1",),
+            ("tf32",),
+            planting.nothing,
+            dtype="float32",
+            needs="a GPU with TF32",
+        )
     yield from on_both_sides(
-        46, "tf32-emulated", "inputs of conv1 rounded to TF32's 10 bits", "caffe_alexnet", SMALL, "conv1", "tf32",
+        46,
+        "tf32-emulated",
+        "inputs of conv1 rounded to TF32's 10 bits",
+        "caffe_alexnet",
+        SMALL,
+        "conv1",
+        "tf32",
         jax=patch("jax_alexnet.ops.convolution", "conv", _coarse_conv),
-        torch=lambda pair: planting.torch_module(pair, "conv1", _coarse),  # type: ignore[arg-type]
+        torch=lambda pair: planting.torch_module(pair, "conv1", _coarse),
         dtype="float32",
-    )  # fmt: skip
+    )
     yield from on_both_sides(
-        29, "bfloat16-sum", "sums of fully connected layers accumulated in bfloat16", "caffe_alexnet", (167, 167),
-        "fc6", (),
-        jax=patch("jax_alexnet.layers", "Dense", _coarse_sum), torch=_torch_coarse_sum, dtype="bfloat16",
-    )  # fmt: skip
+        29,
+        "bfloat16-sum",
+        "sums of fully connected layers accumulated in bfloat16",
+        "caffe_alexnet",
+        (167, 167),
+        "fc6",
+        (),
+        jax=patch("jax_alexnet.layers", "Dense", _coarse_sum),
+        torch=_torch_coarse_sum,
+        dtype="bfloat16",
+    )
 
 
 def cast_mutants() -> Iterator[Mutant]:
@@ -60,7 +83,7 @@ def cast_mutants() -> Iterator[Mutant]:
 
 
 def _torch_layer(name: str, module_class: type[nn.Module]) -> Callable[[Pair], Pair]:
-    return lambda pair: planting.torch_module(pair, name, turned_into(module_class))  # type: ignore[arg-type]
+    return lambda pair: planting.torch_module(pair, name, turned_into(module_class))
 
 
 def _jax_cast_input(original: Any) -> Any:
@@ -189,5 +212,5 @@ def _torch_coarse_sum(pair: Pair) -> Pair:
         child.__class__ = CoarseLinear
 
     for name in ("fc6", "fc7", "fc8"):
-        pair = planting.torch_module(pair, name, change)  # type: ignore[arg-type]
+        pair = planting.torch_module(pair, name, change)
     return pair

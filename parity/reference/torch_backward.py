@@ -17,10 +17,19 @@ from parity.kinds import parameter
 from parity.reference import torch_replay, torch_ties
 from parity.reference.torch_call import Call
 from parity.reference.torch_capture import Capture
-from parity.reference.torch_tensors import to_numpy
+from parity.reference.torch_tensors import pin_precision, to_numpy
 
 # Smaller tensors stay in memory between forward and backward: a file each would cost more than it saves.
 _SPILL_ELEMENTS = 1 << 16
+
+
+def record(capture: Capture, inputs: tuple[Tensor, ...], gradients: bool, seed: int) -> None:
+    """Run the model once in full precision, and backward too if asked; see `run` for the rest."""
+    pin_precision()
+    if gradients:
+        run(capture, inputs, seed=seed)
+    else:
+        capture.forward(inputs)
 
 
 def run(capture: Capture, inputs: tuple[Tensor, ...], cotangents: list[NDArray] | None = None, seed: int = 0) -> None:

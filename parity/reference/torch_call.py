@@ -77,13 +77,13 @@ class Tap(torch.autograd.Function):
     """Identity that shows the gradient passing back through it."""
 
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor, callback: Any) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, tensor: Tensor, callback: Any) -> Tensor:
         """A copy, which autograd tells from the tensor."""
         ctx.callback = callback
         return tensor.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         """Hands a copy to the callback, and on."""
         gradient = gradient.clone()
         ctx.callback(gradient)

@@ -175,7 +175,7 @@ class Capture:
         tapped, place = tensor.clone(), call.taps
         call.taps += 1
         if self._with_gradients and tapped.requires_grad:
-            tapped = Tap.apply(tapped, lambda g: self._left(call, place, g))  # type: ignore[assignment]
+            tapped = Tap.apply(tapped, lambda g: self._left(call, place, g))
             call.open_inputs += 1
         elif self._with_gradients and tapped.is_floating_point() and any(True for _ in call.module.parameters()):
             # Something detached it: the leaf's own backward must be told from what follows all the same.
@@ -238,8 +238,8 @@ class Capture:
         if not (self._with_gradients and tensor.requires_grad):
             return tensor
         tapped = Tap.apply(tensor, lambda g: self._entered(call, index, g))
-        self.mode.forget(tapped)  # type: ignore[arg-type]
-        return tapped  # type: ignore[return-value]
+        self.mode.forget(tapped)
+        return tapped
 
     def _entered(self, call: Call, index: int, cotangent: Tensor) -> None:
         """Backward reaches a leaf's output: what came from behind is glue, what follows is the leaf's own."""

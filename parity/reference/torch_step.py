@@ -44,14 +44,10 @@ def run(workspace: Path, request: dict[str, Any]) -> None:
         "state": torch_state.of(original, model).to_json(),
     }
     (workspace / "pairs.json").write_text(json.dumps(content), encoding="utf-8")
-    torch_tensors.pin_precision()
     capture = torch_capture.Capture(
         model, store, request["dtype"], set(pairing.pairs.values()), request["torch_kwargs"]
     )
-    if request["gradients"]:
-        torch_backward.run(capture, tensors, seed=request["seed"])
-    else:
-        capture.forward(tensors)
+    torch_backward.record(capture, tensors, request["gradients"], request["seed"])
     read = torch_structure.weights_reader(model)
     with_weights = [path for path, leaf in torch_leaves.leaves(model).items() if torch_leaves.state_of(leaf)]
     for path in [*with_weights, *torch_leaves.owned(model)]:

@@ -18,10 +18,10 @@ def described(row: Row, title: str) -> list[str]:
     """A divergence in words: where, by how much, and why."""
     where = f"{row.model}: {row.name}" + (f" ({row.torch_name} in PyTorch)" if row.torch_name != row.name else "")
     lines = [f"{title}: {where}, {row.stage}, {row.kind or 'model'}: {row.verdict}"]
-    if row.index is not None:
+    if row.index is not None and row.jax is not None and row.torch is not None:
         lines.append(
             f"  worst at {list(row.index)}: JAX {row.jax!r}, PyTorch {row.torch!r}; they differ by "
-            f"{number(abs((row.jax or 0) - (row.torch or 0)))}, {_allowed(row)}"
+            f"{number(abs(row.jax - row.torch))}, {_allowed(row)}"
         )
     elif math.isfinite(row.max_error) and row.max_error:
         lines.append(f"  they differ by {number(row.max_error)}, {_allowed(row)}")

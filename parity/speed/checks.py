@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from jax_alexnet.files.weights import torch_shapes
+from jax_alexnet.files.weight_homes import torch_shapes
 from jax_alexnet.variants import VARIANTS
 from parity.bounds.judging import judge_worst
 from parity.bounds.magnitudes import UNIT_ROUNDOFF

@@ -77,7 +77,7 @@ def _input(chosen: Throughput, plan: Plan) -> int:
     return int(not result.rows)
 
 
-def _write(chosen: Any, found: dict[str, Any], render: Callable[[dict[str, Any]], str]) -> None:
+def _write(chosen: Throughput | Profile, found: dict[str, Any], render: Callable[[dict[str, Any]], str]) -> None:
     """The files that were asked for."""
     if chosen.json:
         output_file.write_json("--json", chosen.json, _plain(found), indent=1)
@@ -152,7 +152,7 @@ def gpus() -> int:
     return sum(line.startswith("GPU") for line in listed.stdout.splitlines())
 
 
-def _workload(chosen: Any, mode: str) -> Workload:
+def _workload(chosen: Throughput | Profile, mode: str) -> Workload:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     size = chosen.image_size or VARIANTS[chosen.model].image_size
     style = "tuned" if chosen.style == "both" else chosen.style
@@ -170,5 +170,5 @@ def _workload(chosen: Any, mode: str) -> Workload:
     )
 
 
-def _pythons(chosen: Any) -> dict[str, str | None]:
+def _pythons(chosen: Throughput | Profile) -> dict[str, str | None]:
     return {"jax": chosen.jax_python, "torch": chosen.torch_python}

@@ -15,7 +15,7 @@ import optax
 from alexnet_io.command_line.train_settings import TrainSettings
 from jax_alexnet import augment, devices, optim, recipes, steps
 from jax_alexnet import run_setup as setup
-from jax_alexnet.files import weights as stored_weights
+from jax_alexnet.files import weight_homes as stored_weights
 from jax_alexnet.variants import VARIANTS
 from parity.speed import checks, processes
 from parity.speed.plain_jax import PlainAlexNet, plain_eval_step, plain_train_step

@@ -71,7 +71,8 @@ def table(result: dict[str, Any]) -> str:
         for framework in frameworks:
             for direction in ("forward", "backward"):
                 seconds = entries.get(framework, {}).get(direction)
-                totals[framework, direction] += seconds or 0.0
+                if seconds is not None:
+                    totals[framework, direction] += seconds
                 line += f"{'-' if seconds is None else f'{seconds * 1e3:.2f}':>16}"
         lines.append(line)
     lines.append(f"{'sum':10}" + "".join(f"{s * 1e3:>16.2f}" for s in totals.values()))

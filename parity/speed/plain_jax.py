@@ -6,11 +6,13 @@ with `shard_map` and one `pmean`. It is what the repository's own step is measur
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array, lax
 from jax.sharding import Mesh
@@ -19,7 +21,7 @@ from jax.sharding import PartitionSpec as P
 from alexnet_io.errors import UserError
 from jax_alexnet import layer_specs as specs
 from jax_alexnet.shapes import window_count
-from jax_alexnet.steps import TrainState
+from jax_alexnet.steps import DeviceBatch, TrainState, Tree
 
 
 class PlainAlexNet(nn.Module):
@@ -34,7 +36,7 @@ class PlainAlexNet(nn.Module):
 
     variant: specs.Variant
     classes: int
-    dtype: Any = jnp.float32
+    dtype: jnp.dtype | type = jnp.float32
     dropout: bool = True
 
     @nn.compact
@@ -97,13 +99,17 @@ def _lrn(x: Array, row: specs.LRN) -> Array:
     return jnp.concatenate(parts, axis=-1) if row.columns > 1 else parts[0]
 
 
-def plain_train_step(model: PlainAlexNet, optimizer: Any, mesh: Mesh) -> Any:
+def plain_train_step(
+    model: PlainAlexNet, optimizer: optax.GradientTransformationExtraArgs, mesh: Mesh
+) -> Callable[..., tuple[TrainState, Array]]:
     """Compiled (state, batch, learning_rate, key, statistics) -> (state, loss), as `steps.make_train_step` takes it."""
 
-    def step(state: Any, batch: Any, learning_rate: Array, key: Array, statistics: Any) -> Any:
+    def step(
+        state: TrainState, batch: DeviceBatch, learning_rate: Array, key: Array, statistics: Tree
+    ) -> tuple[TrainState, Array]:
         images = batch.images.astype(model.dtype) / 127.5 - 1
 
-        def loss_of(params: Any) -> Array:
+        def loss_of(params: Tree) -> Array:
             dropout = jax.random.fold_in(jax.random.fold_in(key, state.step), lax.axis_index("data"))
             logits: Any = model.apply({"params": params}, images, train=True, rngs={"dropout": dropout})
             losses = optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), batch.labels)
@@ -119,10 +125,12 @@ def plain_train_step(model: PlainAlexNet, optimizer: Any, mesh: Mesh) -> Any:
     )
 
 
-def plain_eval_step(model: PlainAlexNet, mesh: Mesh) -> Any:
+def plain_eval_step(
+    model: PlainAlexNet, mesh: Mesh
+) -> Callable[[Tree, DeviceBatch, Tree], tuple[Array, Array | np.ndarray]]:
     """Compiled (params, batch, statistics) -> (logits, labels), as `steps.make_eval_step` takes it."""
 
-    def step(params: Any, batch: Any, statistics: Any) -> Any:
+    def step(params: Tree, batch: DeviceBatch, statistics: Tree) -> tuple[Array, Array | np.ndarray]:
         logits: Any = model.apply({"params": params}, batch.images.astype(model.dtype) / 127.5 - 1)
         return logits.astype(jnp.float32), batch.labels
 

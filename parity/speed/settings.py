@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from alexnet_io.command_line.settings import one_of, setting
 from alexnet_io.errors import UserError
+from jax_alexnet.compiled.gpu_compiler import GPUS
 from parity.settings import MODELS
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
@@ -189,8 +190,6 @@ class Profile:
         if self.precision is not None:
             one_of("--precision", self.precision, PRECISIONS)
         if self.gpu is not None:
-            from jax_alexnet.compiled.gpu_compiler import GPUS
-
             one_of("--gpu", self.gpu, tuple(GPUS))
         for name in self.frameworks.split(","):
             one_of("--frameworks", name, ("jax", "torch"))
@@ -235,6 +234,4 @@ class OnGpu:
         one_of("--precision", self.precision, PRECISIONS)
         for name in self.models.split(","):
             one_of("--models", name, MODELS)
-        from jax_alexnet.compiled.gpu_compiler import GPUS
-
         one_of("--modelled", self.modelled, tuple(GPUS))

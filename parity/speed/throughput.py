@@ -137,8 +137,10 @@ class _Measuring:
         """Find the form in which PyTorch is fastest here, for `plain` among users' own."""
         budget, trials = self.plan.budget, self.result.trials[style]
         ends = budget.begin(f"forms of {style} PyTorch", weight)
-        for form in forms if ends is not None else ():
-            if trials and budget.used() >= (ends or 0.0):
+        if ends is None:
+            return
+        for form in forms:
+            if trials and budget.used() >= ends:
                 budget.cut.append(f"{style} PyTorch, {form}: not tried, for lack of time")
                 continue
             chosen = replace(self.base, framework="torch", style=style, form=form)

@@ -73,7 +73,7 @@ def network(model: str, classes: int, image_size: int, form: str, dropout: bool 
 def arranged(module: nn.Module, form: str) -> tuple[nn.Module, Any]:
     """The network in a form's memory layout, and the memory format of its input."""
     layout = torch.channels_last if "channels_last" in form else torch.contiguous_format
-    return module.to(memory_format=layout), layout  # type: ignore[call-overload]
+    return module.to(memory_format=layout), layout
 
 
 def compiled(module: Any, form: str, gpu: bool) -> Any:

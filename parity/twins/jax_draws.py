@@ -89,4 +89,4 @@ def _mask_of(name: str, rate: float, shape: tuple[int, ...]) -> Callable[[Array,
             ones = jnp.ones(shape)
             return layers.Dropout(rate, name=name)(ones, train=True, first_example=first_place) != 0
 
-    return jax.jit(lambda key, first_place: Alone().apply({}, first_place, rngs={"dropout": key}))  # type: ignore[return-value]
+    return jax.jit(lambda key, first_place: Alone().apply({}, first_place, rngs={"dropout": key}))

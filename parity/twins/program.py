@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from parity.twins import cases, differences
+from parity.twins import after_resumption, against_ledger, both_sides, cases
 from parity.twins.cases import Case
 from parity.twins.differences import Difference, Largest
 from parity.twins.engines import Fate, JaxPrograms
@@ -114,7 +114,7 @@ def twin(case: Case, root: Path, programs: JaxPrograms) -> tuple[Record, Record,
     jax = run_jax(case.at(root / "jax"), programs)
     torch = run_torch(case.at(root / "torch"), jax.first_parameters)
     found = itertools.chain(
-        differences.between(jax, torch, largest), differences.from_ledger(jax), differences.from_ledger(torch)
+        both_sides.between(jax, torch, largest), against_ledger.from_ledger(jax), against_ledger.from_ledger(torch)
     )
     first = _first(found)
     compared = f"{len(jax.steps)} steps, {len(jax.evaluations)} evaluations, {len(jax.rows)} rows; {largest}"
@@ -142,7 +142,7 @@ def disturbed(
                 fate = Fate(kill_after=step) if how == "killed" else Fate(signal_after=step)
                 where = root / straight.side / f"{how} {step}"
                 before, record = _broken_and_mended(case, straight, where, fate, programs, jax.first_parameters)
-                found += _first(differences.from_straight(record, straight, before))
+                found += _first(after_resumption.from_straight(record, straight, before))
                 if found:
                     break
             compared = f"after {', '.join(map(str, wanted))} steps and resumed"

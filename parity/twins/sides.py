@@ -16,8 +16,8 @@ from alexnet_io.command_line.complete_settings import CompleteSettings, plain
 from alexnet_io.command_line.resumed_settings import resumed
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.files import tensor_file
-from alexnet_io.run.directory import read_description
 from alexnet_io.run.metrics import read_metrics
+from alexnet_io.run.run_description import read_description
 from jax_alexnet import recipes as jax_recipes
 from jax_alexnet import train_command as jax_training
 from jax_alexnet.files import checkpoint as jax_checkpoint

@@ -3,7 +3,8 @@
 `python -m parity.speed.on_gpu.kernels WORKLOAD --model-of=GPU --json=FILE`
 
 What the profiler timed is joined, by the names of XLA's operations, with what the same program's text says of them: the
-layer and pass that each belongs to, and the time that its bytes and its arithmetic would take on a described GPU.
+layer and pass that each belongs to, and the time that its bytes and its arithmetic would take on a described GPU. JAX
+is imported once the process is pinned: it counts the processors when it is loaded.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def measure(workload: Workload, gpu: str) -> dict[str, Any]:
         workload: `tuned` JAX, on one device.
         gpu: whose modelled times stand beside the measured ones; see `jax_alexnet.compiled.gpu_compiler`.
     """
-    import jax  # once the process is pinned: it counts the processors when it is loaded
+    import jax
 
     from jax_alexnet.compiled import gpu_reading
     from jax_alexnet.compiled.gpu_settings import GpuSettings

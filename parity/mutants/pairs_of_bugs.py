@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from typing import Any
 
-from parity.mutants import runs
+from parity.mutants import trials
 from parity.mutants.mutant import Mutant
 from parity.mutants.score import PairOutcome
 from parity.reports.report import Report
@@ -40,7 +40,7 @@ def run(
         model: only pairs in this network, or `all`.
     """
     wanted = tuple(names)
-    known = {mutant.id: mutant for mutant in runs.all_mutants()}
+    known = {mutant.id: mutant for mutant in trials.all_mutants()}
     outcomes = []
     for ids in PAIRS:
         if wanted and not all(any(name in each for name in wanted) for each in ids):
@@ -54,10 +54,10 @@ def run(
 
 
 def _one(first: Mutant, second: Mutant) -> PairOutcome:
-    pair = runs.build(first)
+    pair = trials.build(first)
     with ExitStack() as planted:
         both = planted.enter_context(second.plant(planted.enter_context(first.plant(pair))))
-        report = runs.compare(first, pair, both)
+        report = trials.compare(first, pair, both)
     return judged(first, second, report)
 
 

@@ -1,4 +1,4 @@
-"""The error bounds of operations that are met less often, forward and backward, to first order."""
+"""The error bounds of special functions, window functions, grids and distances, to first order."""
 
 from __future__ import annotations
 
@@ -11,55 +11,7 @@ from torch import Tensor
 from parity.bounds.magnitudes import ELEMENTARY
 from parity.bounds.torch_operation import Formula, Operation
 from parity.bounds.torch_rounding_functions import argument, elementary, register_formula, times
-from parity.bounds.torch_rounding_moves import moved
 from parity.bounds.torch_rounding_rules import RULES, largest, rule
-
-for _name in ("block_diag", "masked_scatter_backward", "native_channel_shuffle"):
-    RULES[_name] = moved
-
-
-@rule("select_scatter", "slice_scatter", "diagonal_scatter", "index_copy", "as_strided_scatter")
-def _put(op: Operation) -> tuple[Any, int]:
-    """A part is replaced by another tensor's values, with their errors."""
-    if not op.errors:
-        return None, 0
-    given = [
-        op.errors.get(i, torch.zeros_like(a, dtype=torch.float64)).clone()
-        if isinstance(a, Tensor) and a.is_floating_point()
-        else a
-        for i, a in enumerate(op.args)
-    ]
-    return op.func(*given, **op.kwargs), 0
-
-
-@rule("copysign")
-def _signed(op: Operation) -> tuple[Any, int]:
-    """A size with another one's sign."""
-    return op.errors.get(0), 0
-
-
-_SUMS = RULES["scatter_reduce"]
-
-
-@rule("scatter_reduce")
-def _reduced_at(op: Operation) -> tuple[Any, int]:
-    """Sums at places; or means of them, with a division; or the largest, or the smallest."""
-    how = str(op.args[4])
-    if how == "sum":
-        return _SUMS(op)
-    if how not in ("mean", "amax", "amin"):
-        raise ValueError("products at places aren't known")
-    values = {i: op.value(i) for i in (0, 3)}
-    errors = {i: op.errors.get(i, torch.zeros_like(v)) for i, v in values.items()}
-
-    def run(both: dict[int, Tensor], how: str) -> Tensor:
-        return op.func(both[0].clone(), op.args[1], op.args[2], both[3].clone(), how, **op.kwargs)
-
-    if how != "mean":
-        return run(errors, "amax"), 0
-    terms = int(run({i: torch.ones_like(v) for i, v in values.items()}, "sum").max()) + 1
-    return run(errors, "mean") + terms * op.unit * run({i: v.abs() for i, v in values.items()}, "mean"), terms
-
 
 register_formula("logit_backward", lambda g, x: g / (x * (1 - x)), 0, 1)
 
