@@ -38,6 +38,7 @@ from parity.reports.report import Report
 from parity.reports.rows import Row
 from parity.speed import checks, commands, statistics
 from parity.speed.result import Result, Timing
+from parity.speed.settings import Throughput
 from parity.speed.statistics import Interval
 from parity.speed.workload import Workload
 
@@ -338,9 +339,7 @@ def test_speeds_that_are_not_finite_are_void(tmp_path: Path) -> None:
     for ratio in (Interval(NAN, NAN, NAN), Interval(2.0, 1.5, INF), Interval(0.5, NAN, 0.6)):
         assert "nothing can be said" in statistics.verdict(ratio, "a", "b")
 
-    class Chosen:
-        json, html = str(tmp_path / "t.json"), None
-
-    commands._write(Chosen, result.as_json(), str)
-    read = json.loads(Path(Chosen.json).read_text(), parse_constant=pytest.fail)
+    chosen = Throughput(json=str(tmp_path / "t.json"))
+    commands._write(chosen, result.as_json(), str)
+    read = json.loads((tmp_path / "t.json").read_text(), parse_constant=pytest.fail)
     assert read["rows"][0]["parity"]["logits"] is None
