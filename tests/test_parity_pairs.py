@@ -4,6 +4,7 @@ import json
 from itertools import product
 from pathlib import Path
 
+import narrow
 import numpy as np
 import pytest
 import torch
@@ -78,7 +79,7 @@ def test_training_mode_with_shared_masks() -> None:
 
 def test_masks_before_the_flattened_map() -> None:
     # In torchvision's order dropout comes before fc6: PyTorch's mask is flat, Flax's lies on the map.
-    pair = pairs.build("one_weird_trick", image_size=63, classes=10)
+    pair = narrow.pair("one_weird_trick", image_size=63, classes=10)
     masks = pairs.draw_masks(pair, 2, seed=5)
     assert masks["drop6"].shape == (2, 9216)
     report = layers.compare_pair(pair, np.asarray(pairs.images(pair, 2), np.float64), masks=masks)
