@@ -37,13 +37,15 @@ def start_quickly() -> None:
     Nearly all of a test run's programs are a single operation on arrays of a new shape. For each JAX makes an MLIR
     context anew, a third of the time until such a program runs; one does for many. And `jnp.asarray` of a NumPy array
     compiles a program that gives back what it is given; `jax.device_put` gives the same array without one. Neither is
-    public, so only the version that this was written for is changed.
+    public, so only the versions that this was written for are changed.
     """
     if OPTIMIZED or "jax" not in sys.modules or not version("jax").startswith("0.10."):
         return
     jax = sys.modules["jax"]
     mlir, core = jax._src.interpreters.mlir, jax._src.core
     mlir.make_ir_context = functools.cache(mlir.make_ir_context)
+    if not hasattr(core, "stage_p"):
+        return  # the first of these versions
     usual: Any = core.stage_p.impl
 
     def placed(x: Any) -> Any:
