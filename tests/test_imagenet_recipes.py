@@ -6,9 +6,9 @@ from typing import Any
 
 import commands
 import facts
-import narrow
 import numpy as np
 import pytest
+from parallel_cases import narrow
 from PIL import Image
 
 import alexnet_io.run.loop as loop_module
@@ -151,9 +151,9 @@ def imagenet(tmp_path: Path, rng: np.random.Generator) -> Path:
 
 
 def test_the_papers_recipe_from_a_folder_to_the_ten_crop_error(imagenet, tmp_path, monkeypatch) -> None:
-    """Small, with few hidden units: begun, stopped after a step, resumed to its end, measured, and asked by names."""
+    """Small and narrow: begun, stopped after a step, resumed to its end, measured, and asked by names."""
     monkeypatch.setattr(loop_module.pictures, "draw", lambda *_: None)
-    monkeypatch.setitem(VARIANTS, "two_column", narrow.table("two_column"))
+    monkeypatch.setitem(VARIANTS, "two_column", narrow(VARIANTS["two_column"]))
     small = ("--image-size", "67", "--stored-size", "77", "--batch-size", "4", "--epochs", "2")
     where = ("--output", tmp_path / "run", "--cache-dir", tmp_path / "cache")
     recipe = ("--config", FILES["imagenet-paper"], "--data", f"imagenet:{imagenet}")

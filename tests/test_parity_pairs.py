@@ -44,7 +44,7 @@ def test_cifar_networks_are_equal(model: str, dtype: str) -> None:
 
 
 def test_two_columns_of_a_picture_that_is_not_square() -> None:
-    pair = pairs.build("two_column", image_size=(71, 95), classes=10)
+    pair = narrow.pair("two_column", image_size=(71, 95), classes=10)
     report = layers.compare_pair(pair, np.asarray(pairs.images(pair, 2), np.float64))
     assert report.exit_code == 0, str(report)
 
