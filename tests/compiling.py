@@ -16,6 +16,7 @@ import numpy as np
 SHORT: dict[str, tuple[int | bool, int | bool]] = {"xla_backend_optimization_level": (0, 3)}
 if version("jaxlib").startswith("0.10."):  # later ones have no other emitters, and end at a flag that they don't know
     SHORT["xla_cpu_use_fusion_emitters"] = (False, True)
+    SHORT["xla_cpu_parallel_codegen_split_count"] = (1, 32)  # LLVM modules: a third of its time is their number
 
 USUAL = {name: usual for name, (_, usual) in SHORT.items()}
 _SHORT = {name: short for name, (short, _) in SHORT.items()}
