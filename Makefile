@@ -16,7 +16,7 @@ export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 train: $(VENV)/.base
 	$(BIN)/python -m jax_alexnet.train --devices all $(ARGS)
 
-# Files of tests are shared by as many processes as there are processors, four at most: each loads both frameworks. They
+# Files of tests are shared by a process more than there are processors, four at most: each loads both frameworks. They
 # are handed out in the order that tests/conftest.py gives them, the longest first.
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)

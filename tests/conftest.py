@@ -57,6 +57,13 @@ def jax_as_it_was() -> Iterator[None]:
         jax.config.update("jax_default_matmul_precision", None)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def own_context() -> Iterator[None]:
+    """What JAX keeps while it prepares programs is kept for one file of tests."""
+    yield
+    compiling.forget()
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """A seeded generator, the same for every test that asks for one."""
@@ -130,6 +137,13 @@ LONGEST = (
 )
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Under `-n auto` a process more than processors: tests that wait for processes of their own leave one idle."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return processors + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files; within one, and among the others, the order stays."""
     place = {name: number for number, name in enumerate(LONGEST)}
@@ -141,6 +155,7 @@ def pytest_collection_finish() -> None:
 
     And let it look less often: tracing makes objects by the million, of which few are garbage that it alone can find.
     """
+    compiling.start_quickly()
     gc.freeze()
     gc.set_threshold(30_000, 20, 20)
     gc.enable()

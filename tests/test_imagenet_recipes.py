@@ -8,6 +8,7 @@ import commands
 import facts
 import numpy as np
 import pytest
+from parallel_cases import narrow
 from PIL import Image
 
 import alexnet_io.run.loop as loop_module
@@ -21,6 +22,7 @@ from jax_alexnet import schedules as jax_schedules
 from jax_alexnet.files.exported import with_names
 from jax_alexnet.files.finished_run import TrainedNetwork
 from jax_alexnet.model import AlexNet
+from jax_alexnet.variants import VARIANTS
 from torch_ref import completion
 from torch_ref import schedules as torch_schedules
 from torch_ref.recipes import IMAGENET_IMAGES
@@ -149,8 +151,9 @@ def imagenet(tmp_path: Path, rng: np.random.Generator) -> Path:
 
 
 def test_the_papers_recipe_from_a_folder_to_the_ten_crop_error(imagenet, tmp_path, monkeypatch) -> None:
-    """At the smallest size: begun, stopped after a step, resumed to its end, measured, and asked by names."""
+    """Small and narrow: begun, stopped after a step, resumed to its end, measured, and asked by names."""
     monkeypatch.setattr(loop_module.pictures, "draw", lambda *_: None)
+    monkeypatch.setitem(VARIANTS, "two_column", narrow(VARIANTS["two_column"]))
     small = ("--image-size", "67", "--stored-size", "77", "--batch-size", "4", "--epochs", "2")
     where = ("--output", tmp_path / "run", "--cache-dir", tmp_path / "cache")
     recipe = ("--config", FILES["imagenet-paper"], "--data", f"imagenet:{imagenet}")

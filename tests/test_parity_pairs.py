@@ -4,6 +4,7 @@ import json
 from itertools import product
 from pathlib import Path
 
+import narrow
 import numpy as np
 import pytest
 import torch
@@ -43,7 +44,7 @@ def test_cifar_networks_are_equal(model: str, dtype: str) -> None:
 
 
 def test_two_columns_of_a_picture_that_is_not_square() -> None:
-    pair = pairs.build("two_column", image_size=(71, 95), classes=10)
+    pair = narrow.pair("two_column", image_size=(71, 95), classes=10)
     report = layers.compare_pair(pair, np.asarray(pairs.images(pair, 2), np.float64))
     assert report.exit_code == 0, str(report)
 
@@ -78,7 +79,7 @@ def test_training_mode_with_shared_masks() -> None:
 
 def test_masks_before_the_flattened_map() -> None:
     # In torchvision's order dropout comes before fc6: PyTorch's mask is flat, Flax's lies on the map.
-    pair = pairs.build("one_weird_trick", image_size=63, classes=10)
+    pair = narrow.pair("one_weird_trick", image_size=63, classes=10)
     masks = pairs.draw_masks(pair, 2, seed=5)
     assert masks["drop6"].shape == (2, 9216)
     report = layers.compare_pair(pair, np.asarray(pairs.images(pair, 2), np.float64), masks=masks)

@@ -56,11 +56,12 @@ class InNnx(nnx.Module):
     ("kind", "port"),
     [
         ("LSTM", InLinen(linen.OptimizedLSTMCell)),
-        ("LSTM", InLinen(linen.LSTMCell, both=True)),
         ("LSTM", InNnx(nnx.OptimizedLSTMCell, both=True)),
-        ("LSTM", InNnx(nnx.LSTMCell)),
         ("GRU", InLinen(linen.GRUCell, both=True)),
         ("RNN", InLinen(linen.SimpleCell)),
+        # The other cells of these libraries, in the layouts of those above.
+        pytest.param("LSTM", InLinen(linen.LSTMCell, both=True), marks=(pytest.mark.slow, pytest.mark.matrix)),
+        pytest.param("LSTM", InNnx(nnx.LSTMCell), marks=(pytest.mark.slow, pytest.mark.matrix)),
     ],
 )
 def test_a_recurrent_layers_mapping_converts_both_ways(kind: str, port: Any, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import jax.numpy as jnp
+import narrow
 import numpy as np
 import pytest
 
@@ -25,7 +26,7 @@ def test_optimizers_agree_across_a_drop_of_the_learning_rate(recipe: str) -> Non
 
 
 def test_free_steps_with_dropout() -> None:
-    pair = pairs.build("caffe_alexnet", classes=10, image_size=71)
+    pair = narrow.pair("caffe_alexnet", classes=10, image_size=71)
     sides = trajectory.trainers(pair, "paper")
     fed = trajectory.material(pair, 2, 2, 1e-3, drop_after=1)
     assert set(fed.masks[0]) == {"drop6", "drop7"}

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.evaluate_settings import EvaluateSettings
@@ -92,14 +92,14 @@ def load_weights(path: Path, *, model: str | None = None, devices: str, precisio
         settings = fed_as_usual(shown, loaded, precision or "float32")
     dtype = set_precision(settings.precision)
     mesh = data_mesh(choose_devices(devices))
-    stored = jnp.float64 if settings.precision == "float64" else jnp.float32
+    stored = np.float64 if settings.precision == "float64" else np.float32
     return TrainedNetwork(
         settings=settings,
         class_names=list(facts.class_names) if facts else [],
         model=make_model(settings, loaded.classes, dtype),
-        params=steps.replicate(jax.tree.map(lambda leaf: jnp.asarray(leaf, stored), loaded.params), mesh),
+        params=steps.replicate(jax.tree.map(lambda leaf: np.array(leaf, stored), loaded.params), mesh),
         augmentation=augment.Augmentation.of(settings),
-        statistics=steps.replicate({name: jnp.asarray(x) for name, x in (facts.arrays if facts else {}).items()}, mesh),
+        statistics=steps.replicate(facts.arrays if facts else {}, mesh),
         mesh=mesh,
         step=facts.step if facts else 0,
         which="file",

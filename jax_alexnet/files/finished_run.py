@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -149,10 +148,10 @@ def _reference_weights(run: Path, which: str, settings: CompleteSettings, shapes
     params, _ = weight_homes.load(path, settings.model, settings.image_size, settings.ablate)
     with safe_open(path, framework="numpy") as file:
         step = int((file.metadata() or {}).get("step", 0))
-    return jax.tree.map(lambda leaf, like: jnp.asarray(leaf, like.dtype), params, shapes), step
+    return jax.tree.map(lambda leaf, like: jax.device_put(np.array(leaf, like.dtype)), params, shapes), step
 
 
-def _statistics(run: Path, augmentation: augment.Augmentation) -> dict[str, jax.Array]:
+def _statistics(run: Path, augmentation: augment.Augmentation) -> dict[str, np.ndarray]:
     if not augment.needs_statistics(augmentation):
         return {}
-    return {name: jnp.asarray(value) for name, value in statistics_file.read(run).items()}
+    return statistics_file.read(run)

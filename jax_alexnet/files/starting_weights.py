@@ -37,7 +37,8 @@ class StartingWeights:
 
     def put_into(self, fresh: Tree) -> Tree:
         """A network's fresh weights, with these in their place and in their dtype."""
-        ours = jax.tree.map(lambda x, like: jnp.asarray(x, like.dtype), self.params, {k: fresh[k] for k in self.params})
+        there = {layer: fresh[layer] for layer in self.params}
+        ours = jax.tree.map(lambda x, like: jax.device_put(np.array(x, like.dtype)), self.params, there)
         return {**fresh, **ours}
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from jax_alexnet.files import weight_homes
 from jax_alexnet.model import AlexNet
 from jax_alexnet.variants import VARIANTS
 from parity.alexnet import flattened, torch_weights
-from parity.candidate.jax_arrays import DTYPES
+from parity.candidate.jax_arrays import DTYPES, placed
 from parity.kinds import jax_leaves, layouts, torch_leaves
 from parity.kinds.weights import weights_to_flax
 from parity.reference.torch_tensors import DTYPES as TORCH_DTYPES
@@ -119,7 +118,7 @@ def to_flax(model: nn.Module, state: dict[str, NDArray], image_size: tuple[int, 
         kind = torch_leaves.kind_of(leaf)
         layout = flattened.flattened_map(model, path, image_size) if kind == "dense" else None
         arrays = weights_to_flax(kind, {name: state[f"{path}.{name}"] for name in names}, layout)
-        jax_leaves.insert_leaf(variables, path, jax.tree.map(lambda x: jnp.asarray(x, DTYPES[dtype]), arrays))
+        jax_leaves.insert_leaf(variables, path, jax.tree.map(lambda x: placed(x, DTYPES[dtype]), arrays))
     return variables
 
 
@@ -138,7 +137,7 @@ def load(name: str, path: Path, dtype: str = "float64") -> Pair:
         reference = alexnet.build(name, classes=own, image_size=side)
     state = torch_weights.state_of(content, reference, (side, side))
     pair = build(name, dtype=dtype, classes=own, image_size=side, weights=state)
-    variables = {"params": jax.tree.map(lambda x: jnp.asarray(x, DTYPES[dtype]), params)}
+    variables = {"params": jax.tree.map(lambda x: placed(x, DTYPES[dtype]), params)}
     return replace(pair, flax_module=pair.flax_module.clone(classes=classes), variables=variables)
 
 
@@ -203,7 +202,7 @@ def training_arguments(pair: Pair, masks: dict[str, NDArray]) -> dict[str, Any]:
     for name, module in pair.torch_module.named_modules():
         if isinstance(module, Dropout):
             module.mask = torch.from_numpy(masks[name]) if name in masks else None
-    ours = {name: jnp.asarray(mask_to_flax(pair, name, mask)) for name, mask in masks.items()}
+    ours = {name: placed(mask_to_flax(pair, name, mask)) for name, mask in masks.items()}
     return {"train": True, "dropout_masks": ours}
 
 
@@ -221,6 +220,6 @@ def run_one_side(pair: Pair, images: NDArray, side: str) -> NDArray:
         with torch.no_grad():
             x = torch.from_numpy(images).to(TORCH_DTYPES[pair.dtype])
             return pair.torch_module.eval()(x).double().numpy()
-    x = jnp.asarray(layouts.channels_last(images), DTYPES[pair.dtype])
+    x = placed(layouts.channels_last(images), DTYPES[pair.dtype])
     # A function of its own each time: JAX would take the trace of another one that compares equal, without the patch.
     return np.asarray(jax.jit(lambda v, x: pair.flax_module.apply(v, x))(pair.variables, x), np.float64)

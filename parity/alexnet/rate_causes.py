@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,8 +13,6 @@ from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.run import length
 from parity.causes.parameters import Cause
 
-Rate = Callable[[CompleteSettings, int, int], float]
-
 
 @dataclass(frozen=True, order=True)
 class Place:
@@ -22,6 +20,9 @@ class Place:
 
     epoch: int
     step: int
+
+
+Rates = Callable[[CompleteSettings, Sequence[Place]], NDArray]
 
 
 def rule_of(settings: CompleteSettings) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def of_settings(jax: CompleteSettings, torch: CompleteSettings, before: float) -
 
 
 def of_time(
-    sides: Mapping[str, tuple[Rate, CompleteSettings]],
+    sides: Mapping[str, tuple[Rates, CompleteSettings]],
     places: list[Place],
     per_epoch: int,
     rates: Mapping[str, NDArray],
@@ -54,7 +55,7 @@ def of_time(
     """Causes of a difference between rates that follow epochs and steps.
 
     Args:
-        sides: by name, the rate and the settings that it is computed from.
+        sides: by name, the rates and the settings that they are computed from.
         places: where; behind their rates comes the number of epochs.
         per_epoch: steps.
         rates: by side.
@@ -64,14 +65,14 @@ def of_time(
         return found
     n = len(places)
     for side, other in (("jax", "torch"), ("torch", "jax")):
-        rate, settings = sides[other]
+        of_places, settings = sides[other]
         expected = [_expected(settings, p, per_epoch) for p in places]
         # Of a rate that falls to 0, a cosine's rounding is a part of the first one.
         near = {"rtol": 1e-12, "atol": 1e-14 * settings.learning_rate if settings.schedule == "cosine" else 0}
         if not np.allclose(expected, rates[other][:n], **near):
             continue  # this one is no witness: it isn't right itself
         for key, text, changed, moved in _mistakes(settings, places, per_epoch):
-            predicted = [rate(changed, p.epoch, p.step) for p in moved]
+            predicted = of_places(changed, moved)
             if np.allclose(predicted, rates[side][:n], **near):
                 return [Cause(key, side, text, before, float(np.max(np.abs(predicted - rates[side][:n]))))]
     factor = float(rates["jax"][0] / rates["torch"][0]) if rates["torch"][0] else 1.0

@@ -8,7 +8,7 @@ the same histories, made up of everything that they tell apart.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -24,7 +24,7 @@ from alexnet_io.run import length
 from jax_alexnet import recipes as jax_recipes
 from jax_alexnet import schedules as jax_schedules
 from parity.alexnet import data_causes, rate_causes
-from parity.alexnet.rate_causes import Place, Rate
+from parity.alexnet.rate_causes import Place, Rates
 from parity.bounds.magnitudes import Bound
 from parity.causes.parameters import Cause
 from parity.reports.rows import Row, compare_arrays
@@ -55,7 +55,7 @@ _COSINE_ROUNDINGS = 12
 
 
 @dataclass(frozen=True)
-class Sequence:
+class Course:
     """Learning rates of one side or the other, and how to speak of them.
 
     Attributes:
@@ -78,25 +78,28 @@ class Sequence:
         return np.flatnonzero(~(np.abs(self.jax - self.torch) <= self.allowed))
 
 
-def jax_rate(settings: CompleteSettings, epoch: int, step: int) -> float:
-    """The rate that `jax_alexnet` trains the weights with."""
-    (share,) = jax_schedules.shares(settings, steps_per_epoch(settings), [step])
-    return jax_schedules.learning_rate(settings, epoch, step) * float(share)
+def jax_rates(settings: CompleteSettings, where: Sequence[Place]) -> NDArray:
+    """The rates that `jax_alexnet` trains the weights with, one a place."""
+    shares = jax_schedules.shares(settings, steps_per_epoch(settings), [place.step for place in where])
+    return np.array([jax_schedules.learning_rate(settings, place.epoch, place.step) for place in where]) * shares
 
 
-def torch_rate(settings: CompleteSettings, epoch: int, step: int) -> float:
-    """The rate that `torch_ref` trains the weights with."""
+def torch_rates(settings: CompleteSettings, where: Sequence[Place]) -> NDArray:
+    """The rates that `torch_ref` trains the weights with, one a place."""
     per_epoch = steps_per_epoch(settings)
     schedule, warmup = completion.schedule_of(settings, per_epoch), length.warmup_steps(settings, per_epoch)
-    rate = torch_schedules.learning_rate(schedule, settings.learning_rate, epoch=epoch, step=step)
-    return rate * torch_schedules.warmup_share(max(step, 0), warmup)  # before the beginning: as mistakes may have it
+    found = []
+    for place in where:
+        rate = torch_schedules.learning_rate(schedule, settings.learning_rate, epoch=place.epoch, step=place.step)
+        found.append(rate * torch_schedules.warmup_share(max(place.step, 0), warmup))  # mistakes go below the beginning
+    return np.array(found)
 
 
-def rows(jax: Rate = jax_rate, torch: Rate = torch_rate) -> list[Row]:
+def rows(jax: Rates = jax_rates, torch: Rates = torch_rates) -> list[Row]:
     """One row for each recipe and schedule, over all networks; exactly the same numbers, but for a cosine's rounding.
 
     Args:
-        jax: JAX's rate at a step; mutants replace it. Likewise torch, PyTorch's.
+        jax: JAX's rates at places; mutants replace them. Likewise torch, PyTorch's.
         torch: see `jax`.
     """
     counted: dict[Any, NDArray] = {}
@@ -121,7 +124,7 @@ def places(settings: CompleteSettings) -> list[Place]:
     return [Place(step // per_epoch, step) for step in steps]
 
 
-def _row(recipe: str, schedule: str, jax: Rate, torch: Rate, counted: dict[Any, NDArray]) -> Row:
+def _row(recipe: str, schedule: str, jax: Rates, torch: Rates, counted: dict[Any, NDArray]) -> Row:
     row = Row("data", "learning rate", f"{recipe}, {schedule}", "learning rate", "float64", order=3, kind="schedule")
     found = {model: _sequence(model, recipe, schedule, jax, torch, counted) for model in MODELS}
     ours, theirs = (np.concatenate([getattr(each, side) for each in found.values()]) for side in ("jax", "torch"))
@@ -136,7 +139,7 @@ def _row(recipe: str, schedule: str, jax: Rate, torch: Rate, counted: dict[Any, 
     return row
 
 
-def _sequence(model: str, recipe: str, schedule: str, jax: Rate, torch: Rate, counted: dict[Any, NDArray]) -> Sequence:
+def _sequence(model: str, recipe: str, schedule: str, jax: Rates, torch: Rates, counted: dict[Any, NDArray]) -> Course:
     flags = {} if schedule == OWN else {"schedule": schedule, **_FLAGS[schedule]}
     ours, theirs = _resolved(model, recipe, flags)
     if "plateau" in (ours.schedule, theirs.schedule):
@@ -145,8 +148,8 @@ def _sequence(model: str, recipe: str, schedule: str, jax: Rate, torch: Rate, co
     # The last number is the length of the run.
     sides = {"jax": (jax, ours), "torch": (torch, theirs)}
     rates = {
-        side: np.array([*(rate(settings, p.epoch, p.step) for p in where), float(settings.epochs)])
-        for side, (rate, settings) in sides.items()
+        side: np.array([*of_places(settings, where), float(settings.epochs)])
+        for side, (of_places, settings) in sides.items()
     }
 
     def name(i: int) -> str:
@@ -154,7 +157,7 @@ def _sequence(model: str, recipe: str, schedule: str, jax: Rate, torch: Rate, co
 
     causes = partial(rate_causes.of_time, sides, where, steps_per_epoch(ours), rates)
     cosine = _COSINE_ROUNDINGS * 2**-53 * ours.learning_rate if ours.schedule == "cosine" else 0.0
-    return Sequence(rates["jax"], rates["torch"], name, causes, cosine)
+    return Course(rates["jax"], rates["torch"], name, causes, cosine)
 
 
 def _resolved(model: str, recipe: str, flags: dict[str, Any]) -> tuple[CompleteSettings, CompleteSettings]:
@@ -163,7 +166,7 @@ def _resolved(model: str, recipe: str, flags: dict[str, Any]) -> tuple[CompleteS
     return jax_recipes.resolve(asked), completion.resolve(asked)
 
 
-def _plateaus(model: str, recipe: str, flags: dict[str, Any], counted: dict[Any, NDArray]) -> Sequence:
+def _plateaus(model: str, recipe: str, flags: dict[str, Any], counted: dict[Any, NDArray]) -> Course:
     """Both counters on one history for each setting of the plateau; what was `counted` before isn't counted again."""
     asked: list[dict[str, Any]] = [flags]
     for patience, cooldown, factor in _PLATEAUS:
@@ -187,7 +190,7 @@ def _plateaus(model: str, recipe: str, flags: dict[str, Any], counted: dict[Any,
     def causes() -> list[Cause]:
         return rate_causes.of_plateaus(settings, [history(i) for i in range(len(settings))], rates)
 
-    return Sequence(np.concatenate(rates["jax"]), np.concatenate(rates["torch"]), name, causes)
+    return Course(np.concatenate(rates["jax"]), np.concatenate(rates["torch"]), name, causes)
 
 
 def history(number: int) -> NDArray:
@@ -223,7 +226,7 @@ def _torch_counts(settings: CompleteSettings, errors: NDArray) -> NDArray:
     optimizer = optim.build_optimizer(network, settings)
     schedule = completion.schedule_of(settings)
     if not isinstance(schedule, torch_schedules.Plateau):
-        return np.array([torch_rate(settings, epoch, epoch) for epoch in range(len(errors))])
+        return torch_rates(settings, [Place(epoch, epoch) for epoch in range(len(errors))])
     scheduler = torch_schedules.plateau(schedule, optimizer)
     rates = []
     with warnings.catch_warnings():

@@ -24,7 +24,7 @@ from jax_alexnet.steps import DeviceBatch, measure
 from jax_alexnet.variants import VARIANTS
 from parity.alexnet import pairs
 from parity.alexnet.parameter_names import ParameterNames, slots
-from parity.candidate.jax_arrays import DTYPES
+from parity.candidate.jax_arrays import DTYPES, placed
 from parity.kinds import layouts
 from parity.reference.torch_tensors import DTYPES as TORCH_DTYPES
 from parity.reference.torch_tensors import to_numpy
@@ -154,9 +154,9 @@ class JaxTrainer:
             self._gradients = jax.jit(jax.value_and_grad(self._loss_of))
         loss, gradients = self._gradients(
             self.params,
-            jnp.asarray(layouts.channels_last(images), self.dtype),
-            jnp.asarray(labels),
-            {name: jnp.asarray(self._mask(name, mask)) for name, mask in masks.items()},
+            placed(layouts.channels_last(images), self.dtype),
+            placed(labels),
+            {name: placed(self._mask(name, mask)) for name, mask in masks.items()},
         )
         return float(loss), self.as_torch(gradients)
 
@@ -197,7 +197,7 @@ class JaxTrainer:
 
     def as_flax(self, arrays: Arrays) -> Any:
         """The inverse of `as_torch`."""
-        return jax.tree.map(lambda leaf: jnp.asarray(leaf, self.dtype), self._names.as_flax(arrays))
+        return jax.tree.map(lambda leaf: placed(leaf, self.dtype), self._names.as_flax(arrays))
 
 
 def mean_loss(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -22,7 +22,7 @@ from torch import nn
 from parity.bounds.judging import judge_together
 from parity.bounds.magnitudes import UNIT_ROUNDOFF, normwise_limit
 from parity.candidate.function_parameters import Parameter, by_mapping, left_out, named, pair, with_stacks
-from parity.candidate.jax_arrays import DTYPES
+from parity.candidate.jax_arrays import DTYPES, placed
 from parity.candidate.jax_recurrent import RecurrentModel
 from parity.causes import between_graph, diagnosis
 from parity.comparison.request import Request
@@ -166,7 +166,7 @@ def _run(
         for i, result in enumerate(results):
             row, layout = _output(request, reference, i, result, explained)
             rows.append(row)
-            moved.append(jnp.asarray(layout.to_flax(reference.cotangents[i]), DTYPES[dtype]))
+            moved.append(placed(layout.to_flax(reference.cotangents[i]), DTYPES[dtype]))
         if request.gradients and all(row.verdict != "shape" for row in rows):
             of_tree, *of_inputs = pull_back(moved)
             rows += _gradients(request.name, dtype, parameters, named(of_tree), reference.model)
@@ -247,7 +247,7 @@ def _explain(request: Request, model: nn.Module, row: Row, i: int, ours: NDArray
 
 
 def _array(x: Any, dtype: str) -> jax.Array:
-    return jnp.asarray(x, DTYPES[dtype] if jnp.issubdtype(np.asarray(x).dtype, jnp.floating) else None)
+    return placed(x, DTYPES[dtype] if jnp.issubdtype(np.asarray(x).dtype, jnp.floating) else None)
 
 
 def _state(model: nn.Module) -> Iterator[tuple[str, Any]]:

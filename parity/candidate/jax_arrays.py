@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from parity.errors import CannotCompare
 
@@ -32,6 +32,14 @@ def cast(x: NDArray, dtype: str) -> Any:
     """Shape and dtype of an input as the lane sees it."""
     floating = np.issubdtype(x.dtype, np.floating)
     return jax.ShapeDtypeStruct(x.shape, DTYPES[dtype] if floating else x.dtype)
+
+
+def placed(x: ArrayLike, dtype: DTypeLike | None = None) -> jax.Array:
+    """An array of NumPy's as one of JAX's, in a copy of its own.
+
+    `jnp.asarray` compiles a program for every shape, which takes longer than all that a comparison does with the array.
+    """
+    return jax.device_put(np.array(x, dtype))
 
 
 def shapes_of(variables: Any) -> dict[str, tuple[int, ...]]:

@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 from parity.bounds.magnitudes import Bound, no_bound, running_bound
-from parity.candidate.jax_arrays import DTYPES, check_dtype, shapes_of
+from parity.candidate.jax_arrays import DTYPES, check_dtype, placed, shapes_of
 from parity.candidate.jax_calls import Calls
 from parity.candidate.jax_models import JaxModel
 from parity.causes import between_graph
@@ -96,7 +95,7 @@ class State:
     def as_array(self, x: NDArray) -> jax.Array:
         """For JAX: floating point in the lane's dtype, integers as they are."""
         x = np.asarray(x)
-        return jnp.asarray(x, DTYPES[self.dtype]) if np.issubdtype(x.dtype, np.floating) else jnp.asarray(x)
+        return placed(x, DTYPES[self.dtype] if np.issubdtype(x.dtype, np.floating) else None)
 
     def judge(
         self,

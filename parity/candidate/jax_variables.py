@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from parity.candidate.jax_arrays import DTYPES, shapes_of
+from parity.candidate.jax_arrays import DTYPES, placed, shapes_of
 from parity.candidate.jax_models import JaxLayer
 from parity.candidate.jax_state import State
 from parity.errors import CannotCompare
@@ -32,7 +31,7 @@ def put_owned(candidate: State) -> None:
             raise CannotCompare(f"{path} has the shape {both}")
         moved = reference.reshape(ours.shape)
         if candidate.given is None:
-            value = jnp.asarray(moved, DTYPES[candidate.dtype])
+            value = placed(moved, DTYPES[candidate.dtype])
             jax_leaves.insert_parameter(candidate.placeholders, path, value)
             jax_leaves.insert_parameter(candidate.variables, path, value)
             continue
@@ -48,9 +47,7 @@ def put_tables(candidate: State) -> None:
     for path, torch_path in (candidate.likely | candidate.pairs).items():
         if candidate.given is None and candidate.kinds[path] == embedding.KIND.name:
             found = weights_to_flax(candidate.kinds[path], candidate.weights(torch_path), None, candidate.wanted(path))
-            arrays = {
-                n: {k: jnp.asarray(a, DTYPES[candidate.dtype]) for k, a in each.items()} for n, each in found.items()
-            }
+            arrays = {n: {k: placed(a, DTYPES[candidate.dtype]) for k, a in each.items()} for n, each in found.items()}
             if all(shapes_of(arrays)[name] == shape for name, shape in candidate.wanted(path).items()):
                 jax_leaves.insert_leaf(candidate.placeholders, path, arrays)
 
@@ -63,6 +60,6 @@ def of_leaf(candidate: State, torch_path: str, layer: JaxLayer, layout: layouts.
     known = jax_leaves.leaf_variables(candidate.variables, path)
     if not known and candidate.kinds[path] != "plain":
         known = weights_to_flax(candidate.kinds[path], candidate.weights(torch_path), layout, candidate.wanted(path))
-        known = jax.tree.map(lambda x: jnp.asarray(x, DTYPES[candidate.dtype]), known)
+        known = jax.tree.map(lambda x: placed(x, DTYPES[candidate.dtype]), known)
         jax_leaves.insert_leaf(candidate.variables, path, known)
     return known

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest, judge_together
 from parity.bounds.magnitudes import UNIT_ROUNDOFF, normwise_limit
-from parity.candidate.jax_arrays import DTYPES
+from parity.candidate.jax_arrays import DTYPES, placed
 from parity.candidate.jax_candidate import Candidate
 from parity.causes import diagnosis
 from parity.causes import parameter_gradients as parameter_causes
@@ -86,7 +85,7 @@ def _cotangents(candidate: Candidate, shapes: list[Any]) -> list[jax.Array]:
     for i in range(len(shapes)):
         reference = candidate.store.array("output_cotangent", f"cotangent.{i}")
         layout = candidate.output_layouts[i]  # shapes alone don't tell, where as many channels as tokens come out
-        found.append(jnp.asarray(layout.to_flax(reference) if layout else reference, DTYPES[candidate.dtype]))
+        found.append(placed(layout.to_flax(reference) if layout else reference, DTYPES[candidate.dtype]))
     return found
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.candidate import jax_libraries
-from parity.candidate.jax_arrays import DTYPES
+from parity.candidate.jax_arrays import DTYPES, placed
 from parity.candidate.jax_candidate import Candidate
 from parity.kinds import jax_leaves
 from parity.kinds.leaf import Leaf
@@ -79,7 +79,7 @@ def variables(
         node = made
         for part in path[:-1]:
             node = node.setdefault(part, {})
-        node[path[-1]] = jnp.asarray(array, DTYPES[dtype] if floating else variable.dtype)
+        node[path[-1]] = placed(array, DTYPES[dtype] if floating else variable.dtype)
     return made
 
 

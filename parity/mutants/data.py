@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -245,10 +245,10 @@ def _picture(path: Path) -> None:
 
 
 def _late(side: str) -> Callable[[], Report]:
-    right = {"jax": rates.jax_rate, "torch": rates.torch_rate}[side]
+    right = {"jax": rates.jax_rates, "torch": rates.torch_rates}[side]
 
-    def late(settings: CompleteSettings, epoch: int, step: int) -> float:
-        before = max(step - 1, 0)
-        return right(settings, before // rates.steps_per_epoch(settings), before)
+    def late(settings: CompleteSettings, where: Sequence[rates.Place]) -> NDArray:
+        before = [max(place.step - 1, 0) for place in where]
+        return right(settings, [rates.Place(step // rates.steps_per_epoch(settings), step) for step in before])
 
     return lambda: Report(rates.rows(**{side: late}))

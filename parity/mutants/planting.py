@@ -9,7 +9,6 @@ from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from jax_alexnet.layer_specs import Layer
 from jax_alexnet.variants import VARIANTS
 from parity.alexnet import flattened
 from parity.alexnet.pairs import Pair
+from parity.candidate.jax_arrays import placed
 from parity.kinds import torch_leaves, weights
 
 
@@ -64,12 +64,12 @@ def jax_weight(pair: Pair, path: str, change: Callable[[NDArray], NDArray], name
     module = pair.torch_module.get_submodule(path)
     kind = torch_leaves.kind_of(module)
     if name == "bias":
-        leaf["bias"] = jnp.asarray(change(np.asarray(leaf["bias"])), leaf["bias"].dtype)
+        leaf["bias"] = placed(change(np.asarray(leaf["bias"])), leaf["bias"].dtype)
     else:
         layout = flattened.flattened_map(pair.torch_module, path, pair.image_size) if kind == "dense" else None
         kernel = weights.to_torch(kind, "weight", np.asarray(leaf["kernel"]), layout)
         changed = weights.to_flax(kind, "weight", np.ascontiguousarray(change(kernel)), layout)
-        leaf["kernel"] = jnp.asarray(np.ascontiguousarray(changed), leaf["kernel"].dtype)
+        leaf["kernel"] = placed(changed, leaf["kernel"].dtype)
     return replace(pair, variables={"params": {**pair.variables["params"], path: leaf}})
 
 
