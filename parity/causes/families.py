@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -33,6 +35,8 @@ FAMILIES: tuple[Family, ...] = (
     lambda problem: sums.rounded(problem, coarser("float64")),
 )
 
+_MOST_EVERYWHERE = 3000  # mistakes of one family that are looked at for those that are alike
+
 # Of these two at once are tried.
 SIMPLE: tuple[Family, ...] = (
     attention.attempts,
@@ -49,6 +53,26 @@ SIMPLE: tuple[Family, ...] = (
 def simple(problem: Problem) -> Iterator[Attempt]:
     """Those mistakes of which two at once are tried."""
     return attempts(problem, SIMPLE)
+
+
+def everywhere(problem: Problem) -> Iterator[Attempt]:
+    """Mistakes that are made in all layers of a list, or in all calls of a function, at once.
+
+    Attempts count as the same whose words differ by numbers alone.
+    """
+    for family in SIMPLE:
+        kinds: dict[tuple[str, str, int], dict[int, Attempt]] = {}
+        seen: dict[tuple, int] = {}
+        for attempt in itertools.islice(attempts(problem, (family,)), _MOST_EVERYWHERE):
+            words = re.sub(r"\d+", "*", attempt.text)
+            place = (attempt.key, words, min(attempt.changes, default=0))
+            seen[place] = seen.get(place, -1) + 1
+            kinds.setdefault((attempt.key, words, seen[place]), {})[place[2]] = attempt
+        for (key, _, _), alike in kinds.items():
+            if len(alike) > 1 and not problem.spent:
+                changes = {at: change for each in alike.values() for at, change in each.changes.items()}
+                first = alike[min(alike)]
+                yield Attempt(key, f"{first.text}, and so in all {len(alike)} places like it", changes)
 
 
 def attempts(problem: Problem, families: tuple[Family, ...] = FAMILIES) -> Iterator[Attempt]:

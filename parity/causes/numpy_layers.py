@@ -38,13 +38,13 @@ def _convolution(a: Arguments) -> NDArray:
     return y[:, :, 0] if flat else y
 
 
-@operation("native_batch_norm", "_native_batch_norm_legit_no_training", "batch_norm")
+@operation("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "batch_norm")
 def _batch_norm(a: Arguments) -> list[NDArray]:
-    if a.get("training"):
-        raise CannotRun("a norm of the batch")
     x = a["input"]
-    shape = [1, -1] + [1] * (x.ndim - 2)
-    y = (x - a["running_mean"].reshape(shape)) / np.sqrt(a["running_var"].reshape(shape) + a["eps"])
+    shape, axes = [1, -1] + [1] * (x.ndim - 2), (0, *range(2, x.ndim))
+    own = bool(a.get("training")) or a.get("running_mean") is None
+    mean, variance = (x.mean(axes), x.var(axes)) if own else (a["running_mean"], a["running_var"])
+    y = (x - mean.reshape(shape)) / np.sqrt(variance.reshape(shape) + a["eps"])
     for name, change in (("weight", np.multiply), ("bias", np.add)):
         if a.get(name) is not None:
             y = change(y, a[name].reshape(shape))

@@ -1,0 +1,148 @@
+"""Layers that the two sides cut differently: fused projections, convolutions of one pixel, causal ones, axes of one."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from flax import nnx
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+import parity
+from parity.comparison import layer_names
+
+
+class Mixed(nn.Module):
+    """Queries, keys and values in one convolution, gate and value in one layer, a causal convolution cut to length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.proj = nn.Conv2d(4, 12, 1), nn.Conv2d(4, 4, 1)
+        self.scale = nn.Parameter(torch.rand(4, 1, 1) + 0.5)
+        self.gate_up = nn.Linear(4, 6, bias=False)
+        self.conv = nn.Conv1d(3, 3, 3, padding=2, groups=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).flatten(2).chunk(3, 1)
+        y = v @ torch.softmax(k.mT @ q, 1)
+        x = x + self.scale * self.proj(y.view_as(x))
+        gate, up = self.gate_up(x.flatten(2).mT).chunk(2, -1)
+        y = (F.silu(gate) * up).mT
+        return self.conv(y)[..., : y.shape[-1]]
+
+
+class Ported(nnx.Module):
+    """The same, each projection by itself, over rows of tokens."""
+
+    def __init__(self, shift: int = 0) -> None:
+        rngs, self.shift = nnx.Rngs(0), shift
+        self.q, self.k, self.v, self.proj = (nnx.Linear(4, 4, rngs=rngs) for _ in range(4))
+        self.scale = nnx.Param(jnp.ones(4))
+        self.gate, self.up = (nnx.Linear(4, 3, use_bias=False, rngs=rngs) for _ in range(2))
+        self.conv = nnx.Conv(3, 3, 3, padding="CAUSAL", feature_group_count=3, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x.reshape(len(x), -1, 4)
+        q, k, v = self.q(x), self.k(x), self.v(x)
+        y = jax.nn.softmax(jnp.roll(q, self.shift, 1) @ k.mT, -1) @ v
+        x = x + self.scale[...] * self.proj(y)
+        return self.conv(jax.nn.silu(self.gate(x)) * self.up(x))
+
+
+@pytest.fixture(scope="module")
+def original() -> nn.Module:
+    torch.manual_seed(0)
+    return Mixed()
+
+
+def _x(*shape: int) -> NDArray:
+    return np.random.default_rng(0).normal(size=shape)
+
+
+def test_layers_that_are_cut_differently_are_compared_one_by_one(original: nn.Module) -> None:
+    report = parity.compare(Ported(), original, _x(2, 4, 2, 3))
+    assert report.exit_code == 0, report
+    assert {row.torch_name for row in report.rows if row.name == "k"} == {"qkv.[k]"}
+    # The mapping speaks of the state dict as it is.
+    arrays = report.mapping.to_jax({name: tensor.numpy() for name, tensor in original.state_dict().items()})
+    weight = original.get_parameter("qkv.weight").detach().numpy()
+    assert np.array_equal(arrays["k/kernel"], weight[4:8, :, 0, 0].T)
+    assert np.array_equal(arrays["conv/kernel"], original.get_parameter("conv.weight").detach().numpy().T)
+
+
+def test_a_mistake_between_their_parts_is_found_there(original: nn.Module) -> None:
+    report = parity.compare(Ported(shift=1), original, _x(2, 4, 2, 3), gradients=False)
+    assert report.first_divergence is not None and report.first_divergence.name == "proj"
+
+
+class Decoder(nn.Module):
+    """A transposed convolution, and keys whose bias no softmax sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.ConvTranspose1d(2, 4, 3, stride=2)
+        self.layers = nn.ModuleList([nn.Linear(4, 4) for _ in range(3)])
+        self.key = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.up(x).mT
+        for layer in self.layers:
+            x = x + F.gelu(layer(x))
+        return torch.softmax(x @ self.key(x).mT, -1) @ x
+
+
+def _decoder(approximate: bool = False, mirrored: bool = True) -> parity.Report:
+    torch.manual_seed(0)
+    model = Decoder().double()
+    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    stacked = {k: np.stack([state[f"layers.{i}.{k}"] for i in range(3)]) for k in ("weight", "bias")}
+    kernel = state["up.weight"].transpose(2, 0, 1)
+    tree = {
+        "up": {"w": kernel[::-1] if mirrored else kernel, "b": state["up.bias"]},
+        "layers": {"w": stacked["weight"].transpose(0, 2, 1), "b": stacked["bias"]},
+        "key": {"w": state["key.weight"].T, "b": state["key.bias"]},
+    }
+
+    def function(tree: dict, x: jax.Array) -> jax.Array:
+        orders = ("NCH", "HIO", "NHC")
+        x = jax.lax.conv_general_dilated(x, tree["up"]["w"], (1,), [(2, 2)], (2,), dimension_numbers=orders)
+        x = x + tree["up"]["b"]
+
+        def layer(x: jax.Array, weights: dict) -> tuple[jax.Array, None]:
+            return x + jax.nn.gelu(x @ weights["w"] + weights["b"], approximate=approximate), None
+
+        x, _ = jax.lax.scan(layer, x, tree["layers"])
+        return jax.nn.softmax(x @ (x @ tree["key"]["w"] + tree["key"]["b"]).mT, -1) @ x
+
+    return parity.compare(function, model, _x(2, 2, 3), variables=tree)
+
+
+def test_a_mirrored_kernel_and_a_gradient_of_nothing_are_no_differences() -> None:
+    assert _decoder().equal
+
+
+def test_a_kernel_that_is_not_mirrored_is_found() -> None:
+    assert not _decoder(mirrored=False).equal
+
+
+def test_one_mistake_in_all_scanned_layers_is_named() -> None:
+    row = _decoder(approximate=True).first_divergence
+    assert row is not None and "GELU's approximation by tanh" in row.causes[0] and "in all 3 places" in row.causes[0]
+
+
+@pytest.mark.parametrize(
+    ("flax", "torch_path", "same"),
+    [
+        ("mlp/gate", "mlp.gate_proj", True),
+        ("mlp/up_proj", "mlp.up", True),
+        ("attn/q", "attn.qkv.[q]", True),
+        ("mlp/gate", "mlp.up_proj", False),
+        ("block/proj", "block.proj", True),
+    ],
+)
+def test_names_that_say_no_more_than_that_it_is_a_layer(flax: str, torch_path: str, same: bool) -> None:
+    assert layer_names.alike(flax, torch_path) is same
