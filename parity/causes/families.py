@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from parity.causes import attention, caps, functions, heads, masks, operations, orders, rotary, sums, tokens
+from parity.causes import attention, caps, functions, heads, masks, operations, orders, rotary, sinusoids, sums, tokens
 from parity.causes.attempts import WRONG, Attempt, Problem
 from parity.causes.precision import coarser
 
@@ -21,6 +21,7 @@ FAMILIES: tuple[Family, ...] = (
     masks.attempts,
     heads.attempts,
     rotary.attempts,
+    sinusoids.attempts,
     caps.attempts,
     functions.attempts,
     sums.attempts,
