@@ -59,21 +59,30 @@ def simple(problem: Problem) -> Iterator[Attempt]:
 def everywhere(problem: Problem) -> Iterator[Attempt]:
     """Mistakes that are made in all layers of a list, or in all calls of a function, at once.
 
-    Attempts count as the same whose words differ by numbers alone.
+    Attempts count as the same whose words differ by numbers alone: everywhere, then those that follow layers whose
+    names differ by numbers alone.
     """
     for family in SIMPLE:
-        kinds: dict[tuple[str, str, int], dict[int, Attempt]] = {}
+        kinds: dict[tuple, dict[int, Attempt]] = {}
         seen: dict[tuple, int] = {}
         for attempt in itertools.islice(attempts(problem, (family,)), _MOST_EVERYWHERE):
-            words = re.sub(r"\d+", "*", attempt.text)
-            place = (attempt.key, words, min(attempt.changes, default=0))
-            seen[place] = seen.get(place, -1) + 1
-            kinds.setdefault((attempt.key, words, seen[place]), {})[place[2]] = attempt
-        for (key, _, _), alike in kinds.items():
-            if len(alike) > 1 and not problem.spent:
+            kind, place = (attempt.key, _plain(attempt.text)), min(attempt.changes, default=0)
+            seen[(*kind, place)] = seen.get((*kind, place), -1) + 1
+            behind = _plain(" ".join(map(problem.words, problem.region.node(place).parents[:1])))
+            for where in ("", behind):
+                kinds.setdefault((*kind, seen[(*kind, place)], where), {})[place] = attempt
+        tried: set[tuple] = set()
+        for (key, words, number, _), alike in kinds.items():
+            same = (key, words, number, *alike)
+            if len(alike) > 1 and same not in tried and not problem.spent:
+                tried.add(same)
                 changes = {at: change for each in alike.values() for at, change in each.changes.items()}
                 first = alike[min(alike)]
                 yield Attempt(key, f"{first.text}, and so in all {len(alike)} places like it", changes)
+
+
+def _plain(words: str) -> str:
+    return re.sub(r"\d+", "*", words)
 
 
 def attempts(problem: Problem, families: tuple[Family, ...] = FAMILIES) -> Iterator[Attempt]:

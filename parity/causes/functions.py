@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem, value
-from parity.causes.graph import ITEM, SOURCES, Region, run
+from parity.causes.graph import ITEM, SOURCES, Node, Region, run
 from parity.causes.numpy_operations import softmax
 from parity.causes.numpy_table import CannotRun
 from parity.kinds import registry
@@ -128,6 +128,10 @@ def _numbers(region: Region, place: int) -> Iterator[Attempt]:
                 yield Attempt(
                     key, text, {place: lambda get, name=name, number=number: run(node, get, **{name: number})}
                 )
+    if node.op in ("argmin", "argmax"):
+        other = {"argmin": "argmax", "argmax": "argmin"}[node.op]
+        text = f"the {'largest' if other == 'argmax' else 'smallest'} value is chosen, not the other way round"
+        yield Attempt("extreme_exchanged", text, {place: lambda get: run(Node(other, node.args), get)})
     weight = node.argument("weight")
     if node.op in ("convolution", "_convolution") and weight is not None:
         axes = tuple(range(2, np.ndim(region.value(weight))))
