@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import parity
+from parity.causes import masks
 from parity.comparison import layer_names
 
 
@@ -176,6 +177,23 @@ def test_mistakes_in_sines_of_times_and_in_norms_of_functions_are_named(mistake:
     }
     row = parity.compare(function, model, np.array([3, 70, 500, 8]), variables=tree, gradients=False).first_divergence
     assert (None if row is None else row.cause_keys[:1]) == (None if key is None else [key])
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "key"),
+    [
+        ((0, 9), (0, 3), "window_added"),
+        ((0, 3), (-1, 3), "mask_off_by_one"),
+        ((0, 3), (1, 3), "mask_off_by_one"),
+        ((0, 3), (-9, 3), "causal_missing"),
+        ((0, 3), (-2, 3), "window_both"),
+    ],
+)
+def test_masks_of_windows_that_are_added_or_moved(theirs: tuple, ours: tuple, key: str) -> None:
+    apart = np.arange(5)[:, None] - np.arange(5)
+    seen, other = ((apart >= low) & (apart < high) for low, high in (theirs, ours))
+    named = [each for each, _, made in masks._masks(seen) if np.array_equal(made, other)]
+    assert named[:1] == [key]
 
 
 @pytest.mark.parametrize(
