@@ -64,7 +64,10 @@ def as_in_flax(
         if same and _both_ends(modules[leaf.path]) and not hooked(modules[leaf.path]):
             found[leaf.path] = modules[leaf.path]
     cut = _unused(model, list(found), inputs, kwargs) if found else set()
-    made = {id(found[path]): Causal(found[path], path.rpartition(".")[2]).eval() for path in cut}  # type: ignore[arg-type]
+    made: dict[int, nn.Module] = {}
+    for path in cut:
+        if isinstance(whole := found[path], nn.Conv1d):
+            made[id(whole)] = Causal(whole, path.rpartition(".")[2]).eval()
     if made:
         replaced(model, made)
     return bool(made)

@@ -82,7 +82,7 @@ def own(module: nn.Module) -> list[nn.Parameter]:
     return list(module.parameters(recurse=False))
 
 
-def _rows(source: Tensor, parameter: nn.Parameter, rows: tuple[int, int]) -> nn.Parameter:
+def _rows(source: Tensor, parameter: Tensor, rows: tuple[int, int]) -> nn.Parameter:
     return nn.Parameter(source.detach()[slice(*rows)].clone(), parameter.requires_grad)
 
 
