@@ -153,7 +153,7 @@ class Steps(nn.Module):
     [
         ({}, None),
         ({"steps": 2}, "frequency_steps"),
-        ({"base": 1000.0}, "frequency_base"),
+        ({"base": 500.0}, "frequency_base"),
         ({"later": 1}, "position_offset"),
         ({"epsilon": 1e-3}, "epsilon"),
     ],
