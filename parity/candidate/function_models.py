@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from parity.bounds.judging import judge_together
+from parity.bounds.judging import judge_together, judge_value
 from parity.bounds.magnitudes import UNIT_ROUNDOFF, normwise_limit
 from parity.candidate.function_parameters import Parameter, by_mapping, left_out, named, pair, with_stacks
 from parity.candidate.jax_arrays import DTYPES, placed
@@ -264,6 +264,11 @@ def _row(name: str, dtype: str, what: str, stage: str, ours: Any, theirs: NDArra
     return row
 
 
+def _vanishes(limit: float, *gradients: Any) -> bool:
+    """Whether gradients are the roundings of nothing: a bias that a softmax or a norm takes away again has none."""
+    return all(float(np.linalg.norm(np.asarray(g, np.float64))) <= limit for g in gradients)
+
+
 def _weights(name: str, dtype: str, parameter: Parameter, ours: dict[str, Any], state: dict[str, NDArray]) -> Row:
     row = Row(name, parameter.name, parameter.torch_name, "weights", dtype)
     return compare_arrays(row, np.asarray(ours[parameter.name]), parameter.value(state), None)
@@ -279,11 +284,14 @@ def _gradients(
             if p.requires_grad
         }
     )
+    largest = max((float(np.linalg.norm(np.asarray(g, np.float64))) for g in gradients.values()), default=0.0)
     for parameter in parameters:
         gradient = gradients.get(parameter.torch_name)
         if gradient is None:
             continue
         ours = found[parameter.name]
         row = _row(name, dtype, parameter.name, "gradient", ours, parameter.move(gradient))
+        if row.verdict == "mismatch" and _vanishes(largest * normwise_limit(dtype), ours, gradient):
+            fill(row, judge_value(0.0, row.bound))
         row.torch_name = parameter.torch_name
         yield row

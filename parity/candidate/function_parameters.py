@@ -84,7 +84,7 @@ def pair(ours: dict[str, Any], theirs: dict[str, NDArray], given: dict[str, str]
         if len(found) != 1:
             fits = f"could be {', '.join(found)}" if found else f"has no partner among {', '.join(theirs)}"
             raise CannotCompare(f"{name} {values.shape} {fits}: say which with mapping={{{name!r}: 'torch.name'}}")
-        fitting = list(moves(theirs[found[0]].shape, values.shape))
+        fitting = list(moves(theirs[found[0]].shape, values.shape, flipped=True))
         if not fitting:
             shapes = f"{values.shape} and {theirs[found[0]].shape}"
             raise CannotCompare(f"{name} and PyTorch's {found[0]} have the shapes {shapes}")
@@ -122,8 +122,14 @@ def by_mapping(ours: dict[str, Any], theirs: dict[str, NDArray], mapping: Mappin
     return [Parameter(x.jax, x.sources[0].torch, x.sources[0].moved, x) for x in mapping.tensors]
 
 
-def moves(reference: tuple[int, ...], wanted: tuple[int, ...]) -> Iterator[Move]:
-    """Ways to lay an array of one shape out in another: axes exchanged, then joined or divided."""
+def moves(reference: tuple[int, ...], wanted: tuple[int, ...], flipped: bool = False) -> Iterator[Move]:
+    """Ways to lay an array of one shape out in another: axes exchanged, then joined or divided.
+
+    Args:
+        reference: shape of the array.
+        wanted: the other one.
+        flipped: kernels of PyTorch's mirrored, too, as transposed convolutions are written in JAX.
+    """
     if int(np.prod(reference)) != int(np.prod(wanted)):
         return
     rank = len(reference)
@@ -135,11 +141,18 @@ def moves(reference: tuple[int, ...], wanted: tuple[int, ...]) -> Iterator[Move]
     for order in orders:
         if len(order) == rank and (rank != len(wanted) or tuple(reference[i] for i in order) == wanted):
             yield lambda array, order=order: array.transpose(order).reshape(wanted)
+            if rank > 2 and flipped:
+                yield lambda array, order=order: _flipped(array).transpose(order).reshape(wanted)
 
 
 def _holds(array: NDArray, values: NDArray) -> bool:
     reference = array.astype(np.float64)
-    return any(np.array_equal(move(reference), values) for move in moves(array.shape, values.shape))
+    return any(np.array_equal(move(reference), values) for move in moves(array.shape, values.shape, flipped=True))
+
+
+def _flipped(kernel: NDArray) -> NDArray:
+    """A kernel of PyTorch's mirrored in all its directions, which lie behind its channels."""
+    return np.flip(kernel, tuple(range(2, kernel.ndim)))
 
 
 def _plain(name: str) -> str:

@@ -45,3 +45,20 @@ def placed(x: ArrayLike, dtype: DTypeLike | None = None) -> jax.Array:
 def shapes_of(variables: Any) -> dict[str, tuple[int, ...]]:
     """Shapes of a leaf's variables by name, whatever their collection."""
     return {name: tuple(array.shape) for arrays in variables.values() for name, array in arrays.items()}
+
+
+def in_one_precision(variables: Any, inputs: tuple[Any, ...]) -> Any:
+    """Variables in the widest of the formats that they and the inputs have.
+
+    Modules make some of theirs in float32 and others in JAX's default, which is another one in a float64 run; a scan
+    that carries both, from zeros of the one kind, doesn't run.
+    """
+    leaves = [x for x in jax.tree.leaves((variables, list(inputs))) if jnp.issubdtype(x.dtype, jnp.floating)]
+    widest = jnp.result_type(*(x.dtype for x in leaves)) if leaves else None
+
+    def cast_up(x: Any) -> Any:
+        if widest is None or not jnp.issubdtype(x.dtype, jnp.floating) or x.dtype == widest:
+            return x
+        return jax.ShapeDtypeStruct(x.shape, widest) if isinstance(x, jax.ShapeDtypeStruct) else x.astype(widest)
+
+    return jax.tree.map(cast_up, variables)

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 from flax import nnx
 
+from parity.candidate.jax_arrays import in_one_precision
 from parity.candidate.jax_models import Look, Variables
 
 _COLLECTIONS: tuple[tuple[type[nnx.Variable], str], ...] = ((nnx.Param, "params"), (nnx.BatchStat, "batch_stats"))
@@ -59,7 +60,7 @@ class NnxModel:
         """By abstract evaluation with the model's own variables."""
 
         def run(*arrays: Any) -> Any:
-            return self.apply(self.variables(), arrays, kwargs, look)
+            return self.apply(in_one_precision(self.variables(), arrays), arrays, kwargs, look)
 
         with jax.numpy_dtype_promotion("standard"):
             jax.eval_shape(run, *inputs)

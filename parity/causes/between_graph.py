@@ -7,6 +7,7 @@ wrong before, what it got stands in the graph from there on: what follows from i
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,6 +52,7 @@ class Code:
         found: mistakes that explained what a layer got.
         work: elements that the search has computed.
         pairs: of mistakes that it has tried at once.
+        whole: whether the model is one function, in which a mistake may be in all layers of a list at once.
     """
 
     graph: Graph
@@ -60,6 +62,7 @@ class Code:
     found: list[tuple[str, Attempt]] = field(default_factory=list)
     work: int = 0
     pairs: int = 0
+    whole: bool = False
 
     @classmethod
     def read(cls, store: Any, names: dict[str, str]) -> Code | None:
@@ -92,7 +95,7 @@ class Code:
         def values(key: str, name: str) -> NDArray:
             raise CannotRun("a model that runs as a whole has no records")
 
-        return cls(Graph(nodes, load), {}, values)
+        return cls(Graph(nodes, load), {}, values, whole=True)
 
     def meet(self, sink: int, path: str, key: str, i: int, ours: NDArray | None) -> None:
         """Note what a layer got: `ours`, of PyTorch's layout, where it isn't what PyTorch's layer got."""
@@ -133,7 +136,8 @@ class Code:
             near: key of the layer's record.
         """
         for problem, before in self._problems(sink, ours, reference, tolerance, near):
-            for attempt in families.attempts(problem):
+            each = families.attempts(problem)
+            for attempt in itertools.chain(each, families.everywhere(problem)) if self.whole else each:
                 after = problem.left(attempt.changes)
                 if explains(before, after, tolerance):
                     self.found.append((path, attempt))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from parity.causes import attention, caps, functions, heads, masks, operations, orders, rotary, sums, tokens
+from parity.causes import attention, caps, functions, heads, masks, operations, orders, rotary, sinusoids, sums, tokens
 from parity.causes.attempts import WRONG, Attempt, Problem
 from parity.causes.precision import coarser
 
@@ -19,6 +21,7 @@ FAMILIES: tuple[Family, ...] = (
     masks.attempts,
     heads.attempts,
     rotary.attempts,
+    sinusoids.attempts,
     caps.attempts,
     functions.attempts,
     sums.attempts,
@@ -32,6 +35,8 @@ FAMILIES: tuple[Family, ...] = (
     sums.factors,
     lambda problem: sums.rounded(problem, coarser("float64")),
 )
+
+_MOST_EVERYWHERE = 3000  # mistakes of one family that are looked at for those that are alike
 
 # Of these two at once are tried.
 SIMPLE: tuple[Family, ...] = (
@@ -49,6 +54,35 @@ SIMPLE: tuple[Family, ...] = (
 def simple(problem: Problem) -> Iterator[Attempt]:
     """Those mistakes of which two at once are tried."""
     return attempts(problem, SIMPLE)
+
+
+def everywhere(problem: Problem) -> Iterator[Attempt]:
+    """Mistakes that are made in all layers of a list, or in all calls of a function, at once.
+
+    Attempts count as the same whose words differ by numbers alone: everywhere, then those that follow layers whose
+    names differ by numbers alone.
+    """
+    for family in SIMPLE:
+        kinds: dict[tuple, dict[int, Attempt]] = {}
+        seen: dict[tuple, int] = {}
+        for attempt in itertools.islice(attempts(problem, (family,)), _MOST_EVERYWHERE):
+            kind, place = (attempt.key, _plain(attempt.text)), min(attempt.changes, default=0)
+            seen[(*kind, place)] = seen.get((*kind, place), -1) + 1
+            behind = _plain(" ".join(map(problem.words, problem.region.node(place).parents[:1])))
+            for where in ("", behind):
+                kinds.setdefault((*kind, seen[(*kind, place)], where), {})[place] = attempt
+        tried: set[tuple] = set()
+        for (key, words, number, _), alike in kinds.items():
+            same = (key, words, number, *alike)
+            if len(alike) > 1 and same not in tried and not problem.spent:
+                tried.add(same)
+                changes = {at: change for each in alike.values() for at, change in each.changes.items()}
+                first = alike[min(alike)]
+                yield Attempt(key, f"{first.text}, and so in all {len(alike)} places like it", changes)
+
+
+def _plain(words: str) -> str:
+    return re.sub(r"\d+", "*", words)
 
 
 def attempts(problem: Problem, families: tuple[Family, ...] = FAMILIES) -> Iterator[Attempt]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem, value
-from parity.causes.graph import ITEM, SOURCES, Region
+from parity.causes.graph import ITEM, SOURCES, Node, Region, run
 from parity.causes.numpy_operations import softmax
 from parity.causes.numpy_table import CannotRun
 from parity.kinds import registry
@@ -61,6 +61,8 @@ _UNARY = CURVED | {
     "native_layer_norm",
     "layer_norm",
 }
+_EPSILONS = (1e-5, 1e-6, 1e-3, 1e-12, 1e-8, 1e-7, 1e-4, 0.0)
+_SLOPES = (0.01, 0.1, 0.2, 0.3, 1 / 3, 0.05, 0.25)
 WORDS = {"_softmax": "softmax", "_log_softmax": "log softmax", "relu": "ReLU", "gelu": "GELU", "silu": "SiLU"}
 
 
@@ -73,6 +75,7 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
         if start is None or not isinstance(region.value(start), np.ndarray):
             continue
         words = WORDS.get(node.op, node.op)
+        yield from _numbers(region, place)
         layer = _layer(region, place)
         if layer is not None:
             yield from _of_layer(region, place, start, layer)
@@ -111,6 +114,40 @@ def _layer(region: Region, place: int) -> Layer | None:
     if settings is None or start is None:
         return None
     return registry.layer(Recorded(known.class_name, settings, region.value(start)))
+
+
+def _numbers(region: Region, place: int) -> Iterator[Attempt]:
+    """Another number where the operation takes one: a norm's epsilon, a slope; whether a kernel is mirrored."""
+    node = region.node(place)
+    known = {"eps": ("epsilon", "epsilon", _EPSILONS), "negative_slope": ("slope", "the negative slope", _SLOPES)}
+    for name, (key, words, numbers) in known.items():
+        own = node.args.get(name)
+        for number in numbers if isinstance(own, float) else ():
+            if number != own:
+                text = f"{words} is {number:g}, not {own:g}"
+                yield Attempt(
+                    key, text, {place: lambda get, name=name, number=number: run(node, get, **{name: number})}
+                )
+    if node.op in ("argmin", "argmax"):
+        other = {"argmin": "argmax", "argmax": "argmin"}[node.op]
+        text = f"the {'largest' if other == 'argmax' else 'smallest'} value is chosen, not the other way round"
+        yield Attempt("extreme_exchanged", text, {place: lambda get: run(Node(other, node.args), get)})
+    weight = node.argument("weight")
+    if node.op in ("convolution", "_convolution") and weight is not None:
+        axes = tuple(range(2, np.ndim(region.value(weight))))
+        for chosen in [axes, *([(axis,) for axis in axes] if len(axes) > 1 else [])]:
+            where = "in all directions" if chosen == axes else f"along axis {chosen[0] - 2}"
+            yield Attempt(
+                "kernel_flipped",
+                f"the kernel is mirrored {where}",
+                {place: lambda get, axes=chosen: run(node, get, weight=np.flip(get(weight), axes))},
+            )
+        if len(axes) == 2:
+            yield Attempt(
+                "kernel_transposed",
+                "the kernel's height and width are exchanged",
+                {place: lambda get: run(node, get, weight=np.swapaxes(get(weight), 2, 3))},
+            )
 
 
 def _of_layer(region: Region, place: int, start: int, layer: Layer) -> Iterator[Attempt]:
@@ -156,10 +193,6 @@ def _settings(region: Region, place: int, start: int, words: str) -> Iterator[At
         for moved in (1, -1):
             made = np.roll(x, tuple(s + moved for s in shifts), dims)
             yield Attempt("roll_shift", f"values are rolled by {moved:+d}", {place: value(made)})
-    if node.op == "leaky_relu":
-        for slope in (0.01, 0.1, 0.2, 0.3, 1 / 3):
-            made = np.where(x > 0, x, slope * x)
-            yield Attempt("slope", f"the negative slope is {slope:.3g}", {place: value(made)})
     if node.op == "gelu":
         for key in ("gelu", "gelu_tanh", "gelu_quick"):
             yield Attempt(

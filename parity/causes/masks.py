@@ -13,6 +13,7 @@ from parity.causes.graph import Changes, Region
 from parity.causes.numpy_operations import CannotRun, softmax
 
 _OUT = -1e30
+_WIDTHS = 17  # of windows that are tried one by one
 
 
 def attempts(problem: Problem) -> Iterator[Attempt]:
@@ -125,6 +126,10 @@ def _masks(seen: NDArray) -> Iterator[tuple[str, str, NDArray]]:
         yield "mask_inverted", "the causal mask is inverted", ~causal & keys
         if t != s:
             yield "mask_off_by_one", "the causal mask starts at the first key", np.tril(np.ones((t, s), bool)) & keys
+        apart = np.arange(t)[:, None] + s - t - np.arange(s)
+        for width in sorted({*range(1, _WIDTHS), t // 4, t // 2} & {*range(1, t)}):
+            text = f"attention has a window of {width} places, in PyTorch it has none"
+            yield "window_added", text, causal & keys & (apart < width)
         if padded:
             yield "padding_ignored", "the padding isn't masked", np.broadcast_to(causal, seen.shape)
             yield "causal_missing", "only the padding is masked, not the future", np.broadcast_to(keys, seen.shape)
@@ -157,6 +162,11 @@ def _windows(seen: NDArray, causal: NDArray) -> Iterator[tuple[str, str, NDArray
         yield "window_missing", f"attention has no window of {width} places", seen | causal
         for other in (width + 1, width - 1, 2 * width, width // 2):
             yield "window_size", f"the window is {other} places wide, not {width}", causal & (apart < other)
+        within = apart < width
+        yield "mask_off_by_one", "the causal mask is off by one: each place sees the next one", within & (apart >= -1)
+        yield "mask_off_by_one", "the causal mask is off by one: no place sees itself", within & (apart >= 1)
+        yield "causal_missing", f"the window of {width} places is there, the causal mask isn't", within
+        yield "window_both", f"the window reaches {width - 1} places ahead, too", abs(apart) < width
     elif (one == (abs(apart) < width)).all():
         for other in (width + 1, width - 1, 2 * width - 1):
             yield "window_size", f"the window reaches {other - 1} places, not {width - 1}", abs(apart) < other

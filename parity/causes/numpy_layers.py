@@ -15,8 +15,10 @@ from parity.kinds.layer import Recorded
 @operation("convolution", "_convolution")
 def _convolution(a: Arguments) -> NDArray:
     x, weight, bias = a["input"], a["weight"], a.get("bias")
+    if a.get("transposed"):
+        return _transposed(a)
     flat = x.ndim == 3
-    if a.get("transposed") or x.ndim not in (3, 4):
+    if x.ndim not in (3, 4):
         raise CannotRun("this convolution isn't written out")
 
     def both(values: Any, rest: int) -> list[int]:
@@ -38,13 +40,30 @@ def _convolution(a: Arguments) -> NDArray:
     return y[:, :, 0] if flat else y
 
 
-@operation("native_batch_norm", "_native_batch_norm_legit_no_training", "batch_norm")
+def _transposed(a: Arguments) -> NDArray:
+    """As a convolution of the input with zeros in it, by the mirrored kernel, its channels exchanged."""
+    x, weight, groups = np.asarray(a["input"]), a["weight"], a["groups"]
+    rank = x.ndim - 2
+    spread = np.zeros((*x.shape[:2], *(s * (n - 1) + 1 for s, n in zip(a["stride"], x.shape[2:], strict=True))))
+    spread[(..., *(slice(None, None, s) for s in a["stride"]))] = x
+    pads, cuts = [(0, 0), (0, 0)], [slice(None), slice(None)]
+    for n, d, p, more in zip(weight.shape[2:], a["dilation"], a["padding"], a["output_padding"], strict=True):
+        before, behind = d * (n - 1) - p, d * (n - 1) - p + more
+        pads.append((max(before, 0), max(behind, 0)))
+        cuts.append(slice(max(-before, 0), -max(-behind, 0) or None))
+    grouped = np.flip(weight, tuple(range(2, weight.ndim))).reshape(groups, -1, *weight.shape[1:])
+    kernel = grouped.swapaxes(1, 2).reshape(-1, grouped.shape[1], *weight.shape[2:])
+    plain = {"stride": [1] * rank, "padding": [0] * rank, "transposed": False, "weight": kernel}
+    return _convolution({**a, **plain, "input": np.pad(spread, pads)[tuple(cuts)]})
+
+
+@operation("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "batch_norm")
 def _batch_norm(a: Arguments) -> list[NDArray]:
-    if a.get("training"):
-        raise CannotRun("a norm of the batch")
     x = a["input"]
-    shape = [1, -1] + [1] * (x.ndim - 2)
-    y = (x - a["running_mean"].reshape(shape)) / np.sqrt(a["running_var"].reshape(shape) + a["eps"])
+    shape, axes = [1, -1] + [1] * (x.ndim - 2), (0, *range(2, x.ndim))
+    own = bool(a.get("training")) or a.get("running_mean") is None
+    mean, variance = (x.mean(axes), x.var(axes)) if own else (a["running_mean"], a["running_var"])
+    y = (x - mean.reshape(shape)) / np.sqrt(variance.reshape(shape) + a["eps"])
     for name, change in (("weight", np.multiply), ("bias", np.add)):
         if a.get(name) is not None:
             y = change(y, a[name].reshape(shape))

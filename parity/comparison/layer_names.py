@@ -22,13 +22,33 @@ _ROLES = {
 }
 # What people call the scale and the offset of a layer of their own.
 _AFFINE = {"scale": ("scale", "weight", "gamma", "g"), "bias": ("bias", "beta", "offset", "b")}
+# What says no more than that a layer is one.
+_AFFIXES = re.compile(
+    r"^(proj|lin|linear|dense|fc|to|w|conv)_(?=[a-z])|_(proj|projection|lin|linear|layer|dense|fc|conv)$"
+)
 _ORDER = list(dict.fromkeys(_ROLES.values()))
+ATTENTION = _ORDER[:3]
+
+
+def part_name(name: str) -> str:
+    """What a part of a layer that was cut is called in it: `qkv.[q]`; its name beside other paths is `q`."""
+    return f"[{name}]"
+
+
+def role(name: str) -> str | None:
+    """Role of a projection in attention, by its name."""
+    return _ROLES.get(name)
+
+
+def uncut_name(path: str) -> str:
+    """A path as if a layer that was cut had been parts to begin with: `attn.qkv.[q]` is `attn.q`."""
+    return re.sub(r"[^./]+\.\[(.*?)\]", r"\1", path)
 
 
 def alike(flax_path: str, torch_path: str) -> bool:
     """Whether two layers are called the same within their modules, or play the same role in attention."""
-    names = [path.replace("/", ".").rpartition(".")[2].lower() for path in (flax_path, torch_path)]
-    ours, theirs = (_ROLES.get(name, name.replace("_", "")) for name in names)
+    names = [uncut_name(path).replace("/", ".").rpartition(".")[2].lower() for path in (flax_path, torch_path)]
+    ours, theirs = (_ROLES.get(name, _AFFIXES.sub("", name).replace("_", "")) for name in names)
     return ours == theirs
 
 
@@ -37,7 +57,8 @@ def compared_names(leaves: list[Leaf], wrapped: bool, torch: bool = False) -> di
     roles = _roles(leaves)
     found = as_in_flax([leaf.path for leaf in leaves if torch and registry.named(leaf.kind).recurrent])
     paths = {
-        leaf.path: ".".join(filter(None, roles.get(leaf.path, (found.get(leaf.path, leaf.path),)))) for leaf in leaves
+        leaf.path: ".".join(filter(None, roles.get(leaf.path, (uncut_name(found.get(leaf.path, leaf.path)),))))
+        for leaf in leaves
     }
     names = {path: name.replace("/", ".").replace("_", ".").lower() for path, name in paths.items()}
     if wrapped:
@@ -65,7 +86,7 @@ def _roles(leaves: list[Leaf]) -> dict[str, tuple[str, str]]:
     """Module and role of each leaf, by path, that is a projection beside those of query, key and value."""
     found: dict[str, tuple[str, str]] = {}
     for leaf in leaves:
-        module, _, name = leaf.path.replace("/", ".").rpartition(".")
+        module, _, name = uncut_name(leaf.path).replace("/", ".").rpartition(".")
         if name.lower() in _ROLES:
             found[leaf.path] = module, _ROLES[name.lower()]
     modules = set(found.values())

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from parity.comparison.layer_names import compared_names, in_order_of_roles, weight_role
+from parity.comparison.layer_names import compared_names, in_order_of_roles, uncut_name, weight_role
 from parity.errors import CannotCompare, LayersUnseen
 from parity.kinds import embedding, parameter, registry, weights
 from parity.kinds.leaf import Leaf
@@ -54,7 +55,9 @@ def match(flax: list[Leaf], torch: list[Leaf], given: dict[str, str] | None = No
     flax_by_path = {leaf.path: leaf for leaf in flax}
     torch_by_path = {leaf.path: leaf for leaf in torch}
     pairs: dict[str, str] = {}
+    uncut = {uncut_name(leaf.path): leaf.path for leaf in torch}
     for flax_path, torch_path in (given or {}).items():
+        torch_path = torch_path if torch_path in torch_by_path else uncut.get(torch_path, torch_path)
         for path, known, side in ((flax_path, flax_by_path, "Flax"), (torch_path, torch_by_path, "PyTorch")):
             if path not in known:
                 raise CannotCompare(f"mapping names {path!r}, no leaf of the {side} model; it has {', '.join(known)}")
@@ -179,9 +182,15 @@ def _fits(ours: Leaf, theirs: Leaf) -> bool:
 def _same(ours: Leaf, theirs: Leaf) -> bool:
     """Same kind, and shapes that hold the same values."""
     shapes = weights.flax_shapes(theirs.kind, theirs.shapes)
+    if ours.kind == theirs.kind == parameter.KIND.name:  # code makes use of these: axes of one are a matter of taste
+        return _without_ones(ours.shapes[parameter.VALUE]) == _without_ones(theirs.shapes[parameter.VALUE])
     if ours.kind == theirs.kind and {*ours.shapes} == {*shapes}:
         return all(weights.fits(ours.kind, tuple(shape), shapes[name]) for name, shape in ours.shapes.items())
     return _renamed(ours, theirs) is not None
+
+
+def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
 
 
 def _renamed(ours: Leaf, theirs: Leaf) -> dict[str, str] | None:
@@ -217,10 +226,14 @@ def _parts(leaf: Leaf, torch: bool = False) -> tuple:
 
 def _signature_flax(leaf: Leaf) -> tuple:
     shapes = {name: tuple(shape) for name, shape in leaf.shapes.items()}
+    if leaf.kind == parameter.KIND.name:
+        shapes = {name: _without_ones(shape) for name, shape in shapes.items()}
     return leaf.kind, tuple(sorted(shapes.items()))
 
 
 def _signature_torch(leaf: Leaf) -> tuple:
+    if leaf.kind == parameter.KIND.name:
+        return _signature_flax(leaf)
     return leaf.kind, tuple(sorted(weights.flax_shapes(leaf.kind, leaf.shapes).items()))
 
 

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from flax.errors import FlaxError
 
+from parity.candidate.jax_arrays import in_one_precision
 from parity.candidate.jax_models import JaxLayer, JaxModel
 from parity.errors import CannotCompare
 from parity.kinds import parameter, registry
@@ -34,6 +35,7 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
         CannotCompare: a layer is of a kind that can't be compared, or the model can't run.
     """
     calls: list[tuple[str, list[str], bool, int]] = []
+    causal: set[str] = set()
     stack: list[list[str]] = []
     broken: list[str] = []  # the layers in which something went wrong, the inner ones first
 
@@ -53,6 +55,8 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
         finally:
             names = [base.__name__ for base in type(layer.module).__mro__]
             calls.append((layer.path, names, bool(stack.pop()), results))
+            if _is_causal(getattr(layer.module, "padding", None)):
+                causal.add(layer.path)
 
     try:
         variables = model.shapes(inputs, kwargs, look)
@@ -73,7 +77,7 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
             continue  # with several results and no weights it is code between layers
         kind = registry.in_flax(names[0], shapes, names[1:])
         count = sum(other == path for other, *_ in calls)
-        leaves.append(Leaf(path, names[0], kind.name, shapes, calls=count))
+        leaves.append(Leaf(path, names[0], kind.name, shapes, calls=count, causal=path in causal))
     called = {leaf.path for leaf in leaves}
     for (collection, *above, name), variable in variables_by_path(variables):
         if "/".join(above) not in called and collection == "params":
@@ -81,6 +85,14 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
             shapes, idle = {parameter.VALUE: tuple(variable.shape)}, (collection, *above, name) not in used
             leaves.append(Leaf(path, "parameter", parameter.KIND.name, shapes, idle))
     return leaves, variables
+
+
+def _is_causal(padding: Any) -> bool:
+    """Whether a convolution's padding is for what comes before: `CAUSAL`, nothing behind, or none of its own."""
+    if isinstance(padding, str):
+        return padding in ("CAUSAL", "VALID")
+    first = padding[0] if isinstance(padding, (tuple, list)) and padding else padding
+    return first == 0 or (isinstance(first, (tuple, list)) and len(first) == 2 and first[1] == 0)
 
 
 def _where(called: list[str], broken: list[str]) -> str:
@@ -102,7 +114,7 @@ def _used(
         return model.apply(variables, arrays, kwargs, None)
 
     with jax.numpy_dtype_promotion("standard"):
-        traced = jax.make_jaxpr(run)(variables, *inputs).jaxpr
+        traced = jax.make_jaxpr(run)(in_one_precision(variables, inputs), *inputs).jaxpr
     read = {id(each) for equation in traced.eqns for each in equation.invars} | {id(each) for each in traced.outvars}
     named = [_parts(path) for path, _ in jax.tree_util.tree_flatten_with_path(variables)[0]]
     return {path for path, variable in zip(named, traced.invars, strict=False) if id(variable) in read}

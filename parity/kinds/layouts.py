@@ -32,6 +32,7 @@ class Layout:
         axes: order of the reference's axes in the candidate, where it is another than these.
         lead: axes of one in front that the reference has more.
         padded: zeros before and after each axis of the reference, which the candidate's layer adds by itself.
+        joined: the reference's shape and the candidate's, where a map's places are several axes in one of them only.
     """
 
     moved: bool = False
@@ -41,12 +42,15 @@ class Layout:
     axes: tuple[int, ...] = ()
     lead: int = 0
     padded: tuple[tuple[int, int], ...] = ()
+    joined: tuple[tuple[int, ...], tuple[int, ...]] | None = None
 
     def to_flax(self, array: NDArray) -> NDArray:
         """A reference activation as the candidate holds it."""
         if self.padded:
             sides = zip(self.padded, array.shape, strict=True)
             array = array[tuple(slice(before, size - after) for (before, after), size in sides)]
+        if self.joined is not None:
+            return array.reshape(self.joined[1])
         if self.axes:
             return array.transpose(self.axes)
         if self.lead:
@@ -62,6 +66,8 @@ class Layout:
 
     def to_torch(self, array: NDArray) -> NDArray:
         """A candidate activation as the reference holds it."""
+        if self.joined is not None:
+            return array.reshape(self.joined[0])
         if self.axes:
             return array.transpose(np.argsort(self.axes))
         if self.lead:
@@ -166,7 +172,17 @@ def candidates(reference: tuple[int, ...], flax: tuple[int, ...], map_shape: tup
     lead = len(reference) - len(flax)
     if not found and lead > 0 and set(reference[:lead]) == {1} and reference[lead:] == flax:
         found.append(Layout(lead=lead))
+    if not found and _places_joined(reference, flax):
+        found.append(Layout(joined=(reference, flax)))
     return found
+
+
+def _places_joined(some: tuple[int, ...], others: tuple[int, ...]) -> bool:
+    """Whether shapes differ by how a map's places lie between examples and channels: (N, H, W, C), (N, H * W, C)."""
+    if min(len(some), len(others)) < 2 or some[0] != others[0] or some[-1] != others[-1]:
+        return False
+    few, many = sorted((some[1:-1], others[1:-1]), key=len)
+    return splits(many, few) if few else math.prod(many) == 1
 
 
 def align(reference: NDArray, flax: NDArray, map_shape: tuple[int, ...] | None) -> Layout | None:

@@ -20,6 +20,7 @@ class Leaf:
         shapes: of its parameters and statistics, by the framework's own names.
         idle: whether the model makes no use of it for these inputs, so that it needs no partner.
         calls: how often the model calls it, where that was counted.
+        causal: whether it is a convolution of JAX's that pads before more than behind, or leaves padding to others.
     """
 
     path: str
@@ -28,14 +29,23 @@ class Leaf:
     shapes: Mapping[str, Shape]
     idle: bool = False
     calls: int = 1
+    causal: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As another process can read it."""
         named = {"path": self.path, "class": self.class_name, "kind": self.kind}
-        return {**named, "shapes": dict(self.shapes), "idle": self.idle, "calls": self.calls}
+        return {**named, "shapes": dict(self.shapes), "idle": self.idle, "calls": self.calls, "causal": self.causal}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Leaf:
         """The inverse of `to_json`."""
         shapes = {name: tuple(shape) for name, shape in content["shapes"].items()}
-        return cls(content["path"], content["class"], content["kind"], shapes, content["idle"], content["calls"])
+        return cls(
+            content["path"],
+            content["class"],
+            content["kind"],
+            shapes,
+            content["idle"],
+            content["calls"],
+            content["causal"],
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,6 +63,10 @@ class TorchState:
         """The places of a tensor's values, as the model that was compared has them, and the state dict's shape."""
         if name in self.transposed:
             return inference.places(shape[::-1]).T, shape[::-1]
+        whole, start, _ = self.parts.get(name, (name, None, None))
+        rest = self.shapes.get(whole, shape)[1:]
+        if start is not None and rest != shape[1:] and math.prod(rest) == math.prod(shape[1:]):  # one pixel's kernel
+            return inference.places((shape[0], *rest)).reshape(shape), (shape[0], *rest)
         return inference.places(shape), shape
 
     def source(self, name: str, operations: list[Operation]) -> Source | None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from parity.comparison import matching
 from parity.kinds.leaf import Leaf
-from parity.reference import torch_fused, torch_stand_ins, torch_structure
+from parity.reference import torch_causal, torch_fused, torch_recut, torch_stand_ins, torch_structure
 
 
 def taken_apart(
@@ -32,7 +32,11 @@ def taken_apart(
     """
     model = torch_stand_ins.separated(model, exact, kwargs, flax)
     model = torch_fused.separated(model, exact, kwargs)
-    return model, torch_structure.structure(model, tensors, kwargs)
+    leaves = torch_structure.structure(model, tensors, kwargs)
+    cut = torch_recut.as_in_flax(model, leaves, flax)
+    if torch_causal.as_in_flax(model, exact, kwargs, leaves, flax) or cut:
+        leaves = torch_structure.structure(model, tensors, kwargs)
+    return model, leaves
 
 
 def opened_up(

@@ -68,13 +68,14 @@ def replaced(model: nn.Module, made: dict[int, nn.Module]) -> nn.Module:
 
 def _made(module: nn.Module) -> nn.Module | None:
     """What stands in for a module, in evaluation mode; None if nothing does."""
-    if _hooked(module):
+    if hooked(module):
         return None
     made = next((found for maker in _MAKERS if (found := maker(module)) is not None), None)
     return None if made is None else made.eval()
 
 
-def _hooked(module: nn.Module) -> bool:
+def hooked(module: nn.Module) -> bool:
+    """Whether hooks hang on a module, on those in it or on their parameters."""
     hooks = [
         value
         for each in (*module.modules(), *module.parameters())

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 
 from parity.mapping.found import TorchState
 from parity.reference.torch_attention import SeparateAttention
+from parity.reference.torch_causal import Causal
 from parity.reference.torch_fused import Apart, Turned
+from parity.reference.torch_recut import Recut
 from parity.reference.torch_tensors import to_numpy
 
 
@@ -25,7 +27,7 @@ def of(model: nn.Module, compared: nn.Module | None = None) -> TorchState:
     parts, transposed = {}, []
     for path, module in compared.named_modules() if compared is not None else ():
         above = f"{path}." if path else ""
-        if isinstance(module, (SeparateAttention, Apart)):
+        if isinstance(module, (SeparateAttention, Apart, Causal, Recut)):
             parts |= {above + name: (above + whole, *ends) for name, (whole, *ends) in module.parts.items()}
         if isinstance(module, Turned):
             transposed.append(f"{above}weight")
