@@ -15,7 +15,9 @@ from parity.candidate.jax_candidate import Candidate
 from parity.comparison import mapped
 from parity.comparison.matching import Pairing
 from parity.comparison.store import Store, write_npz
+from parity.comparison.worker import WHOLES
 from parity.comparison.workspace import inputs, leaves_of, load, whole_mapping
+from parity.errors import CannotCompare
 from parity.kinds import jax_leaves
 from parity.mapping.found import TorchState
 
@@ -64,8 +66,15 @@ def run(workspace: Path, request: dict[str, Any]) -> None:
 
 
 def _model(request: dict[str, Any]) -> tuple[Any, Any]:
-    """The module, and its own variables if there are any."""
+    """The module, and its own variables if there are any.
+
+    Raises:
+        CannotCompare: it is a function.
+    """
     # Elsewhere it would make int64 of a model's counters.
     jax.config.update("jax_enable_x64", request["dtype"] == "float64")
     made = load(request["flax"])
-    return made if isinstance(made, tuple) else (made, None)
+    module, variables = made if isinstance(made, tuple) else (made, None)
+    if jax_libraries.is_function(module):
+        raise CannotCompare(f"{request['flax']} makes a function, which has no layers. {WHOLES}")
+    return module, variables

@@ -14,6 +14,7 @@ import numpy as np
 
 from parity.comparison.request import Request
 from parity.comparison.store import write_npz
+from parity.comparison.worker import ERROR
 from parity.errors import CannotCompare
 from parity.mapping.found import Found
 from parity.mapping.mapping import Mapping
@@ -80,5 +81,12 @@ def _step(step: str, directory: Path, python: str | None) -> None:
     except OSError as error:
         raise CannotCompare(f"the interpreter {interpreter!r} can't be run: {error.strerror}; name another") from error
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise CannotCompare(f"{step} in {interpreter}: {lines[-1].removeprefix('error: ')}")
+        raise CannotCompare(f"{step} in {interpreter}: {told(done.stderr) or f'exit code {done.returncode}'}")
+
+
+def told(stderr: str) -> str:
+    """The message of a step that failed: all of it where it was meant for people, else the last line."""
+    lines = stderr.strip().splitlines()
+    begins = [place for place, line in enumerate(lines) if line.startswith(ERROR)]
+    message = "\n".join(lines[begins[-1] :] if begins else lines[-1:])
+    return message.removeprefix(ERROR)

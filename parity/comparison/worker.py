@@ -15,7 +15,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from parity.errors import CannotCompare
+from parity.errors import CannotCompare, LayersUnseen
 
 # Each step's function; its module is imported by that step alone.
 STEPS = {
@@ -24,17 +24,26 @@ STEPS = {
     "flax": ("parity.candidate.jax_steps", "run"),
 }
 
+ERROR = "error: "  # what stands before a message for people
+WHOLES = (
+    "With each framework in a process of its own models aren't compared as wholes: give both as objects, with the JAX "
+    "model's variables, in one environment that holds both frameworks."
+)
+
 
 def main(arguments: list[str]) -> int:
-    """Run one step; a CannotCompare is printed as one line, exit code 2."""
+    """Run one step; the message of a CannotCompare is printed, exit code 2."""
     step, directory = arguments
     workspace = Path(directory)
     request = json.loads((workspace / "request.json").read_text(encoding="utf-8"))
     module, function = STEPS[step]
     try:
         getattr(import_module(module), function)(workspace, request)
+    except LayersUnseen as error:
+        print(f"{ERROR}{error}\n{WHOLES}", file=sys.stderr)
+        return 2
     except CannotCompare as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"{ERROR}{error}", file=sys.stderr)
         return 2
     return 0
 
