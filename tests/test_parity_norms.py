@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as linen
+import jax
 import numpy as np
 import pytest
 import torch
@@ -42,6 +43,16 @@ RIGHT: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any], tuple[int, ..
     "nnx transposed": (
         lambda: nn.ConvTranspose2d(4, 3, 3, stride=2),
         lambda: nnx.ConvTranspose(4, 3, (3, 3), (2, 2), padding="VALID", rngs=rngs),
+        MAP,
+    ),
+    "transposed kernel": (
+        lambda: nn.ConvTranspose2d(4, 3, (4, 3), stride=2, padding=1),
+        lambda: linen.ConvTranspose(3, (4, 3), (2, 2), padding=((2, 2), (1, 1)), transpose_kernel=True),
+        MAP,
+    ),
+    "nnx transposed kernel": (
+        lambda: nn.ConvTranspose2d(4, 4, 3, stride=2),
+        lambda: nnx.ConvTranspose(4, 4, (3, 3), (2, 2), padding="VALID", transpose_kernel=True, rngs=rngs),
         MAP,
     ),
 }
@@ -111,11 +122,22 @@ WRONG: dict[str, tuple[Callable[[], nn.Module], Callable[[], Any], tuple[int, ..
     ),
     "turned kernel": (
         lambda: nn.ConvTranspose2d(3, 3, 4, stride=2, padding=1),
-        lambda: linen.ConvTranspose(3, (4, 4), (2, 2), padding=((2, 2), (2, 2)), transpose_kernel=True),
+        lambda: _TurnedKernel(3, (4, 4), (2, 2), padding=((2, 2), (2, 2))),
         (2, 3, 5, 6),
         "JAX: the kernel is flipped",
     ),
 }
+
+
+class _TurnedKernel(linen.ConvTranspose):
+    """That takes its kernel from the other end, as if it were PyTorch's."""
+
+    @linen.compact
+    def __call__(self, inputs: Any) -> Any:
+        kernel = self.param("kernel", linen.initializers.ones, (4, 4, 3, self.features))
+        bias = self.param("bias", linen.initializers.zeros, (self.features,))
+        made = jax.lax.conv_transpose(inputs, kernel[::-1, ::-1], self.strides or (1, 1), self.padding)
+        return made + bias
 
 
 class _OfTheBatch(linen.BatchNorm):

@@ -36,7 +36,7 @@ class Visit:
         self.facts = candidate.store.facts(key)
         self.weight_rows = 0
         kind = candidate.kinds[self.path]
-        self.kind = kind if kind.startswith(registry.RENAMED) else self.facts["kind"]
+        self.kind = kind if registry.of_flax_alone(kind) else self.facts["kind"]
         self.input_layouts: list[layouts.Layout | None] = []
         self.output_layout: layouts.Layout | None = None
         self.allowed: NDArray | None = None  # the bound on the output, in PyTorch's layout

@@ -26,7 +26,7 @@ class Pairing:
         undecided: Flax path to the PyTorch paths of its kind and shape, where only the run can tell.
         likely: of the undecided ones those that their order tells, unless what they are given tells another.
         kinds: of the Flax leaves whose weights have other names in a PyTorch leaf of no known class, or the other way
-            round; see `registry.renamed`.
+            round, see `registry.renamed`; or whose settings put them into another order, see `Leaf.stored`.
     """
 
     pairs: dict[str, str]
@@ -86,7 +86,8 @@ def match(flax: list[Leaf], torch: list[Leaf], given: dict[str, str] | None = No
     partners = {path: torch_by_path[torch_path] for path, torch_path in pairs.items()}
     partners |= {path: torch_by_path[several[0]] for path, several in found.undecided.items()}
     names_of = {path: _renamed(flax_by_path[path], partner) for path, partner in partners.items()}
-    kinds = {path: registry.renamed(names) for path, names in names_of.items() if names is not None}
+    kinds = {leaf.path: leaf.stored for leaf in flax if leaf.stored}
+    kinds |= {path: registry.renamed(names) for path, names in names_of.items() if names is not None}
     return Pairing(pairs, found.undecided, found.likely, kinds)
 
 

@@ -13,7 +13,7 @@ from flax.errors import FlaxError
 from parity.candidate.jax_arrays import in_one_precision
 from parity.candidate.jax_models import JaxLayer, JaxModel
 from parity.errors import CannotCompare
-from parity.kinds import parameter, registry
+from parity.kinds import parameter, registry, transposed_convolution
 from parity.kinds.leaf import Leaf
 
 _WRONG = TypeError, ValueError, ArithmeticError, LookupError, AssertionError, FlaxError
@@ -36,6 +36,7 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
     """
     calls: list[tuple[str, list[str], bool, int]] = []
     causal: set[str] = set()
+    modules: dict[str, Any] = {}
     stack: list[list[str]] = []
     broken: list[str] = []  # the layers in which something went wrong, the inner ones first
 
@@ -54,6 +55,7 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
             raise
         finally:
             names = [base.__name__ for base in type(layer.module).__mro__]
+            modules[layer.path] = layer.module
             calls.append((layer.path, names, bool(stack.pop()), results))
             if _is_causal(getattr(layer.module, "padding", None)):
                 causal.add(layer.path)
@@ -77,7 +79,10 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
             continue  # with several results and no weights it is code between layers
         kind = registry.in_flax(names[0], shapes, names[1:])
         count = sum(other == path for other, *_ in calls)
-        leaves.append(Leaf(path, names[0], kind.name, shapes, calls=count, causal=path in causal))
+        stored = ""
+        if kind.name == transposed_convolution.KIND.name:
+            stored, shapes = transposed_convolution.stored(modules[path], shapes)
+        leaves.append(Leaf(path, names[0], kind.name, shapes, calls=count, causal=path in causal, stored=stored))
     called = {leaf.path for leaf in leaves}
     for (collection, *above, name), variable in variables_by_path(variables):
         if "/".join(above) not in called and collection == "params":

@@ -21,6 +21,8 @@ class Leaf:
         idle: whether the model makes no use of it for these inputs, so that it needs no partner.
         calls: how often the model calls it, where that was counted.
         causal: whether it is a convolution of JAX's that pads before more than behind, or leaves padding to others.
+        stored: name of the kind whose weights lie as this leaf's do, where its settings put them into another order
+            than `kind` says; its `shapes` are those of `kind`.
     """
 
     path: str
@@ -30,22 +32,17 @@ class Leaf:
     idle: bool = False
     calls: int = 1
     causal: bool = False
+    stored: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As another process can read it."""
         named = {"path": self.path, "class": self.class_name, "kind": self.kind}
-        return {**named, "shapes": dict(self.shapes), "idle": self.idle, "calls": self.calls, "causal": self.causal}
+        counted = {"idle": self.idle, "calls": self.calls, "causal": self.causal, "stored": self.stored}
+        return {**named, "shapes": dict(self.shapes), **counted}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Leaf:
         """The inverse of `to_json`."""
         shapes = {name: tuple(shape) for name, shape in content["shapes"].items()}
-        return cls(
-            content["path"],
-            content["class"],
-            content["kind"],
-            shapes,
-            content["idle"],
-            content["calls"],
-            content["causal"],
-        )
+        named = content["path"], content["class"], content["kind"]
+        return cls(*named, shapes, *(content[name] for name in ("idle", "calls", "causal", "stored")))

@@ -37,6 +37,7 @@ from parity.kinds.normalization import STATISTICS
 
 KINDS: tuple[Kind, ...] = (
     dense.KIND,  # before convolutions: with several axes, its kernels have as many as theirs in Flax
+    transposed_convolution.OF_TRANSPOSED_KERNEL,
     transposed_convolution.KIND,  # before convolutions, whose kernels have the same shapes in Flax
     convolution.KIND,
     local_convolution.KIND,
@@ -127,6 +128,11 @@ def named(name: str) -> Kind:
         pairs = (each.partition("=") for each in name.removeprefix(RENAMED).split(","))
         return Kind(name, weights=tuple(Weight(torch, flax) for torch, _, flax in pairs))
     return next((kind for kind in (*KINDS, OTHER, PLAIN) if kind.name == name), OTHER)
+
+
+def of_flax_alone(name: str) -> bool:
+    """Whether a kind is one that no PyTorch layer is of: it says how a Flax leaf's weights are named, or lie."""
+    return name.startswith(RENAMED) or name == transposed_convolution.OF_TRANSPOSED_KERNEL.name
 
 
 def by_class(classes: Iterable[str]) -> Kind | None:

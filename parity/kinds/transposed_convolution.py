@@ -1,7 +1,8 @@
 """Transposed convolutions: kernels I O H W in PyTorch, H W I O and turned round in Flax.
 
 PyTorch's are gradients of convolutions, which turn the kernel round; Flax's, unless `transpose_kernel` is set, slide it
-as it is over the spread-out input.
+as it is over the spread-out input. With it they hold the kernel of the convolution whose gradient they are, as PyTorch
+does: H W O I, not turned round.
 """
 
 from __future__ import annotations
@@ -154,6 +155,22 @@ def _to_torch(kernel: NDArray, layout: Layout | None) -> NDArray:
     return np.moveaxis(np.flip(kernel, tuple(range(kernel.ndim - 2))), (-2, -1), (0, 1))
 
 
+def _as_gradient(weight: NDArray, layout: Layout | None) -> NDArray:
+    return np.moveaxis(weight, (0, 1), (-1, -2))
+
+
+def _from_gradient(kernel: NDArray, layout: Layout | None) -> NDArray:
+    return np.moveaxis(kernel, (-1, -2), (0, 1))
+
+
+def stored(module: object, shapes: Shapes) -> tuple[str, Shapes]:
+    """The kind whose weights lie as this Flax layer's do, and its shapes as those of `KIND`; empty where that does."""
+    kernel = shapes.get("kernel")
+    if kernel is None or getattr(module, "transpose_kernel", False) is not True:
+        return "", shapes
+    return OF_TRANSPOSED_KERNEL.name, {**shapes, "kernel": (*kernel[:-2], kernel[-1], kernel[-2])}
+
+
 def _in_flax(class_name: str, shapes: Shapes) -> bool:
     return class_name == "ConvTranspose" and "kernel" in shapes
 
@@ -166,4 +183,12 @@ KIND = Kind(
     linear=True,
     layer=_layer,
     shape_differences=kernel_differences,
+)
+# With `transpose_kernel`: what differs is where the weights lie in Flax.
+OF_TRANSPOSED_KERNEL = replace(
+    KIND,
+    name="transposed_conv_of_transposed_kernel",
+    torch_classes=(),
+    in_flax=lambda class_name, shapes: False,
+    weights=(Weight("weight", "kernel", to_flax=_as_gradient, to_torch=_from_gradient), BIAS),
 )

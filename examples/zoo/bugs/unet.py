@@ -16,8 +16,7 @@ BUGS = (
         "kernel_turned",
         "padding=((2, 2), (2, 2)),",
         "padding=((2, 2), (2, 2)), transpose_kernel=True,",
-        "up1, forward",
-        "flipped",
+        equivalent="the weights are moved to where this setting has them",
     ),
     Bug(
         "pool_left_out",
