@@ -208,3 +208,18 @@ def test_what_is_not_a_number_never_passes(jax_value: float, torch_value: float,
 def test_shapes_that_differ_are_a_verdict() -> None:
     row = compare_arrays(Row("m", "x", "x", "forward", "float64"), np.zeros(3), np.zeros(4), None)
     assert row.verdict == "shape"
+
+
+def test_the_gradient_of_a_norm_of_equal_values_has_a_bound_in_half_precision() -> None:
+    """What is stored of a large variance in bfloat16 doesn't tell eps, which is all that a constant row has."""
+    x = torch.tensor([[5.0, -7.0, 11.0, 2.0], [3.0, 3.0, 3.0, 3.0]], dtype=torch.bfloat16)
+    g = torch.tensor([[1.0, -2.0, 0.5, 1.5]] * 2, dtype=torch.bfloat16)
+    mode = RunningError()
+    with mode:
+        _, mean, scale = torch.ops.aten.native_layer_norm(x, [4], None, None, 1e-5)
+        found = torch.ops.aten.native_layer_norm_backward(g, x, [4], mean, scale, None, None, [True, False, False])[0]
+    exact = x.double().requires_grad_()
+    (truth,) = torch.autograd.grad(F.layer_norm(exact, (4,), eps=1e-5), exact, g.double())
+    error = mode.get(found).error
+    assert error is not None and error.isfinite().all()
+    assert ((found.double() - truth).abs() <= error).all()

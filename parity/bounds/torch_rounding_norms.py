@@ -127,8 +127,11 @@ def _layer_norm_backward(op: Operation) -> tuple[Any, int]:
     x = op.value(1)
     layer = "layer" in op.name
     grouped, dims = _grouped(op, x, 2 if layer else 5)
-    # eps isn't passed backward; 1 / sqrt(variance + eps) is.
-    eps = float((op.value(4 if layer else 3).reshape(-1)[0] ** -2) - grouped.var(dims, unbiased=False).reshape(-1)[0])
+    # eps isn't passed backward; 1 / sqrt(variance + eps) is, in few bits in half precision: the smallest variance hides
+    # eps least. Beside another one it may well come out as nothing, which leaves values that are all alike no bound.
+    variance = grouped.var(dims, unbiased=False).reshape(-1)
+    least = int(variance.argmin())
+    eps = float(op.value(4 if layer else 3).reshape(-1)[least] ** -2 - variance[least])
     weight = _affine(op, op.value(5 if layer else 4), x)
     kept = [d for d in range(x.ndim) if (d < x.ndim - len(dims) if layer else d != 1)]
     return _standard_backward(op, grouped, dims, max(eps, 0.0), weight, kept)
