@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest, within
+from parity.causes.cause import alike, distinct
 from parity.causes.graph import Changes, Get, Region
 from parity.causes.numpy_table import CannotRun
 
@@ -19,6 +20,9 @@ MOST_WORK = 600_000_000
 
 # What a mistake that can't be made in some code ends with.
 WRONG = (CannotRun, ValueError, IndexError, TypeError, ZeroDivisionError, AttributeError, KeyError)
+
+# Different values that must agree on a number that was found from them: one agrees with any.
+FEWEST = 3
 
 _STEPS = 8
 
@@ -100,6 +104,13 @@ def _apart(made: NDArray, observed: NDArray) -> float:
     return farthest(made[finite], observed[finite])
 
 
+def _tell(problem: Problem) -> bool:
+    """Whether so many different values are wrong that they can agree on a number, or not."""
+    with np.errstate(all="ignore"):
+        wrong = np.abs(problem.right - problem.observed) > problem.tolerance
+    return min(distinct(each[wrong]) for each in (problem.right, problem.observed)) >= FEWEST
+
+
 def value(array: NDArray) -> Callable[[Get], NDArray]:
     """A change to these values."""
     return lambda get: array
@@ -113,22 +124,29 @@ def each_and_all(attempts: Iterable[Attempt]) -> Iterator[Attempt]:
         same = (attempt.key, attempt.text, *attempt.changes)  # another one of the same words at the same place
         seen[same] = seen.get(same, -1) + 1
         kinds.setdefault((attempt.key, attempt.text, seen[same]), []).append(attempt)
-    for (key, text, _), alike in kinds.items():
-        if len(alike) > 1:
-            yield Attempt(key, text, {place: change for each in alike for place, change in each.changes.items()})
-        for each in alike:
-            yield each if len(alike) == 1 else each._replace(text=f"{text}, in one place of {len(alike)}")
+    for (key, text, _), several in kinds.items():
+        if len(several) > 1:
+            yield Attempt(key, text, {place: change for each in several for place, change in each.changes.items()})
+        for each in several:
+            yield each if len(several) == 1 else each._replace(text=f"{text}, in one place of {len(several)}")
 
 
-def measured(problem: Problem, made: Callable[[float], Changes], start: float) -> float | None:
+def measured(
+    problem: Problem, made: Callable[[float], Changes], start: float, right: float | None = None
+) -> float | None:
     """The number in a mistake that explains what was observed, by Gauss and Newton; None if there is none.
+
+    Nor if too few values tell it, or if it is the right one but for a rounding.
 
     Args:
         problem: to be explained.
         made: the mistake with this number.
-        start: where the search begins, at what is right.
+        start: where the search begins.
+        right: the number of the reference; None if it has none.
     """
     if not problem.measures or problem.right.shape != problem.observed.shape:
+        return None
+    if not _tell(problem):
         return None
     number, before = start, farthest(problem.right, problem.observed)
     for step in range(_STEPS):
@@ -145,7 +163,7 @@ def measured(problem: Problem, made: Callable[[float], Changes], start: float) -
             return None
         after = farthest(here, problem.observed)
         if within(after, problem.tolerance):
-            return number
+            return None if right is not None and alike(number, right) else number
         if step > 2 and not after < 0.5 * before:
             return None
         before = min(before, after) if step else before

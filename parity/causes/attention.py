@@ -162,7 +162,7 @@ def _scales(problem: Problem, a: Attention) -> Iterator[Attempt]:
         if factor != 1 and all(abs(factor - other) > 1e-9 for other, _ in known[:i]):
             alike = [more for other, more in known[i + 1 :] if abs(factor - other) < 1e-9]
             yield Attempt("attention_scale", "; or ".join([text, *alike]), {a.scores: value(factor * scores)})
-    if (factor := measured(problem, lambda c: {a.scores: value(c * scores)}, 1.0)) is not None:
+    if (factor := measured(problem, lambda c: {a.scores: value(c * scores)}, 1.0, 1.0)) is not None:
         text = f"the scores are {factor:.6g} times PyTorch's"
         yield Attempt("attention_scale", text, {a.scores: value(factor * scores)})
 
@@ -254,7 +254,7 @@ def _biases(problem: Problem, a: Attention, place: int) -> Iterator[Attempt]:
         (2.0, "is twice"),
     ):
         yield Attempt("bias_scale", f"the bias of attention ({name}) {text}", with_bias(factor * bias))
-    factor = measured(problem, lambda c: with_bias(c * bias), 1.0)
+    factor = measured(problem, lambda c: with_bias(c * bias), 1.0, 1.0)
     if factor is not None:
         text = f"the bias of attention ({name}) is {factor:.6g} times PyTorch's"
         yield Attempt("bias_scale", text, with_bias(factor * bias))
@@ -278,7 +278,7 @@ def _caps(problem: Problem, a: Attention) -> Iterator[Attempt]:
         def capped(c: float, start: int = start, outer: int = outer) -> Any:
             return {outer: lambda get: c * np.tanh(get(start) / c)}
 
-        if (found := measured(problem, capped, cap)) is not None:
+        if (found := measured(problem, capped, cap, cap)) is not None:
             yield Attempt("softcap", f"the scores are capped at {found:.6g}, not at {cap:.6g}", capped(found))
         return
     for cap in (50.0, 30.0, 20.0, 100.0, 10.0):

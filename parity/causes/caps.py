@@ -25,7 +25,7 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
             continue
         found, words = True, problem.words(start)
         yield Attempt("softcap_missing", f"{words} isn't capped by tanh, at {cap:.6g}", _without(start, outer))
-        if (other := measured(problem, lambda c, s=start, o=outer: _capped(c, s, o), cap)) is not None:
+        if (other := measured(problem, lambda c, s=start, o=outer: _capped(c, s, o), cap, cap)) is not None:
             yield Attempt(
                 "softcap", f"{words} is capped at {other:.6g}, not at {cap:.6g}", _capped(other, start, outer)
             )

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from parity.bounds.judging import within
 
 FALL = 1000.0
+_SIGNIFICANT = 6  # digits of a number that are told
 
 
 def explains(before: float, after: float, tolerance: float, fall: float = FALL) -> bool:
@@ -20,6 +24,16 @@ def explains(before: float, after: float, tolerance: float, fall: float = FALL) 
         fall: by which factor it must fall at least.
     """
     return math.isfinite(tolerance) and within(after, tolerance) and after * fall <= before
+
+
+def alike(one: float, other: float) -> bool:
+    """Whether two numbers are the same as they are told: then "1 times PyTorch's" would be no cause, but a rounding."""
+    return f"{one:.{_SIGNIFICANT}g}" == f"{other:.{_SIGNIFICANT}g}"
+
+
+def distinct(values: NDArray) -> int:
+    """How many different numbers are among these, but for zero: copies of one number agree on whatever one says."""
+    return len(np.unique(values[np.isfinite(values) & (values != 0)]))
 
 
 @dataclass(frozen=True)

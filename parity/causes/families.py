@@ -8,7 +8,21 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from parity.causes import attention, caps, functions, heads, masks, operations, orders, rotary, sinusoids, sums, tokens
+from parity.causes import (
+    attention,
+    caps,
+    choices,
+    functions,
+    heads,
+    masks,
+    operations,
+    orders,
+    rotary,
+    rounded_values,
+    sinusoids,
+    sums,
+    tokens,
+)
 from parity.causes.attempts import WRONG, Attempt, Problem
 from parity.causes.precision import coarser
 
@@ -23,6 +37,7 @@ FAMILIES: tuple[Family, ...] = (
     rotary.attempts,
     sinusoids.attempts,
     caps.attempts,
+    choices.attempts,
     functions.attempts,
     sums.attempts,
     operations.attempts,
@@ -33,7 +48,7 @@ FAMILIES: tuple[Family, ...] = (
     sums.dropped,
     sums.added,
     sums.factors,
-    lambda problem: sums.rounded(problem, coarser("float64")),
+    lambda problem: rounded_values.rounded(problem, coarser("float64")),
 )
 
 _MOST_EVERYWHERE = 3000  # mistakes of one family that are looked at for those that are alike
@@ -44,6 +59,7 @@ SIMPLE: tuple[Family, ...] = (
     masks.attempts,
     heads.attempts,
     rotary.attempts,
+    choices.attempts,
     functions.attempts,
     sums.attempts,
     operations.attempts,

@@ -28,6 +28,8 @@ CURVED = frozenset(
         "selu",
         "hardswish",
         "hardsigmoid",
+        "softsign",
+        "tanhshrink",
         "gelu",
         "leaky_relu",
         "elu",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest, within
 from parity.causes.parameters import Cause, explains
+from parity.causes.related import scale_factor
 from parity.kinds.layer import Layer
 
 
@@ -51,12 +52,10 @@ def scaled(other: NDArray, wrong: NDArray, before: float, tolerance: float, side
     """The cause of one gradient that is the other one times a factor, or zero."""
     if not wrong.any() and other.any():
         return [Cause("gradient_missing", side, "wrong gradient: there is none", before, 0.0)]
-    norm = float(np.vdot(other, other))
-    if norm == 0:
+    if (factor := scale_factor(other, wrong)) is None:
         return []
-    factor = float(np.vdot(other, wrong)) / norm
     after = farthest(other * factor, wrong)
-    if abs(factor - 1) < 1e-12 or not explains(before, after, tolerance):
+    if not explains(before, after, tolerance):
         return []
     return [Cause("gradient_scaled", side, f"wrong gradient: scaled by {factor:.6g}", before, after)]
 

@@ -13,7 +13,8 @@ def explain(ours: NDArray, reference: NDArray) -> list[Cause]:
     if ours.shape != reference.shape or not np.issubdtype(reference.dtype, np.integer):
         return []
     apart = np.asarray(ours, np.int64) - np.asarray(reference, np.int64)
-    if apart.size and (apart == apart.flat[0]).all() and apart.flat[0] != 0:
+    # A single index is larger by some number whatever is wrong.
+    if len(np.unique(reference)) > 1 and (apart == apart.flat[0]).all() and apart.flat[0] != 0:
         text = (
             f"indices are larger by {apart.flat[0]}"
             if apart.flat[0] > 0

@@ -36,7 +36,7 @@ def _curve(name: str) -> Callable[[Arguments], NDArray]:
 
 
 OPERATIONS |= {name: _curve(name) for name in ("relu", "relu6", "silu", "tanh", "sigmoid", "mish", "selu")}
-OPERATIONS |= {name: _curve(name) for name in ("hardswish", "hardsigmoid")}
+OPERATIONS |= {name: _curve(name) for name in ("hardswish", "hardsigmoid", "softsign", "tanhshrink")}
 OPERATIONS |= {
     name: (lambda function: lambda a: function(a["self"]))(each.function) for name, each in FUNCTIONS.items()
 }

@@ -147,6 +147,69 @@ def _im2col(a: Arguments) -> NDArray:
     return moved.reshape(*x.shape[:-3], x.shape[-3] * kh * kw, -1)
 
 
+def _scattered(a: Arguments) -> tuple[NDArray, tuple[NDArray, ...], Any]:
+    """A copy of what is written to, the places there, and what comes there."""
+    made, index = np.array(a["self"]), a["index"]
+    source: Any = a["src"] if "src" in a else a["value"]
+    places = list(np.indices(index.shape))
+    places[a["dim"] % made.ndim] = index
+    return made, tuple(places), source[tuple(slice(n) for n in index.shape)] if np.ndim(source) else source
+
+
+@operation("scatter")
+def _scatter(a: Arguments) -> NDArray:
+    made, places, source = _scattered(a)
+    if a.get("reduce") is not None:
+        {"add": np.add, "multiply": np.multiply}[a["reduce"]].at(made, places, source)
+    else:
+        made[places] = source
+    return made
+
+
+@operation("scatter_add")
+def _scatter_add(a: Arguments) -> NDArray:
+    made, places, source = _scattered(a)
+    np.add.at(made, places, source)
+    return made
+
+
+@operation("scatter_reduce")
+def _scatter_reduce(a: Arguments) -> NDArray:
+    functions = {"sum": np.add, "prod": np.multiply, "amax": np.maximum, "amin": np.minimum}
+    if not a.get("include_self", True) or a["reduce"] not in functions:
+        raise CannotRun(f"scatter_reduce by {a['reduce']}")
+    made, places, source = _scattered(a)
+    functions[a["reduce"]].at(made, places, source)
+    return made
+
+
+@operation("index_add")
+def _index_add(a: Arguments) -> NDArray:
+    made = np.array(a["self"])
+    moved = np.moveaxis(made, a["dim"], 0)
+    np.add.at(moved, a["index"], a.get("alpha", 1) * np.moveaxis(a["source"], a["dim"], 0))
+    return made
+
+
+@operation("index_put")
+def _index_put(a: Arguments) -> NDArray:
+    made = np.array(a["self"])
+    places: Any = tuple(slice(None) if i is None else i for i in a["indices"])
+    if a.get("accumulate", False):
+        np.add.at(made, places, a["values"])
+    else:
+        made[places] = a["values"]
+    return made
+
+
+@operation("sort")
+def _sort(a: Arguments) -> list[NDArray]:
+    """Equal values stay in their order, as with `stable`; elsewhere PyTorch chooses any."""
+    x, dim = a["self"], a.get("dim", -1)
+    order = np.argsort(-x if a.get("descending", False) else x, axis=dim, kind="stable")
+    return [np.take_along_axis(x, order, dim), order]
+
+
 def _triangle(cut: Callable[..., NDArray]) -> Callable[[Arguments], NDArray]:
     return lambda a: cut(a["self"], a.get("diagonal", 0))
 

@@ -204,7 +204,7 @@ def _nearest(a: Arguments) -> NDArray:
 
 @operation("topk")
 def _topk(a: Arguments) -> list[NDArray]:
-    order = np.argsort(-a["self"], axis=a.get("dim", -1), kind="stable")
+    order = np.argsort(-a["self"] if a.get("largest", True) else a["self"], axis=a.get("dim", -1), kind="stable")
     order = np.take(order, range(a["k"]), a.get("dim", -1))
     return [np.take_along_axis(a["self"], order, a.get("dim", -1)), order]
 

@@ -27,6 +27,7 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
     yield from _joined(problem)
     yield from _parts(problem)
     yield from _sources(problem)
+    yield from _tables(problem)
     yield from _mirrored(problem)
 
 
@@ -148,6 +149,35 @@ def _joined(problem: Problem) -> Iterator[Attempt]:
                 text = f"{node.op} interleaves its parts along axis {axis}"
                 if made.size == whole.size:
                     yield Attempt("concatenation_interleaved", text, {place: value(made.reshape(whole.shape))})
+
+
+def _tables(problem: Problem) -> Iterator[Attempt]:
+    """Tables that are added or multiplied, such as positions in sines and cosines: in turn, or one behind the other."""
+    region = problem.region
+    places = {
+        p
+        for user in region.operations
+        if region.node(user).op in ("add", "mul") and region.of_data(user)
+        for p in region.node(user).parents
+        if not region.of_data(p)
+    }
+    for place in sorted(places):
+        x = region.value(place)
+        if not isinstance(x, np.ndarray) or x.ndim < 2 or x.shape[-1] % 2 or not np.issubdtype(x.dtype, np.floating):
+            continue
+        ran = {region.node(p).op for p in region.graph.before(place, region.cut)}
+        one, two = ("sines", "cosines") if ran & {"sin", "cos"} else ("the first half", "the second")
+        words = "positions" if ran & {"sin", "cos"} else problem.words(place)
+        half = (*x.shape[:-1], 2, x.shape[-1] // 2)
+        pair = (*x.shape[:-1], x.shape[-1] // 2, 2)
+        apart, in_turn = (np.swapaxes(x.reshape(s), -1, -2).reshape(x.shape) for s in (pair, half))
+        for key, text, made in (
+            ("halves_for_pairs", f"{one} and {two} stand one behind the other, not in turn", apart),
+            ("pairs_for_halves", f"{one} and {two} stand in turn, not one behind the other", in_turn),
+            ("pairs_exchanged", f"{one} and {two} are exchanged", x.reshape(pair)[..., ::-1].reshape(x.shape)),
+            ("halves_exchanged", f"{one} and {two} are exchanged", x.reshape(half)[..., ::-1, :].reshape(x.shape)),
+        ):
+            yield Attempt(key, f"{words}: {text}", {place: value(made)})
 
 
 def _parts(problem: Problem) -> Iterator[Attempt]:

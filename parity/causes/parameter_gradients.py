@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from parity.bounds.judging import farthest, within
 from parity.causes.parameters import Cause, explains
 from parity.causes.precision import coarser, of_values
+from parity.causes.related import scale_factor
 from parity.kinds.layer import WrongGradient
 
 
@@ -56,7 +57,7 @@ def explain(
         known = side if right is not None else "between"
         if not wrong.any():
             return [Cause("gradient_missing", side, "the parameter gets no gradient", before, 0.0)]
-        if (factor := _factor(other, wrong)) is not None:
+        if (factor := scale_factor(other, wrong)) is not None:
             after = farthest(other * factor, wrong)
             if explains(before, after, tolerance * max(abs(factor), 1)):
                 return [Cause("gradient_scaled", known, f"wrong gradient: scaled by {factor:.6g}", before, after)]
@@ -75,16 +76,10 @@ def _changed(whole: NDArray, alone: NDArray) -> str:
     for form in coarser("float64").values():
         if np.array_equal(form.rounded(alone), whole):
             return f"rounded to {form.name}"
-    if (factor := _factor(alone, whole)) is not None and np.allclose(whole, factor * alone, rtol=1e-6, atol=0):
+    if (factor := scale_factor(alone, whole)) is not None and np.allclose(whole, factor * alone, rtol=1e-6, atol=0):
         return f"scaled by {factor:.6g}"
     clipped = float(np.max(np.abs(whole)))
     if np.array_equal(np.clip(alone, -clipped, clipped), whole):
         return f"clipped at {clipped:.6g}"
     different = int(np.sum(whole != alone))
     return f"{different} of {whole.size} values differ"
-
-
-def _factor(base: NDArray, observed: NDArray) -> float | None:
-    norm = float(np.vdot(base, base))
-    factor = float(np.vdot(base, observed)) / norm if norm and np.isfinite(norm) else 1.0
-    return factor if np.isfinite(factor) and abs(factor - 1) > 1e-12 else None

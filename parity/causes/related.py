@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest, within
-from parity.causes.cause import Cause
+from parity.causes.cause import Cause, alike, distinct
 
 
 def described(name: str, theirs: NDArray, ours: NDArray) -> Cause:
@@ -64,12 +64,15 @@ _CHANGES: tuple[tuple[str, str, Callable[[NDArray], NDArray | None]], ...] = (
 
 
 def scale_factor(base: NDArray, observed: NDArray) -> float | None:
-    """The factor c that brings c * base nearest to `observed`; None if it is 1, 0 or undefined."""
+    """The factor c that brings c * base nearest to `observed`; None if it is 1 as it is told, 0 or undefined.
+
+    Undefined it is of copies of one value as well: they have some factor whatever is wrong.
+    """
     norm = float(np.vdot(base, base))
-    if norm == 0 or not np.isfinite(norm):
+    if norm == 0 or not np.isfinite(norm) or distinct(base) < 2:
         return None
     factor = float(np.vdot(base, observed)) / norm
-    return factor if np.isfinite(factor) and factor != 0 and abs(factor - 1) > 1e-12 else None
+    return factor if np.isfinite(factor) and factor != 0 and not alike(factor, 1.0) else None
 
 
 def permutation(base: NDArray, observed: NDArray, axis: int, tolerance: float) -> NDArray | None:

@@ -87,7 +87,7 @@ def _of_frequencies(problem: Problem, place: int) -> Iterator[Attempt]:
     for base in _BASES:
         text = f"the frequencies' base is {base:g}, not {np.exp(abs(step) * count):.6g}"
         yield Attempt("frequency_base", text, changes(np.sign(step) * np.log(base) / count))
-    if (other := measured(problem, changes, step)) is not None:
+    if (other := measured(problem, changes, step, step)) is not None:
         text = f"neighbouring frequencies differ by a factor of {np.exp(other):.6g}, not {np.exp(step):.6g}"
         yield Attempt("frequency_base", text, changes(other))
 

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest, within
-from parity.causes.attempts import Attempt, Problem, measured, value
-from parity.causes.graph import CONSTANT, MOVES, PARAMETER, SOURCES, Changes, Get
+from parity.causes.attempts import FEWEST, Attempt, Problem, measured, value
+from parity.causes.cause import alike, distinct
+from parity.causes.graph import CONSTANT, MOVES, PARAMETER, SOURCES, Changes, run
+from parity.causes.precision import coarser
 
 _MOST_NODES = 48
 
@@ -29,8 +31,8 @@ def made_elsewhere(problem: Problem) -> Iterator[Attempt]:
 
 def _instead(problem: Problem) -> Iterator[Attempt]:
     own = problem.words(problem.region.sink)
-    for name, array in problem.others(problem.right):
-        if farthest(array, problem.right) > 0 and array.shape == problem.observed.shape:
+    for name, array in problem.others(problem.observed):
+        if array.shape != problem.right.shape or farthest(array, problem.right) > 0:
             yield Attempt("order", f"{name} is handed on, in PyTorch {own}", {problem.region.sink: value(array)})
 
 
@@ -91,6 +93,24 @@ def _sum(problem: Problem, place: int) -> Iterator[Attempt]:
         one, two = (p for _, p in operands)
         text = f"{problem.words(one)} and {problem.words(two)} are multiplied, not added"
         yield Attempt("product_for_sum", text, {place: lambda get: get(one) * get(two)})
+        yield from _exchanged_numbers(problem, place, one, two)
+
+
+def _exchanged_numbers(problem: Problem, place: int, one: int, two: int) -> Iterator[Attempt]:
+    """Of a x + b y the numbers, as the momentum of a running average taken the other way round; or x or y by itself."""
+    region, sign = problem.region, -1.0 if problem.region.node(place).op == "sub" else 1.0
+    a, b = (region.node(p).args.get("other") if region.node(p).op == "mul" else None for p in (one, two))
+    x, y = (region.node(p).argument("self") for p in (one, two))
+    if x is None or y is None or a == b or region.node(place).args.get("alpha") not in (None, 1):
+        return
+    if not isinstance(a, (int, float)) or not isinstance(b, (int, float)):
+        return
+    text = f"{a:.6g} and {b:.6g}, by which {problem.words(x)} and {problem.words(y)} are multiplied, are exchanged"
+    yield Attempt("factors_exchanged", text, {place: lambda get: b * get(x) + sign * a * get(y)})
+    words = f"{a:.6g} times {problem.words(x)} and {b:.6g} times {problem.words(y)}"
+    for alone in (x, y):
+        text = f"nothing is averaged or smoothed: {problem.words(alone)} stands for the sum of {words}"
+        yield Attempt("average_missing", text, {place: lambda get, alone=alone: get(alone)})
 
 
 def _replaced(problem: Problem, place: int) -> Iterator[Attempt]:
@@ -130,7 +150,7 @@ def _product(problem: Problem, place: int) -> Iterator[Attempt]:
         if rest is None or region.value(rest).shape != result.shape or (node.op == "div" and name == "self"):
             continue
         words = problem.words(operand)
-        text = f"{words} is left out: nothing is multiplied by it"
+        text = f"{words} is left out: nothing is {'multiplied' if node.op == 'mul' else 'divided'} by it"
         key = "scale_missing" if region.node(operand).op in (PARAMETER, CONSTANT) else "factor_missing"
         yield Attempt(key, text, {place: lambda get, rest=rest: get(rest)})
         text = f"{words} multiplies twice"
@@ -151,6 +171,7 @@ def _product(problem: Problem, place: int) -> Iterator[Attempt]:
         factor = 1 / numbers[0] if node.op == "mul" else numbers[0]
         text = f"{problem.words(operand)} is {'divided' if node.op == 'mul' else 'multiplied'} by {numbers[0]:.6g}"
         yield Attempt("scaled", text, {place: lambda get: factor * get(operand)})
+        yield from _rounded_number(problem, place, operand, float(numbers[0]))
     if len(operands) == 2 and node.op == "mul":
         one, two = (region.value(p) for _, p in operands)
         if (one + two).shape == result.shape:
@@ -159,10 +180,22 @@ def _product(problem: Problem, place: int) -> Iterator[Attempt]:
             yield Attempt("sum_for_product", text, {place: lambda get: get(one) + get(two)})
 
 
+def _rounded_number(problem: Problem, place: int, operand: int, number: float) -> Iterator[Attempt]:
+    """The number of a product rounded to fewer bits, as an array of one value is, or one in the weights' format."""
+    node = problem.region.node(place)
+    name = "other" if isinstance(node.args.get("other"), (int, float)) else "self"
+    for key, form in coarser("float64").items():
+        fewer = float(form.rounded(np.asarray(number)))
+        if fewer != number and key != "tf32":  # in which products are made, not numbers kept
+            text = f"{number:.6g}, {'by' if name == 'other' else 'of'} which {problem.words(operand)} is "
+            text += f"{'multiplied' if node.op == 'mul' else 'divided'}, is rounded to {form.name}"
+            yield Attempt(key, text, {place: lambda get, other={name: fewer}: run(node, get, **other)})
+
+
 def added(problem: Problem) -> Iterator[Attempt]:
     """Something that is about, added to a node or multiplied into it where PyTorch does nothing."""
     region = problem.region
-    for place in reversed(_computed(problem)):
+    for place in reversed(computed(problem)):
         result = region.value(place)
         where = problem.words(place)
         for name, other in problem.others(result):
@@ -172,7 +205,7 @@ def added(problem: Problem) -> Iterator[Attempt]:
             yield Attempt("term_added", text, {place: value(result + region.value(other))})
 
 
-def _computed(problem: Problem) -> list[int]:
+def computed(problem: Problem) -> list[int]:
     """Nodes of data whose values are numbers, moved ones once."""
     region = problem.region
     found = []
@@ -199,10 +232,25 @@ def factors(problem: Problem) -> Iterator[Attempt]:
         def moved(c: float, place: int = place, values: NDArray = values) -> Changes:
             return {place: value(values + c)}
 
-        if (factor := measured(problem, scaled, 1.0)) is not None:
+        if (factor := measured(problem, scaled, 1.0, 1.0)) is not None:
             yield Attempt("scaled", f"{words} is {_number(factor, values)} times PyTorch's", scaled(factor))
-        if (number := measured(problem, moved, 0.0)) is not None:
+        if (number := measured(problem, moved, 0.0, 0.0)) is not None:
             yield Attempt("number_added", f"{number:.6g} is added to {words}", moved(number))
+    if problem.right.size < FEWEST:  # no number can be found from so few; those that are likely can be tried
+        yield from _counted(problem)
+
+
+def _counted(problem: Problem) -> Iterator[Attempt]:
+    """What is handed on is a sum, not a mean, over as many as some axis has; or a mean, not a sum."""
+    region, sink = problem.region, problem.region.sink
+    arrays = [each for p in region.places if isinstance(each := region.value(p), np.ndarray)]
+    sizes = {n for each in arrays for n in each.shape if n > 1}
+    words = problem.words(sink)
+    for n in sorted(sizes):
+        text = f"{words} is {n} times PyTorch's, as the sum over {n} is of their mean"
+        yield Attempt("scaled", text, {sink: value(problem.right * n)})
+        text = f"{words} is a {n}th of PyTorch's, as the mean over {n} is of their sum"
+        yield Attempt("scaled", text, {sink: value(problem.right / n)})
 
 
 def _number(factor: float, values: NDArray) -> str:
@@ -235,24 +283,15 @@ def dropped(problem: Problem) -> Iterator[Attempt]:
         kept = np.abs(ratio) > 1e-9
         alive = np.abs(values) > problem.tolerance  # what is zero anyway tells nothing
         share = float(kept[alive].mean()) if alive.any() else 1.0
-        if not 0.02 < share < 0.999 or not kept.any() or not np.isfinite(ratio[values != 0]).all():
+        if not 0.02 < share < 0.999 or not np.isfinite(ratio[values != 0]).all():
+            continue
+        if distinct(values[kept & alive]) < FEWEST:
             continue
         factor = float(np.median(ratio[kept & alive]))
         if within(farthest(np.where(kept, factor * values, 0.0) + rest, problem.observed), problem.tolerance):
-            text = (
-                f"dropout is at work on {problem.words(place)}: {1 - share:.0%} are zero, the rest times {factor:.4g}"
-            )
-            yield Attempt("dropout_at_test", text, {place: value(np.where(kept, factor * values, 0.0))})
-
-
-def rounded(problem: Problem, formats: dict) -> Iterator[Attempt]:
-    """A node that is rounded to fewer bits."""
-    region = problem.region
-    for place in reversed(_computed(problem)):
-        for key, form in formats.items():
-            text = f"{problem.words(place)} is rounded to {form.name}"
-
-            def change(get: Get, place: int = place, form: object = form) -> NDArray:
-                return form.rounded(region.value(place))  # type: ignore[attr-defined]
-
-            yield Attempt(key, text, {place: change})
+            words, lost = problem.words(place), {place: value(np.where(kept, factor * values, 0.0))}
+            if alike(factor, 1.0):
+                yield Attempt("zeroed", f"{1 - share:.0%} of {words} are zero, the rest is PyTorch's", lost)
+                continue
+            text = f"dropout is at work on {words}: {1 - share:.0%} are zero, the rest times {factor:.4g}"
+            yield Attempt("dropout_at_test", text, lost)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem, each_and_all, value
-from parity.causes.graph import Region
+from parity.causes.graph import Get, Region, run
 
 _POOLS = {"mean": np.mean, "sum": np.sum, "amax": np.max, "max": np.max}
 
@@ -25,6 +26,8 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
             yield from _selected(problem, place, start)
         elif node.op in _POOLS and node.args.get("dim") is not None:
             yield from _pooled(problem, place, start)
+        elif node.op in ("var", "std", "prod", "logsumexp") and node.args.get("dim") is not None:
+            yield from _reduced(region, place, start)
     yield from each_and_all(_slices(problem))
     yield from _joined(problem)
     yield from _extremes(region)
@@ -81,6 +84,12 @@ def _pooled(problem: Problem, place: int, start: int) -> Iterator[Attempt]:
             if axes and axes != dims:
                 text = f"axes {list(axes)} are pooled, not {list(dims)}"
                 yield Attempt("pool_axis", text, {place: value(own(x, axis=axes, keepdims=keep))})
+    if len(dims) > 1 and not keep:  # as of a map whose channels lie last: of the examples, too
+        for axes in itertools.combinations(range(x.ndim), len(dims)):
+            made = own(x, axis=axes)
+            if axes != tuple(sorted(dims)) and made.ndim == 2 and 1 not in axes:
+                text = f"axes {list(axes)} are pooled, not {list(dims)}"
+                yield Attempt("pool_axis", text, {place: value(np.moveaxis(made, 0 if 0 in axes else 1, -1))})
     if len(dims) == 1:
         for key, text, made in _reductions(x, dims[0]):
             made = np.expand_dims(made, dims[0]) if keep else made
@@ -95,6 +104,20 @@ def _pooled(problem: Problem, place: int, start: int) -> Iterator[Attempt]:
         first = np.take(whole, range(whole.shape[axis] - x.shape[axis]), axis)
         text = f"{node.op} is taken of the part that PyTorch leaves out"
         yield Attempt("pool_rest", text, {place: value(own(first, axis=dims, keepdims=keep))})
+
+
+def _reduced(region: Region, place: int, start: int) -> Iterator[Attempt]:
+    """Of a variance, say: along another axis, which stays or not."""
+    node, x = region.node(place), region.value(start)
+    dims = node.args["dim"]
+    dims = [int(d) % x.ndim for d in (dims if isinstance(dims, list) else [dims])]
+    for axis in (a for a in range(x.ndim) if [a] != dims):
+        for keep in (True, False):
+
+            def change(get: Get, axis: int = axis, keep: bool = keep) -> NDArray:
+                return run(node, get, dim=[axis], keepdim=keep)
+
+            yield Attempt("pool_axis", f"{node.op} is taken along axis {axis}, not {dims}", {place: change})
 
 
 def _slices(problem: Problem) -> Iterator[Attempt]:

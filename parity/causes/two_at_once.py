@@ -58,6 +58,8 @@ def find(
     for first in _likely(problem, attempts(problem)):
         if tried >= most or problem.spent:
             break
+        if _flattens(problem, first):
+            continue
         try:
             with np.errstate(all="ignore"):
                 inner = problem.under(first.changes)
@@ -67,9 +69,27 @@ def find(
             tried += 1
             left = inner.left(second.changes)
             if second.key != first.key and explains(before, left, problem.tolerance):
+                if _flattens(inner, second):
+                    continue
                 return Pair(*_in_order(first, second), left), tried
         problem.region.work += inner.region.work
     return None, tried
+
+
+def _flattens(problem: Problem, attempt: Attempt) -> bool:
+    """Whether a mistake makes all values of a node alike: one that wipes out what the other changes shows nothing."""
+
+    def alike(values: object) -> bool:
+        return isinstance(values, np.ndarray) and values.size > 1 and bool((values == values.flat[0]).all())
+
+    with np.errstate(all="ignore"):
+        for place, change in attempt.changes.items():
+            try:
+                if alike(change(problem.region.value)) and not alike(problem.region.value(place)):
+                    return True
+            except WRONG:
+                return False
+    return False
 
 
 def _likely(problem: Problem, attempts: Iterable[Attempt]) -> list[Attempt]:

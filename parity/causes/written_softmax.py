@@ -1,4 +1,4 @@
-"""Softmax that is written out in other operations, as the one operation that it is."""
+"""Softmax, and functions of one value, that are written out in other operations, as the one operation that each is."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _CASTS = ("_to_copy", "clone", "detach", "alias", "contiguous")
 
 
 def recognised(op: str, args: Any, lookup: Lookup) -> tuple[str, Any]:
-    """A node as it is, or as `_softmax` where it is the last operation of one.
+    """A node as it is, or as `_softmax`, `softsign` or `tanhshrink` where it is the last operation of one.
 
     These are exp(z) / sum(exp(z)) over one axis, with z = x - max(x) over it or x itself, exp(z - logsumexp(z)) and
-    exp(log_softmax(x)).
+    exp(log_softmax(x)); x / (1 + |x|) and x - tanh(x), which PyTorch's own functions are taken apart into.
 
     Args:
         op: name of the node's operation.
@@ -23,11 +23,29 @@ def recognised(op: str, args: Any, lookup: Lookup) -> tuple[str, Any]:
         lookup: gives the nodes before it.
     """
     found = None
+    if (x := _of_one_value(op, args, lookup)) is not None:
+        return ("softsign" if op == "div" else "tanhshrink"), {"self": {"node": x}}
     if op == "div":
         found = _quotient(args, lookup)
     elif op == "exp":
         found = _power(args, lookup)
     return (op, args) if found is None else ("_softmax", {"self": {"node": found[0]}, "dim": found[1]})
+
+
+def _of_one_value(op: str, args: Any, lookup: Lookup) -> int | None:
+    """What a softsign or a tanhshrink is taken of; None where a node is neither."""
+    if op not in ("div", "sub") or args.get("rounding_mode") is not None or args.get("alpha") not in (None, 1):
+        return None
+    start, other = _place(args, "self", lookup), _place(args, "other", lookup)
+    if start is None or other is None:
+        return None
+    name, inner = lookup(other)
+    if op == "div" and name == "add" and inner.get("other") == 1 and inner.get("alpha") in (None, 1):
+        size = _place(inner, "self", lookup)
+        name, inner = lookup(size) if size is not None else ("", {})
+    elif op == "div":
+        return None
+    return start if name == ("abs" if op == "div" else "tanh") and _place(inner, "self", lookup) == start else None
 
 
 def _quotient(args: Any, lookup: Lookup) -> tuple[int, int] | None:

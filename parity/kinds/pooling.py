@@ -108,7 +108,11 @@ class Pool(Windowed):
                 yield setting("pool_size", f"{text}, and nothing is padded", kernel=window, pads=nothing)
             same = replace(self, kernel=window)._same_padding()
             if same != self.pads:
-                yield setting("pool_size", f"{text}, and padding is SAME {same}", kernel=window, pads=same, ceil=False)
+                text_same = f"{text}, and padding is SAME {same}"
+                yield setting("pool_size", text_same, kernel=window, pads=same, ceil=False)
+                if not self.maximum and self.area != "map":
+                    text_same += ", by the clipped area"
+                    yield setting("pool_size", text_same, kernel=window, pads=same, ceil=False, area="map")
             if self.stride == kernel:
                 yield setting("pool_size", f"{text}, and so is the stride", kernel=window, stride=window)
         other = "an average" if self.maximum else "a maximum"

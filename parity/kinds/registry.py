@@ -37,7 +37,6 @@ from parity.kinds.normalization import STATISTICS
 
 KINDS: tuple[Kind, ...] = (
     dense.KIND,  # before convolutions: with several axes, its kernels have as many as theirs in Flax
-    transposed_convolution.OF_TRANSPOSED_KERNEL,
     transposed_convolution.KIND,  # before convolutions, whose kernels have the same shapes in Flax
     convolution.KIND,
     local_convolution.KIND,
@@ -64,6 +63,8 @@ KINDS: tuple[Kind, ...] = (
 OTHER = Kind("other", weights=STATISTICS)
 # Layers without parameters: their class is looked at only to name a cause.
 PLAIN = Kind("plain", weights=STATISTICS)
+# Whose weights lie otherwise in Flax than those of the kind that a layer is of; see `Leaf.stored`.
+STORED_OTHERWISE = (transposed_convolution.OF_TRANSPOSED_KERNEL,)
 RENAMED = "renamed:"
 
 
@@ -127,12 +128,12 @@ def named(name: str) -> Kind:
     if name.startswith(RENAMED):
         pairs = (each.partition("=") for each in name.removeprefix(RENAMED).split(","))
         return Kind(name, weights=tuple(Weight(torch, flax) for torch, _, flax in pairs))
-    return next((kind for kind in (*KINDS, OTHER, PLAIN) if kind.name == name), OTHER)
+    return next((kind for kind in (*KINDS, *STORED_OTHERWISE, OTHER, PLAIN) if kind.name == name), OTHER)
 
 
 def of_flax_alone(name: str) -> bool:
     """Whether a kind is one that no PyTorch layer is of: it says how a Flax leaf's weights are named, or lie."""
-    return name.startswith(RENAMED) or name == transposed_convolution.OF_TRANSPOSED_KERNEL.name
+    return name.startswith(RENAMED) or any(name == kind.name for kind in STORED_OTHERWISE)
 
 
 def by_class(classes: Iterable[str]) -> Kind | None:
