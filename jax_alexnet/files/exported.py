@@ -129,7 +129,7 @@ def with_names(network: TrainedNetwork, path: Path | None) -> TrainedNetwork:
 
     Args:
         network: from `load_weights`.
-        path: text file with a name a line, or `imagenet`, where no such file lies, for ImageNet's synsets; `class 0`,
+        path: text file with a name a line, or `imagenet`, where no file of that name lies, for ImageNet's synsets; `class 0`,
             `class 1`, ... if None.
 
     Raises:
