@@ -96,6 +96,16 @@ class RunDirectory(Closing):
         # Last: its presence makes this a run.
         write_description(self.path, model, class_names, normalisation, settings, more)
 
+    def went_on(self, **how: Any) -> None:
+        """Adds to run.json that the run was resumed, when, and by which command.
+
+        Args:
+            how: what else is to be known of it, such as `lengths` and `machine`.
+        """
+        found = self.description()
+        occasion = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "command": sys.argv, **how}
+        atomic_file.write_json(self.path / DESCRIPTION, {**found, "resumed": [*found.get("resumed", []), occasion]})
+
     def description(self) -> dict[str, Any]:
         """What run.json says; see `read_description`."""
         return read_description(self.path)
