@@ -1,4 +1,4 @@
-"""A package's commands: listed by `python -m PACKAGE`, and run by `python -m PACKAGE COMMAND` or its installed command."""
+"""A package's commands: listed by `python -m PACKAGE` or what is installed for it, and run with a name behind."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence

@@ -45,7 +45,7 @@ def read(file: str, flags: Sequence[Flag]) -> dict[str, Any]:
         names = named(flags)
         others = f", or the name of one that comes with the project: {', '.join(names)}" if names else ""
         near = nearest(Path(file).stem, names)
-        raise UserError(f"--config {shown} is not a file{near}: pass a YAML file of settings{others}") from None
+        raise UserError(f"--config {shown} is not a file: pass a YAML file of settings{others}{near}") from None
     except OSError as error:
         raise UserError(f"--config {shown} can't be read: {error.strerror or error}") from None
     except (yaml.YAMLError, RecursionError) as error:
