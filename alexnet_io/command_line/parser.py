@@ -60,6 +60,10 @@ class CommandParser(argparse.ArgumentParser):
         group.add_argument(f"--{CONFIG}", metavar="FILE|NAME" if names else "FILE", action="append", help=about)
         group.add_argument("-h", "--help", action="help", help="show this text and stop")
 
+    def print_help(self, file: Any = None) -> None:
+        """As argparse does, which keeps it to itself where nothing could be printed."""
+        print(self.format_help(), end="", file=file)
+
     def error(self, message: str) -> NoReturn:
         """What argparse has to say, as everybody else says it."""
         raise UserError(message)
