@@ -17,7 +17,7 @@ from alexnet_io.errors import UserError
 
 def named(flags: Sequence[Flag]) -> list[str]:
     """Names of files that come with the project and suit a command; they hold settings of training."""
-    return recipes.names() if any(flag.name == "recipe" for flag in flags) else []
+    return recipes.names() if any(flag.name == "weight_decay" for flag in flags) else []
 
 
 def read(file: str, flags: Sequence[Flag]) -> dict[str, Any]:
