@@ -63,10 +63,14 @@ def test_the_harness_finds_it_equal_to_the_reference_forward_and_backward() -> N
     graph, state, rest = nnx.split(network, nnx.Param, ...)
 
     def logits(params: Any, images: jax.Array, factor: float = 1.0) -> jax.Array:
-        nnx.replace_by_pure_dict(state, params)
+        """Of parameters whose last layer takes PyTorch's order of what is flattened: channel, row, column."""
+        rows = params["fc10"]["kernel"].reshape(64, 2, 2, 5).transpose(1, 2, 0, 3).reshape(256, 5)
+        nnx.replace_by_pure_dict(state, params | {"fc10": params["fc10"] | {"kernel": rows}})
         return nnx.merge(graph, state, rest)(images) * factor
 
     images, ours = pairs.images(pair, 2), _params(network)
+    rows = ours["fc10"]["kernel"].reshape(2, 2, 64, 5).transpose(2, 0, 1, 3).reshape(256, 5)
+    ours["fc10"] = ours["fc10"] | {"kernel": rows}
     report = parity.compare(logits, pair.torch_module, images, variables=ours)
     assert report.equal, report
     names = {row.name for row in report.rows}
