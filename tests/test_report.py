@@ -180,9 +180,7 @@ def test_a_run_that_was_resumed_is_held_to_its_later_end(runs: dict[str, Path], 
         commands.run(f"{trainer}.train", "--resume", "--output", again, "--epochs", 3, "--steps", 2, devices=1)
         found = read_description(again)
         assert (found["settings"]["epochs"], planned(found)["epochs"]) == (2, 3)
-        asked = TrainSettings(output=again, resume=True)
-        assert of_resumed_run(asked, {}, trainer).epochs == 3
-        assert of_resumed_run(asked, {"epochs": 5}, trainer).epochs == 5
+        assert of_resumed_run(TrainSettings(output=again, resume=True), {}, trainer).epochs == 3
         with directory.RunDirectory(again, resume=True) as kept:
             kept.went_on(lengths={"epochs": 9, "steps": None}, machine=machine.describe(["cpu"] * 3, 3))
         report(trainer, again, "--no-evaluate")

@@ -28,7 +28,7 @@ from alexnet_io.errors import UserError
 from alexnet_io.files import atomic_file
 from alexnet_io.files.closing import Closing
 from alexnet_io.run.directory_lock import LOCK, DirectoryLock
-from alexnet_io.run.run_description import DESCRIPTION, read_description, write_description
+from alexnet_io.run.run_description import DESCRIPTION, add_resumption, read_description, write_description
 
 SETTINGS = "settings.yaml"
 CHECKPOINTS = "checkpoints"
@@ -102,9 +102,7 @@ class RunDirectory(Closing):
         Args:
             how: what else is to be known of it, such as `lengths` and `machine`.
         """
-        found = self.description()
-        occasion = {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "command": sys.argv, **how}
-        atomic_file.write_json(self.path / DESCRIPTION, {**found, "resumed": [*found.get("resumed", []), occasion]})
+        add_resumption(self.path, how)
 
     def description(self) -> dict[str, Any]:
         """What run.json says; see `read_description`."""
