@@ -47,9 +47,9 @@ def main() -> int:
         else:
             cache_listing.show(directory)
     except OSError as error:
-        raise UserError(
-            f"{printable(error.filename or directory)}: {error.strerror or error}: check --cache-dir"
-        ) from None
+        if error.filename is None:  # what is printed has nowhere to go
+            raise
+        raise UserError(f"{printable(error.filename)}: {error.strerror or error}: check --cache-dir") from None
     return 0
 
 

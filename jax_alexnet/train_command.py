@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from alexnet_io.command_line.complete_settings import CompleteSettings, plain
+from alexnet_io.command_line.resumed_settings import lengths
 from alexnet_io.command_line.settings import as_yaml
 from alexnet_io.data.sources.fingerprint import fingerprint
 from alexnet_io.errors import on_the_way
@@ -64,6 +65,10 @@ def _train(
 
 def _run(setup: Setup, directory: RunDirectory | None, engine: type[JaxEngine], callbacks: Sequence[Callback]) -> int:
     settings, identity = setup.settings, fingerprint(setup.data)
+    kinds = [device.device_kind for device in setup.layout.mesh.devices.flat]
+    computing = machine.describe(kinds, setup.processes.count)
+    if directory is not None and settings.resume:
+        directory.went_on(lengths=lengths(settings), machine=computing)
     if directory is not None and not settings.resume:
         statistics_file.write(directory.path, setup.statistics_arrays)
         directory.describe(
@@ -74,7 +79,7 @@ def _run(setup: Setup, directory: RunDirectory | None, engine: type[JaxEngine], 
             settings_yaml=as_yaml(settings),
             data=identity,
             convolutions=setup.convolutions,
-            machine=machine.describe([device.device_kind for device in setup.layout.mesh.devices.flat]),
+            machine=computing,
             **averaging.described(settings),
             **begun_with(setup.start.beginning if setup.start else None),
         )

@@ -1,4 +1,4 @@
-"""`python -m parity COMMAND`: prove the networks of JAX and PyTorch equal, or name what differs.
+"""Prove a network of JAX equal to one of PyTorch, this project's or yours, or name what differs.
 
 Exit codes: 0 equal, 1 mismatch, 2 could not run, 3 equal as far as it was exercised.
 """
@@ -7,6 +7,7 @@ import sys
 from functools import partial
 
 from alexnet_io.command_line import command_list, completion
+from alexnet_io.command_line.called import VERSION, version_line
 from alexnet_io.command_line.settings import run_command
 from alexnet_io.errors import FailedRun, UserError
 from parity.commands import table
@@ -20,7 +21,10 @@ def main(arguments: list[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         what, _, codes = (__doc__ or "").partition("\n\n")
         print(command_list.listing("python -m parity COMMAND", what, COMMANDS, codes.strip()))
-        return 0 if words else 2
+        return 0
+    if words == [VERSION]:
+        print(version_line())
+        return 0
     if completion.is_asked(words):
         runs = {name: partial(table.run, name, []) for name in COMMANDS}
         print(completion.script("parity", words, runs))

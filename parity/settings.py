@@ -124,7 +124,7 @@ class Runs:
     image_size: int | None = setting(None, "side in pixels", minimum=1, unset="the smallest that suits the network")
     stops: bool = setting(True, "also kill and stop both programs at every step, and resume them")
     seed: int = setting(0, "of weights, order and draws", minimum=0)
-    json: str | None = setting(None, "write what was compared as JSON to this file")
+    json: str | None = setting(None, "write what was compared as JSON to this file", writes="text")
 
     def __post_init__(self) -> None:
         one_of("--model", self.model, MODELS)
@@ -185,7 +185,7 @@ class Clean:
 
 @dataclass(frozen=True)
 class Compare:
-    """Compare any Flax Linen module with the PyTorch module it was ported from."""
+    """Compare any Flax module, of Linen or nnx, with the PyTorch module it was ported from."""
 
     EXAMPLES: ClassVar = (
         ("--flax port:Net --torch original:net --shape 2,3,32,32", "two modules in this environment"),

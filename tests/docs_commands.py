@@ -93,7 +93,6 @@ def main(words: list[str]) -> int:
 def inside(parts: list[str]) -> int:
     """All that is to be run, from the wheel; returns how many failed."""
     import_frameworks()
-    subprocess.run(["cp", "-r", str(ROOT / "recipes"), "."], check=True)
     pages = [ROOT / "README.md", ROOT / "README_PYPI.md", *sorted((ROOT / "docs").glob("*.md"))]
     chosen = [page for page in pages if not parts or any(part in page.name for part in parts)]
     used: set[int] = set()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import jax_alexnet
+import parity
 from alexnet_io.command_line import command_list
 from alexnet_io.errors import UserError
 from jax_alexnet.__main__ import COMMANDS as jax_commands
@@ -25,8 +26,16 @@ def test_an_installed_command_does_what_the_module_does(
 ) -> None:
     module, _, function = PROJECT["scripts"][name].partition(":")
     command = getattr(import_module(module), function)
-    for words, code, said in (["--help"], 0, "usage: "), (["tarin"], 2, "there is no command 'tarin'"):
+    wanted = (
+        ([], 0, f"usage: {name} COMMAND"),
+        (["--help"], 0, f"usage: {name} COMMAND"),
+        (["--version"], 0, f"jax-alexnet {PROJECT['version']}\n"),
+        (["tarin"], 2, f"there is no command 'tarin'; did you mean train\nTry: {name} --help"),
+        ([("layers" if module.startswith("parity") else "train"), "--help"], 0, f"usage: {name} "),
+    )
+    for words, code, said in wanted:
         monkeypatch.setattr(sys, "argv", [name, *words])
+        monkeypatch.setattr(sys, "orig_argv", ["python", f"/somewhere/bin/{name}", *words])
         with pytest.raises(SystemExit) as ended:
             command()
         assert ended.value.code == code
@@ -35,7 +44,7 @@ def test_an_installed_command_does_what_the_module_does(
 
 
 def test_the_version_is_the_installed_one() -> None:
-    assert jax_alexnet.__version__ == version("jax-alexnet") == PROJECT["version"]
+    assert jax_alexnet.__version__ == parity.__version__ == version("jax-alexnet") == PROJECT["version"]
 
 
 SUBCOMMANDS = {"jax-alexnet": jax_commands, "torch-alexnet": torch_commands, "alexnet-parity": parity_commands}

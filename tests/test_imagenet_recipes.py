@@ -1,4 +1,4 @@
-"""`recipes/imagenet-*.yaml`: what each says against the sources, and one of them run from end to end in miniature."""
+"""`alexnet_io/recipes/`: what each file says against the sources, and one run from end to end in miniature."""
 
 import json
 from pathlib import Path
@@ -12,6 +12,7 @@ from parallel_cases import narrow
 from PIL import Image
 
 import alexnet_io.run.loop as loop_module
+from alexnet_io import recipes
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.settings import parse_given
 from alexnet_io.command_line.train_settings import TrainSettings
@@ -28,7 +29,7 @@ from torch_ref import schedules as torch_schedules
 from torch_ref.recipes import IMAGENET_IMAGES
 
 ROOT = Path(__file__).parents[1]
-FILES = {path.stem: path for path in sorted((ROOT / "recipes").glob("imagenet-*.yaml"))}
+FILES = {name: recipes.FOLDER / f"{name}.yaml" for name in recipes.names()}
 RESOLVE = {"jax": jax_recipes.resolve, "torch": completion.resolve}
 STEPS = -(-IMAGENET_IMAGES // 256)  # an epoch of Caffe's batches
 
@@ -64,7 +65,7 @@ RATES: dict[str, dict[int, float]] = {
 
 
 def given_by(name: str) -> tuple[TrainSettings, dict[str, Any]]:
-    return parse_given(TrainSettings, "train", ["--config", str(FILES[name]), "--data", "imagenet:PATH"])
+    return parse_given(TrainSettings, "train", ["--config", name, "--data", "imagenet:PATH"])
 
 
 def test_every_file_is_known_here_and_in_the_documents() -> None:
@@ -72,10 +73,10 @@ def test_every_file_is_known_here_and_in_the_documents() -> None:
     page = (ROOT / "docs" / "imagenet.md").read_text()
     for name, (model, figures, crops) in PUBLISHED.items():
         text = FILES[name].read_text()
-        row = next(line for line in page.splitlines() if f"`recipes/{name}.yaml`" in line)
+        row = next(line for line in page.splitlines() if f"`{name}`" in line)
         assert f"`{model}`" in row, name
         assert all(figure in text and figure.rstrip("%") in row for figure in figures), name
-        assert f"python -m jax_alexnet.train --config recipes/{name}.yaml --data imagenet:PATH --output RUN\n" in text
+        assert f"python -m jax_alexnet.train --config {name} --data imagenet:PATH --output RUN\n" in text
         assert f"python -m jax_alexnet.evaluate --run RUN{crops}\n" in text
 
 
@@ -90,6 +91,21 @@ def test_a_file_leaves_nothing_to_defaults_and_both_programs_read_the_same(name:
     assert decided - unused <= set(given) | {"drop_every", "drop_epochs"}
     assert all(getattr(jax, key) == value for key, value in given.items())
     assert jax.dropout == 0.5
+
+
+def test_a_name_gives_way_to_a_file_and_not_to_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "imagenet-paper").mkdir()  # a run of that name
+    (tmp_path / "imagenet-caffenet").write_text("epochs: 7")
+    for name, epochs in ("imagenet-paper", 90), ("imagenet-caffenet", 7):
+        assert parse_given(TrainSettings, "train", ["--config", name])[0].epochs == epochs
+    with pytest.raises(SystemExit):
+        parse_given(TrainSettings, "train", ["--config", "imagenet-papr.yaml"])
+    said = capsys.readouterr().err
+    assert "--config imagenet-papr.yaml is not a file: pass a YAML file of settings, or the name" in said
+    assert all(name in said for name in FILES) and "; did you mean imagenet-paper" in said
 
 
 @pytest.mark.parametrize("side", RESOLVE)
@@ -191,5 +207,10 @@ def test_weights_without_names_get_imagenets_on_request(tmp_path: Path, monkeypa
     network.model = AlexNet("one_weird_trick", 10)
     with pytest.raises(UserError, match="--class-names imagenet has 1000 lines; the weights have 10 classes"):
         with_names(network, Path("imagenet"))
+    (tmp_path / "imagenet").mkdir()  # the data, as it may be
+    network.model = AlexNet("one_weird_trick", 1000)
+    assert with_names(network, Path("imagenet")).class_names == list(synset_names.names())
+    (tmp_path / "imagenet").rmdir()
+    network.model = AlexNet("one_weird_trick", 10)
     (tmp_path / "imagenet").write_text("\n".join(f"own {number}" for number in range(10)))
     assert with_names(network, Path("imagenet")).class_names[3] == "own 3"

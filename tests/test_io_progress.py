@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -167,6 +168,19 @@ def test_a_command_ends_quietly_when_its_reader_leaves():
     assert child.stderr.read() == b""
     assert child.wait(timeout=300) == printing.BROKEN_PIPE_EXIT == 141
     child.stderr.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a file on a disk without space")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["summary"], ["summary", "--help"]])
+def test_a_command_says_that_its_output_found_no_space(words, unbuffered):
+    """Found at once, or at the last flush."""
+    command = [sys.executable, "-m", "jax_alexnet", *words]
+    env = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as full:
+        child = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=env)
+    said = "error: standard output can't be written: No space left on device. Put that right, or send it elsewhere\n"
+    assert (child.returncode, child.stderr) == (1, said)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])

@@ -1,4 +1,4 @@
-"""The nnx module beside the Linen module that it wraps, which parity compares with PyTorch's reference."""
+"""The nnx module beside the Linen module that it wraps, and beside PyTorch's reference by the harness."""
 
 from typing import Any
 
@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import parity
 from jax_alexnet import AlexNet
 from jax_alexnet import layer_specs as specs
 from jax_alexnet.nnx import AlexNet as NnxAlexNet
+from parity.alexnet import pairs
 
 NAME, SIDE = "cifar_18pct", 16
 DROPPING = specs.Variant(
@@ -50,3 +52,31 @@ def test_dropout_draws_from_its_own_stream() -> None:
     first, second = network(images, train=True), network(images, train=True)
     assert not np.array_equal(first, second)
     assert np.array_equal(network(images), network(images))
+
+
+def test_the_harness_finds_it_equal_to_the_reference_forward_and_backward() -> None:
+    """In float64, as a function of its parameters: outputs, and the gradient of each parameter and of the images."""
+    pair = pairs.build(NAME, classes=5, image_size=SIDE)
+    wide: Any = {"dtype": jnp.float64, "param_dtype": jnp.float64}
+    params = pair.variables["params"]
+    network = NnxAlexNet(NAME, 5, rngs=nnx.Rngs(0), image_size=SIDE, params=params, **wide)
+    graph, state, rest = nnx.split(network, nnx.Param, ...)
+
+    def logits(params: Any, images: jax.Array, factor: float = 1.0) -> jax.Array:
+        """Of parameters whose last layer takes PyTorch's order of what is flattened: channel, row, column."""
+        rows = params["fc10"]["kernel"].reshape(64, 2, 2, 5).transpose(1, 2, 0, 3).reshape(256, 5)
+        nnx.replace_by_pure_dict(state, params | {"fc10": params["fc10"] | {"kernel": rows}})
+        return nnx.merge(graph, state, rest)(images) * factor
+
+    images, ours = pairs.images(pair, 2), _params(network)
+    rows = ours["fc10"]["kernel"].reshape(2, 2, 64, 5).transpose(2, 0, 1, 3).reshape(256, 5)
+    ours["fc10"] = ours["fc10"] | {"kernel": rows}
+    report = parity.compare(logits, pair.torch_module, images, variables=ours)
+    assert report.equal, report
+    names = {row.name for row in report.rows}
+    assert all(any(f"{layer}/{leaf}" in name for name in names) for layer in ours for leaf in ours[layer]), names
+
+    def wrong(params: Any, images: jax.Array) -> jax.Array:
+        return logits(params, images, 1 + 1e-9)
+
+    assert not parity.compare(wrong, pair.torch_module, images, variables=ours).equal

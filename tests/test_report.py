@@ -17,10 +17,11 @@ import pytest
 
 import alexnet_io.run.loop as loop_module
 from alexnet_io.command_line import repeating
+from alexnet_io.command_line.resumed_settings import of_resumed_run, planned
 from alexnet_io.command_line.settings import parse
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.report.status import status_of
-from alexnet_io.run import directory, directory_lock
+from alexnet_io.run import directory, directory_lock, machine
 from alexnet_io.run.metrics import MetricsRow, best_of, read_metrics
 from alexnet_io.run.mistakes import WorstMistakes
 from alexnet_io.run.run_description import read_description
@@ -170,6 +171,23 @@ def test_a_run_that_was_stopped_says_how_it_goes_on(runs: dict[str, Path], tmp_p
     assert f"python -m torch_ref.train --resume --output {run}" in page.text
     assert "No picture was looked at" in page.text
     assert not (run / "report.html").exists()
+
+
+def test_a_run_that_was_resumed_is_held_to_its_later_end(runs: dict[str, Path], tmp_path: Path) -> None:
+    """Also by the next resumption, and of both programs; the first of several processes is called that."""
+    for trainer, run in runs.items():
+        again = copy(run, tmp_path / trainer)
+        commands.run(f"{trainer}.train", "--resume", "--output", again, "--epochs", 3, "--steps", 2, devices=1)
+        found = read_description(again)
+        assert (found["settings"]["epochs"], planned(found)["epochs"]) == (2, 3)
+        assert of_resumed_run(TrainSettings(output=again, resume=True), {}, trainer).epochs == 3
+        with directory.RunDirectory(again, resume=True) as kept:
+            kept.went_on(lengths={"epochs": 9, "steps": None}, machine=machine.describe(["cpu"] * 3, 3))
+        report(trainer, again, "--no-evaluate")
+        page = Page(again / "report.html")
+        assert "Interrupted after 2 of 9 epochs" in page.text
+        assert "2 times, last at" in page.text and "on 3 x cpu" in page.text
+    assert "processes" not in machine.describe(["cpu"])
 
 
 def test_a_run_that_goes_on_is_told_by_its_lock(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from alexnet_io.command_line.complete_settings import CompleteSettings, plain
+from alexnet_io.command_line.resumed_settings import lengths
 from alexnet_io.command_line.settings import as_yaml
 from alexnet_io.data.sources.fingerprint import fingerprint
 from alexnet_io.errors import on_the_way
@@ -72,6 +73,9 @@ def _directory(setup: Setup, identity: dict[str, Any]) -> RunDirectory:
     settings = setup.settings
     where = settings.output or new_default_directory(settings.model, settings.data)
     directory = RunDirectory(where, resume=settings.resume)
+    computing = machine.describe([setup.group.device_name] * setup.group.count, setup.group.count)
+    if settings.resume:
+        directory.went_on(lengths=lengths(settings), machine=computing)
     if not settings.resume:
         statistics_file.write(directory.path, setup.arrays)
         directory.describe(
@@ -82,7 +86,7 @@ def _directory(setup: Setup, identity: dict[str, Any]) -> RunDirectory:
             settings_yaml=as_yaml(settings),
             framework="torch_ref",
             data=identity,
-            machine=machine.describe([setup.group.device_name] * setup.group.count),
+            machine=computing,
             **averaging.described(settings),
             **begun_with(setup.start.beginning if setup.start else None),
         )

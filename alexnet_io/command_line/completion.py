@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from alexnet_io.command_line import packages
-from alexnet_io.command_line.parser import CommandParser
+from alexnet_io.command_line.called import CONSOLES
+from alexnet_io.command_line.parser import CONFIG, CommandParser
 from alexnet_io.command_line.settings import parser_of
 from alexnet_io.errors import UserError
 
 FLAG = "--print-completion"
 SHELLS = ("bash", "zsh", "tcsh")
-# What pyproject.toml installs: a shell completes these, and not `python -m`.
-CONSOLES = {"jax_alexnet": "jax-alexnet", "torch_ref": "torch-alexnet", "parity": "alexnet-parity"}
 
 
 def is_asked(words: Sequence[str]) -> bool:
@@ -45,7 +44,7 @@ def script(package: str, words: Sequence[str], commands: Mapping[str, Callable[[
 
 
 def _whole(package: str, commands: Mapping[str, Callable[[], object]]) -> argparse.ArgumentParser:
-    """One parser with a subparser for each command."""
+    """One parser with a subparser for each command of the installed program: a shell completes no `python -m`."""
     import shtab
 
     whole = argparse.ArgumentParser(CONSOLES[package], allow_abbrev=False)
@@ -67,7 +66,7 @@ def _with_values(parser: CommandParser, action: argparse.Action, kinds: Mapping[
     """Say of a flag what its values may be: its choices, or files or folders."""
     flag = next((each for each in parser.flags if each.name == action.dest), None)
     if flag is None:
-        if action.metavar == "FILE":
+        if action.dest == CONFIG:
             action.complete = kinds["file"]  # type: ignore[attr-defined]
         return
     if "choices" in flag.about:

@@ -1,14 +1,23 @@
-"""Files of settings, `--config FILE`: YAML, one setting a line. PyYAML is loaded for them alone."""
+"""Files of settings, `--config FILE`: YAML, one setting a line. PyYAML is loaded for them alone.
+
+Trainings that come with the project are such files, too, and found by name.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from alexnet_io import recipes
 from alexnet_io.command_line import packages
 from alexnet_io.command_line.flags import Flag
 from alexnet_io.command_line.printing import printable
-from alexnet_io.command_line.suggestions import nearest_setting
+from alexnet_io.command_line.suggestions import nearest, nearest_setting
 from alexnet_io.errors import UserError
+
+
+def named(flags: Sequence[Flag]) -> list[str]:
+    """Names of files that come with the project and suit a command; they hold settings of training."""
+    return recipes.names() if any(flag.name == "weight_decay" for flag in flags) else []
 
 
 def read(file: str, flags: Sequence[Flag]) -> dict[str, Any]:
@@ -16,6 +25,10 @@ def read(file: str, flags: Sequence[Flag]) -> dict[str, Any]:
 
     Values are taken as they are written and read as if they stood on the command line, so that `1e-3` is a number and
     `devices: 2` a word, whatever YAML makes of them.
+
+    Args:
+        file: its path; a name of `named` where no file lies there.
+        flags: settings that there are.
 
     Raises:
         UserError: no such file, no YAML, no PyYAML, a setting that there isn't or that comes twice, or a bad value.
@@ -27,9 +40,12 @@ def read(file: str, flags: Sequence[Flag]) -> dict[str, Any]:
 
     shown = printable(file)
     try:
-        root = yaml.compose(Path(file).read_bytes(), yaml.SafeLoader)
+        root = yaml.compose(_located(file, named(flags)).read_bytes(), yaml.SafeLoader)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        raise UserError(f"--config {shown} is not a file: pass a YAML file of settings") from None
+        names = named(flags)
+        others = f", or the name of one that comes with the project: {', '.join(names)}" if names else ""
+        near = nearest(Path(file).stem, names)
+        raise UserError(f"--config {shown} is not a file: pass a YAML file of settings{others}{near}") from None
     except OSError as error:
         raise UserError(f"--config {shown} can't be read: {error.strerror or error}") from None
     except (yaml.YAMLError, RecursionError) as error:
@@ -53,6 +69,12 @@ def read(file: str, flags: Sequence[Flag]) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"--config {shown}: {error}") from None
     return values
+
+
+def _located(file: str, names: Sequence[str]) -> Path:
+    """What is to be read. A file wins over the name, so that none becomes unreachable."""
+    path = Path(file)
+    return recipes.FOLDER / f"{file}{recipes.ENDING}" if file in names and not path.is_file() else path
 
 
 def _plain(node: Any) -> Any:

@@ -33,6 +33,7 @@ def setting(default: Any, help: str, **extra: Any) -> Any:
             `unset`: where its value comes from if it isn't given, in words; the default if left out.
             `action`: True for a switch that asks for something to be done; it isn't kept with a run's settings.
             `only`: the package whose commands alone have it.
+            `single`: True for a word without a flag of which there is one.
             `writes`: `text` or `binary`, for a file that the command writes.
     """
     if isinstance(default, list):

@@ -9,6 +9,7 @@ from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
+from alexnet_io.command_line.called import as_called
 from alexnet_io.command_line.flags import Flag
 
 _COLUMN = 30  # where the explanations begin
@@ -46,8 +47,8 @@ def page_width(width: int | None = None) -> int:
 
 def usage(cls: type, program: str, flags: Sequence[Flag]) -> str:
     """How a command is called, in a line; `USAGE` of its dataclass ends it."""
-    words = [f"{metavar(flag)} [...]" for flag in flags if flag.is_positional]
-    return " ".join([program, "[settings]", *words]) + getattr(cls, "USAGE", "")
+    words = [words_of(flag) for flag in flags if flag.is_positional]
+    return " ".join([as_called(program), "[settings]", *words]) + getattr(cls, "USAGE", "")
 
 
 def description(cls: type, width: int | None = None) -> str:
@@ -62,7 +63,7 @@ def examples(cls: type, program: str, width: int | None = None) -> str:
         indent = " " * 6
         # Broken as a shell allows it, so that it can be copied.
         command = textwrap.wrap(
-            f"{program} {words}", page_width(width) - 8, break_on_hyphens=False, break_long_words=False
+            f"{as_called(program)} {words}", page_width(width) - 8, break_on_hyphens=False, break_long_words=False
         )
         lines += ["  " + " \\\n      ".join(command)]
         lines += textwrap.wrap(
@@ -82,6 +83,11 @@ def metavar(flag: Flag) -> str:
     return _METAVARS.get(flag.kinds[0], "'[N,...]'")
 
 
+def words_of(flag: Flag) -> str:
+    """What stands for the words without a flag: FILE [...], or RUN where there is one."""
+    return metavar(flag) if flag.about.get("single") else f"{metavar(flag)} [...]"
+
+
 def group(flag: Flag) -> str:
     """The part of the page that a setting stands in."""
     usual = "arguments" if flag.is_positional else "files to write" if "writes" in flag.about else "settings"
@@ -98,7 +104,7 @@ def entry(flag: Flag, program: str) -> str:
 
 
 def _default(flag: Flag) -> str:
-    if flag.default is MISSING or flag.default is False:
+    if flag.default is MISSING or flag.default is False or flag.is_positional:
         return ""
     words = flag.about.get("unset", "" if flag.default is None else _in_words(flag.default))
     return f" (default: {words})" if words else ""

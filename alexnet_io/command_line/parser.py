@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NoReturn
 
-from alexnet_io.command_line import help_text
+from alexnet_io.command_line import config_file, help_text
 from alexnet_io.command_line.flags import Flag
 from alexnet_io.command_line.printing import printable
 from alexnet_io.command_line.suggestions import nearest_setting
@@ -47,15 +47,22 @@ class CommandParser(argparse.ArgumentParser):
             group = groups[title] = groups.get(title) or self.add_argument_group(title)
             shown, value = help_text.entry(flag, program), help_text.metavar(flag)
             if flag.is_positional:
-                group.add_argument(flag.name, nargs="*", metavar=f"{value} [...]", help=shown)
+                group.add_argument(flag.name, nargs="*", metavar=help_text.words_of(flag), help=shown)
             elif flag.is_switch:
                 group.add_argument(flag.spelling, action=argparse.BooleanOptionalAction, help=shown)
             else:
                 group.add_argument(flag.spelling, metavar=value, help=shown)
         group = self.add_argument_group("help")
         about = "YAML file with any of these settings; flags win, and of several files the later one"
-        group.add_argument(f"--{CONFIG}", metavar="FILE", action="append", help=about)
+        names = config_file.named(flags)
+        if names:
+            about += f"; or the name of one that comes with the project: {', '.join(names)}"
+        group.add_argument(f"--{CONFIG}", metavar="FILE|NAME" if names else "FILE", action="append", help=about)
         group.add_argument("-h", "--help", action="help", help="show this text and stop")
+
+    def print_help(self, file: Any = None) -> None:
+        """As argparse does, which keeps it to itself where nothing could be printed."""
+        print(self.format_help(), end="", file=file)
 
     def error(self, message: str) -> NoReturn:
         """What argparse has to say, as everybody else says it."""

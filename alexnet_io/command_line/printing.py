@@ -9,6 +9,8 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from alexnet_io.errors import FailedRun
+
 BROKEN_PIPE_EXIT = 141  # 128 + SIGPIPE, what a shell reports for a program that the closed pipe ended
 _DIRECTIONS = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
@@ -86,17 +88,43 @@ def tolerant_output() -> Iterator[None]:
 
     Raises:
         SystemExit: with BROKEN_PIPE_EXIT, if the reader of standard output went away.
+        FailedRun: what standard output goes to takes no more, as a full disk.
     """
     for stream in (sys.stdout, sys.stderr):
         reconfigure: Any = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
     try:
-        yield
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        try:
+            yield
+        except SystemExit:  # as behind --help
+            _flush()
+            raise
+        _flush()
     except BrokenPipeError:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 silence(stream)
         raise SystemExit(BROKEN_PIPE_EXIT) from None
+    except OSError as error:
+        if not _stuck(sys.stdout):
+            raise
+        silence(sys.stdout)
+        what = f"standard output can't be written: {error.strerror or error}"
+        raise FailedRun(f"{what}. Put that right, or send it elsewhere") from None
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _stuck(stream: TextIO | None) -> bool:
+    """Whether a stream takes no line any more; one that does gets an empty one."""
+    try:
+        if stream is not None and not stream.closed:
+            stream.write("\n")
+            stream.flush()
+    except OSError:
+        return True
+    return False

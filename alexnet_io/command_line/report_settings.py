@@ -20,7 +20,7 @@ _page = partial(setting, group="the page")
 class _Page:
     runs: list[Path] = field(
         default_factory=list,
-        metadata={"help": "the directory that training wrote, one", "positional": True, "metavar": "RUN"},
+        metadata={"help": "the directory that training wrote", "positional": True, "metavar": "RUN", "single": True},
     )
     output: str | None = _page(None, "the page", metavar="FILE", unset=f"{PAGE} in the run's directory", writes="text")
     evaluate: bool = _page(True, "measure the weights on the pictures, for classes, confusions and mistakes")

@@ -1,5 +1,6 @@
 """The settings with which a run goes on: its own, but for those that may change."""
 
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,24 @@ CHANGEABLE_ON_RESUME = frozenset(
         "print_config",
     ]
 )
+
+# Of these, what says when the run ends: it stays as the last resumption had it.
+LENGTHS = ("epochs", "steps", "patience")
+
+
+def planned(description: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's completed settings, with the end that it was last resumed to.
+
+    Args:
+        description: its run.json.
+    """
+    lengths = [each["lengths"] for each in description.get("resumed", []) if "lengths" in each]
+    return description["settings"] | (lengths[-1] if lengths else {})
+
+
+def lengths(settings: Any) -> dict[str, Any]:
+    """What says when a run ends, by name."""
+    return {name: getattr(settings, name) for name in LENGTHS}
 
 
 def resumed(saved: dict[str, Any], given: dict[str, Any]) -> TrainSettings:
@@ -100,4 +119,4 @@ def of_resumed_run(settings: TrainSettings, given: dict[str, Any], framework: st
     if trained_by != framework:
         trainer = f"python -m {trained_by}.train"
         raise UserError(f"the run in {settings.output} was trained by {trainer}: go on with that command")
-    return resumed(description["settings"], given)
+    return resumed(planned(description), given)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from alexnet_io.command_line import config_file, output_file, packages
+from alexnet_io.command_line.called import as_called
 from alexnet_io.command_line.flags import Flag, flags_of, one_of, positional, setting
 from alexnet_io.command_line.parser import CONFIG, CommandParser
 from alexnet_io.command_line.printing import tolerant_output
@@ -62,7 +63,7 @@ def parse_given(cls: type[T], program: str, arguments: Sequence[str] | None = No
         return cls(**values), given
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        print(f"Try: {program} --help", file=sys.stderr)
+        print(f"Try: {as_called(program)} --help", file=sys.stderr)
         sys.exit(REFUSED)
 
 

@@ -74,6 +74,10 @@ class TrainSettings(DataSettings):
         ("--data cifar10 --download --model cifar_18pct --output runs/cifar", "on CIFAR-10, fetched once"),
         ("--resume --output runs/cifar --epochs 160", "go on with that run, to a later end"),
         (
+            "--config imagenet-paper --data imagenet:/data/imagenet",
+            "the paper's training, with every number of it",
+        ),
+        (
             "--model cifar_18pct --data folder:pictures --init-from runs/cifar --freeze conv1..conv3",
             "a new last layer on what that run learnt",
         ),

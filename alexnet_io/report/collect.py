@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from alexnet_io.command_line import repeating
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.report_settings import ReportSettings
-from alexnet_io.command_line.resumed_settings import resumed
+from alexnet_io.command_line.resumed_settings import planned, resumed
 from alexnet_io.errors import UserError
 from alexnet_io.report.network import Framework, OpenedNetwork
 from alexnet_io.report.status import Status, status_of
@@ -29,7 +29,7 @@ class Collected:
     Attributes:
         run: the directory, absolute.
         description: its run.json.
-        settings: those that the run began with.
+        settings: those that the run began with, and the end that it was last resumed to.
         differing: those that were chosen: by name the run's value and the usual one.
         command: the words that train such a run again.
         rows: its metrics.
@@ -73,7 +73,7 @@ def collect(settings: ReportSettings, given: dict[str, Any], framework: Framewor
     """
     run = settings.run.expanduser().resolve()
     description = read_description(run)
-    saved = framework.resolve(resumed(description["settings"], {}))
+    saved = framework.resolve(resumed(planned(description), {}))
     missing: list[str] = []
     rows = _tried("no metrics", missing, lambda: read_metrics(run)) or []
     found = Collected(

@@ -97,8 +97,14 @@ def _environment(found: Collected) -> list[str]:
         memory = f", {machine['memory_gib']} GiB of memory" if machine.get("memory_gib") else ""
         known["devices"] = ", ".join(map(str, machine.get("devices", ()))) or unknown
         known["processor"] = f"{machine.get('processor') or 'unknown'}, {machine.get('cores')} cores{memory}"
+        if machine.get("processes"):
+            known["processor"] = f"{known['processor']}; of the first of {machine['processes']} processes"
     known["system"] = f"Python {versions.pop('python', '?')} on {versions.pop('platform', '?')}"
     known["packages"] = ", ".join(f"{name} {version}" for name, version in versions.items())
+    again = found.description.get("resumed")
+    if again:
+        devices = ", ".join(again[-1].get("machine", {}).get("devices", ())) or unknown
+        known["resumed"] = f"{len(again)} time{'s' * (len(again) > 1)}, last at {again[-1]['started']} on {devices}"
     for name, called in (
         ("convolutions", "convolutions"),
         ("evaluated_weights", "evaluated weights"),

@@ -71,7 +71,7 @@ def status_of(
     Args:
         run: the directory.
         description: its run.json.
-        settings: those that it began with.
+        settings: those that it began with, and its end as it was last resumed.
         rows: its metrics.
     """
     step, epoch = max((row.step for row in rows), default=0), max((row.epoch for row in rows), default=0)

@@ -28,7 +28,7 @@ from alexnet_io.errors import UserError
 from alexnet_io.files import atomic_file
 from alexnet_io.files.closing import Closing
 from alexnet_io.run.directory_lock import LOCK, DirectoryLock
-from alexnet_io.run.run_description import DESCRIPTION, read_description, write_description
+from alexnet_io.run.run_description import DESCRIPTION, add_resumption, read_description, write_description
 
 SETTINGS = "settings.yaml"
 CHECKPOINTS = "checkpoints"
@@ -95,6 +95,14 @@ class RunDirectory(Closing):
         atomic_file.write_text(self.path / SETTINGS, settings_yaml)
         # Last: its presence makes this a run.
         write_description(self.path, model, class_names, normalisation, settings, more)
+
+    def went_on(self, **how: Any) -> None:
+        """Adds to run.json that the run was resumed, when, and by which command.
+
+        Args:
+            how: what else is to be known of it, such as `lengths` and `machine`.
+        """
+        add_resumption(self.path, how)
 
     def description(self) -> dict[str, Any]:
         """What run.json says; see `read_description`."""

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def describe(devices: Sequence[str]) -> dict[str, Any]:
-    """Processor, cores that this process may use, memory in GiB, and devices.
+def describe(devices: Sequence[str], processes: int = 1) -> dict[str, Any]:
+    """Processor, cores that this process may use, memory in GiB, and devices; of several processes, of this one.
 
     Args:
         devices: a name for each that the run computes on, such as `cpu` or `NVIDIA H100 80GB HBM3`.
+        processes: that compute together, on as many machines as it may be.
     """
     found: dict[str, Any] = {
         "processor": processor(),
@@ -21,6 +22,8 @@ def describe(devices: Sequence[str]) -> dict[str, Any]:
     }
     if hasattr(os, "sysconf"):
         found["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    if processes > 1:
+        found["processes"] = processes
     return {**found, "devices": [f"{count} x {name}" for name, count in Counter(devices).items()]}
 
 

@@ -42,10 +42,21 @@ def write_description(
         **more,
         "settings": settings,
         "versions": package_versions(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "command": sys.argv,
+        **_occasion(),
     }
     atomic_file.write_json(path / DESCRIPTION, description)
+
+
+def add_resumption(path: Path, how: Mapping[str, Any]) -> None:
+    """Add to run.json in directory `path` that the run went on; see `RunDirectory.went_on`."""
+    found = read_description(path)
+    again = [*found.get("resumed", []), {**_occasion(), **how}]
+    atomic_file.write_json(path / DESCRIPTION, {**found, "resumed": again})
+
+
+def _occasion() -> dict[str, Any]:
+    """When, and by which command."""
+    return {"started": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "command": sys.argv}
 
 
 def read_description(path: str | os.PathLike[str]) -> dict[str, Any]:

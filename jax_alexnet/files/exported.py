@@ -129,8 +129,8 @@ def with_names(network: TrainedNetwork, path: Path | None) -> TrainedNetwork:
 
     Args:
         network: from `load_weights`.
-        path: text file with a name a line, or `imagenet`, where no such file lies, for ImageNet's synsets; `class 0`,
-            `class 1`, ... if None.
+        path: text file with a name a line, or `imagenet`, where no file of that name lies, for ImageNet's synsets;
+            `class 0`, `class 1`, ... if None.
 
     Raises:
         UserError: names that the file has already; a file that can't be read or has too few or many lines.

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from alexnet_io.command_line.complete_settings import CompleteSettings, plain
-from alexnet_io.command_line.resumed_settings import resumed
+from alexnet_io.command_line.resumed_settings import planned, resumed
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.files import tensor_file
 from alexnet_io.run.metrics import read_metrics
@@ -57,7 +57,7 @@ def run_torch(settings: TrainSettings, first_parameters: Arrays, fate: Fate | No
 def _completed(settings: TrainSettings, resolve: Callable[[TrainSettings], CompleteSettings]) -> CompleteSettings:
     """As the command completes them: a run that goes on has its own."""
     if settings.resume and settings.output is not None:
-        saved = read_description(settings.output)["settings"]
+        saved = planned(read_description(settings.output))
         settings = resumed(saved, {"resume": True, "output": settings.output})
     return resolve(settings)
 

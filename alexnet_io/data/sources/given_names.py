@@ -14,7 +14,7 @@ def names_for(path: Path, known: Sequence[str], classes: int) -> list[str]:
     """The names in a file, of as many classes as the weights have.
 
     Args:
-        path: text file with a name a line, or `imagenet`, where no such file lies, for ImageNet's synsets.
+        path: text file with a name a line, or `imagenet`, where no file of that name lies, for ImageNet's synsets.
         known: names that the weights say by themselves.
         classes: of the weights.
 
@@ -25,7 +25,7 @@ def names_for(path: Path, known: Sequence[str], classes: int) -> list[str]:
     if known:
         raise UserError(f"{shown}: --weights has names for its classes itself; leave --class-names out")
     try:
-        of_imagenet = str(path) == _IMAGENET and not path.exists()
+        of_imagenet = str(path) == _IMAGENET and not path.is_file()
         names = list(synset_names.names()) if of_imagenet else path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{shown} can't be read ({error}): pass a UTF-8 text file") from None
