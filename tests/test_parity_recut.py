@@ -126,6 +126,34 @@ def test_a_mirrored_kernel_and_a_gradient_of_nothing_are_no_differences() -> Non
     assert _decoder().equal
 
 
+class Faint(nn.Module):
+    """A branch that counts a thousandth of the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loud, self.faint = nn.Linear(3, 2), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.loud(x) + self.faint(x) * 1e-3
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_small_gradient_that_is_missing_is_no_rounding(dtype: str) -> None:
+    def function(tree: dict, x: jax.Array) -> jax.Array:
+        loud, faint = (x @ tree[name]["w"].T + tree[name]["b"][None] for name in ("loud", "faint"))
+        return loud + jax.lax.stop_gradient(faint) * 1e-3
+
+    torch.manual_seed(0)
+    model = Faint()
+    variables = {
+        name: {"w": jnp.asarray(layer.weight.detach().numpy()), "b": jnp.asarray(layer.bias.detach().numpy())}
+        for name, layer in (("loud", model.loud), ("faint", model.faint))
+    }
+    found = parity.compare(function, model, _x(4, 3), variables=variables, dtype=dtype)
+    differing = {row.torch_name for row in found.rows if row.verdict == "mismatch"}
+    assert differing - {"input 0"} == {"faint.weight", "faint.bias"}
+
+
 def test_a_kernel_that_is_not_mirrored_is_found_in_what_it_gives() -> None:
     row = _decoder(mirrored=False).first_divergence
     assert row is not None and (row.stage, row.cause_keys[:1]) == ("outputs", ["kernel_flipped"])
