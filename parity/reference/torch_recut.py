@@ -165,6 +165,8 @@ def _group(siblings: list[Leaf], features: Features, whole: Leaf, taken: set[str
     inputs, outputs, biased = features
     fit = [x for x in siblings if _sizes(x, inputs) and _biased(x) == biased and x.path not in taken]
     called = whole.path.rpartition(".")[2].lower()
+    if role(called) is not None:
+        return []  # one projection of attention, of another size than Flax's
     names = [x.path.rpartition("/")[2].lower() for x in fit]
     in_name = sorted((called.find(n.removesuffix("_proj")), x.path) for n, x in zip(names, fit, strict=True))
     by_path = {x.path: x for x in fit}
