@@ -125,9 +125,11 @@ def _replaced(problem: Problem, place: int) -> Iterator[Attempt]:
             text = f"{other_name} is added, in PyTorch {words}"
             yield Attempt("residual_source", text, {place: value(result + signs[name] * (other - values))})
         for other in _near(problem, operand, place):
-            text = f"{problem.words(other)} is added, in PyTorch {words}"
+            key, text = "residual_source", f"{problem.words(other)} is added, in PyTorch {words}"
+            if problem.words(other) == words:  # which tell no moves of values
+                key, text = "axes_order", f"{words} is added with its axes or values in another order"
             change = result + signs[name] * (region.value(other) - values)
-            yield Attempt("residual_source", text, {place: value(change)})
+            yield Attempt(key, text, {place: value(change)})
 
 
 def _near(problem: Problem, operand: int, place: int) -> Iterator[int]:
