@@ -78,7 +78,7 @@ def everywhere(problem: Problem) -> Iterator[Attempt]:
     Attempts count as the same whose words differ by numbers alone: everywhere, then those that follow layers whose
     names differ by numbers alone.
     """
-    for family in SIMPLE:
+    for family in (*SIMPLE, tokens.attempts):
         kinds: dict[tuple, dict[int, Attempt]] = {}
         seen: dict[tuple, int] = {}
         for attempt in itertools.islice(attempts(problem, (family,)), _MOST_EVERYWHERE):
