@@ -19,9 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from parity.bounds.judging import judge_together, judge_value
-from parity.bounds.magnitudes import UNIT_ROUNDOFF, normwise_limit
 from parity.candidate.function_parameters import Parameter, by_mapping, left_out, named, pair, with_stacks
+from parity.candidate.function_rows import gradient_rows, row_of, weight_row
 from parity.candidate.jax_arrays import DTYPES, placed
 from parity.candidate.jax_recurrent import RecurrentModel
 from parity.causes import between_graph, diagnosis
@@ -34,7 +33,7 @@ from parity.mapping.mapping import Mapping
 from parity.mapping.tensors import Tensor
 from parity.reference import torch_backward, torch_graph, torch_tensors
 from parity.reports.report import Report
-from parity.reports.rows import Row, compare_arrays, fill
+from parity.reports.rows import Row
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def compare(
     else:
         parameters = list(pair(named(tree), values, mapping))
     reference = _Reference.of(request, model)
-    rows = [_weights(request.name, request.dtype, parameter, named(tree), values) for parameter in parameters]
+    rows = [weight_row(request.name, request.dtype, parameter, named(tree), values) for parameter in parameters]
     rows += _run(request, function, tree, reference, parameters, explained=all(row.equal for row in rows))
     for order, row in enumerate(rows):
         row.order = order
@@ -169,7 +168,7 @@ def _run(
             moved.append(placed(layout.to_flax(reference.cotangents[i]), DTYPES[dtype]))
         if request.gradients and all(row.verdict != "shape" for row in rows):
             of_tree, *of_inputs = pull_back(moved)
-            rows += _gradients(request.name, dtype, parameters, named(of_tree), reference.model)
+            rows += gradient_rows(request.name, dtype, parameters, named(of_tree), reference.model)
             rows += [_input(request, reference, i, found) for i, found in zip(floats, of_inputs, strict=True)]
     return rows
 
@@ -180,7 +179,7 @@ def _output(
     """Compare an output, and name what is wrong with it if `explained`; its row and its layout."""
     theirs = torch_tensors.to_numpy(reference.outputs[i])
     layout = layouts.align(theirs, np.asarray(result, np.float64), None) or layouts.Layout()
-    row = _row(request.name, request.dtype, f"output {i}", "outputs", result, layout.to_flax(theirs))
+    row = row_of(request.name, request.dtype, f"output {i}", "outputs", result, layout.to_flax(theirs))
     if explained and row.verdict == "mismatch":
         ours = layout.to_torch(np.asarray(result, np.float64))
         _explain(request, reference.model, row, i, ours, np.asarray(theirs, np.float64))
@@ -192,7 +191,7 @@ def _input(request: Request, reference: _Reference, i: int, found: Any) -> Row:
     gradient = reference.inputs[i].grad
     theirs = np.zeros(request.inputs[i].shape) if gradient is None else torch_tensors.to_numpy(gradient)
     layout = layouts.align(theirs, np.asarray(found, np.float64), None) or layouts.Layout()
-    return _row(request.name, request.dtype, f"input {i}", "gradient", found, layout.to_flax(theirs))
+    return row_of(request.name, request.dtype, f"input {i}", "gradient", found, layout.to_flax(theirs))
 
 
 def compare_modules(
@@ -254,51 +253,3 @@ def _state(model: nn.Module) -> Iterator[tuple[str, Any]]:
     for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
         if tensor.is_floating_point():
             yield name, tensor
-
-
-def _row(name: str, dtype: str, what: str, stage: str, ours: Any, theirs: NDArray) -> Row:
-    row = Row(name, what, what, stage, dtype)
-    fill(row, judge_together({"": np.asarray(ours)}, {"": theirs}, normwise_limit(dtype)))
-    row.n = round(row.bound / UNIT_ROUNDOFF[dtype])
-    row.shape = tuple(np.shape(ours))
-    return row
-
-
-# A gradient that is 0 in exact arithmetic comes out as so many roundings of the largest one, about. In half precision,
-# where a network's own small gradients aren't far below the largest, fewer are believed.
-_OF_NOTHING, _OF_NOTHING_IN_HALF = 64.0, 4.0
-
-
-def _vanishes(largest: float, dtype: str, *gradients: Any) -> bool:
-    """Whether gradients are the roundings of nothing: a bias that a softmax or a norm takes away again has none."""
-    roundings = _OF_NOTHING if dtype in ("float64", "float32") else _OF_NOTHING_IN_HALF
-    limit = roundings * UNIT_ROUNDOFF[dtype] * largest
-    return all(float(np.linalg.norm(np.asarray(g, np.float64))) <= limit for g in gradients)
-
-
-def _weights(name: str, dtype: str, parameter: Parameter, ours: dict[str, Any], state: dict[str, NDArray]) -> Row:
-    row = Row(name, parameter.name, parameter.torch_name, "weights", dtype)
-    return compare_arrays(row, np.asarray(ours[parameter.name]), parameter.value(state), None)
-
-
-def _gradients(
-    name: str, dtype: str, parameters: list[Parameter], found: dict[str, Any], model: nn.Module
-) -> Iterator[Row]:
-    gradients = with_stacks(
-        {
-            n: np.zeros(tuple(p.shape)) if p.grad is None else torch_tensors.to_numpy(p.grad)
-            for n, p in model.named_parameters()
-            if p.requires_grad
-        }
-    )
-    largest = max((float(np.linalg.norm(np.asarray(g, np.float64))) for g in gradients.values()), default=0.0)
-    for parameter in parameters:
-        gradient = gradients.get(parameter.torch_name)
-        if gradient is None:
-            continue
-        ours = found[parameter.name]
-        row = _row(name, dtype, parameter.name, "gradient", ours, parameter.move(gradient))
-        if row.verdict == "mismatch" and _vanishes(largest, dtype, ours, gradient):
-            fill(row, judge_value(0.0, row.bound))
-        row.torch_name = parameter.torch_name
-        yield row

@@ -1,0 +1,75 @@
+"""The rows of a function's report: its parameters' values, what it gives, and its gradients, each judged as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from parity.bounds.judging import judge_together, judge_value
+from parity.bounds.magnitudes import UNIT_ROUNDOFF, normwise_limit
+from parity.candidate.function_parameters import Parameter, with_stacks
+from parity.reference import torch_tensors
+from parity.reports.rows import Row, compare_arrays, fill
+
+
+def row_of(name: str, dtype: str, what: str, stage: str, ours: Any, theirs: NDArray) -> Row:
+    """Of an output or a gradient: both sides' arrays, held to a whole network's limit."""
+    row = Row(name, what, what, stage, dtype)
+    fill(row, judge_together({"": np.asarray(ours)}, {"": theirs}, normwise_limit(dtype)))
+    row.n = round(row.bound / UNIT_ROUNDOFF[dtype])
+    row.shape = tuple(np.shape(ours))
+    return row
+
+
+# A gradient that is 0 in exact arithmetic comes out as so many roundings of the largest one, about. In half precision,
+# where a network's own small gradients aren't far below the largest, fewer are believed.
+_OF_NOTHING, _OF_NOTHING_IN_HALF = 64.0, 4.0
+
+
+def _vanishes(largest: float, dtype: str, *gradients: Any) -> bool:
+    """Whether gradients are the roundings of nothing: a bias that a softmax or a norm takes away again has none."""
+    roundings = _OF_NOTHING if dtype in ("float64", "float32") else _OF_NOTHING_IN_HALF
+    limit = roundings * UNIT_ROUNDOFF[dtype] * largest
+    return all(float(np.linalg.norm(np.asarray(g, np.float64))) <= limit for g in gradients)
+
+
+def weight_row(name: str, dtype: str, parameter: Parameter, ours: dict[str, Any], state: dict[str, NDArray]) -> Row:
+    """Of a parameter: the tree's value, and PyTorch's in its layout, which must be the same."""
+    row = Row(name, parameter.name, parameter.torch_name, "weights", dtype)
+    return compare_arrays(row, np.asarray(ours[parameter.name]), parameter.value(state), None)
+
+
+def gradient_rows(
+    name: str, dtype: str, parameters: list[Parameter], found: dict[str, Any], model: nn.Module
+) -> Iterator[Row]:
+    """Of each parameter's gradient.
+
+    Args:
+        name: of the comparison.
+        dtype: of both sides.
+        parameters: whose.
+        found: JAX's gradients, by the parameters' names.
+        model: PyTorch's, whose parameters have theirs.
+    """
+    gradients = with_stacks(
+        {
+            n: np.zeros(tuple(p.shape)) if p.grad is None else torch_tensors.to_numpy(p.grad)
+            for n, p in model.named_parameters()
+            if p.requires_grad
+        }
+    )
+    largest = max((float(np.linalg.norm(np.asarray(g, np.float64))) for g in gradients.values()), default=0.0)
+    for parameter in parameters:
+        gradient = gradients.get(parameter.torch_name)
+        if gradient is None:
+            continue
+        ours = found[parameter.name]
+        row = row_of(name, dtype, parameter.name, "gradient", ours, parameter.move(gradient))
+        if row.verdict == "mismatch" and _vanishes(largest, dtype, ours, gradient):
+            fill(row, judge_value(0.0, row.bound))
+        row.torch_name = parameter.torch_name
+        yield row
