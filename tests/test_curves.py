@@ -80,3 +80,5 @@ def test_many_points_and_points_that_are_not_finite_can_be_drawn(tmp_path: Path)
     rows += [MetricsRow(300, 34.0, "test", float("nan"), float("nan"))]
     draw_together({"a": rows, "b": rows[:1]}, tmp_path / "a.png")
     draw_curves(rows, tmp_path / "b.png")
+    for name in ("a.png", "b.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

@@ -13,6 +13,7 @@ import pytest
 
 from alexnet_io.command_line.settings import parse
 from alexnet_io.errors import UserError
+from alexnet_io.run.machine import usable_cores
 from parity.__main__ import main
 from parity.commands.table import TABLE
 from parity.speed.on_gpu import command, kernels, page, running, seen
@@ -123,7 +124,8 @@ def test_what_is_refused(
     assert not list(tmp_path.iterdir())
 
 
-def test_parts_are_the_commands_that_users_have(tmp_path: Path) -> None:
+def test_parts_are_the_commands_that_users_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XLA_FLAGS", "--given")
     rows = parts(OnGpu(), tmp_path)
     names = [row.name for row in rows]
     assert len(set(names)) == len(names)
@@ -136,6 +138,10 @@ def test_parts_are_the_commands_that_users_have(tmp_path: Path) -> None:
         assert words[-1] == f"--json={row.result}" or row.name == "tests"
         if words[:2] == ["-m", "parity"]:
             parse(TABLE[words[2]].settings, "parity", words[3:])  # nothing in it is refused
+    # Compiling for a GPU takes all cores, and what was asked of XLA besides is asked still.
+    kernel = next(row for row in rows if row.name.startswith("kernels"))
+    assert json.loads(kernel.words(100)[2])["threads"] == usable_cores()
+    assert kernel.variables["XLA_FLAGS"].split() == ["--given", "--xla_gpu_enable_command_buffer="]
     main_speed = rows[3].words(measured(100.0))
     assert {"--precision=bfloat16", "--batch-size=1024", "--devices=1,all", "--budget-seconds=85"} <= set(main_speed)
 

@@ -43,6 +43,7 @@ from alexnet_io.data.sources.dataset import digest
 from alexnet_io.data.sources.files import Images
 from alexnet_io.errors import UserError
 from alexnet_io.files.atomic_file import sync_directory
+from alexnet_io.run.machine import usable_cores
 
 Progress = Callable[[int, int, str], None]
 
@@ -268,10 +269,3 @@ def _check_bad(bad: dict[int, str], files: Images, max_bad: int) -> None:
         )
     if len(bad) == len(files):
         raise UserError("none of the image files can be read:\n  " + "\n  ".join(bad.values()))
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -6,7 +6,6 @@ Imports no framework but for `--gpu`: each rival runs in a process of its own.
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Any
 from alexnet_io.command_line import output_file
 from alexnet_io.command_line.complete_settings import stored_size
 from alexnet_io.errors import UserError
+from alexnet_io.run.machine import usable_cores
 from jax_alexnet.compiled import gpu_text
 from jax_alexnet.compiled.gpu_settings import GpuSettings
 from jax_alexnet.variants import VARIANTS
@@ -153,7 +153,6 @@ def gpus() -> int:
 
 
 def _workload(chosen: Throughput | Profile, mode: str) -> Workload:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     size = chosen.image_size or VARIANTS[chosen.model].image_size
     style = "tuned" if chosen.style == "both" else chosen.style
     form = "nchw-eager" if style == "plain" else ""
@@ -165,7 +164,7 @@ def _workload(chosen: Throughput | Profile, mode: str) -> Workload:
         chosen.batch_size or 32,
         chosen.precision or "float32",
         mode,
-        threads=chosen.threads or cores,
+        threads=chosen.threads or usable_cores(),
         form=form,
     )
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from alexnet_io.data.cache import usable_cores
+from alexnet_io.run.machine import usable_cores
 from parity.speed import input_data, statistics
 from parity.speed.input_result import FILLING_TARGET, READING_SIZE, READING_TARGET, TRAINING_TARGET, InputResult
 from parity.speed.measuring_plan import Plan

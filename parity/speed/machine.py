@@ -8,7 +8,7 @@ import shutil
 import subprocess
 from typing import Any
 
-from alexnet_io.run.machine import cpuinfo, processor
+from alexnet_io.run.machine import cpuinfo, processor, usable_cores
 
 
 def describe() -> dict[str, Any]:
@@ -17,7 +17,7 @@ def describe() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": usable_cores(),
         "vector_units": _vector_units(),
     }
     if hasattr(os, "sysconf"):

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from alexnet_io.command_line.printing import printable
-from alexnet_io.data.cache import PreparedImages, Progress, prepare_images, usable_cores
+from alexnet_io.data.cache import PreparedImages, Progress, prepare_images
 from alexnet_io.data.decoding import Resizing
 from alexnet_io.data.sources.class_names import only_in_one, some
 from alexnet_io.data.sources.dataset import DataSet, Split, digest
 from alexnet_io.data.sources.files import DecodedImages, EncodedImages, Images
 from alexnet_io.errors import UserError
+from alexnet_io.run.machine import usable_cores
 
 PAPER_SIZE = 256  # shorter side to 256, then the central 256x256 (section 2)
 IN_MEMORY_BYTES = 2**30

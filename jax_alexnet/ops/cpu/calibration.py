@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from alexnet_io.files import atomic_file
+from alexnet_io.run.machine import usable_cores
 from jax_alexnet.ops.cpu import proof
 from jax_alexnet.ops.cpu.switches import switched_off
 
@@ -82,9 +83,8 @@ def _times(dtype: str) -> Times:
 
 def circumstances(dtype: str) -> dict[str, Any]:
     """All that times may depend on: what a proof depends on, and how many cores there are."""
-    affinity = getattr(os, "sched_getaffinity", None)
     return proof.circumstances(dtype) | {
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "cores": usable_cores(),
         "timed": proof.sources("cpu/stopwatch.py", "cpu/winograd.py", "cpu/minimal_filters.py", "blocks.py"),
     }
 

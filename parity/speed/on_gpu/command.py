@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from alexnet_io.errors import UserError
+from alexnet_io.files import atomic_file
 from parity.speed.commands import gpus
 from parity.speed.on_gpu import page, running
 from parity.speed.on_gpu.parts import chosen_parts, parts
@@ -41,5 +41,5 @@ def _say(line: str) -> None:
 
 def _write(output: Path, found: dict[str, Any]) -> None:
     """Both files, after every part: what comes later may take the machine down."""
-    (output / "results.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
-    (output / "index.html").write_text(page.render(found), encoding="utf-8")
+    atomic_file.write_json(output / "results.json", found)
+    atomic_file.write_text(output / "index.html", page.render(found))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from alexnet_io.files import atomic_file
 from parity.speed import checks, processes
 from parity.speed.workload import Workload
 
@@ -185,7 +186,7 @@ def main(arguments: list[str]) -> None:
     processes.pin(workload.threads)
     found = measure(workload, given["model-of"])
     print(table(found))
-    Path(given["json"]).write_text(json.dumps(found), encoding="utf-8")
+    atomic_file.write_json(Path(given["json"]), found)
 
 
 if __name__ == "__main__":

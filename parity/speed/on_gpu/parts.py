@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from alexnet_io.errors import UserError
+from alexnet_io.run.machine import usable_cores
 from jax_alexnet.variants import VARIANTS
 from parity.speed.settings import OnGpu
 from parity.speed.workload import Workload
@@ -95,11 +97,12 @@ def _throughput(
 
 def _kernels(folder: Path, chosen: OnGpu, model: str) -> Part:
     size = VARIANTS[model].image_size
-    workload = Workload("jax", "tuned", model, size, chosen.batch_size, chosen.precision)
+    threads = usable_cores()
+    workload = Workload("jax", "tuned", model, size, chosen.batch_size, chosen.precision, threads=threads)
     words = ["-m", "parity.speed.on_gpu.kernels", json.dumps(workload.as_json()), f"--model-of={chosen.modelled}"]
     asks = "the kernels of a training step, by layer and beside the modelled times"
     # Kernels that are launched as one graph are not told apart by the profiler.
-    graphs = {"XLA_FLAGS": "--xla_gpu_enable_command_buffer="}
+    graphs = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_enable_command_buffer=".strip()}
     return _part(folder, f"kernels {model}", asks, 35, lambda _: words, **graphs)
 
 

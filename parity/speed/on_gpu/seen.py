@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from alexnet_io.files import atomic_file
 from parity.speed import machine
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "torchvision", "triton")
@@ -58,7 +59,7 @@ def _torch() -> dict[str, Any]:
 def main(arguments: list[str]) -> None:
     """Write it."""
     found = look()
-    Path(arguments[0].removeprefix("--json=")).write_text(json.dumps(found, indent=1), encoding="utf-8")
+    atomic_file.write_json(Path(arguments[0].removeprefix("--json=")), found)
     print(json.dumps(found, indent=1))
 
 
