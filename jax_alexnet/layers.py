@@ -1,6 +1,7 @@
 """The layers with weights or randomness as thin Flax modules over `ops`, each built from its variant's row."""
 
 from math import prod
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -11,9 +12,10 @@ from jax import Array
 from alexnet_io.errors import UserError
 from jax_alexnet import layer_specs as specs
 from jax_alexnet.initialization import initializers
-from jax_alexnet.ops import convolution, dense, lrn, pooling
+from jax_alexnet.ops import convolution, dense, lrn, pooled_norm, pooling
 from jax_alexnet.ops.bias import add_bias
 from jax_alexnet.ops.cpu.onednn import CpuForm
+from jax_alexnet.ops.relu import relu
 from jax_alexnet.shapes import window_count
 
 
@@ -161,7 +163,7 @@ class Relu(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Element by element."""
-        return nn.relu(x)
+        return relu(x)
 
 
 class Tanh(nn.Module):
@@ -181,18 +183,7 @@ class Norm(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Normalise maps (batch, height, width, channels)."""
-        row = self.layer
-        if isinstance(row, specs.SpatialNorm):
-            return lrn.spatial_response_norm(x, size=row.size, alpha=row.alpha, beta=row.beta, k=row.k)
-        return lrn.local_response_norm(
-            x,
-            size=row.size,
-            alpha=row.alpha,
-            beta=row.beta,
-            k=row.k,
-            divide_by_size=row.divide_by_size,
-            columns=row.columns,
-        )
+        return _normalize(self.layer, x)
 
 
 class Pool(nn.Module):
@@ -203,8 +194,38 @@ class Pool(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Pool maps (batch, height, width, channels)."""
-        row = self.layer
-        if isinstance(row, specs.AdaptivePool):
-            return pooling.adaptive_average_pool(x, (row.size, row.size))
-        pool = pooling.max_pool if row.kind == "max" else pooling.average_pool
-        return pool(x, row.window, row.stride, ceil=row.ceil)
+        return _pool(self.layer, x)
+
+
+def normalize_and_pool(norm: specs.LRN, pool: specs.Pool, x: Array) -> Array:
+    """`Norm` and the max-`Pool` behind it: on GPUs in one pass, so that normalised maps never lie in memory."""
+
+    def apart(x: Array) -> Array:
+        with jax.named_scope(norm.name):
+            normalized = _normalize(norm, x)
+        with jax.named_scope(pool.name):
+            return _pool(pool, normalized)
+
+    def together(x: Array) -> Array:
+        with jax.named_scope(pool.name):
+            window = lrn.window_across_channels(x.shape[-1], **_settings(norm))
+            return pooled_norm.max_pool_of_norm(x, window, pool.window, pool.stride, ceil=pool.ceil)
+
+    return jax.lax.platform_dependent(x, cuda=together, default=apart)
+
+
+def _settings(row: specs.LRN) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in ("size", "alpha", "beta", "k", "divide_by_size", "columns")}
+
+
+def _normalize(row: specs.LRN | specs.SpatialNorm, x: Array) -> Array:
+    if isinstance(row, specs.SpatialNorm):
+        return lrn.spatial_response_norm(x, size=row.size, alpha=row.alpha, beta=row.beta, k=row.k)
+    return lrn.local_response_norm(x, **_settings(row))
+
+
+def _pool(row: specs.Pool | specs.AdaptivePool, x: Array) -> Array:
+    if isinstance(row, specs.AdaptivePool):
+        return pooling.adaptive_average_pool(x, (row.size, row.size))
+    pool = pooling.max_pool if row.kind == "max" else pooling.average_pool
+    return pool(x, row.window, row.stride, ceil=row.ceil)

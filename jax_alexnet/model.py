@@ -1,5 +1,6 @@
 """AlexNet as one Flax Linen module: it walks down its variant's table."""
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -70,7 +71,11 @@ class AlexNet(nn.Module):
         check_images(variant, images)
         x = images.astype(self.dtype)
         activations: dict[str, Array] = {}
-        for row in variant.layers:
+        rows = variant.layers if capture or not train else _joined(variant.layers)
+        for row in rows:
+            if isinstance(row, tuple):
+                x = layers.normalize_and_pool(*row, x)
+                continue
             if isinstance(row, specs.Exchange):
                 x, first_example = layers.exchange(row, x, first_example)
             elif isinstance(row, specs.Dropout):
@@ -84,6 +89,18 @@ class AlexNet(nn.Module):
             if capture:
                 activations[row.name] = x
         return (x, activations) if capture else x
+
+
+def _joined(rows: Sequence[specs.Layer]) -> Iterator[specs.Layer | tuple[specs.LRN, specs.Pool]]:
+    """The rows in order, a norm across channels and the max-pool behind it together."""
+    left = list(rows)
+    while left:
+        row = left.pop(0)
+        if isinstance(row, specs.LRN) and left and isinstance(pool := left[0], specs.Pool) and pool.kind == "max":
+            left.pop(0)
+            yield row, pool
+        else:
+            yield row
 
 
 def layer_module(

@@ -6,11 +6,15 @@ import numpy as np
 import oracles
 import pytest
 
+from jax_alexnet import model
 from jax_alexnet.ops import convolution, lrn
 from jax_alexnet.ops.cross_entropy import cross_entropy, right_logit
+from jax_alexnet.ops.pooled_norm import max_pool_of_norm
+from jax_alexnet.ops.relu import relu
+from jax_alexnet.variants import VARIANTS
 
 
-def shifted_norm(x: np.ndarray, window: lrn._Window) -> np.ndarray:
+def shifted_norm(x: np.ndarray, window: lrn.Window) -> np.ndarray:
     """The norm along the last axis, one channel after the other, each within its column [P section 3.3]."""
     out = np.empty_like(x)
     width = x.shape[-1] // window.columns
@@ -30,15 +34,15 @@ COLUMNS = pytest.mark.parametrize("columns", [1, 2, 4])
 @COLUMNS
 def test_norm_for_gpus(rng, before, after, columns):
     x = rng.normal(size=(2, 8)) * 3
-    window = lrn._Window((-1,), before, after, 0.3, 0.75, 2.0, columns)
-    np.testing.assert_allclose(lrn._value(window, jnp.asarray(x)), shifted_norm(x, window), rtol=1e-14)
+    window = lrn.Window((-1,), before, after, 0.3, 0.75, 2.0, columns)
+    np.testing.assert_allclose(lrn.value(window, jnp.asarray(x)), shifted_norm(x, window), rtol=1e-14)
 
 
 @REACHES
 @COLUMNS
 def test_norm_gradient_for_gpus(rng, before, after, columns):
     x, g = rng.normal(size=(2, 8)) * 3, rng.normal(size=(2, 8))
-    window = lrn._Window((-1,), before, after, 0.3, 0.75, 2.0, columns)
+    window = lrn.Window((-1,), before, after, 0.3, 0.75, 2.0, columns)
     step = 1e-5
     expected = np.empty_like(x)
     for place in np.ndindex(*x.shape):
@@ -55,8 +59,8 @@ def test_norm_gradient_for_gpus(rng, before, after, columns):
 @pytest.mark.parametrize("columns", [1, 2])
 def test_norm_for_gpus_in_bfloat16(rng, columns):
     x = jnp.asarray(rng.normal(size=(64, 48)) * 10, jnp.bfloat16)
-    window = lrn._Window((-1,), 2, 2, 0.5, 0.75, 1.0, columns)
-    found = lrn._value(window, x)
+    window = lrn.Window((-1,), 2, 2, 0.5, 0.75, 1.0, columns)
+    found = lrn.value(window, x)
     assert found.dtype == jnp.bfloat16
     # Computed in float32 and rounded once: half a bfloat16's ulp, 2^-8.
     np.testing.assert_allclose(np.asarray(found, float), shifted_norm(np.asarray(x, float), window), rtol=1.01 * 2**-8)
@@ -66,7 +70,7 @@ def test_norm_for_gpus_in_bfloat16(rng, columns):
 def test_norm_gradient_for_gpus_in_bfloat16(rng, columns):
     # Strong normalisation, where the term that is rounded once more is as large as the other one.
     x, g = (jnp.asarray(rng.normal(size=(64, 48)) * size, jnp.bfloat16) for size in (10, 1))
-    window = lrn._Window((-1,), 2, 2, 0.5, 0.75, 1.0, columns)
+    window = lrn.Window((-1,), 2, 2, 0.5, 0.75, 1.0, columns)
     settings = {"size": 5, "alpha": 0.5, "beta": 0.75, "k": 1.0, "divide_by_size": False, "columns": columns}
     wide_x, wide_g = np.asarray(x, float), np.asarray(g, float)
     exact = oracles.lrn_gradient(wide_x, wide_g, **settings, axis=-1)
@@ -82,10 +86,61 @@ def test_columns_together_or_apart(rng):
     """The same sums in the same order; and what is no number in one column stays out of the other."""
     x = rng.normal(size=(3, 4, 4, 12))
     x[0, 0, 0, 6], x[1, 2, 2, 5] = np.nan, np.inf
-    window = lrn._Window((-1,), 2, 1, 0.3, 0.75, 2.0, 2)
-    together, apart = lrn._value(window, jnp.asarray(x)), lrn._columns_apart(lrn._value, window, jnp.asarray(x))
+    window = lrn.Window((-1,), 2, 1, 0.3, 0.75, 2.0, 2)
+    together, apart = lrn.value(window, jnp.asarray(x)), lrn._columns_apart(lrn.value, window, jnp.asarray(x))
     np.testing.assert_array_equal(together, apart)
     assert np.isnan(together[0, 0, 0]).tolist() == [False] * 6 + [True, True, True, False, False, False]
+
+
+def channels_first(x):
+    return np.moveaxis(np.asarray(x, float), -1, 1)
+
+
+def channels_last(x):
+    return np.moveaxis(x, 1, -1)
+
+
+@pytest.mark.parametrize("ceil", [False, True])
+@pytest.mark.parametrize("columns", [1, 2])
+def test_norm_and_pool_in_one_pass(rng, columns, ceil):
+    """Negative values too, which what lies beyond the map must never beat; and ties, of which the first counts."""
+    x = rng.integers(-9, 3, (2, 6, 8, 8)) * 0.5
+    window = lrn.Window((-1,), 2, 1, 0.3, 0.75, 2.0, columns)
+    normalized = channels_first(shifted_norm(x, window))
+    values = oracles.max_pool(normalized, 3, 2, ceil=ceil)
+    found, back = jax.vjp(lambda x: max_pool_of_norm(x, window, 3, 2, ceil=ceil), jnp.asarray(x))
+    np.testing.assert_allclose(channels_first(found), values, rtol=1e-14)
+    g = rng.normal(size=found.shape)
+    to_maps = channels_last(oracles.max_pool_gradient(normalized, channels_first(g), 3, 2, ceil=ceil))
+    expected = jax.vjp(lambda x: lrn.value(window, x), jnp.asarray(x))[1](jnp.asarray(to_maps))[0]
+    np.testing.assert_allclose(back(jnp.asarray(g))[0], expected, rtol=1e-12, atol=1e-14)
+
+
+def test_norm_and_pool_in_one_pass_in_bfloat16(rng):
+    """Rounded before the largest is looked for, as where the normalised maps lie in memory."""
+    x = jnp.asarray(rng.normal(size=(2, 7, 7, 8)) * 10, jnp.bfloat16)
+    window = lrn.Window((-1,), 2, 2, 0.5, 0.75, 1.0)
+    expected = oracles.max_pool(channels_first(lrn.value(window, x)), 3, 2)
+    np.testing.assert_array_equal(channels_first(max_pool_of_norm(x, window, 3, 2)), expected)
+
+
+def test_norms_and_pools_that_are_joined():
+    def joined(name):
+        return [
+            tuple(row.name for row in rows) for rows in model._joined(VARIANTS[name].layers) if isinstance(rows, tuple)
+        ]
+
+    assert joined("single_column") == joined("caffe_alexnet") == [("lrn1", "pool1"), ("lrn2", "pool2")]
+    assert joined("caffenet") == joined("cifar_18pct") == []  # they pool first
+
+
+def test_relu_and_its_gradient():
+    """The gradient is 0 at both zeros, and NaN is not stopped [PyTorch's threshold_backward]."""
+    x, g = jnp.asarray([-2.0, -0.0, 0.0, 3.0, np.nan, np.inf, -np.inf]), jnp.arange(1.0, 8.0)
+    values, back = jax.vjp(relu, x)
+    np.testing.assert_array_equal(values, [0, 0, 0, 3, np.nan, np.inf, 0])
+    np.testing.assert_array_equal(back(g)[0], [0, 0, 0, 4, 5, 6, 0])
+    np.testing.assert_array_equal(jax.jvp(relu, (x,), (g,))[1], [0, 0, 0, 4, 5, 6, 0])
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])

@@ -18,6 +18,8 @@ from commands import run as run_here
 
 ROOT = Path(__file__).parent.parent
 CASES = list(product(("single_column", "two_column"), (1, 8)))
+# docs/performance.md has what was read; a hundredth more is another version of XLA.
+MOST = {("single_column", 1): 0.49, ("single_column", 8): 0.515, ("two_column", 1): 0.515, ("two_column", 8): 0.54}
 
 
 def compare(*words: object) -> subprocess.CompletedProcess[str]:
@@ -64,9 +66,9 @@ def found(comparison: Callable[[tuple[str, int]], dict], case: tuple[str, int]) 
     return comparison(case)
 
 
-def test_at_most_three_fifths_of_the_obvious_forms_bytes(found: dict) -> None:
+def test_at_most_so_much_of_the_obvious_forms_bytes(found: dict, case: tuple[str, int]) -> None:
     own, obvious = (sum(launch["nbytes"] for launch in found[form]["launches"]) for form in ("own", "obvious"))
-    assert own <= 0.6 * obvious
+    assert own <= MOST[case] * obvious
     assert found["ratio"] == own / obvious
     assert f"{own / obvious:.3f} of the obvious form's" in found["printed"]
 

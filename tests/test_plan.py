@@ -122,6 +122,28 @@ def test_groups_as_xla_writes_them(written, group):
     assert found.stride == group[1] - group[0]
 
 
+def test_of_what_is_only_cut_the_cuts_are_read():
+    text = (
+        "%cut (q: f32[100]) -> (f32[10], f32[5]) {\n"
+        "  %q = f32[100]{0} parameter(0)\n"
+        "  %a = f32[10]{0} slice(%q), slice={[0:10]}\n"
+        "  %b = f32[5]{0} slice(%q), slice={[20:25]}\n"
+        "  ROOT %t = (f32[10]{0}, f32[5]{0}) tuple(%a, %b)\n}\n"
+        "%twice (u: f32[100]) -> f32[100] {\n"
+        "  %u = f32[100]{0} parameter(0)\n"
+        "  %c = f32[10]{0} slice(%u), slice={[0:10]}\n"
+        "  %d = f32[100]{0} pad(%c), padding=0_90\n"
+        "  ROOT %e = f32[100]{0} add(%u, %d)\n}\n"
+        "ENTRY %main (p: f32[100]) -> f32[100] {\n"
+        "  %p = f32[100]{0} parameter(0)\n"
+        "  %s = f32[7]{0} slice(%p), slice={[0:7]}\n"
+        "  %f = (f32[10]{0}, f32[5]{0}) fusion(%p), kind=kLoop, calls=%cut\n"
+        "  ROOT %g = f32[100]{0} fusion(%p), kind=kLoop, calls=%twice\n}\n"
+    )
+    parsed = hlo.parse(text)
+    assert [parsed.moved(operation) for operation in parsed.top] == [2 * 28, 2 * 60, 800]
+
+
 # --- speeds of links ------------------------------------------------------------------------------------------
 
 

@@ -101,8 +101,21 @@ class Text:
         return [array for name in operation.operands for array in self.arrays.get(name, ())]
 
     def moved(self, operation: Operation) -> int:
-        """Bytes that an operation reads and writes, each operand and result once."""
-        return sum(array.nbytes for array in (*operation.results, *self.read(operation)))
+        """Bytes that an operation reads and writes, each operand and result once; of what it only cuts, the cuts."""
+        read = sum(self._read(operation, place) for place in range(len(operation.operands)))
+        return sum(array.nbytes for array in operation.results) + read
+
+    def _read(self, operation: Operation, place: int) -> int:
+        """Bytes of an operand that are read: all, or, where nothing but slices are taken of it, theirs."""
+        whole = sum(array.nbytes for array in self.arrays.get(operation.operands[place], ()))
+        if operation.kind == "slice":
+            return operation.results[0].nbytes
+        inside = self.computations.get(operation.calls, [])
+        names = {each.name for each in inside if each.kind == "parameter" and f"parameter({place})" in each.line}
+        users = [each for each in inside if names & set(each.operands)]
+        if not users or any(each.kind != "slice" for each in users):
+            return whole
+        return min(whole, sum(each.results[0].nbytes for each in users))
 
     def arithmetic(self, operation: Operation) -> int:
         """Operations of its convolutions and matrix products, a multiplication and an addition being two.

@@ -13,8 +13,8 @@ from alexnet_io.errors import UserError
 from jax_alexnet.ops.multilinear import everywhere, leave_open
 
 
-class _Window(NamedTuple):
-    """Static settings of one normalisation: how far the window reaches, and s = k + scale * sum.
+class Window(NamedTuple):
+    """Static settings of one normalisation: along which axes, how far the window reaches, and s = k + scale * sum.
 
     With several `columns`, windows run along the last axis and end where their column does.
     """
@@ -69,17 +69,32 @@ def local_response_norm(
     Raises:
         UserError: a setting is out of range, or the channels don't divide into `columns`.
     """
+    settings = {"size": size, "alpha": alpha, "beta": beta, "k": k, "divide_by_size": divide_by_size}
+    return _normalize(window_across_channels(x.shape[-1], **settings, even=even, columns=columns), x)
+
+
+def window_across_channels(
+    channels: int,
+    *,
+    size: int,
+    alpha: float,
+    beta: float,
+    k: float,
+    divide_by_size: bool,
+    even: str = "left",
+    columns: int = 1,
+) -> Window:
+    """The window of `local_response_norm`'s settings over so many channels; the same errors."""
     if size < 1:
         raise UserError(f"size is {size}: the LRN window must hold at least 1 channel")
     if even not in ("left", "right"):
         raise UserError(f"even is {even!r}: choose 'left' (PyTorch, cuda-convnet) or 'right' (ONNX)")
-    channels = x.shape[-1]
     if columns < 1 or channels % columns:
         raise UserError(f"columns is {columns}: {channels} channels don't divide into that many columns")
     short, long = (size - 1) // 2, size // 2
     before, after = (long, short) if even == "left" else (short, long)
     scale = alpha / size if divide_by_size else alpha
-    return _normalize(_Window((-1,), before, after, float(scale), float(beta), float(k), columns), x)
+    return Window((-1,), before, after, float(scale), float(beta), float(k), columns)
 
 
 def spatial_response_norm(x: Array, *, size: int, alpha: float, beta: float, k: float = 1.0) -> Array:
@@ -101,31 +116,36 @@ def spatial_response_norm(x: Array, *, size: int, alpha: float, beta: float, k: 
     """
     if size < 1:
         raise UserError(f"size is {size}: the window must hold at least 1 position")
-    window = _Window((-3, -2), size // 2, (size - 1) // 2, alpha / size**2, float(beta), float(k))
+    window = Window((-3, -2), size // 2, (size - 1) // 2, alpha / size**2, float(beta), float(k))
     return _normalize(window, x)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _normalize(window: _Window, x: Array) -> Array:
-    return _by_platform(window, _value, _value, x)
+def _normalize(window: Window, x: Array) -> Array:
+    return _by_platform(window, value, value, x)
 
 
 @_normalize.defjvp
-def _normalize_tangent(window: _Window, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+def _normalize_tangent(window: Window, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     # Only x is kept: computing s again costs less than reading it back from memory.
+    return _normalize(window, *primals), linearized(window, *primals, *tangents)
+
+
+def linearized(window: Window, x: Array, tangent: Array) -> Array:
+    """The norm's derivative at `x` along `tangent`, both (..., channels); its transpose is the gradient."""
     forms = (_gradient, _gradient_in_few_bytes), (_tangent, _tangent)
     places = [everywhere(partial(_by_platform, window, *form)) for form in forms]
-    return _normalize(window, *primals), leave_open(places, 1, *tangents, given=primals)
+    return leave_open(places, 1, tangent, given=[x])
 
 
-def _by_platform(window: _Window, form: Callable[..., Array], on_gpus: Callable[..., Array], *maps: Array) -> Array:
+def _by_platform(window: Window, form: Callable[..., Array], on_gpus: Callable[..., Array], *maps: Array) -> Array:
     if window.columns == 1 and form is on_gpus:
         return form(window, *maps)
     apart = partial(_columns_apart, form, window)
     return lax.platform_dependent(*maps, cuda=partial(on_gpus, window), default=apart)
 
 
-def _columns_apart(form: Callable[..., Array], window: _Window, *maps: Array) -> Array:
+def _columns_apart(form: Callable[..., Array], window: Window, *maps: Array) -> Array:
     """`form` of maps whose columns lie along an axis of their own, where windows can't meet: the norm on CPUs.
 
     On GPUs the columns stay together, and `_window_sum` leaves out what windows would see of their neighbours. Apart,
@@ -139,12 +159,13 @@ def _columns_apart(form: Callable[..., Array], window: _Window, *maps: Array) ->
     return form(window._replace(columns=1), *(x.reshape(apart) for x in maps)).reshape(shape)
 
 
-def _value(window: _Window, x: Array) -> Array:
+def value(window: Window, x: Array) -> Array:
+    """The normalised maps, all columns in one array."""
     wide = _widened(x)
     return (wide * _power(_base(window, wide), -window.beta)).astype(x.dtype)
 
 
-def _tangent(window: _Window, x: Array, tangent: Array) -> Array:
+def _tangent(window: Window, x: Array, tangent: Array) -> Array:
     # dy_i = t_i s_i^-b - 2 a b x_i s_i^(-b-1) * sum_{j in W(i)} x_j t_j, the transpose of `_gradient`.
     wide, t = _widened(x), _widened(tangent)
     base = _base(window, wide)
@@ -153,7 +174,7 @@ def _tangent(window: _Window, x: Array, tangent: Array) -> Array:
     return (t * power - (2 * window.scale * window.beta) * crossed).astype(x.dtype)
 
 
-def _gradient(window: _Window, x: Array, gradient: Array) -> Array:
+def _gradient(window: Window, x: Array, gradient: Array) -> Array:
     # dL/dx_i = g_i s_i^-b - 2 a b x_i * sum_{j: i in W(j)} g_j x_j s_j^(-b-1)
     wide, g = _widened(x), _widened(gradient)
     base = _base(window, wide)
@@ -163,7 +184,7 @@ def _gradient(window: _Window, x: Array, gradient: Array) -> Array:
     return (scaled - (2 * window.scale * window.beta) * wide * crossed).astype(x.dtype)
 
 
-def _gradient_in_few_bytes(window: _Window, x: Array, gradient: Array) -> Array:
+def _gradient_in_few_bytes(window: Window, x: Array, gradient: Array) -> Array:
     """The same gradient for GPUs, whose time is that of the bytes read and written, and whose arithmetic is free.
 
     The base is summed from the other end: XLA would see the same sum in both passes and carry it from one to the
@@ -185,17 +206,17 @@ def _widened(x: Array) -> Array:
     return x.astype(jnp.float32) if x.dtype in (jnp.float16, jnp.bfloat16) else x
 
 
-def _base(window: _Window, x: Array) -> Array:
+def _base(window: Window, x: Array) -> Array:
     # scale goes in before the second factor, so that x^2 alone never overflows.
     return window.k + _window_sum(window, (window.scale * x) * x)
 
 
-def _mirrored(window: _Window) -> _Window:
+def _mirrored(window: Window) -> Window:
     """Of all j whose window holds i: i is in W(j) exactly when j is in the mirrored window of i."""
     return window._replace(before=window.after, after=window.before)
 
 
-def _window_sum(window: _Window, values: Array, *, backwards: bool = False) -> Array:
+def _window_sum(window: Window, values: Array, *, backwards: bool = False) -> Array:
     """Sum of `values` over [i - before, i + after] along each axis of the window; nothing beyond its column's ends."""
     for axis in window.axes:
         length = values.shape[axis]
@@ -211,7 +232,7 @@ def _window_sum(window: _Window, values: Array, *, backwards: bool = False) -> A
     return values
 
 
-def _own_column(window: _Window, shift: int, neighbours: Array) -> Array:
+def _own_column(window: Window, shift: int, neighbours: Array) -> Array:
     """What lies `shift` channels further, without what lies there in another column."""
     if window.columns == 1 or shift == 0:
         return neighbours

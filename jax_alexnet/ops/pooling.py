@@ -34,13 +34,23 @@ def max_pool(x: Array, window: int, stride: int, *, ceil: bool = False) -> Array
     Raises:
         UserError: the map is smaller than one window.
     """
-    _output_size(x.shape, window, stride, ceil)
-    return _max_pool((window, stride, ceil), x)
+    geometry = window, stride, ceil
+    check(geometry, x)
+    return _max_pool(geometry, x)
+
+
+def check(geometry: tuple[int, int, bool], x: Array) -> None:
+    """Refuse a map that is smaller than one window (side, stride, whether windows overhang).
+
+    Raises:
+        UserError: naming both sizes.
+    """
+    _output_size(x.shape, *geometry)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _max_pool(geometry: tuple[int, int, bool], x: Array) -> Array:
-    best, *others = _window_slices(geometry, x, _lowest(x.dtype))
+    best, *others = window_slices(geometry, x, _lowest(x.dtype))
     for other in others:
         best = jnp.maximum(best, other)
     return best
@@ -51,8 +61,12 @@ def _max_pool_tangent(
     geometry: tuple[int, int, bool], primals: tuple[Array], tangents: tuple[Array]
 ) -> tuple[Array, Array]:
     (x,) = primals
-    _, height, width, _ = x.shape
-    slices = _window_slices(geometry, x, _lowest(x.dtype))
+    best, chosen = first_maximum(geometry, window_slices(geometry, x, _lowest(x.dtype)))
+    return best, shared_out(geometry, chosen, *tangents)
+
+
+def first_maximum(geometry: tuple[int, int, bool], slices: Iterator[Array]) -> tuple[Array, Array]:
+    """The largest of what lies at each place of the windows, NaN before all, and the number of its place."""
     best = next(slices)
     index_dtype = jnp.uint8 if geometry[0] <= 16 else jnp.int32
     chosen = jnp.zeros(best.shape, index_dtype)
@@ -60,13 +74,19 @@ def _max_pool_tangent(
         better = (other > best) | jnp.isnan(other)
         best = jnp.where(better, other, best)
         chosen = jnp.where(better, index_dtype(index), chosen)
+    return best, chosen
+
+
+def shared_out(geometry: tuple[int, int, bool], chosen: Array, tangent: Array) -> Array:
+    """Of a tangent of the maps, what was chosen in each window; the transpose gives each window's back."""
+    _, height, width, _ = tangent.shape
     shares = Form(*(partial(form, geometry, (height, width)) for form in (_shares_by_phase, _shares_spread)))
-    return best, leave_open([shares, everywhere(partial(_taken, geometry))], 1, *tangents, given=[chosen])
+    return leave_open([shares, everywhere(partial(_taken, geometry))], 1, tangent, given=[chosen])
 
 
 def _taken(geometry: tuple[int, int, bool], chosen: Array, x: Array) -> Array:
     """Of each window, the pixel whose number in it was chosen."""
-    taken, *others = _window_slices(geometry, x, 0.0)
+    taken, *others = window_slices(geometry, x, 0.0)
     for index, other in enumerate(others, start=1):
         taken = jnp.where(chosen == index, other, taken)
     return taken
@@ -140,7 +160,7 @@ def average_pool(x: Array, window: int, stride: int, *, ceil: bool = False) -> A
         UserError: the map is smaller than one window.
     """
     rows, columns = _output_size(x.shape, window, stride, ceil)
-    total = sum(_window_slices((window, stride, ceil), x, 0.0))
+    total = sum(window_slices((window, stride, ceil), x, 0.0))
     heights = [min(window, x.shape[1] - stride * i) for i in range(rows)]
     widths = [min(window, x.shape[2] - stride * i) for i in range(columns)]
     area = np.outer(heights, widths)[None, :, :, None]
@@ -188,7 +208,7 @@ def _lowest(dtype: jnp.dtype) -> float:
     return -np.inf if jnp.issubdtype(dtype, jnp.floating) else int(jnp.iinfo(dtype).min)
 
 
-def _window_slices(geometry: tuple[int, int, bool], x: Array, beyond: float) -> Iterator[Array]:
+def window_slices(geometry: tuple[int, int, bool], x: Array, beyond: float) -> Iterator[Array]:
     """For each position in the window, row by row: that pixel of every window."""
     window, stride, ceil = geometry
     rows, columns = _output_size(x.shape, window, stride, ceil)

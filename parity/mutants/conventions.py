@@ -60,7 +60,7 @@ def _maximum_relu(original: Any) -> Any:
 
 def _last_of_ties(original: Any) -> Any:
     def max_pool(x: Any, window: int, stride: int, *, ceil: bool = False) -> Any:
-        best, *others = pooling._window_slices((window, stride, ceil), x, -jnp.inf)
+        best, *others = pooling.window_slices((window, stride, ceil), x, -jnp.inf)
         for other in others:
             best = jnp.where(other >= best, other, best)
         return best
