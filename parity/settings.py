@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from alexnet_io.command_line.settings import one_of, setting
 from alexnet_io.command_line.train_settings import SCHEDULES
@@ -20,6 +20,12 @@ DTYPES = ("float64", "float32", "bfloat16")
 def chosen_models(name: str) -> list[str]:
     """The models that `--model NAME` means."""
     return list(MODELS) if name == "all" else [name]
+
+
+def interpreter_of(framework: str) -> Any:
+    """The setting of a Python that has a framework."""
+    words = f"interpreter of the environment that holds {framework}"
+    return setting(None, words, group="environments", unset="this one", metavar="PATH")
 
 
 def check_model(name: str) -> None:
@@ -225,16 +231,8 @@ class Compare:
     save_mapping: str | None = setting(
         None, "write which weights became which, and how, as JSON to this file; see convert", writes="text"
     )
-    jax_python: str | None = setting(
-        None, "interpreter of the environment that holds JAX", group="environments", unset="this one", metavar="PATH"
-    )
-    torch_python: str | None = setting(
-        None,
-        "interpreter of the environment that holds PyTorch",
-        group="environments",
-        unset="this one",
-        metavar="PATH",
-    )
+    jax_python: str | None = interpreter_of("JAX")
+    torch_python: str | None = interpreter_of("PyTorch")
     seed: int = setting(0, "of weights, inputs and cotangents", minimum=0, group="input")
     all: bool = setting(False, "print every comparison, not only what differs")
     json: str | None = setting(None, "write the report as JSON to this file", writes="text")

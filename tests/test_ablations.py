@@ -28,13 +28,13 @@ from jax_alexnet.layer_specs import Conv, Pool
 from jax_alexnet.model import AlexNet
 from jax_alexnet.shapes import trace
 from jax_alexnet.variants import VARIANTS
-from torch_ref import completion
 from torch_ref import evaluation as torch_evaluation
+from torch_ref import resolved_settings
 from torch_ref import train_command as torch_training
 from torch_ref.alexnet import build
 from torch_ref.initialization import initialize
 
-SIDES = {"jax": recipes.resolve, "torch": completion.resolve}
+SIDES = {"jax": recipes.resolve, "torch": resolved_settings.resolve}
 DATA = "synthetic:classes=3,train=24,test=9"
 
 
@@ -194,7 +194,10 @@ def test_a_whole_network_does_not_begin_with_weights_of_a_changed_one(run: Path,
 def test_a_run_of_the_reference_is_read_back_by_both(tmp_path: Path) -> None:
     """And measured alike."""
     words = {"model": "cifar_80sec", "ablate": "one-column,tanh", "data": DATA, "batch_size": 8, "epochs": 1}
-    assert torch_training.train(completion.resolve(TrainSettings(**words, devices="1", output=tmp_path / "run"))) == 0
+    assert (
+        torch_training.train(resolved_settings.resolve(TrainSettings(**words, devices="1", output=tmp_path / "run")))
+        == 0
+    )
     theirs, _ = torch_evaluation.evaluate_command(EvaluateSettings(run=tmp_path / "run", devices="1"), {})
     commands.run("evaluate", "--run", tmp_path / "run", "--json", tmp_path / "ours.json", devices=1)
     ours = json.loads((tmp_path / "ours.json").read_text())

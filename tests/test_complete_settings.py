@@ -12,9 +12,9 @@ from alexnet_io.command_line.settings import as_yaml
 from alexnet_io.command_line.train_settings import MODELS, RECIPES, TrainSettings
 from alexnet_io.errors import UserError
 from jax_alexnet import recipes, schedules
-from torch_ref import completion
+from torch_ref import resolved_settings
 
-SIDES = {"jax": recipes.resolve, "torch": completion.resolve}
+SIDES = {"jax": recipes.resolve, "torch": resolved_settings.resolve}
 # Where None means something: the network's own, no limit, all, none.
 MAY_BE_NONE = {
     "cache_dir", "holdout", "steps", "drop_every", "drop_epochs", "dropout", "group_size", "coordinator",
@@ -123,4 +123,4 @@ def test_the_reference_refuses_what_only_jax_has() -> None:
     assert only == set(others)
     for name, value in others.items():
         with pytest.raises(UserError, match=f"--{name.replace('_', '-')} is for jax_alexnet"):
-            completion.resolve(TrainSettings(**{name: value}))
+            resolved_settings.resolve(TrainSettings(**{name: value}))

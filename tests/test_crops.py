@@ -21,8 +21,8 @@ from alexnet_io.run.evaluation import Evaluation
 from jax_alexnet import evaluate as jax_evaluate
 from jax_alexnet import recipes
 from jax_alexnet.files.exported import open_network
-from torch_ref import completion
 from torch_ref import evaluate as torch_evaluate
+from torch_ref import resolved_settings
 from torch_ref import train_command as torch_training
 from torch_ref.alexnet import build
 from torch_ref.starting_weights import BEST_WEIGHTS
@@ -117,7 +117,7 @@ def run(tmp_path_factory):
     }  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop_module.pictures, "draw", lambda *_: None)
-        assert torch_training.train(completion.resolve(TrainSettings(**words))) == 0
+        assert torch_training.train(resolved_settings.resolve(TrainSettings(**words))) == 0
     return where
 
 

@@ -23,7 +23,7 @@ from jax_alexnet.model import AlexNet
 from jax_alexnet.recipes import resolve
 from jax_alexnet.variants import VARIANTS
 from torch_ref import augment as torch_augment
-from torch_ref import completion
+from torch_ref import resolved_settings
 from torch_ref.alexnet import build
 from torch_ref.layers import Dropout
 
@@ -236,7 +236,7 @@ def test_places_of_a_training_crop(model: str, places: int) -> None:
     complete = resolve(settings)
     augmentation = jax_augment.Augmentation.of(complete)
     drawn = jax_augment.draw(jax.random.key(3), jnp.arange(2000, dtype=jnp.int32), augmentation, (256, 256))
-    reference = torch_augment.draw(completion.resolve(settings), 0, 0, 2000, (256, 256))
+    reference = torch_augment.draw(resolved_settings.resolve(settings), 0, 0, 2000, (256, 256))
     assert complete.stored_size == 256
     for found in (drawn, reference):  # each place is missed by a sample of a thousand million million million at most
         assert set(np.asarray(found.top).tolist()) == set(np.asarray(found.left).tolist()) == set(range(places))

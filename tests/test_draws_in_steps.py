@@ -34,10 +34,10 @@ from jax_alexnet.recipes import resolve as jax_resolve
 from jax_alexnet.run_setup import init_params, prepare
 from torch_ref import augment as torch_augment
 from torch_ref import run_setup as torch_setups
-from torch_ref.completion import resolve
 from torch_ref.engine import TorchEngine
 from torch_ref.layers import Dropout
 from torch_ref.processes import Processes
+from torch_ref.resolved_settings import resolve
 from torch_ref.steps import train_step
 
 # Shares of three: `first + place` is no longer `first | place`.

@@ -26,14 +26,14 @@ from jax_alexnet.files.finished_run import load_run
 from jax_alexnet.files.weight_layouts import to_torch
 from jax_alexnet.variants import VARIANTS, layers_with_weights
 from torch_ref import checkpoint as torch_checkpoint
-from torch_ref import completion
 from torch_ref import optim as torch_optim
+from torch_ref import resolved_settings
 from torch_ref import starting_weights as torch_starting
 from torch_ref import train_command as torch_training
 from torch_ref.alexnet import build
 from torch_ref.network import layers_with_weights as torch_layers
 
-RESOLVE = {"jax": recipes.resolve, "torch": completion.resolve}
+RESOLVE = {"jax": recipes.resolve, "torch": resolved_settings.resolve}
 TRAIN = {"jax": jax_training.train, "torch": torch_training.train}
 PAPER = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 # Four steps of a network that is computed in no time.
@@ -151,7 +151,7 @@ def layers_of(model: str) -> tuple[str, ...]:
 
 
 def test_under_a_plateau_the_rate_is_the_one_without_a_factor():
-    chosen = completion.resolve(settings(optimizer="sgd", init_from="x", freeze="conv1..conv3",
+    chosen = resolved_settings.resolve(settings(optimizer="sgd", init_from="x", freeze="conv1..conv3",
                                          new_layer_learning_rate_factor=10.0, learning_rate=0.25))  # fmt: skip
     network = build("cifar_18pct", 5, 16)
     torch_optim.freeze(network, ("conv1", "conv2", "conv3"))
@@ -303,7 +303,7 @@ def test_every_kind_of_file_gives_both_programs_the_same_weights(home, runs, tmp
         shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
         ours = jax_starting.read(recipes.resolve(chosen), list("abcde"), shapes)
         network = build("cifar_18pct", 5, 16)
-        theirs = torch_starting.read(completion.resolve(chosen), list("abcde"), network)
+        theirs = torch_starting.read(resolved_settings.resolve(chosen), list("abcde"), network)
         theirs.put_into(network)
         assert ours.beginning.new is theirs.beginning.new is None
         for layer, leaves in params.items():

@@ -24,13 +24,13 @@ from jax_alexnet.files.exported import with_names
 from jax_alexnet.files.finished_run import TrainedNetwork
 from jax_alexnet.model import AlexNet
 from jax_alexnet.variants import VARIANTS
-from torch_ref import completion
+from torch_ref import resolved_settings
 from torch_ref import schedules as torch_schedules
 from torch_ref.recipes import IMAGENET_IMAGES
 
 ROOT = Path(__file__).parents[1]
 FILES = {name: recipes.FOLDER / f"{name}.yaml" for name in recipes.names()}
-RESOLVE = {"jax": jax_recipes.resolve, "torch": completion.resolve}
+RESOLVE = {"jax": jax_recipes.resolve, "torch": resolved_settings.resolve}
 STEPS = -(-IMAGENET_IMAGES // 256)  # an epoch of Caffe's batches
 
 # The network, the published figures as the sources write them, and what evaluate has to be told.
@@ -139,7 +139,7 @@ def rate_of(settings: CompleteSettings, side: str, epoch: int) -> float:
     step = epoch * -(-IMAGENET_IMAGES // settings.batch_size)
     if side == "jax":
         return jax_schedules.learning_rate(settings, epoch, step)
-    schedule = completion.schedule_of(settings)
+    schedule = resolved_settings.schedule_of(settings)
     return torch_schedules.learning_rate(schedule, settings.learning_rate, epoch=epoch, step=step)
 
 

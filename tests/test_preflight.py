@@ -13,7 +13,7 @@ from alexnet_io.run import preflight, statistics_file
 from alexnet_io.run.directory import RunDirectory
 from jax_alexnet import recipes
 from jax_alexnet import run_setup as setup
-from torch_ref import completion
+from torch_ref import resolved_settings
 from torch_ref import run_setup as torch_setup
 from torch_ref.processes import Processes
 
@@ -87,7 +87,7 @@ def test_a_run_goes_on_with_its_own_normalisation(framework, tmp_path):
     def arrays(settings: TrainSettings) -> dict[str, np.ndarray]:
         if framework == "jax_alexnet":
             return setup.prepare(recipes.resolve(settings)).statistics_arrays
-        return torch_setup.prepare(completion.resolve(settings), Processes(0, 1, torch.device("cpu"))).arrays
+        return torch_setup.prepare(resolved_settings.resolve(settings), Processes(0, 1, torch.device("cpu"))).arrays
 
     measured = arrays(given)
     own = {name: array + 1 for name, array in measured.items()}

@@ -27,7 +27,7 @@ from alexnet_io.run.mistakes import WorstMistakes
 from alexnet_io.run.run_description import read_description
 from jax_alexnet import train_command as jax_training
 from jax_alexnet.recipes import resolve
-from torch_ref import completion
+from torch_ref import resolved_settings
 from torch_ref import train_command as torch_training
 
 WORDS: dict[str, Any] = {
@@ -51,7 +51,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop_module.pictures, "draw", lambda *_: None)
         assert jax_training.train(resolve(TrainSettings(**WORDS, output=where / "jax"))) == 0
-        assert torch_training.train(completion.resolve(TrainSettings(**WORDS, output=where / "torch"))) == 0
+        assert torch_training.train(resolved_settings.resolve(TrainSettings(**WORDS, output=where / "torch"))) == 0
     jax.config.update("jax_enable_x64", x64)
     return {"jax_alexnet": where / "jax", "torch_ref": where / "torch"}
 
@@ -267,7 +267,7 @@ def test_the_surest_mistakes_are_kept_whatever_the_batches() -> None:
         assert [round(each.of_truth, 9) for each in worst.found] == [0.1, 0.2, 0.4]
 
 
-@pytest.mark.parametrize("side", [resolve, completion.resolve])
+@pytest.mark.parametrize("side", [resolve, resolved_settings.resolve])
 @pytest.mark.parametrize(
     "words",
     [

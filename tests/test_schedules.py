@@ -14,7 +14,7 @@ from jax_alexnet import recipes as jax_recipes
 from jax_alexnet import run_setup as jax_setup
 from jax_alexnet import schedules as jax_schedules
 from jax_alexnet.engine import JaxEngine
-from torch_ref import completion as torch_recipes
+from torch_ref import resolved_settings as torch_recipes
 from torch_ref import run_setup as torch_setup
 from torch_ref import schedules as torch_schedules
 from torch_ref.engine import TorchEngine

@@ -28,7 +28,7 @@ from jax_alexnet import train_command as training
 from jax_alexnet.files import weight_homes
 from jax_alexnet.recipes import resolve
 from parity.__main__ import main as parity_main
-from torch_ref import completion, evaluate, weight_file
+from torch_ref import evaluate, resolved_settings, weight_file
 from torch_ref import train_command as torch_training
 from torch_ref.alexnet import build
 
@@ -142,7 +142,7 @@ def test_a_run_begins_with_a_name(side: str, tmp_path: Path, capsys, monkeypatch
     if side == "jax":
         assert training.train(resolve(chosen)) == 0
     else:
-        assert torch_training.train(completion.resolve(chosen)) == 0
+        assert torch_training.train(resolved_settings.resolve(chosen)) == 0
     assert "fc10 is new: 6 classes here, 10 there" in capsys.readouterr().out
     assert read_description(tmp_path / "run")["begun_with"]["model"] == "cifar_18pct"
     original = weight_homes.read(Path("cifar_18pct")).params["conv1"]["kernel"]

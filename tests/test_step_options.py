@@ -24,7 +24,7 @@ from jax_alexnet.ops.cross_entropy import smoothed_cross_entropy
 from jax_alexnet.parallel import choose_layout
 from jax_alexnet.recipes import resolve
 from torch_ref import checkpoint
-from torch_ref import completion as torch_recipes
+from torch_ref import resolved_settings as torch_recipes
 from torch_ref import run_setup as torch_setup_module
 from torch_ref.optim import clip_gradients
 from torch_ref.processes import Processes

@@ -14,8 +14,8 @@ from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import UserError
 from torch_ref.alexnet import build
-from torch_ref.completion import resolve
 from torch_ref.optim import MomentumInside, build_optimizer, parameter_groups, set_learning_rate
+from torch_ref.resolved_settings import resolve
 from torch_ref.schedules import (
     Constant,
     EveryEpochs,

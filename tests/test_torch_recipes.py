@@ -8,8 +8,8 @@ import pytest
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import UserError
 from torch_ref import augment
-from torch_ref.completion import resolve, schedule_of
 from torch_ref.recipes import RECIPES, recipe_for
+from torch_ref.resolved_settings import resolve, schedule_of
 from torch_ref.schedules import Constant, EveryEpochs, EverySteps, Milestones, Plateau, Schedule, learning_rate
 
 

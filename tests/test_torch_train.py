@@ -17,7 +17,7 @@ from alexnet_io.run.metrics import read_metrics
 from torch_ref import augment, checkpoint
 from torch_ref import train as command
 from torch_ref import train_command as training
-from torch_ref.completion import resolve
+from torch_ref.resolved_settings import resolve
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ("--data", "synthetic:classes=4,train=96,test=40")

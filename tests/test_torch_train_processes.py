@@ -20,10 +20,10 @@ from tests import torch_starter
 from torch_ref import checkpoint, launch, processes
 from torch_ref import run_setup as setup
 from torch_ref import train as command
-from torch_ref.completion import resolve
 from torch_ref.dropout_masks import DropoutMasks
 from torch_ref.layers import Dropout
 from torch_ref.processes import Processes
+from torch_ref.resolved_settings import resolve
 
 ROOT = Path(__file__).resolve().parent.parent
 # 96 images in batches of 40: of the last, the second process has places that only fill it up.

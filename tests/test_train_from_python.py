@@ -13,10 +13,10 @@ from alexnet_io.run import loop, preflight
 from alexnet_io.run.epoch_record import EpochRecord
 from alexnet_io.run.metrics import read_metrics
 from jax_alexnet import recipes, train_command
-from torch_ref import completion
+from torch_ref import resolved_settings
 from torch_ref import train_command as torch_train_command
 
-SIDES = {"jax": (recipes.resolve, train_command.train), "torch": (completion.resolve, torch_train_command.train)}
+SIDES = {"jax": (recipes.resolve, train_command.train), "torch": (resolved_settings.resolve, torch_train_command.train)}
 WORDS: dict[str, Any] = {
     "model": "cifar_18pct",
     "recipe": "blog",

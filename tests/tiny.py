@@ -13,10 +13,10 @@ from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.train_settings import TrainSettings
 from jax_alexnet import layer_specs as specs
 from torch_ref import augment
-from torch_ref.completion import resolve
 from torch_ref.dropout_masks import DropoutMasks
 from torch_ref.layers import Dropout
 from torch_ref.processes import Processes
+from torch_ref.resolved_settings import resolve
 from torch_ref.run_setup import Setup
 from torch_ref.schedules import Constant, Plateau, Schedule, plateau
 

@@ -24,9 +24,9 @@ from alexnet_io.run.mistakes import Observer
 from alexnet_io.run.run_description import read_description
 from torch_ref import augment, checkpoint, weight_file
 from torch_ref.alexnet import build
-from torch_ref.completion import resolve
 from torch_ref.network import Network
 from torch_ref.processes import Processes, choose_device, set_precision
+from torch_ref.resolved_settings import resolve
 from torch_ref.starting_weights import BEST_WEIGHTS
 from torch_ref.steps import evaluate
 

@@ -10,8 +10,8 @@ from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.report.network import OpenedNetwork
 from alexnet_io.run.evaluation_report import EvaluationReport
 from alexnet_io.run.mistakes import Observer
-from torch_ref.completion import resolve
 from torch_ref.evaluation import measured, of_run
+from torch_ref.resolved_settings import resolve
 
 
 class TorchNetworks:

@@ -20,12 +20,12 @@ from alexnet_io.run.fine_tuning import frozen_layers
 from alexnet_io.run.progress import now_and_then
 from torch_ref import augment
 from torch_ref.alexnet import build
-from torch_ref.completion import schedule_of
 from torch_ref.dropout_masks import DropoutMasks
 from torch_ref.initialization import initialize
 from torch_ref.network import Network, layers_with_weights
 from torch_ref.optim import build_optimizer, freeze
 from torch_ref.processes import Processes, set_precision
+from torch_ref.resolved_settings import schedule_of
 from torch_ref.schedules import Plateau, Schedule, plateau
 from torch_ref.starting_weights import StartingWeights
 from torch_ref.starting_weights import read as read_starting_weights

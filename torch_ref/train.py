@@ -22,7 +22,7 @@ def main() -> int:
         settings, given = parse_given(TrainSettings, PROGRAM)
         packages.require("torch", by=PROGRAM)
         # Imported only now, so that --help and a misspelt flag answer without waiting for PyTorch.
-        from torch_ref.completion import resolve
+        from torch_ref.resolved_settings import resolve
 
         if settings.resume:
             settings = of_resumed_run(settings, given, "torch_ref")

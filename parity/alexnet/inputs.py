@@ -28,7 +28,7 @@ from parity.bounds.torch_rounding import RunningError
 from parity.reference.torch_tensors import DTYPES, to_numpy
 from parity.reports.rows import Row, compare_arrays
 from torch_ref import augment as torch_augment
-from torch_ref import completion
+from torch_ref import resolved_settings
 
 # Name of a row, settings, and draws or None for evaluation.
 Asked = tuple[str, CompleteSettings, torch_augment.Draws | None]
@@ -91,7 +91,7 @@ def _settings(frame: Frame, normalize: str) -> CompleteSettings:
     asked = TrainSettings(
         data="synthetic", image_size=frame.size, normalize=normalize, crop=False, flip=False, color_noise=False
     )
-    return completion.resolve(asked)
+    return resolved_settings.resolve(asked)
 
 
 def given_draws(frame: Frame, rng: np.random.Generator) -> torch_augment.Draws:

@@ -28,7 +28,7 @@ from parity.alexnet.rate_causes import Place, Rates
 from parity.bounds.magnitudes import Bound
 from parity.causes.parameters import Cause
 from parity.reports.rows import Row, compare_arrays
-from torch_ref import completion, optim
+from torch_ref import optim, resolved_settings
 from torch_ref import schedules as torch_schedules
 
 # Images of the training sets that the networks were made for: they say how many steps an epoch has.
@@ -87,7 +87,7 @@ def jax_rates(settings: CompleteSettings, where: Sequence[Place]) -> NDArray:
 def torch_rates(settings: CompleteSettings, where: Sequence[Place]) -> NDArray:
     """The rates that `torch_ref` trains the weights with, one a place."""
     per_epoch = steps_per_epoch(settings)
-    schedule, warmup = completion.schedule_of(settings, per_epoch), length.warmup_steps(settings, per_epoch)
+    schedule, warmup = resolved_settings.schedule_of(settings, per_epoch), length.warmup_steps(settings, per_epoch)
     found = []
     for place in where:
         rate = torch_schedules.learning_rate(schedule, settings.learning_rate, epoch=place.epoch, step=place.step)
@@ -163,7 +163,7 @@ def _sequence(model: str, recipe: str, schedule: str, jax: Rates, torch: Rates, 
 def _resolved(model: str, recipe: str, flags: dict[str, Any]) -> tuple[CompleteSettings, CompleteSettings]:
     """The settings as each framework completes them."""
     asked = TrainSettings(model=model, recipe=recipe, data="synthetic", **flags)
-    return jax_recipes.resolve(asked), completion.resolve(asked)
+    return jax_recipes.resolve(asked), resolved_settings.resolve(asked)
 
 
 def _plateaus(model: str, recipe: str, flags: dict[str, Any], counted: dict[Any, NDArray]) -> Course:
@@ -224,7 +224,7 @@ def _torch_counts(settings: CompleteSettings, errors: NDArray) -> NDArray:
     network = torch.nn.Sequential()
     network.add_module("conv1", torch.nn.Linear(1, 1))
     optimizer = optim.build_optimizer(network, settings)
-    schedule = completion.schedule_of(settings)
+    schedule = resolved_settings.schedule_of(settings)
     if not isinstance(schedule, torch_schedules.Plateau):
         return torch_rates(settings, [Place(epoch, epoch) for epoch in range(len(errors))])
     scheduler = torch_schedules.plateau(schedule, optimizer)

@@ -28,7 +28,7 @@ from parity.candidate.jax_arrays import DTYPES, placed
 from parity.kinds import layouts
 from parity.reference.torch_tensors import DTYPES as TORCH_DTYPES
 from parity.reference.torch_tensors import to_numpy
-from torch_ref import completion
+from torch_ref import resolved_settings
 from torch_ref.layers import Dropout
 from torch_ref.optim import build_optimizer, set_learning_rate
 
@@ -69,7 +69,7 @@ class TorchTrainer:
         self.dtype = TORCH_DTYPES[pair.dtype]
         self.loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
         asked = TrainSettings(model=pair.name, recipe=recipe, data="synthetic")
-        self.optimizer = build_optimizer(self.network, completion.resolve(asked))
+        self.optimizer = build_optimizer(self.network, resolved_settings.resolve(asked))
         self._start: Arrays | None = None
 
     def restart(self) -> None:

@@ -8,7 +8,7 @@ from typing import ClassVar
 from alexnet_io.command_line.settings import one_of, setting
 from alexnet_io.errors import UserError
 from jax_alexnet.compiled.gpu_compiler import GPUS
-from parity.settings import MODELS
+from parity.settings import MODELS, interpreter_of
 
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
@@ -81,16 +81,8 @@ class Throughput:
     profile: bool = setting(
         False, "time every layer alone at the end, as `parity profile` does", group="how it is timed"
     )
-    jax_python: str | None = setting(
-        None, "interpreter of the environment that holds JAX", group="environments", unset="this one", metavar="PATH"
-    )
-    torch_python: str | None = setting(
-        None,
-        "interpreter of the environment that holds PyTorch",
-        group="environments",
-        unset="this one",
-        metavar="PATH",
-    )
+    jax_python: str | None = interpreter_of("JAX")
+    torch_python: str | None = interpreter_of("PyTorch")
     data: str | None = setting(
         None, "input: folder:PATH or imagenet:PATH", group="input mode", unset="made-up images", metavar="SOURCE"
     )
@@ -170,16 +162,8 @@ class Profile:
         group="a GPU that isn't there",
         metavar="NAME",
     )
-    jax_python: str | None = setting(
-        None, "interpreter of the environment that holds JAX", group="environments", unset="this one", metavar="PATH"
-    )
-    torch_python: str | None = setting(
-        None,
-        "interpreter of the environment that holds PyTorch",
-        group="environments",
-        unset="this one",
-        metavar="PATH",
-    )
+    jax_python: str | None = interpreter_of("JAX")
+    torch_python: str | None = interpreter_of("PyTorch")
     json: str | None = setting(None, "write everything as JSON to this file", writes="text")
     html: str | None = setting(None, "write one HTML page with a chart to this file", writes="text")
 

@@ -12,7 +12,7 @@ import torch
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.data.batches import Batch
 from parity.speed.input_side import Side
-from torch_ref import augment, completion
+from torch_ref import augment, resolved_settings
 from torch_ref import run_setup as setup
 from torch_ref.engine import TorchEngine
 from torch_ref.processes import Processes, choose_device
@@ -29,7 +29,7 @@ class Torch(Side):
 
     @functools.cached_property
     def _complete(self) -> CompleteSettings:
-        return completion.resolve(self.settings())
+        return resolved_settings.resolve(self.settings())
 
     def use(self, batch: Batch, step: int) -> None:
         """Draw and cut crops, some of them mirrored."""

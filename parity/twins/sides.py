@@ -27,7 +27,7 @@ from parity.twins.engines import Fate, JaxPrograms, Killed, watched_jax, watched
 from parity.twins.records import Arrays, Record, part_of
 from torch_ref import alexnet
 from torch_ref import checkpoint as torch_checkpoint
-from torch_ref import completion as torch_completion
+from torch_ref import resolved_settings as torch_settings
 from torch_ref import train_command as torch_training
 from torch_ref.engine import WEIGHTS
 
@@ -46,7 +46,7 @@ def run_jax(settings: TrainSettings, programs: JaxPrograms, fate: Fate | None = 
 def run_torch(settings: TrainSettings, first_parameters: Arrays, fate: Fate | None = None) -> Record:
     """PyTorch's program, which begins with the weights that JAX's began with."""
     record = Record("torch_ref")
-    completed = _completed(settings, torch_completion.resolve)
+    completed = _completed(settings, torch_settings.resolve)
     record.settings = plain(completed)
     engine = watched_torch(record, first_parameters, fate or Fate())
     _run(record, lambda: torch_training.train(completed, engine))

@@ -81,18 +81,18 @@ def _throughput(
     """Speed of both frameworks, and whether what is timed computes the reference's; the main one with all rivals."""
     main = not precision and mode == "train"
     batch, precision = batch or chosen.batch_size, precision or chosen.precision
-    words = [
-        *("-m", "parity", "throughput", f"--model={model}", f"--mode={mode}", f"--precision={precision}"),
-        *(
-            f"--batch-size={batch}",
-            f"--devices={'1,all' if main else '1'}",
-            f"--block-seconds={chosen.block_seconds:g}",
-        ),
-        *(["--rounds=6"] if main else ["--rounds=4", "--style=tuned", "--no-check-layers"]),
-    ]
+    words = _timed(chosen, model, mode, precision, batch, "1,all" if main else "1")
+    words += ["--rounds=6"] if main else ["--rounds=4", "--style=tuned", "--no-check-layers"]
     name = " ".join(["speed", model, *([] if main else [precision]), *([] if mode == "train" else [mode, str(batch)])])
     asks = f"images a second in {precision}, memory, and the distance from the reference"
     return _part(folder, name, asks, 100 if main else 40, lambda seconds: [*words, f"--budget-seconds={seconds}"])
+
+
+def _timed(chosen: OnGpu, model: str, mode: str, precision: str, batch: int, devices: str) -> list[str]:
+    return [
+        *("-m", "parity", "throughput", f"--model={model}", f"--mode={mode}", f"--precision={precision}"),
+        *(f"--batch-size={batch}", f"--devices={devices}", f"--block-seconds={chosen.block_seconds:g}"),
+    ]
 
 
 def _kernels(folder: Path, chosen: OnGpu, model: str) -> Part:
@@ -113,15 +113,7 @@ def _tests(folder: Path) -> Part:
 
 
 def _input(folder: Path, chosen: OnGpu, model: str) -> Part:
-    words = [
-        *("-m", "parity", "throughput", "--mode=input", f"--model={model}", f"--precision={chosen.precision}"),
-        *(
-            f"--batch-size={chosen.batch_size}",
-            "--devices=1",
-            "--rounds=4",
-            f"--block-seconds={chosen.block_seconds:g}",
-        ),
-    ]
+    words = [*_timed(chosen, model, "input", chosen.precision, chosen.batch_size, "1"), "--rounds=4"]
     asks = "whether reading the cache keeps up with training"
     return _part(folder, "input", asks, 50, lambda seconds: [*words, f"--budget-seconds={seconds}"])
 
