@@ -83,3 +83,24 @@ def test_what_cannot_be_parted_is_refused(tmp_path: Path) -> None:
         few_pictures.main(["--data", str(tmp_path)])
     with pytest.raises(UserError, match="--seeds 0: at least 1"):
         few_pictures.main(["--data", str(tmp_path), "--seeds", "0"])
+
+
+def test_gains_are_of_the_same_pictures():
+    """Of two rates the better in the mean; each draw against its own in the better way that begins with nothing."""
+    others, frozen, nothing, pytorch = few_pictures.WAYS
+    errors = {
+        (others, 0.1): [10.0, 30.0], (others, 0.2): [50.0, 50.0],
+        (frozen, 0.1): [20.0, 20.0], (frozen, 0.2): [18.0, 26.0],
+        (nothing, 0.1): [40.0, 20.0], (nothing, 0.2): [16.0, 24.0],
+        (pytorch, 0.1): [90.0, 90.0], (pytorch, 0.2): [80.0, 80.0],
+    }  # fmt: skip
+    rows = [
+        [cell.strip() for cell in row.strip("|").split("|")]
+        for row in few_pictures.table(errors, [0.1, 0.2]).splitlines()[2:]
+    ]
+    assert rows == [
+        [others, "20.0%", "14.1", "0.1", "0.0 ± 8.5", "1 of 2"],
+        [frozen, "20.0%", "0.0", "0.1", "0.0 ± 5.7", "1 of 2"],
+        [nothing, "20.0%", "5.7", "0.2", "", ""],
+        [pytorch, "80.0%", "0.0", "0.2", "-60.0 ± 5.7", "0 of 2"],
+    ]
