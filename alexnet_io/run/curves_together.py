@@ -36,12 +36,15 @@ def draw_together(runs: Mapping[str, Sequence[MetricsRow]], path: str | os.PathL
         raise ValueError(f"curves are of 1 to {len(COLOURS)} runs that have metrics")
     figure = blank(8, 8)
     above, below = figure.subplots(2, 1, sharex=True)
-    for (label, rows), colour in zip(runs.items(), COLOURS, strict=False):
-        above.plot([], [], color=colour, label=label)
+    # Runs that are equal hide each other: earlier ones are broader, and show on both sides of later ones.
+    widths = np.linspace(3.2 if len(runs) > 1 else 1.2, 1.2, len(runs))
+    for (label, rows), colour, width in zip(runs.items(), COLOURS, widths, strict=False):
+        above.plot([], [], color=colour, label=label, linewidth=width)
         for split, style in _STYLES.items():
             chosen = [row for row in rows if row.split == split]
-            _draw(above, [(row.epoch, row.loss) for row in chosen], colour, style)
-            _draw(below, [(row.epoch, math.nan if row.top1 is None else row.top1) for row in chosen], colour, style)
+            accuracies = [(row.epoch, math.nan if row.top1 is None else row.top1) for row in chosen]
+            _draw(above, [(row.epoch, row.loss) for row in chosen], colour, style, width)
+            _draw(below, accuracies, colour, style, width)
     every = [row for rows in runs.values() for row in rows]
     for split in SPLITS:
         if any(row.split == split for row in every):
@@ -57,9 +60,9 @@ def draw_together(runs: Mapping[str, Sequence[MetricsRow]], path: str | os.PathL
     return save(figure, path)
 
 
-def _draw(axes: Axes, points: Sequence[tuple[float, float]], colour: str, style: str) -> None:
+def _draw(axes: Axes, points: Sequence[tuple[float, float]], colour: str, style: str, width: float) -> None:
     if not any(math.isfinite(value) for _, value in points):
         return
     epochs, values = np.array(points, np.float64).T
     marker = "o" if len(points) == 1 else ""
-    axes.plot(epochs, smoothed(values), style, color=colour, linewidth=1.3, marker=marker, markersize=4)
+    axes.plot(epochs, smoothed(values), style, color=colour, linewidth=width, marker=marker, markersize=4)
