@@ -56,6 +56,7 @@ ADDED = {
     r"python -m jax_alexnet\.train .*--model (?!cifar)": f"{_SMALL} --dry-run",
     r"python -m jax_alexnet\.train .*--accumulate": "--accumulate 2 --validation 0.5 --steps 20",
     r"python -m torch_ref\.train --model one_weird_trick": "--steps 1 --batch-size 2",
+    r"python -m torch_ref\.train .*--init-from": _FEW,
     r"python -m torch\.distributed\.run": "--steps 1 --batch-size 4",
     r"python -m jax_alexnet\.train --resume .*--epochs": "--steps 2",
     r"python -m jax_alexnet\.launch": "--steps 1 --batch-size 4",
