@@ -19,8 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from parity.candidate import function_gradients
+from parity.candidate.function_gradients import Backward, Gradients, name_input
 from parity.candidate.function_parameters import Parameter, by_mapping, left_out, named, pair, with_stacks
-from parity.candidate.function_rows import gradient_rows, row_of, weight_row
+from parity.candidate.function_rows import gradient_rows, gradients_of, row_of, weight_row
 from parity.candidate.jax_arrays import DTYPES, placed
 from parity.candidate.jax_recurrent import RecurrentModel
 from parity.causes import between_graph, diagnosis
@@ -96,6 +98,13 @@ class _Reference:
             torch_backward.pull(outputs, cotangents)
         return cls(model, inputs, outputs, cotangents)
 
+    def input_gradients(self) -> Gradients:
+        """Of the inputs, under the names that they have among the parameters' gradients."""
+        return {
+            name_input(i): np.zeros(tuple(x.shape)) if x.grad is None else torch_tensors.to_numpy(x.grad)
+            for i, x in enumerate(self.inputs)
+        }
+
 
 def compare(
     request: Request, function: Callable[..., Any], tree: Any, model: nn.Module, state: TorchState, mapped: bool = True
@@ -168,9 +177,43 @@ def _run(
             moved.append(placed(layout.to_flax(reference.cotangents[i]), DTYPES[dtype]))
         if request.gradients and all(row.verdict != "shape" for row in rows):
             of_tree, *of_inputs = pull_back(moved)
-            rows += gradient_rows(request.name, dtype, parameters, named(of_tree), reference.model)
-            rows += [_input(request, reference, i, found) for i, found in zip(floats, of_inputs, strict=True)]
+            found = dict(zip(floats, of_inputs, strict=True))
+            backward = _backward(request, reference, parameters, named(of_tree), found)
+            gradients = gradients_of(reference.model) | reference.input_gradients()
+            judged = backward.judged(gradients)
+            right = explained and all(row.equal for row in rows)
+            wrong = right and any(row.verdict == "mismatch" for row in judged)
+            rows += function_gradients.explain(backward, judged) if wrong else judged
     return rows
+
+
+def _backward(
+    request: Request, reference: _Reference, parameters: list[Parameter], of_tree: dict[str, Any], of_inputs: dict
+) -> Backward:
+    """How gradients come about in PyTorch, and are held to JAX's of the tree and of inputs."""
+
+    def judged(gradients: Gradients) -> list[Row]:
+        rows = list(gradient_rows(request.name, request.dtype, parameters, of_tree, gradients))
+        return rows + [_input(request, i, found, gradients[name_input(i)]) for i, found in of_inputs.items()]
+
+    def laid(gradients: Gradients) -> list[NDArray]:
+        known = with_stacks(gradients)
+        moved = [p.move(known[p.torch_name]) for p in parameters if p.torch_name in known]
+        return moved + [_as_input(gradients[name_input(i)], found) for i, found in of_inputs.items()]
+
+    known = with_stacks(gradients_of(reference.model))
+    ours = [np.asarray(of_tree[p.name], np.float64) for p in parameters if p.torch_name in known]
+    ours += [np.asarray(found, np.float64) for found in of_inputs.values()]
+    return Backward(
+        reference.model,
+        request.inputs,
+        request.torch_kwargs,
+        request.dtype,
+        reference.cotangents,
+        judged,
+        laid,
+        ours,
+    )
 
 
 def _output(
@@ -186,12 +229,15 @@ def _output(
     return row, layout
 
 
-def _input(request: Request, reference: _Reference, i: int, found: Any) -> Row:
+def _input(request: Request, i: int, found: Any, theirs: NDArray) -> Row:
     """Compare the gradient of an input."""
-    gradient = reference.inputs[i].grad
-    theirs = np.zeros(request.inputs[i].shape) if gradient is None else torch_tensors.to_numpy(gradient)
+    return row_of(request.name, request.dtype, f"input {i}", "gradient", found, _as_input(theirs, found))
+
+
+def _as_input(theirs: NDArray, found: Any) -> NDArray:
+    """PyTorch's gradient of an input, as JAX's lies."""
     layout = layouts.align(theirs, np.asarray(found, np.float64), None) or layouts.Layout()
-    return row_of(request.name, request.dtype, f"input {i}", "gradient", found, layout.to_flax(theirs))
+    return layout.to_flax(theirs)
 
 
 def compare_modules(

@@ -43,8 +43,19 @@ def weight_row(name: str, dtype: str, parameter: Parameter, ours: dict[str, Any]
     return compare_arrays(row, np.asarray(ours[parameter.name]), parameter.value(state), None)
 
 
+def gradients_of(model: nn.Module) -> dict[str, NDArray]:
+    """What PyTorch's parameters have, by their names; zeros where nothing reached one."""
+    return with_stacks(
+        {
+            n: np.zeros(tuple(p.shape)) if p.grad is None else torch_tensors.to_numpy(p.grad)
+            for n, p in model.named_parameters()
+            if p.requires_grad
+        }
+    )
+
+
 def gradient_rows(
-    name: str, dtype: str, parameters: list[Parameter], found: dict[str, Any], model: nn.Module
+    name: str, dtype: str, parameters: list[Parameter], found: dict[str, Any], gradients: dict[str, NDArray]
 ) -> Iterator[Row]:
     """Of each parameter's gradient.
 
@@ -53,15 +64,8 @@ def gradient_rows(
         dtype: of both sides.
         parameters: whose.
         found: JAX's gradients, by the parameters' names.
-        model: PyTorch's, whose parameters have theirs.
+        gradients: PyTorch's, see `gradients_of`.
     """
-    gradients = with_stacks(
-        {
-            n: np.zeros(tuple(p.shape)) if p.grad is None else torch_tensors.to_numpy(p.grad)
-            for n, p in model.named_parameters()
-            if p.requires_grad
-        }
-    )
     largest = max((float(np.linalg.norm(np.asarray(g, np.float64))) for g in gradients.values()), default=0.0)
     for parameter in parameters:
         gradient = gradients.get(parameter.torch_name)

@@ -75,6 +75,7 @@ def _tests(model: _Model, row: Row) -> Iterator[_Test]:
         return  # memories of one name belong to as many optimizers as there are recipes
     elif row.stage in ("outputs", "gradient"):  # of a function, which has no layers
         yield lambda known: known.stage == "weights" or (row.stage == "gradient" and known.stage == "outputs")
+        yield lambda known: bool(row.echo) and known.name == row.echo and known.stage == row.stage
     if row.echo:  # residual connections hand on what an earlier layer got
         yield lambda known: known.name == row.echo and _part(known) == "input"
     yield lambda known: known.name == row.name and _part(known) == part
