@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
-import re
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from parity.causes import (
+    alike,
     attention,
+    branches,
     caps,
     choices,
     functions,
+    geometry,
     heads,
+    losses,
     masks,
     operations,
     orders,
@@ -39,8 +41,11 @@ FAMILIES: tuple[Family, ...] = (
     caps.attempts,
     choices.attempts,
     functions.attempts,
+    geometry.attempts,
+    losses.attempts,
     sums.attempts,
     operations.attempts,
+    branches.attempts,
     sums.made_elsewhere,
     tokens.attempts,
     orders.attempts,
@@ -51,8 +56,6 @@ FAMILIES: tuple[Family, ...] = (
     lambda problem: rounded_values.rounded(problem, coarser("float64")),
 )
 
-_MOST_EVERYWHERE = 3000  # mistakes of one family that are looked at for those that are alike
-
 # Of these two at once are tried.
 SIMPLE: tuple[Family, ...] = (
     attention.attempts,
@@ -61,8 +64,11 @@ SIMPLE: tuple[Family, ...] = (
     rotary.attempts,
     choices.attempts,
     functions.attempts,
+    geometry.attempts,
+    losses.attempts,
     sums.attempts,
     operations.attempts,
+    branches.attempts,
     orders.attempts,
 )
 
@@ -81,30 +87,10 @@ def simple(problem: Problem) -> Iterator[Attempt]:
 def everywhere(problem: Problem, families: tuple[Family, ...]) -> Iterator[Attempt]:
     """Mistakes that are made in all layers of a list, or in all calls of a function, at once.
 
-    Attempts count as the same whose words differ by numbers alone: everywhere, then those that follow layers whose
-    names differ by numbers alone.
+    See `alike`.
     """
     for family in families:
-        kinds: dict[tuple, dict[int, Attempt]] = {}
-        seen: dict[tuple, int] = {}
-        for attempt in itertools.islice(attempts(problem, (family,)), _MOST_EVERYWHERE):
-            kind, place = (attempt.key, _plain(attempt.text)), min(attempt.changes, default=0)
-            seen[(*kind, place)] = seen.get((*kind, place), -1) + 1
-            behind = _plain(" ".join(map(problem.words, problem.region.node(place).parents[:1])))
-            for where in ("", behind):
-                kinds.setdefault((*kind, seen[(*kind, place)], where), {})[place] = attempt
-        tried: set[tuple] = set()
-        for (key, words, number, _), alike in kinds.items():
-            same = (key, words, number, *alike)
-            if len(alike) > 1 and same not in tried and not problem.spent:
-                tried.add(same)
-                changes = {at: change for each in alike.values() for at, change in each.changes.items()}
-                first = alike[min(alike)]
-                yield Attempt(key, f"{first.text}, and so in all {len(alike)} places like it", changes)
-
-
-def _plain(words: str) -> str:
-    return re.sub(r"\d+", "*", words)
+        yield from alike.everywhere(problem, lambda inner, family=family: attempts(inner, (family,)))
 
 
 def attempts(problem: Problem, families: tuple[Family, ...] = FAMILIES) -> Iterator[Attempt]:

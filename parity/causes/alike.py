@@ -1,0 +1,141 @@
+"""Mistakes that are made in several places alike: in all layers of a list, in all calls of a function, in some of them.
+
+What a mistake makes of a node is often an array that was computed from the reference's values: where there is another
+mistake before it, it has to be made once more of what that one gives. So mistakes are made in turn then, from the first
+place on, each in the code that holds those before it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from parity.causes.attempts import WRONG, Attempt, Fixed, Problem
+from parity.causes.graph import Changes
+
+Made = Callable[[Problem], Iterator[Attempt]]
+
+_MOST_ALIKE = 3000  # mistakes of one family that are looked at for those that are alike
+_MOST_IN_TURN = 10_000  # that are gone through to make some in turn, for one family
+_MOST_PLACES = 5  # of which all choices are tried
+
+
+@dataclass
+class _Kind:
+    """Mistakes of one kind: their name, their words but for numbers, which of several at a place; by place."""
+
+    key: str
+    words: str
+    number: int
+    places: dict[int, Attempt] = field(default_factory=dict)
+
+    def fixed(self) -> bool:
+        """Whether one behind the first is an array that was made of the reference's values."""
+        later = sorted(self.places)[1:]
+        return any(isinstance(change, Fixed) for p in later for change in self.places[p].changes.values())
+
+    def among(self, places: tuple[int, ...]) -> Attempt:
+        """Those at some places at once."""
+        changes = {at: change for p in places for at, change in self.places[p].changes.items()}
+        every = "all " if len(places) == len(self.places) else ""
+        text = f"{self.places[places[0]].text}, and so in {every}{len(places)} places like it"
+        return Attempt(self.key, text if every else f"{text}, of {len(self.places)}", changes)
+
+
+def everywhere(problem: Problem, family: Made) -> Iterator[Attempt]:
+    """Mistakes of a family that are made in several places at once.
+
+    Attempts count as the same whose words differ by numbers alone: everywhere, then those that belong to or follow
+    layers whose names differ by numbers alone, then some of a few.
+    """
+    kinds = _kinds(problem, family)
+    tried: set[tuple] = set()
+    groups = []
+    for kind in kinds:
+        same = (kind.key, kind.words, kind.number, *kind.places)
+        if len(kind.places) > 1 and same not in tried:
+            tried.add(same)
+            groups.append(kind)
+    for kind in groups:
+        if problem.spent:
+            return
+        yield kind.among(tuple(kind.places))
+    left = _MOST_IN_TURN
+    for kind in groups:
+        if kind.fixed() and left > 0 and not problem.spent:
+            changes, gone = _in_turn(problem, family, kind, left)
+            left -= gone
+            if changes is not None:
+                yield kind.among(tuple(kind.places))._replace(changes=changes)
+    for kind in groups:
+        for places in _choices(tuple(kind.places)):
+            if problem.spent:
+                return
+            if not kind.fixed() and (kind.key, kind.words, kind.number, *places) not in tried:
+                yield kind.among(places)
+
+
+def _choices(places: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Some of a few places, at least two."""
+    if len(places) <= _MOST_PLACES:
+        for count in range(len(places) - 1, 1, -1):
+            yield from itertools.combinations(places, count)
+
+
+def _kinds(problem: Problem, family: Made) -> list[_Kind]:
+    """What a family tries, by kind and by where."""
+    kinds: dict[tuple, _Kind] = {}
+    for number, attempt in _numbered(itertools.islice(family(problem), _MOST_ALIKE)):
+        words, place = _plain(attempt.text), _place(attempt)
+        parents = problem.region.node(place).parents[:1]
+        behind = _plain(" ".join(map(problem.words, parents)))
+        for where in dict.fromkeys(("", f"behind {behind}", f"at {_plain(problem.words(place))}")):
+            kind = kinds.setdefault((attempt.key, words, number, where), _Kind(attempt.key, words, number))
+            kind.places[place] = attempt
+    return [_Kind(k.key, k.words, k.number, dict(sorted(k.places.items()))) for k in kinds.values()]
+
+
+def _numbered(attempts: Iterator[Attempt]) -> Iterator[tuple[int, Attempt]]:
+    """Attempts, each with its number among those of the same words at the same place."""
+    seen: dict[tuple, int] = {}
+    for attempt in attempts:
+        same = attempt.key, _plain(attempt.text), _place(attempt)
+        seen[same] = seen.get(same, -1) + 1
+        yield seen[same], attempt
+
+
+def _place(attempt: Attempt) -> int:
+    return min(attempt.changes, default=0)
+
+
+def _plain(words: str) -> str:
+    return re.sub(r"\d+", "*", words)
+
+
+def _in_turn(problem: Problem, family: Made, kind: _Kind, most: int) -> tuple[Changes | None, int]:
+    """All changes of a kind, each made of what those before it give; None if one can't be; and how many were seen."""
+    first, *rest = kind.places
+    changes, seen = dict(kind.places[first].changes), 0
+    for place in rest:
+        try:
+            inner = problem.under(changes)
+        except WRONG:
+            return None, seen
+        found = None
+        for number, attempt in _numbered(itertools.islice(family(inner), most - seen)):
+            seen += 1
+            if (attempt.key, _plain(attempt.text), number, _place(attempt)) == (
+                kind.key,
+                kind.words,
+                kind.number,
+                place,
+            ):
+                found = attempt
+                break
+        problem.region.work += inner.region.work
+        if found is None:
+            return None, seen
+        changes |= found.changes
+    return changes, seen
