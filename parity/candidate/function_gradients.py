@@ -1,4 +1,4 @@
-"""Naming what is wrong backward in a function whose outputs are right: PyTorch's model run again, one gradient changed."""
+"""Naming what is wrong backward in a function whose outputs are right: PyTorch's run with one gradient changed."""
 
 from __future__ import annotations
 

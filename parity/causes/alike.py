@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from parity.causes.attempts import WRONG, Attempt, Fixed, Problem
-from parity.causes.graph import Changes
+from parity.causes.graph import MOVES, Changes
 
 Made = Callable[[Problem], Iterator[Attempt]]
 
-_MOST_ALIKE = 3000  # mistakes of one family that are looked at for those that are alike
+_MOST_ALIKE = 12_000  # mistakes of one family that are looked at for those that are alike
 _MOST_IN_TURN = 10_000  # that are gone through to make some in turn, for one family
 _MOST_PLACES = 5  # of which all choices are tried
 
@@ -87,8 +87,8 @@ def _choices(places: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
 def _kinds(problem: Problem, family: Made) -> list[_Kind]:
     """What a family tries, by kind and by where."""
     kinds: dict[tuple, _Kind] = {}
-    for number, attempt in _numbered(itertools.islice(family(problem), _MOST_ALIKE)):
-        words, place = _plain(attempt.text), _place(attempt)
+    for number, attempt in _numbered(problem, itertools.islice(family(problem), _MOST_ALIKE)):
+        words, place = _told(problem, attempt), _place(attempt)
         parents = problem.region.node(place).parents[:1]
         behind = _plain(" ".join(map(problem.words, parents)))
         for where in dict.fromkeys(("", f"behind {behind}", f"at {_plain(problem.words(place))}")):
@@ -97,17 +97,27 @@ def _kinds(problem: Problem, family: Made) -> list[_Kind]:
     return [_Kind(k.key, k.words, k.number, dict(sorted(k.places.items()))) for k in kinds.values()]
 
 
-def _numbered(attempts: Iterator[Attempt]) -> Iterator[tuple[int, Attempt]]:
+def _numbered(problem: Problem, attempts: Iterator[Attempt]) -> Iterator[tuple[int, Attempt]]:
     """Attempts, each with its number among those of the same words at the same place."""
     seen: dict[tuple, int] = {}
     for attempt in attempts:
-        same = attempt.key, _plain(attempt.text), _place(attempt)
+        same = attempt.key, _told(problem, attempt), _place(attempt)
         seen[same] = seen.get(same, -1) + 1
         yield seen[same], attempt
 
 
 def _place(attempt: Attempt) -> int:
     return min(attempt.changes, default=0)
+
+
+def _told(problem: Problem, attempt: Attempt) -> str:
+    """Its words but for numbers and for what the places that it changes are called."""
+    text, nodes = attempt.text, [problem.region.node(p) for p in attempt.changes]
+    places = {*attempt.changes, *(p for node in nodes for p in node.parents)}
+    grand = {q for p in places if problem.region.node(p).op in MOVES for q in problem.region.node(p).parents}
+    for words in sorted({problem.words(p) for p in places | grand}, key=len, reverse=True):
+        text = text.replace(words, "*") if len(words) > 3 else text
+    return _plain(text)
 
 
 def _plain(words: str) -> str:
@@ -124,14 +134,10 @@ def _in_turn(problem: Problem, family: Made, kind: _Kind, most: int) -> tuple[Ch
         except WRONG:
             return None, seen
         found = None
-        for number, attempt in _numbered(itertools.islice(family(inner), most - seen)):
+        wanted = kind.key, kind.words, kind.number, place
+        for number, attempt in _numbered(inner, itertools.islice(family(inner), most - seen)):
             seen += 1
-            if (attempt.key, _plain(attempt.text), number, _place(attempt)) == (
-                kind.key,
-                kind.words,
-                kind.number,
-                place,
-            ):
+            if (attempt.key, _told(inner, attempt), number, _place(attempt)) == wanted:
                 found = attempt
                 break
         problem.region.work += inner.region.work

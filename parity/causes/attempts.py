@@ -28,11 +28,19 @@ _STEPS = 8
 
 
 class Attempt(NamedTuple):
-    """One mistake: a short name, what it is in words, and what it makes of which nodes."""
+    """One mistake.
+
+    Attributes:
+        key: short name.
+        text: what it is, in words.
+        changes: what it makes of which nodes.
+        strange: whether nobody would make it who didn't mean to: a plainer one that gives the same is named first.
+    """
 
     key: str
     text: str
     changes: Changes
+    strange: bool = False
 
 
 @dataclass
@@ -118,6 +126,7 @@ class Fixed:
         self.array = array
 
     def __call__(self, get: Get) -> NDArray:
+        """These values, whatever else was changed."""
         return self.array
 
 

@@ -7,7 +7,6 @@ wrong before, what it got stands in the graph from there on: what follows from i
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -137,12 +136,15 @@ class Code:
         """
         for problem, before in self._problems(sink, ours, reference, tolerance, near):
             several = families.ALIKE if self.whole else families.ALIKE_BETWEEN
-            for attempt in itertools.chain(families.attempts(problem), families.everywhere(problem, several)):
-                after = problem.left(attempt.changes)
-                if explains(before, after, tolerance):
-                    self.found.append((path, attempt))
-                    return [Cause(attempt.key, "jax", attempt.text, before, after)]
+            each = _explaining(problem, families.attempts(problem), before)
+            found = each or _explaining(problem, families.everywhere(problem, several), before)
             self.work += problem.region.work
+            if found:
+                attempt, after = found[-1] if not found[-1][0].strange else found[0]
+                self.found.append((path, attempt))
+                alike = [other.text for other, _ in found[1:3]] if attempt.strange else []
+                text = "; or, which gives the same, ".join([attempt.text, *alike])
+                return [Cause(attempt.key, "jax", text, before, after)]
         return []
 
     def explain_two(
@@ -175,7 +177,10 @@ class Code:
             if not forced and not within(farthest(np.asarray(right, np.float64), reference), tolerance):
                 continue  # the graph doesn't give what PyTorch gave: it can't show anything
             most = min(MOST_WORK, _MOST_IN_ALL - self.work)
-            yield Problem(region, ours, tolerance, self.words, self._elsewhere(near), most), farthest(right, ours)
+            yield (
+                Problem(region, ours, tolerance * _larger(ours, reference), self.words, self._elsewhere(near), most),
+                farthest(right, ours),
+            )
 
     def consumer(self, key: str) -> str | None:
         """A layer whose wrong input is made of what the layer of this record gave; None if there is none."""
@@ -258,6 +263,24 @@ class Code:
         shown = ", ".join(ran[:_SHOWN]) + (f" and {len(ran) - _SHOWN} more" if len(ran) > _SHOWN else "")
         behind = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         return f"it starts from {behind or 'constants'}; PyTorch ran {shown or 'nothing'} there"
+
+
+def _explaining(problem: Problem, attempts: Iterator[Attempt], before: float) -> list[tuple[Attempt, float]]:
+    """The strange mistakes that explain a difference until a plain one does, itself last; and what each leaves."""
+    found = []
+    for attempt in attempts:
+        after = problem.left(attempt.changes)
+        if explains(before, after, problem.tolerance) and all(attempt.key != other.key for other, _ in found):
+            found.append((attempt, after))
+            if not attempt.strange:
+                break
+    return found
+
+
+def _larger(ours: NDArray, reference: NDArray) -> float:
+    """How many times larger JAX's values are where a mistake made them larger: so are its roundings."""
+    sizes = [float(np.max(np.abs(x[np.isfinite(x)]), initial=0.0)) for x in (ours, reference)]
+    return max(sizes[0] / sizes[1], 1.0) if sizes[1] > 0 else 1.0
 
 
 def _kept(load: Callable[[], NDArray]) -> Callable[[], NDArray]:

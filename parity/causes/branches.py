@@ -39,8 +39,8 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
         for two in found:
             if two.start == one.total:
                 yield from _in_a_row(problem, one, two)
-            elif two.start == one.start and _takes(problem.region, two.total, one.total):
-                yield from _side_by_side(problem, one, two)
+        for two in _beside(problem.region, one):
+            yield from _side_by_side(problem, one, two)
     yield from _moved(problem)
 
 
@@ -66,8 +66,15 @@ def _unmoved(region: Region, place: int) -> int:
     return place
 
 
-def _takes(region: Region, total: int, earlier: int) -> bool:
-    return earlier in (region.node(total).argument("self"), region.node(total).argument("other"))
+def _beside(region: Region, one: Branch) -> Iterator[Branch]:
+    """Branches that begin where another one does, and are added to its sum."""
+    for total in region.users(one.total):
+        node = region.node(total)
+        ends = [p for p in (node.argument("self"), node.argument("other")) if p is not None and p != one.total]
+        if node.op == "add" and len(ends) == 1 and node.args.get("alpha") in (None, 1):
+            behind = region.graph.before(ends[0], region.cut)
+            if one.start in behind and one.total not in behind and ends[0] != one.start:
+                yield Branch(one.start, ends[0], total)
 
 
 def _of(region: Region, branch: Branch, x: np.ndarray) -> np.ndarray:
@@ -121,6 +128,10 @@ def _moved(problem: Problem) -> Iterator[Attempt]:
         for other in _near(region, place, start):
             text = f"{words} is applied to {problem.words(other)}, not to {problem.words(start)}"
             yield Attempt("function_moved", text, _applied_to(region, place, inner, start, other))
+            users = [user for user in region.users(other) if user != place]
+            for user in users if len(users) > 1 else ():
+                where = f"{text}, where {region.node(user).op.strip('_')} takes it"
+                yield Attempt("function_moved", where, _applied_for(region, place, inner, start, other, user))
 
 
 def _step(region: Region, place: int) -> tuple[int, int] | None:
@@ -152,8 +163,7 @@ def _near(region: Region, place: int, start: int) -> Iterator[int]:
     for other in (*behind, *before):
         values = region.value(other) if region.of_data(other) else None
         if isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.floating) and values.shape == shape:
-            if region.node(other).op not in MOVES or region.node(other).op == ITEM:
-                yield other
+            yield from [other] if region.node(other).op not in MOVES or region.node(other).op == ITEM else []
 
 
 def _applied_to(region: Region, place: int, inner: int, start: int, other: int) -> Changes:
@@ -165,3 +175,15 @@ def _applied_to(region: Region, place: int, inner: int, start: int, other: int) 
         return made[0] if isinstance(made, list) else made
 
     return {place: lambda get: get(start), other: applied}
+
+
+def _applied_for(region: Region, place: int, inner: int, start: int, other: int, user: int) -> Changes:
+    """The same for one of those alone that take the values."""
+    node, taking = region.node(inner), region.node(user)
+
+    def taken(get: Get) -> np.ndarray:
+        made = run(node, lambda p: get(other) if p == start else get(p))
+        made = made[0] if isinstance(made, list) else made
+        return run(taking, lambda p: made if p == other else get(p))
+
+    return {place: lambda get: get(start), user: taken}

@@ -19,6 +19,7 @@ from parity.causes import (
     masks,
     operations,
     orders,
+    recurrences,
     rotary,
     rounded_values,
     sinusoids,
@@ -46,6 +47,8 @@ FAMILIES: tuple[Family, ...] = (
     sums.attempts,
     operations.attempts,
     branches.attempts,
+    recurrences.attempts,
+    recurrences.indices,
     sums.made_elsewhere,
     tokens.attempts,
     orders.attempts,
@@ -69,6 +72,8 @@ SIMPLE: tuple[Family, ...] = (
     sums.attempts,
     operations.attempts,
     branches.attempts,
+    recurrences.attempts,
+    recurrences.indices,
     orders.attempts,
 )
 
@@ -76,7 +81,7 @@ SIMPLE: tuple[Family, ...] = (
 # Of these mistakes that are made in all places alike are tried: in the code of functions, which have no layers; and in
 # that between layers, where a list of layers is called in a comprehension, say.
 ALIKE: tuple[Family, ...] = (*SIMPLE, tokens.attempts)
-ALIKE_BETWEEN: tuple[Family, ...] = (tokens.attempts,)
+ALIKE_BETWEEN: tuple[Family, ...] = (tokens.attempts, recurrences.indices)
 
 
 def simple(problem: Problem) -> Iterator[Attempt]:

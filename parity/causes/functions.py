@@ -43,6 +43,9 @@ CURVED = frozenset(
         "abs",
     }
 )
+# Curved, but no activations; activations that are put where there should be none.
+_ARITHMETIC = frozenset({"clamp", "clamp_min", "exp", "square", "pow", "abs"})
+_USUAL = frozenset({"relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus", "elu", "leaky_relu"})
 _UNARY = CURVED | {
     "neg",
     "sqrt",
@@ -116,10 +119,12 @@ def _others(region: Region, place: int, start: int, words: str) -> Iterator[Atte
     x = region.value(start)
     for key, curve in CURVES.items():
         text = f"{curve.words} stands for {words}"
-        yield Attempt(f"activation_{key}", text, {place: lambda get, of=curve.function: of(get(start))})
+        strange = region.node(place).op in _ARITHMETIC
+        yield Attempt(f"activation_{key}", text, {place: lambda get, of=curve.function: of(get(start))}, strange)
     for axis in range(x.ndim):
         text = f"a softmax over axis {axis} of {list(x.shape)} stands for {words}"
-        yield Attempt("activation_softmax", text, {place: value(softmax({"self": x, "dim": axis}))})
+        shares = {place: value(softmax({"self": x, "dim": axis}))}
+        yield Attempt("activation_softmax", text, shares, region.node(place).op in _ARITHMETIC)
 
 
 def _layer(region: Region, place: int) -> Layer | None:
@@ -238,7 +243,7 @@ def _too_many(problem: Problem) -> Iterator[Attempt]:
                 text = f"{curve.words} is applied to {problem.words(place)}, where PyTorch applies nothing"
                 name = "relu_added" if key == "relu" else f"{key}_added"
                 change = {place: lambda get, place=place, of=curve.function: of(region.anew(place, get))}
-                yield Attempt(name, text, change)
+                yield Attempt(name, text, change, key not in _USUAL)
         for axis in range(-1, -values.ndim, -1):
             text = f"a softmax is applied to {problem.words(place)}, where PyTorch applies nothing"
             yield Attempt("softmax_added", text, {place: value(softmax({"self": values, "dim": axis}))})
@@ -248,4 +253,5 @@ def _too_many(problem: Problem) -> Iterator[Attempt]:
             "norm_added",
             f"{problem.words(place)} is normalised to length 1",
             {place: value(values / np.maximum(np.linalg.norm(values, axis=-1, keepdims=True), 1e-12))},
+            True,
         )

@@ -1,9 +1,10 @@
-"""Mistakes in convolutions and norms of a batch where these are plain operations: padding, statistics of fewer values."""
+"""Mistakes in convolutions and norms of a batch that are plain operations: padding, statistics of fewer values."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,28 +33,27 @@ def _paddings(region: Region, place: int, start: int) -> Iterator[Attempt]:
     """As many places before and behind together, but parted otherwise: causal, SAME, off by one."""
     node = region.node(place)
     own = [int(p) for p in node.args["padding"]]
-    x, rank = region.value(start), np.ndim(region.value(start)) - 2
+    rank = np.ndim(region.value(start)) - 2
     if node.args.get("transposed"):
         yield from _cut_elsewhere(region, place, own)
         return
     own = own * rank if len(own) == 1 else own
+    if any(int(stride) > 1 for stride in node.args["stride"]):
+        yield from _same(region, place, start, own)
     for shifts in itertools.product(*(range(-min(p, 2), min(p, 2) + 1) for p in own)):
         ends = [shift in (p, -p) for shift, p in zip(shifts, own, strict=True)]
         if not any(shifts) or (max(own) > 2 and not all(ends) and max(map(abs, shifts)) > 1):
             continue
         yield _padded(node, place, start, own, shifts)
-    for shifts in ([(p,) * rank for p in set(own)] if max(own, default=0) > 2 else []):
+    for shifts in [(p,) * rank for p in set(own)] if max(own, default=0) > 2 else []:
         for sign in (1, -1):
             yield _padded(node, place, start, own, tuple(sign * s for s in shifts))
-    sides = node.args["stride"]
-    if any(int(s) > 1 for s in sides) and isinstance(x, np.ndarray):
-        yield from _same(region, place, start, own)
 
 
 def _padded(node: Node, place: int, start: int, own: list[int], shifts: tuple[int, ...]) -> Attempt:
     sides = [(p + s, p - s) for p, s in zip(own, shifts, strict=True)]
     causal = all(behind == 0 for _, behind in sides)
-    words = "all before, as if it were causal" if causal else f"{[s if len(sides) > 1 else s for s in sides]}"
+    words = "all before, as if it were causal" if causal else str(sides)
     text = f"padding (before, behind) is {words}, in PyTorch {[(p, p) for p in own]}"
     return Attempt("padding_side", text, {place: lambda get: _run_padded(node, start, sides, get)})
 
@@ -122,7 +122,7 @@ def _statistics(region: Region, place: int, start: int) -> Iterator[Attempt]:
     yield Attempt("variance", text, {place: lambda get: _normed(node, get, whole, 1, several)})
 
 
-def _normed(node: Node, get: Get, axes: tuple[int, ...], less: int, several: bool) -> object:
+def _normed(node: Node, get: Get, axes: tuple[int, ...], less: int, several: bool) -> Any:
     start = node.argument("input")
     x = get(start) if start is not None else np.zeros(1)
     y = (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True, ddof=less) + node.args["eps"])

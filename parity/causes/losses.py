@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,13 +51,14 @@ def _reductions(region: Region, place: int, start: int, name: str, mean: bool) -
             text = f"{name} is {'summed' if mean else 'averaged'}{what}, not {'averaged' if mean else 'summed'}"
             factor = float(size) if mean else 1 / size
             if size > 1:
-                yield Attempt("reduction", text, {place: _times(node, factor, several)})
-    yield Attempt("loss_half", f"{name} is half of PyTorch's", {place: _times(node, 0.5, several)})
-    yield Attempt("loss_half", f"{name} is twice PyTorch's", {place: _times(node, 2.0, several)})
+                changes = {place: _times(node, factor, several)}
+                yield Attempt("reduction", text, changes, strange=count < len(axes))  # any factor is the size of some
+    for factor, words in ((0.5, "half of"), (2.0, "twice")):
+        yield Attempt("loss_half", f"{name} is {words} PyTorch's", {place: _times(node, factor, several)}, strange=True)
 
 
-def _times(node: Node, factor: float, several: bool) -> Callable[[Get], object]:
-    def change(get: Get) -> object:
+def _times(node: Node, factor: float, several: bool) -> Callable[[Get], Any]:
+    def change(get: Get) -> Any:
         made = run(node, get)
         return [made[0] * factor, *made[1:]] if several else made * factor
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem, value
 from parity.causes.functions import CURVED, WORDS
-from parity.causes.graph import Get, Node, Region, run
+from parity.causes.graph import Get, Region, run
 from parity.kinds import resampling
 
 
@@ -29,7 +29,6 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
     yield from _indices(problem)
 
 
-_INDEXED = ("index", "index_select", "gather", "embedding", "index_add", "scatter_add", "index_put")
 Mistakes = Iterator[tuple[str, str, NDArray]]
 
 
@@ -189,27 +188,3 @@ def _indices(problem: Problem) -> Iterator[Attempt]:
                 for by in (1, -1):
                     text = f"indices are {'larger' if by > 0 else 'smaller'} by 1"
                     yield Attempt("index_offset", text, {index: value(values + by)})
-    yield from _other_indices(problem)
-
-
-def _other_indices(problem: Problem) -> Iterator[Attempt]:
-    """Other indices that are about, as the sources of edges for their targets: of one operation, or of all."""
-    region = problem.region
-    users = [p for p in region.operations if region.node(p).op in _INDEXED]
-    indices = {
-        p: values
-        for user in users
-        for p in region.node(user).parents
-        if isinstance(values := region.value(p), np.ndarray) and np.issubdtype(values.dtype, np.integer)
-    }
-    for user in users:
-        node = region.node(user)
-        for own in dict.fromkeys(p for p in node.parents if p in indices):
-            for other, values in indices.items():
-                if other < user and values.shape == indices[own].shape and not np.array_equal(values, indices[own]):
-                    text = f"{problem.words(other)}, other indices, stand for {problem.words(own)}"
-
-                    def change(get: Get, node: Node = node, own: int = own, other: int = other) -> NDArray:
-                        return run(node, lambda p: get(other) if p == own else get(p))
-
-                    yield Attempt("other_indices", text, {user: change})

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem, each_and_all, value
-from parity.causes.graph import ITEM, LAYER, Get, Region
+from parity.causes.graph import GIVEN, ITEM, LAYER, Get, Region
 
 Change = Callable[[Get], NDArray]
 
@@ -187,7 +187,9 @@ def _parts(problem: Problem) -> Iterator[Attempt]:
     for place in region.operations:
         node = region.node(place)
         start = node.argument("self")
-        if start is not None and node.op in (ITEM, "select", "slice") and region.of_data(place):
+        if start is None or node.op not in (ITEM, "select", "slice"):
+            continue
+        if region.of_data(place) or region.node(start).op == GIVEN:
             groups.setdefault(start, []).append(place)
     for start, places in groups.items():
         values = [region.value(p) for p in places]
@@ -226,10 +228,11 @@ def _mirrored(problem: Problem) -> Iterator[Attempt]:
         words = problem.words(place)
         for axis in range(x.ndim):
             if x.shape[axis] > 1:
-                yield Attempt("mirrored", f"{words} is mirrored along axis {axis}", {place: value(np.flip(x, axis))})
+                text = f"{words} is mirrored along axis {axis}"
+                yield Attempt("mirrored", text, {place: value(np.flip(x, axis))}, True)
                 for by in (1, -1):
                     text = f"{words} is rolled by {by} along axis {axis} of {list(x.shape)}"
-                    yield Attempt("rolled", text, {place: value(np.roll(x, by, axis))})
+                    yield Attempt("rolled", text, {place: value(np.roll(x, by, axis))}, True)
         for one, two in itertools.combinations(range(x.ndim), 2):
             if x.shape[one] == x.shape[two] > 1:
                 text = f"axes {one} and {two} of {words} {list(x.shape)} are exchanged"

@@ -80,7 +80,7 @@ def _of_frequencies(problem: Problem, place: int) -> Iterator[Attempt]:
         if steps > 0:
             text = f"frequencies fall by the base in {steps:g} steps, not in {count}"
             yield Attempt("frequency_steps", text, changes(step * count / steps))
-    if count > 2:
+    if count > 2 and not any(np.isclose(np.exp(abs(step) * count), base) for base in _BASES):
         text = f"frequencies fall by the base in {count} steps, not in {count - 1}"
         yield Attempt("frequency_steps", text, changes(step * (count - 1) / count))
     yield Attempt("frequency_steps", "frequencies begin a step later", changes(step, first * np.exp(step)))

@@ -83,7 +83,7 @@ def _sum(problem: Problem, place: int) -> Iterator[Attempt]:
             return {place: lambda get: region.anew(place, get) + count * sign * get(operand)}
 
         yield Attempt("term_missing", f"{words} isn't added", more(-1.0))
-        yield Attempt("term_twice", f"{words} is added twice", more(1.0))
+        yield Attempt("term_twice", f"{words} is added twice", more(1.0), True)
         yield Attempt("term_sign", f"{words} has the other sign", more(-2.0))
     if len(operands) == 2 and node.op == "sub":
         yield Attempt(

@@ -57,7 +57,7 @@ def _selected(problem: Problem, place: int, start: int) -> Iterator[Attempt]:
         return
     own = f"place {node.args['index']} of axis {axis} of {problem.words(start)}"
     for key, text, made in _reductions(x, axis):
-        yield Attempt(key, f"{text} is taken, not {own}", {place: value(made)})
+        yield Attempt(key, f"{text} is taken, not {own}", {place: value(made)}, not region.of_data(start))
     for other in (a for a in range(x.ndim) if a != axis):
         made = np.take(x, node.args["index"], other)
         if made.size == region.value(place).size:

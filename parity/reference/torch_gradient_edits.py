@@ -81,7 +81,7 @@ class Edit(NamedTuple):
 
 
 class _Made(NamedTuple):
-    """A tensor, kept so that its identity isn't given to another; the parameters behind it, what it is, what gave it."""
+    """A tensor, kept so that its identity isn't another's; the parameters behind it, what it is, what gave it."""
 
     tensor: Tensor
     behind: frozenset[str]
@@ -174,7 +174,17 @@ def _words(name: str, parts: list[str]) -> str:
     weights = [part for part in parts if part.endswith(".weight")]
     if weights:
         return f"the output of {weights[0].removesuffix('.weight')}"
-    if name in _STOPS or name in ("__getitem__", "permute", "reshape", "view", "transpose", "to", "contiguous", "T", "mT"):
+    if name in _STOPS or name in (
+        "__getitem__",
+        "permute",
+        "reshape",
+        "view",
+        "transpose",
+        "to",
+        "contiguous",
+        "T",
+        "mT",
+    ):
         return parts[0] if parts else "a constant"
     short = [part if part.count("(") < 2 else f"what {part.partition('(')[0]} gives" for part in parts]
     return f"{name.strip('_')}({', '.join(short[:_MOST_WORDS])})"
@@ -188,6 +198,11 @@ def edits(calls: list[Call], wrong: frozenset[str]) -> Iterator[Edit]:
         wrong: names of the parameters whose gradients differ: only a place that all of them lead to can be it.
     """
     stops = [call for call in calls if call.stops]
+    stopped = {call.number for call in stops}
+    for call in calls:
+        if stopped.intersection(call.makers):  # of x + stopped(round(x) - x), which gives round(x) a gradient
+            text = f"the gradient is stopped at {call.words[-1]}"
+            yield Edit("gradient_stopped", text, {call.number: _stopping(None)}, linear=False)
     for call in stops:
         text = f"the gradient flows into {call.words[0]}, where PyTorch stops it"
         yield Edit("gradient_not_stopped", text, {call.number: _unstopped})

@@ -1,0 +1,242 @@
+"""Causes in models without layers to cut at: what is in another order or place, several places alike, gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import parity
+from parity.causes.between_graph import Code
+from parity.reference import torch_graph
+
+WIDTH = 4
+
+
+class Written(nn.Module):
+    """A function of tensors as a model, with parameters to use in it."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.function = function
+        self.one, self.two, self.three = (nn.Linear(WIDTH, WIDTH) for _ in range(3))
+        self.norm, self.kernel = nn.LayerNorm(WIDTH), nn.Parameter(torch.randn(WIDTH, WIDTH, 3))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.function(self, *inputs)
+
+
+def named(right: Callable[..., Tensor], wrong: Callable[..., Tensor], *shapes: tuple[int, ...] | Any) -> str:
+    """The cause that is named for what one function gives where the other is the reference."""
+    torch.manual_seed(0)
+    model = Written(right).double()
+    inputs = tuple(torch.randn(s, dtype=torch.float64) if isinstance(s, tuple) else torch.tensor(s) for s in shapes)
+    with torch.no_grad():
+        reference, ours = (np.asarray(f(model, *inputs)) for f in (right, wrong))
+    recorder, sinks = torch_graph.of_model(model, inputs, {})
+    code = Code.of(recorder.nodes, recorder.constants, tuple(np.asarray(x) for x in inputs))
+    tolerance = 1e-11 * max(float(np.abs(reference).max()), 1e-3)
+    causes = code.explain(sinks[0], "output", ours, reference, tolerance, "output")
+    return f"{causes[0].key}: {causes[0].text}" if causes else "none"
+
+
+def _in_a_row(m: Any, x: Tensor) -> Tensor:
+    x = x + torch.tanh(m.one(x))
+    return x + m.two(m.norm(x))
+
+
+def _states(m: Any, x: Tensor, late: bool = True) -> Tensor:
+    state, given = torch.zeros_like(x[:, 0]), []
+    for t in range(x.shape[1]):
+        before, state = state, 0.5 * state + m.one(x[:, t])
+        given.append((state if late else before) * x[:, t])
+    return torch.stack(given, 1)
+
+
+def _grown(m: Any, x: Tensor, sign: float = -1.0) -> Tensor:
+    return torch.exp(9 * torch.exp(m.one(x)) * (-torch.exp(m.two(x)) if sign < 0 else torch.exp(m.two(x)))) + 1
+
+
+EDGES = [[0, 1, 2, 2, 0], [1, 2, 0, 1, 2]]
+STRUCTURE = {
+    "branches_exchanged": (
+        _in_a_row,
+        lambda m, x: (y := x + m.two(m.norm(x))) + torch.tanh(m.one(y)),
+        [(2, 3, WIDTH)],
+    ),
+    "branches_parallel": (_in_a_row, lambda m, x: x + torch.tanh(m.one(x)) + m.two(m.norm(x)), [(2, 3, WIDTH)]),
+    "branches_serial": (
+        lambda m, x: x + torch.tanh(m.one(x)) + m.two(m.norm(x)),
+        _in_a_row,
+        [(2, 3, WIDTH)],
+    ),
+    "function_moved": (lambda m, x: m.norm(x + m.one(x)), lambda m, x: x + m.one(m.norm(x)), [(2, 3, WIDTH)]),
+    "factor_moved": (
+        lambda m, x: x + m.kernel[0, :, 0] * m.one(x),
+        lambda m, x: m.kernel[0, :, 0] * x + m.one(x),
+        [(2, 3, WIDTH)],
+    ),
+    "state_before": (_states, lambda m, x: _states(m, x, late=False), [(2, 5, WIDTH)]),
+    "padding_side": (
+        lambda m, x: F.conv1d(x, m.kernel, padding=1),
+        lambda m, x: F.conv1d(F.pad(x, (2, 0)), m.kernel),
+        [(2, WIDTH, 6)],
+    ),
+    "padding_same": (
+        lambda m, x: F.conv1d(x, m.kernel, padding=1, stride=2),
+        lambda m, x: F.conv1d(F.pad(x, (0, 1)), m.kernel, stride=2),
+        [(2, WIDTH, 6)],
+    ),
+    "padding_side: the transposed": (
+        lambda m, x: F.conv_transpose1d(x, m.kernel, padding=1),
+        lambda m, x: F.conv_transpose1d(x, m.kernel)[..., 2:],
+        [(2, WIDTH, 6)],
+    ),
+    "batch_statistics": (
+        lambda m, x: F.batch_norm(x, None, None, training=True),
+        lambda m, x: F.instance_norm(x),
+        [(3, WIDTH, 6)],
+    ),
+    "reduction": (
+        lambda m, x, y: x.mean() + F.mse_loss(m.one(x), y),
+        lambda m, x, y: x.mean() + F.mse_loss(m.one(x), y, reduction="sum"),
+        [(3, WIDTH), (3, WIDTH)],
+    ),
+    "loss_half": (
+        lambda m, x, y: x.mean() + F.mse_loss(m.one(x), y),
+        lambda m, x, y: x.mean() + F.mse_loss(m.one(x), y) / 2,
+        [(3, WIDTH), (3, WIDTH)],
+    ),
+    "other_loss": (
+        lambda m, x, y: F.mse_loss(m.one(x), y),
+        lambda m, x, y: F.l1_loss(m.one(x), y),
+        [(3, WIDTH), (3, WIDTH)],
+    ),
+    "arguments_exchanged": (
+        lambda m, x, y: F.binary_cross_entropy(x.sigmoid(), y.sigmoid()),
+        lambda m, x, y: F.binary_cross_entropy(y.sigmoid(), x.sigmoid()),
+        [(3, WIDTH), (3, WIDTH)],
+    ),
+    "other_indices": (
+        lambda m, x, a, b: m.one(x)[a] * x[b] * m.two(x)[b] + torch.tanh(x)[b],
+        lambda m, x, a, b: m.one(x)[a] * x[a] * m.two(x)[b] + torch.tanh(x)[a],
+        [(3, WIDTH), *EDGES],
+    ),
+    "segment_max": (
+        lambda m, x, edges: torch.zeros_like(x).index_add(0, edges[1], m.one(x)[edges[0]]),
+        lambda m, x, edges: torch.stack(
+            [m.one(x)[[j for j, k in zip(*edges.tolist(), strict=True) if k == i]].amax(0) for i in range(len(x))]
+        ),
+        [(3, WIDTH), EDGES],
+    ),
+    "neg_missing": (_grown, lambda m, x: _grown(m, x, 1.0), [(3, WIDTH)]),
+}
+
+
+@pytest.mark.parametrize("key", STRUCTURE)
+def test_what_is_in_another_order_or_place_is_named(key: str) -> None:
+    right, wrong, shapes = STRUCTURE[key]
+    told = named(right, wrong, *shapes)
+    assert told.startswith(key), told
+
+
+def _stacked(m: Any, x: Tensor, curves: tuple[Callable, ...], order: tuple[int, int] = (0, 1)) -> Tensor:
+    for layer, curve in zip((m.one, m.two, m.three), curves, strict=True):
+        parts = layer(x).chunk(2, -1)
+        x = x + torch.cat([curve(parts[order[0]]) * parts[order[1]], parts[order[1]]], -1)
+    return x
+
+
+def test_one_mistake_in_some_of_the_places_alike_is_named() -> None:
+    right, wrong = ((F.silu, F.silu, F.silu), (F.silu, F.relu, F.relu))
+    told = named(lambda m, x: _stacked(m, x, right), lambda m, x: _stacked(m, x, wrong), (2, 3, WIDTH))
+    assert told.startswith("activation_relu") and "in 2 places like it, of 3" in told
+
+
+def test_a_mistake_in_all_places_is_made_again_of_what_the_one_before_gave() -> None:
+    curves = (F.silu, torch.tanh, F.relu)
+    told = named(lambda m, x: _stacked(m, x, curves), lambda m, x: _stacked(m, x, curves, order=(1, 0)), (2, 3, WIDTH))
+    assert told.startswith("parts_order") and "in all 3 places" in told, told
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "key"),
+    [
+        (lambda m, x: m.one(x) / x.abs().clamp(min=1), lambda m, x: m.one(x), "factor_missing"),
+        (lambda m, x: x + 0.5 * m.one(x), lambda m, x: x + m.one(x), "scaled"),
+    ],
+)
+def test_the_plainest_of_several_mistakes_is_named(right: Callable, wrong: Callable, key: str) -> None:
+    assert named(right, wrong, (3, WIDTH)).startswith(key)
+
+
+class Quantized(nn.Module):
+    """Values rounded straight through, and a loss that holds one side fast."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Parameter(torch.randn(3, WIDTH)), nn.Parameter(torch.randn(WIDTH, 2))
+        self.held = nn.Parameter(torch.randn(WIDTH))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = x @ self.inner
+        q = h + (torch.round(h) - h).detach()
+        near = (h.detach() - self.held).pow(2).mean(-1) + 0.25 * (h - self.held.detach()).pow(2).mean(-1)
+        return torch.sigmoid(q @ self.outer), near
+
+
+stop = jax.lax.stop_gradient
+
+
+@jax.custom_vjp
+def squashed(x: jax.Array) -> jax.Array:
+    """A sigmoid whose gradient is its own value's."""
+    return jax.nn.sigmoid(x)
+
+
+squashed.defvjp(lambda x: (jax.nn.sigmoid(x), None), lambda _, g: (g,))
+
+
+def _quantized(bug: str) -> Callable:
+    def function(tree: dict, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        h, e = x @ tree["inner"], tree["held"][None]
+        q = jnp.round(h) if bug == "no straight way" else h + stop(jnp.round(h) - h)
+        held, moved = (((a - b) ** 2).mean(-1) for a, b in ((stop(h), e), (h, stop(e))))
+        if bug == "not stopped":
+            held = ((h - e) ** 2).mean(-1)
+        if bug == "factors":
+            held, moved = moved, held
+        if bug == "doubled":
+            q = 2 * q - stop(q)
+        last = squashed if bug == "custom" else jax.nn.sigmoid
+        return last(q @ tree["outer"]), held + 0.25 * moved
+
+    return function
+
+
+@pytest.mark.parametrize(
+    ("bug", "place", "key"),
+    [
+        ("", None, None),
+        ("not stopped", "inner", "gradient_not_stopped"),
+        ("no straight way", "inner", "gradient_stopped"),
+        ("factors", "held", "factors_exchanged"),
+        ("doubled", "inner", "gradient_scaled"),
+        ("custom", "outer", "straight_through"),
+    ],
+)
+def test_what_is_wrong_backward_alone_is_named_once(bug: str, place: str | None, key: str | None) -> None:
+    torch.manual_seed(0)
+    model = Quantized().double()
+    tree = {name: value.detach().numpy() for name, value in model.named_parameters()}
+    x = np.random.default_rng(0).normal(size=(5, 3))
+    report = parity.compare(_quantized(bug), model, x, variables=tree)
+    told = [(row.name, row.stage, row.cause_keys) for row in report.divergences]
+    assert told == ([] if place is None else [(place, "gradient", [key])])
