@@ -136,6 +136,31 @@ STRUCTURE = {
         ),
         [(3, WIDTH), EDGES],
     ),
+    "number_missing": (
+        lambda m, x: m.one(x) * (torch.arange(WIDTH, dtype=x.dtype) + 0.5),
+        lambda m, x: m.one(x) * torch.arange(WIDTH, dtype=x.dtype),
+        [(3, WIDTH)],
+    ),
+    "groups": (
+        lambda m, x: F.group_norm(x, 2),
+        lambda m, x: F.group_norm(x, 1),
+        [(3, WIDTH, 6)],
+    ),
+    "split_order": (
+        lambda m, x: m.one(x).reshape(2, 6, 2) @ m.kernel[:2, :2, 0],
+        lambda m, x: m.one(x).reshape(2, 3, 2, 2).mT.reshape(2, 6, 2) @ m.kernel[:2, :2, 0],
+        [(2, 3, WIDTH)],
+    ),
+    "other_loss: the absolute": (
+        lambda m, x, y: F.smooth_l1_loss(m.one(x), y, reduction="none").sum(-1),
+        lambda m, x, y: F.l1_loss(m.one(x), y, reduction="none").sum(-1),
+        [(3, WIDTH), (3, WIDTH)],
+    ),
+    "token_first": (
+        lambda m, x: x + m.one.bias[1] * m.two(x),
+        lambda m, x: x + m.one.bias[0] * m.two(x),
+        [(3, WIDTH)],
+    ),
     "neg_missing": (_grown, lambda m, x: _grown(m, x, 1.0), [(3, WIDTH)]),
 }
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from flax import linen, nnx
+from numpy.typing import NDArray
 
 from parity.candidate.jax_models import Variables
 from parity.candidate.jax_recurrent import RecurrentModel
@@ -27,6 +30,19 @@ def library_of(model: Any) -> str:
 def as_variables(variables: Any) -> Variables:
     """Variables by collection, from Linen's or from nnx's state of a module."""
     return variables_of(variables) if isinstance(variables, nnx.State) else variables
+
+
+def kernels_of(variables: Any) -> Callable[[str], NDArray | None]:
+    """Gives the kernel that a layer has of its own, by its path; None where there is none, or without variables."""
+    tree = {} if variables is None else as_variables(variables).get("params", {})
+
+    def kernel(path: str) -> NDArray | None:
+        node: Any = tree
+        for part in (*path.split("/"), "kernel"):
+            node = node.get(part) if hasattr(node, "get") else None
+        return None if node is None else np.asarray(node, np.float64)
+
+    return kernel
 
 
 def of(model: Any, whole: bool = True) -> RecurrentModel:

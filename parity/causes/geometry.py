@@ -27,6 +27,16 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
             yield from _paddings(region, place, start)
         elif node.op in _BATCH_NORMS and (node.args.get("training") or node.args.get("running_mean") is None):
             yield from _statistics(region, place, start)
+        elif node.op == "native_group_norm":
+            yield from _groups(region, place, start)
+
+
+def _groups(region: Region, place: int, start: int) -> Iterator[Attempt]:
+    """Another number of groups: 1 as a norm of all channels has, as many as there are channels as one of each has."""
+    node, channels = region.node(place), np.shape(region.value(start))[1]
+    for count in (n for n in range(1, channels + 1) if channels % n == 0 and n != node.args["group"]):
+        text = f"there are {count} groups, not {node.args['group']}"
+        yield Attempt("groups", text, {place: lambda get, count=count: run(node, get, group=count)})
 
 
 def _paddings(region: Region, place: int, start: int) -> Iterator[Attempt]:

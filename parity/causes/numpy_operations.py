@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.causes import numpy_arithmetic, numpy_layers, numpy_moves  # noqa: F401  each adds to OPERATIONS
+from parity.causes import numpy_arithmetic, numpy_layers, numpy_losses, numpy_moves  # noqa: F401  each adds to OPERATIONS
 from parity.causes.numpy_table import OPERATIONS, Arguments, CannotRun, axes_of, operation
 from parity.kinds import registry
 from parity.kinds.layer import Recorded
@@ -50,21 +50,6 @@ def _argmax(a: Arguments) -> NDArray:
 @operation("argmin")
 def _argmin(a: Arguments) -> NDArray:
     return np.argmin(a["self"], axis=a.get("dim"), keepdims=bool(a.get("keepdim", False)))
-
-
-_OF_LOSSES = {0: lambda x: x, 1: np.mean, 2: np.sum}
-
-
-@operation("mse_loss")
-def _squares(a: Arguments) -> Any:
-    return _OF_LOSSES[int(a.get("reduction", 1))](np.square(a["self"] - a["target"]))
-
-
-@operation("binary_cross_entropy")
-def _binary_cross_entropy(a: Arguments) -> Any:
-    p, target = np.asarray(a["self"], np.float64), a["target"]
-    losses = -(target * np.maximum(np.log(p), -100) + (1 - target) * np.maximum(np.log1p(-p), -100))
-    return _OF_LOSSES[int(a.get("reduction", 1))](losses if a.get("weight") is None else a["weight"] * losses)
 
 
 def _variance(a: Arguments) -> NDArray:

@@ -76,6 +76,31 @@ def _reshapes(region: Region) -> Iterator[Attempt]:
                 axes = [*range(axis), *back, *range(axis + len(order), len(shape))]
                 text = f"an axis is taken apart with its {len(order)} parts in the order {list(order)}"
                 yield Attempt("split_order", text, {place: _splitting(region, place, shape, axes, y.shape)})
+        yield from _split_anew(region, place, x, y)
+
+
+def _split_anew(region: Region, place: int, x: NDArray, y: NDArray) -> Iterator[Attempt]:
+    """An axis of which a part joins the axes before it, and a part those behind, taken apart in another order."""
+    ends = {int(np.prod(shape[:i])) for shape in (x.shape, y.shape) for i in range(len(shape) + 1)}
+    edges = sorted(ends)
+    if not x.size or any(after % before for before, after in itertools.pairwise(edges)):
+        return
+    sizes = [after // before for before, after in itertools.pairwise(edges)]  # of the finest axes of both
+    axis, begun = 0, 1
+    groups: list[list[int]] = [[] for _ in x.shape]
+    for i, size in enumerate(sizes):
+        while begun == int(np.prod(x.shape[: axis + 1])):
+            axis += 1
+        groups[axis].append(i)
+        begun *= size
+    for own, group in enumerate(groups):
+        for order in _orders(len(group)) if 1 < len(group) < 4 else ():
+            moved = [group[0] + i for i in order]
+            shape = [sizes[j] for j in (*range(group[0]), *moved, *range(group[-1] + 1, len(sizes)))]
+            back = [*range(group[0]), *(group[0] + order.index(i) for i in range(len(group)))]
+            axes = [*back, *range(group[-1] + 1, len(sizes))]
+            text = f"axis {own} of {list(x.shape)} is taken apart with its parts in the order {list(order)}"
+            yield Attempt("split_order", text, {place: _splitting(region, place, shape, axes, y.shape)})
 
 
 def _joining(region: Region, place: int, axes: list[int], shape: tuple[int, ...]) -> Change:

@@ -85,6 +85,11 @@ def _sum(problem: Problem, place: int) -> Iterator[Attempt]:
         yield Attempt("term_missing", f"{words} isn't added", more(-1.0))
         yield Attempt("term_twice", f"{words} is added twice", more(1.0), True)
         yield Attempt("term_sign", f"{words} has the other sign", more(-2.0))
+    number = node.args.get("other")
+    if len(operands) == 1 and isinstance(number, (int, float)):
+        start = operands[0][1]
+        text = f"{number:.6g} isn't {'added to' if node.op == 'add' else 'taken from'} {problem.words(start)}"
+        yield Attempt("number_missing", text, {place: lambda get: get(start)})
     if len(operands) == 2 and node.op == "sub":
         yield Attempt(
             "operands_exchanged", "a difference has the other sign", {place: lambda get: -region.anew(place, get)}
@@ -233,9 +238,9 @@ def factors(problem: Problem) -> Iterator[Attempt]:
             return {place: value(values + c)}
 
         if (factor := measured(problem, scaled, 1.0, 1.0)) is not None:
-            yield Attempt("scaled", f"{words} is {_number(factor, values)} times PyTorch's", scaled(factor))
+            yield Attempt("scaled", f"{words} is {_number(factor, values)} times PyTorch's", scaled(factor), True)
         if (number := measured(problem, moved, 0.0, 0.0)) is not None:
-            yield Attempt("number_added", f"{number:.6g} is added to {words}", moved(number))
+            yield Attempt("number_added", f"{number:.6g} is added to {words}", moved(number), True)
     if problem.right.size < FEWEST:  # no number can be found from so few; those that are likely can be tried
         yield from _counted(problem)
 

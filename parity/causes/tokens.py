@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem, each_and_all, value
-from parity.causes.graph import Get, Region, run
+from parity.causes.graph import GIVEN, Get, Region, run
 
 _POOLS = {"mean": np.mean, "sum": np.sum, "amax": np.max, "max": np.max}
 
@@ -57,7 +57,7 @@ def _selected(problem: Problem, place: int, start: int) -> Iterator[Attempt]:
         return
     own = f"place {node.args['index']} of axis {axis} of {problem.words(start)}"
     for key, text, made in _reductions(x, axis):
-        yield Attempt(key, f"{text} is taken, not {own}", {place: value(made)}, not region.of_data(start))
+        yield Attempt(key, f"{text} is taken, not {own}", {place: value(made)}, region.node(start).op == GIVEN)
     for other in (a for a in range(x.ndim) if a != axis):
         made = np.take(x, node.args["index"], other)
         if made.size == region.value(place).size:

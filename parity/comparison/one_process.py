@@ -108,7 +108,8 @@ def _prepared(request: Request) -> _Models:
     exact = torch_tensors.as_tensors(request.inputs, "float64")
     state = torch_state.arrays(torch_model)
     tensors, named = torch_tensors.as_tensors(request.inputs, request.dtype), request.torch_kwargs
-    torch_model, torch_leaves = torch_preparation.taken_apart(torch_model, exact, tensors, named, leaves)
+    own = jax_libraries.kernels_of(request.variables)
+    torch_model, torch_leaves = torch_preparation.taken_apart(torch_model, exact, tensors, named, leaves, own)
     if model.places and not any(registry.named(leaf.kind).recurrent for leaf in torch_leaves):
         model = jax_libraries.of(request.flax_module, whole=False)
         leaves, abstract = jax_leaves.structure(model, typed, kwargs)

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from parity.errors import CannotConvert
@@ -16,7 +17,7 @@ from parity.kinds.leaf import Leaf
 from parity.kinds.recurrence import PACKED
 from parity.mapping import inference, trees
 from parity.mapping.mapping import Mapping
-from parity.mapping.operations import Operation, Shape, Split
+from parity.mapping.operations import Operation, Pad, Shape, Split
 from parity.mapping.recurrent import Cell
 from parity.mapping.tensors import Source, Tensor
 
@@ -33,6 +34,7 @@ class TorchState:
         parts: tensors of the model that was compared, in which packed weights were taken apart, to their places in
             these: name, and from where to where along the first axis, None for all of it.
         transposed: likewise those that lie transposed in these.
+        joined: likewise those that several of these were joined to: their names, and where their rows lie in it.
     """
 
     model: str
@@ -41,6 +43,7 @@ class TorchState:
     buffers: list[str] = field(default_factory=list)
     parts: dict[str, tuple[str, int | None, int | None]] = field(default_factory=dict)
     transposed: list[str] = field(default_factory=list)
+    joined: dict[str, list[tuple[str, list[int]]]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As another process can read it."""
@@ -58,6 +61,39 @@ class TorchState:
         """Whether a tensor of the model that was compared isn't trained."""
         whole, *_ = self.parts.get(name, (name,))
         return whole in self.buffers
+
+    def sources(self, name: str, moved: NDArray, before: Shape) -> tuple[Source, ...]:
+        """The tensors that one of the model that was compared is made of; none where no operations say how.
+
+        Args:
+            name: of the tensor.
+            moved: the places of its values, as JAX has them.
+            before: its shape.
+        """
+        pieces = self.joined.get(name)
+        if pieces is None:
+            operations = inference.moves(moved, before)
+            source = None if operations is None else self.source(name, operations)
+            return () if source is None else (source,)
+        found = [self._piece(whole, rows, moved, before) for whole, rows in pieces]
+        return tuple(each for each in found if each is not None) if None not in found else ()
+
+    def _piece(self, name: str, rows: list[int], moved: NDArray, before: Shape) -> Source | None:
+        """One of several tensors that were joined, with nothing around it where the others lie."""
+        row, rest = np.divmod(moved, math.prod(before[1:]))
+        inside = np.isin(row, rows)
+        for axis in range(moved.ndim):
+            along = np.flatnonzero(inside.any(tuple(a for a in range(moved.ndim) if a != axis)))
+            start, stop = int(along[0]), int(along[-1]) + 1
+            cut = (slice(None),) * axis + (slice(start, stop),)
+            if stop - start < moved.shape[axis] and inside[cut].all() and inside.sum() == inside[cut].size:
+                order = np.zeros(before[0], np.int64)
+                order[rows] = np.arange(len(rows))
+                part = order[row[cut]] * math.prod(before[1:]) + rest[cut]
+                operations = inference.moves(part, self.shapes[name])
+                pad = Pad(axis, start, moved.shape[axis] - stop)
+                return None if operations is None else Source(name, self.shapes[name], (*operations, pad))
+        return None
 
     def places(self, name: str, shape: Shape) -> tuple[NDArray, Shape]:
         """The places of a tensor's values, as the model that was compared has them, and the state dict's shape."""
@@ -180,12 +216,11 @@ class Found:
         if moved.shape != wanted:
             problems.append(f"{shown} is {moved.shape} in JAX's layout, {self._shown(leaf)} is {wanted}")
             return
-        operations = inference.moves(moved, before)
-        source = None if operations is None else self.state.source(shown, operations)
-        if source is None:
+        sources = self.state.sources(shown, moved, before)
+        if not sources:
             problems.append(f"{shown} isn't in the state dict, or moves as no operations say")
             return
-        made[leaf] = Tensor(self._shown(leaf), wanted, (source,))
+        made[leaf] = Tensor(self._shown(leaf), wanted, sources)
 
     def _shown(self, name: str) -> str:
         """A variable's path as its library says it: nnx has no collections in them."""

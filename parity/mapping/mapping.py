@@ -114,9 +114,9 @@ class Mapping:
                 whole = found.setdefault(source.torch, np.zeros(source.torch_shape, array.dtype))
                 done = written.setdefault(source.torch, np.zeros(source.torch_shape, bool))
                 before = np.count_nonzero(done)
-                source.put(array if place == 0 else np.zeros_like(array), whole)
+                source.put(array if place == 0 or source.padded else np.zeros_like(array), whole)
                 source.put(np.ones(array.shape, bool), done)
-                if np.count_nonzero(done) != before + array.size:
+                if np.count_nonzero(done) != before + source.size:
                     raise CannotConvert(
                         f"{tensor.jax} would overwrite a part of {source.torch} that another leaf gives"
                     )

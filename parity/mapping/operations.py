@@ -6,6 +6,7 @@
 | `{"reshape": [8, 3, 5, 5]}` | joins or divides axes, in row order |
 | `{"flip": [2, 3]}` | reverses these axes |
 | `{"transpose": [1, 0]}` | puts the axes into this order |
+| `{"pad": {"axis": 1, "before": 8, "after": 0}}` | zeros around it, where further tensors lie that are added; last |
 
 Each of them can be undone; a part is undone by writing it into its place. NumPy alone is used, bit for bit.
 """
@@ -152,6 +153,35 @@ class Split:
         return {"split": {"axis": self.axis, "start": self.start, "stop": self.stop}}
 
 
+@dataclass(frozen=True)
+class Pad:
+    """Zeros before and behind, along one axis."""
+
+    axis: int
+    before: int
+    after: int
+
+    def shape(self, before: Shape) -> Shape:
+        """See `Operation`."""
+        if self.axis >= len(before):
+            raise ValueError(f"pad of axis {self.axis}: {before} has {len(before)} axes")
+        size = before[self.axis] + self.before + self.after
+        return (*before[: self.axis], size, *before[self.axis + 1 :])
+
+    def apply(self, array: NDArray) -> NDArray:
+        """See `Operation`."""
+        sides = [(self.before, self.after) if axis == self.axis else (0, 0) for axis in range(array.ndim)]
+        return np.pad(array, sides)
+
+    def undo(self, array: NDArray, before: Shape) -> NDArray:
+        """See `Operation`."""
+        return array[(slice(None),) * self.axis + (slice(self.before, self.before + before[self.axis]),)]
+
+    def to_json(self) -> dict[str, Any]:
+        """See `Operation`."""
+        return {"pad": {"axis": self.axis, "before": self.before, "after": self.after}}
+
+
 def read(content: Any) -> Operation:
     """An operation from what a file holds.
 
@@ -161,14 +191,15 @@ def read(content: Any) -> Operation:
     if not isinstance(content, dict) or len(content) != 1:
         raise ValueError(f'{content!r} is no operation; one looks like {{"transpose": [1, 0]}}')
     ((name, given),) = content.items()
-    if name == "split":
-        names = ("axis", "start", "stop")
+    if name in ("split", "pad"):
+        names = ("axis", "start", "stop") if name == "split" else ("axis", "before", "after")
         if not isinstance(given, dict) or {*given} != {*names}:
-            raise ValueError(f'split {given!r} must look like {{"axis": 0, "start": 8, "stop": 16}}')
-        return Split(*numbers([given[each] for each in names], name))
+            looks = ", ".join(f'"{each}": {n}' for each, n in zip(names, (0, 8, 16), strict=True))
+            raise ValueError(f"{name} {given!r} must look like {{{looks}}}")
+        return (Split if name == "split" else Pad)(*numbers([given[each] for each in names], name))
     made = {"transpose": Transpose, "reshape": Reshape, "flip": Flip}.get(name)
     if made is None:
-        raise ValueError(f"operation {name!r} isn't known; there are split, reshape, flip, transpose and sum")
+        raise ValueError(f"operation {name!r} isn't known; there are split, reshape, flip, transpose, pad and sum")
     return made(numbers(given, name))
 
 

@@ -5,6 +5,7 @@ ml_dtypes is imported for bfloat16 alone: weights of PyTorch's are converted wit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from parity.errors import CannotConvert
 from parity.mapping import operations
-from parity.mapping.operations import Operation, Shape, Split, numbers
+from parity.mapping.operations import Operation, Pad, Shape, Split, numbers
 
 KEPT = "kept"
 DTYPES = (KEPT, "float64", "float32", "float16", "bfloat16")
@@ -38,6 +39,17 @@ class Source:
     def shape(self) -> Shape:
         """What becomes of its shape; raises ValueError where the operations don't fit it."""
         return operations.shapes(self.operations, self.torch_shape)[-1]
+
+    @property
+    def padded(self) -> bool:
+        """Whether it is a part of the leaf, beside others that are added."""
+        return any(isinstance(each, Pad) for each in self.operations)
+
+    @property
+    def size(self) -> int:
+        """Of its values how many go into the leaf."""
+        splits = [each for each in self.operations if isinstance(each, Split)]
+        return math.prod(operations.shapes(splits, self.torch_shape)[-1])
 
     def moved(self, array: NDArray) -> NDArray:
         """Its values as the leaf holds them."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from parity.comparison import matching
 from parity.kinds.leaf import Leaf
-from parity.reference import torch_causal, torch_fused, torch_recut, torch_stand_ins, torch_structure
+from parity.reference import torch_causal, torch_fused, torch_joined, torch_recut, torch_stand_ins, torch_structure
 
 
 def taken_apart(
@@ -17,6 +17,7 @@ def taken_apart(
     tensors: tuple[Tensor, ...],
     kwargs: dict[str, Any],
     flax: list[Leaf],
+    own: torch_joined.Own = lambda path: None,
 ) -> tuple[nn.Module, list[Leaf]]:
     """The model, changed in place, and its leaves.
 
@@ -26,6 +27,7 @@ def taken_apart(
         tensors: the same in the lane's dtype.
         kwargs: more of its arguments.
         flax: the leaves of the other side's model.
+        own: gives the kernel that one of these has of its own; None where none is given.
 
     Raises:
         CannotCompare: a module gives something else when it is taken apart.
@@ -34,7 +36,8 @@ def taken_apart(
     model = torch_fused.separated(model, exact, kwargs)
     leaves = torch_structure.structure(model, tensors, kwargs)
     cut = torch_recut.as_in_flax(model, leaves, flax)
-    if torch_causal.as_in_flax(model, exact, kwargs, leaves, flax) or cut:
+    joined = torch_joined.as_in_flax(model, tensors, kwargs, leaves, flax, own)
+    if torch_causal.as_in_flax(model, exact, kwargs, leaves, flax) or cut or joined:
         leaves = torch_structure.structure(model, tensors, kwargs)
     return model, leaves
 

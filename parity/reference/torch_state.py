@@ -9,6 +9,7 @@ from parity.mapping.found import TorchState
 from parity.reference.torch_attention import SeparateAttention
 from parity.reference.torch_causal import Causal
 from parity.reference.torch_fused import Apart, Turned
+from parity.reference.torch_joined import Joined
 from parity.reference.torch_recut import Recut
 from parity.reference.torch_tensors import to_numpy
 
@@ -24,11 +25,13 @@ def of(model: nn.Module, compared: nn.Module | None = None) -> TorchState:
     same: dict[int, list[str]] = {}
     for name, tensor in state.items():
         same.setdefault(id(tensor), []).append(name)
-    parts, transposed = {}, []
+    parts, transposed, joined = {}, [], {}
     for path, module in compared.named_modules() if compared is not None else ():
         above = f"{path}." if path else ""
         if isinstance(module, (SeparateAttention, Apart, Causal, Recut)):
             parts |= {above + name: (above + whole, *ends) for name, (whole, *ends) in module.parts.items()}
+        if isinstance(module, Joined):
+            joined |= {f"{above}{module.inner}.{name}": pieces for name, pieces in module.sources.items()}
         if isinstance(module, Turned):
             transposed.append(f"{above}weight")
     return TorchState(
@@ -38,6 +41,7 @@ def of(model: nn.Module, compared: nn.Module | None = None) -> TorchState:
         [name for name in state if name in buffers],
         parts,
         transposed,
+        joined,
     )
 
 
