@@ -33,7 +33,7 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
             if node.args.get("reduction", 1) in (1, 2):
                 yield from _reductions(region, place, start, str(node.op), mean=node.args.get("reduction", 1) == 1)
             yield from _others(region, place, start, target)
-        elif node.op in _MEANS:
+        elif node.op in _MEANS and np.ndim(region.value(place)) == 0:  # what leaves axes is pooling, see `tokens`
             yield from _reductions(region, place, start, f"the {node.op}", mean=node.op == "mean")
 
 

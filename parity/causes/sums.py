@@ -83,7 +83,8 @@ def _sum(problem: Problem, place: int) -> Iterator[Attempt]:
             return {place: lambda get: region.anew(place, get) + count * sign * get(operand)}
 
         yield Attempt("term_missing", f"{words} isn't added", more(-1.0))
-        yield Attempt("term_twice", f"{words} is added twice", more(1.0), True)
+        half = region.node(operand).op in ("mul", "div") and len(region.node(operand).parents) == 1
+        yield Attempt("term_twice", f"{words} is added twice", more(1.0), strange=half)
         yield Attempt("term_sign", f"{words} has the other sign", more(-2.0))
     number = node.args.get("other")
     if len(operands) == 1 and isinstance(number, (int, float)):
