@@ -96,11 +96,11 @@ class Decoder(nn.Module):
         return torch.softmax(x @ self.key(x).mT, -1) @ x
 
 
-def _decoder(approximate: bool = False, mirrored: bool = True) -> parity.Report:
+def _decoder(approximate: bool = False, mirrored: bool = True, stack: tuple = (0, 1, 2)) -> parity.Report:
     torch.manual_seed(0)
     model = Decoder().double()
     state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    stacked = {k: np.stack([state[f"layers.{i}.{k}"] for i in range(3)]) for k in ("weight", "bias")}
+    stacked = {k: np.stack([state[f"layers.{i}.{k}"] for i in stack]) for k in ("weight", "bias")}
     kernel = state["up.weight"].transpose(2, 0, 1)
     tree = {
         "up": {"w": kernel[::-1] if mirrored else kernel, "b": state["up.bias"]},
@@ -157,6 +157,12 @@ def test_a_small_gradient_that_is_missing_is_no_rounding(dtype: str) -> None:
 def test_a_kernel_that_is_not_mirrored_is_found_in_what_it_gives() -> None:
     row = _decoder(mirrored=False).first_divergence
     assert row is not None and (row.stage, row.cause_keys[:1]) == ("outputs", ["kernel_flipped"])
+
+
+def test_layers_stacked_in_another_order_are_named() -> None:
+    row = _decoder(stack=(2, 1, 0)).first_divergence
+    assert row is not None and (row.stage, row.cause_keys) == ("weights", ["order"])
+    assert "0 holds 2, 2 holds 0" in row.causes[0]
 
 
 def test_one_mistake_in_all_scanned_layers_is_named() -> None:

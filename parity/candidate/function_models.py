@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from parity.candidate import function_gradients
+from parity.candidate import function_gradients, function_weights
 from parity.candidate.function_gradients import Backward, Gradients, name_input
 from parity.candidate.function_parameters import Parameter, by_mapping, left_out, named, pair, with_stacks
-from parity.candidate.function_rows import gradient_rows, gradients_of, row_of, weight_row
+from parity.candidate.function_rows import as_input, gradient_rows, gradients_of, input_row, row_of, weight_row
 from parity.candidate.jax_arrays import DTYPES, placed
 from parity.candidate.jax_recurrent import RecurrentModel
 from parity.causes import between_graph, diagnosis
@@ -132,6 +132,9 @@ def compare(
         parameters = list(pair(named(tree), values, mapping))
     reference = _Reference.of(request, model)
     rows = [weight_row(request.name, request.dtype, parameter, named(tree), values) for parameter in parameters]
+    for row, parameter in zip(rows, parameters, strict=True):
+        if row.verdict == "mismatch":
+            diagnosis.attach(row, function_weights.explain(parameter, named(tree)[parameter.name], values))
     rows += _run(request, function, tree, reference, parameters, explained=all(row.equal for row in rows))
     for order, row in enumerate(rows):
         row.order = order
@@ -194,12 +197,14 @@ def _backward(
 
     def judged(gradients: Gradients) -> list[Row]:
         rows = list(gradient_rows(request.name, request.dtype, parameters, of_tree, gradients))
-        return rows + [_input(request, i, found, gradients[name_input(i)]) for i, found in of_inputs.items()]
+        return rows + [
+            input_row(request.name, request.dtype, i, found, gradients[name_input(i)]) for i, found in of_inputs.items()
+        ]
 
     def laid(gradients: Gradients) -> list[NDArray]:
         known = with_stacks(gradients)
         moved = [p.move(known[p.torch_name]) for p in parameters if p.torch_name in known]
-        return moved + [_as_input(gradients[name_input(i)], found) for i, found in of_inputs.items()]
+        return moved + [as_input(gradients[name_input(i)], found) for i, found in of_inputs.items()]
 
     known = with_stacks(gradients_of(reference.model))
     ours = [np.asarray(of_tree[p.name], np.float64) for p in parameters if p.torch_name in known]
@@ -227,17 +232,6 @@ def _output(
         ours = layout.to_torch(np.asarray(result, np.float64))
         _explain(request, reference.model, row, i, ours, np.asarray(theirs, np.float64))
     return row, layout
-
-
-def _input(request: Request, i: int, found: Any, theirs: NDArray) -> Row:
-    """Compare the gradient of an input."""
-    return row_of(request.name, request.dtype, f"input {i}", "gradient", found, _as_input(theirs, found))
-
-
-def _as_input(theirs: NDArray, found: Any) -> NDArray:
-    """PyTorch's gradient of an input, as JAX's lies."""
-    layout = layouts.align(theirs, np.asarray(found, np.float64), None) or layouts.Layout()
-    return layout.to_flax(theirs)
 
 
 def compare_modules(

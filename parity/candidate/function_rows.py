@@ -12,6 +12,7 @@ from torch import nn
 from parity.bounds.judging import judge_together, judge_value
 from parity.bounds.magnitudes import UNIT_ROUNDOFF, normwise_limit
 from parity.candidate.function_parameters import Parameter, with_stacks
+from parity.kinds import layouts
 from parity.reference import torch_tensors
 from parity.reports.rows import Row, compare_arrays, fill
 
@@ -77,3 +78,14 @@ def gradient_rows(
             fill(row, judge_value(0.0, row.bound))
         row.torch_name = parameter.torch_name
         yield row
+
+
+def input_row(name: str, dtype: str, i: int, found: Any, theirs: NDArray) -> Row:
+    """Of the gradient of an input: JAX's, and PyTorch's in its own layout."""
+    return row_of(name, dtype, f"input {i}", "gradient", found, as_input(theirs, found))
+
+
+def as_input(theirs: NDArray, found: Any) -> NDArray:
+    """PyTorch's gradient of an input, as JAX's lies."""
+    layout = layouts.align(theirs, np.asarray(found, np.float64), None) or layouts.Layout()
+    return layout.to_flax(theirs)

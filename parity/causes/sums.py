@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.bounds.judging import farthest, within
+from parity.bounds.judging import farthest
 from parity.causes.attempts import FEWEST, Attempt, Problem, measured, value
-from parity.causes.cause import alike, distinct
 from parity.causes.graph import CONSTANT, MOVES, PARAMETER, SOURCES, Changes, run
 from parity.causes.precision import coarser
 
@@ -66,15 +65,16 @@ def _signs(problem: Problem, place: int) -> dict[str, float]:
     return {"self": 1.0, "other": (-1.0 if node.op == "sub" else 1.0) * float(node.args.get("alpha") or 1)}
 
 
-def _operands(problem: Problem, place: int) -> list[tuple[str, int]]:
+def operands(problem: Problem, place: int) -> list[tuple[str, int]]:
+    """The nodes that a sum or product takes, each with the name of the argument."""
     node = problem.region.node(place)
     return [(name, p) for name in ("self", "other") if (p := node.argument(name)) is not None]
 
 
 def _sum(problem: Problem, place: int) -> Iterator[Attempt]:
     region = problem.region
-    node, operands, signs = region.node(place), _operands(problem, place), _signs(problem, place)
-    for name, operand in operands:
+    node, terms, signs = region.node(place), operands(problem, place), _signs(problem, place)
+    for name, operand in terms:
         values, words = region.value(operand), problem.words(operand)
         if not np.issubdtype(values.dtype, np.floating):
             continue
@@ -87,16 +87,16 @@ def _sum(problem: Problem, place: int) -> Iterator[Attempt]:
         yield Attempt("term_twice", f"{words} is added twice", more(1.0), strange=half)
         yield Attempt("term_sign", f"{words} has the other sign", more(-2.0))
     number = node.args.get("other")
-    if len(operands) == 1 and isinstance(number, (int, float)):
-        start = operands[0][1]
+    if len(terms) == 1 and isinstance(number, (int, float)):
+        start = terms[0][1]
         text = f"{number:.6g} isn't {'added to' if node.op == 'add' else 'taken from'} {problem.words(start)}"
         yield Attempt("number_missing", text, {place: lambda get: get(start)})
-    if len(operands) == 2 and node.op == "sub":
+    if len(terms) == 2 and node.op == "sub":
         yield Attempt(
             "operands_exchanged", "a difference has the other sign", {place: lambda get: -region.anew(place, get)}
         )
-    if len(operands) == 2:
-        one, two = (p for _, p in operands)
+    if len(terms) == 2:
+        one, two = (p for _, p in terms)
         text = f"{problem.words(one)} and {problem.words(two)} are multiplied, not added"
         yield Attempt("product_for_sum", text, {place: lambda get: get(one) * get(two)})
         yield from _exchanged_numbers(problem, place, one, two)
@@ -123,7 +123,7 @@ def _replaced(problem: Problem, place: int) -> Iterator[Attempt]:
     """Another tensor in the place of one that is added: a residual taken from elsewhere."""
     region = problem.region
     signs, result = _signs(problem, place), region.value(place)
-    for name, operand in _operands(problem, place):
+    for name, operand in operands(problem, place):
         values, words = region.value(operand), problem.words(operand)
         if not np.issubdtype(values.dtype, np.floating):
             continue
@@ -149,10 +149,10 @@ def _near(problem: Problem, operand: int, place: int) -> Iterator[int]:
 
 def _product(problem: Problem, place: int) -> Iterator[Attempt]:
     region = problem.region
-    node, operands = region.node(place), _operands(problem, place)
+    node, parts = region.node(place), operands(problem, place)
     result = region.value(place)
-    for name, operand in operands:
-        rest = next((p for n, p in operands if n != name), None)
+    for name, operand in parts:
+        rest = next((p for n, p in parts if n != name), None)
         if rest is None or region.value(rest).shape != result.shape or (node.op == "div" and name == "self"):
             continue
         words = problem.words(operand)
@@ -170,19 +170,19 @@ def _product(problem: Problem, place: int) -> Iterator[Attempt]:
             text = f"{words} multiplies without the number that is added to it"
             yield Attempt("one_missing", text, {place: value(region.value(rest) * (one - 1))})
     numbers = [a for a in (node.args.get("other"), node.args.get("self")) if isinstance(a, (int, float))]
-    if len(operands) == 1 and numbers:
-        operand = operands[0][1]
+    if len(parts) == 1 and numbers:
+        operand = parts[0][1]
         what = f"{problem.words(operand)} isn't {'multiplied' if node.op == 'mul' else 'divided'} by {numbers[0]:.6g}"
         yield Attempt("scaled", what, {place: lambda get: get(operand)})
         factor = 1 / numbers[0] if node.op == "mul" else numbers[0]
         text = f"{problem.words(operand)} is {'divided' if node.op == 'mul' else 'multiplied'} by {numbers[0]:.6g}"
         yield Attempt("scaled", text, {place: lambda get: factor * get(operand)})
         yield from _rounded_number(problem, place, operand, float(numbers[0]))
-    if len(operands) == 2 and node.op == "mul":
-        one, two = (region.value(p) for _, p in operands)
+    if len(parts) == 2 and node.op == "mul":
+        one, two = (region.value(p) for _, p in parts)
         if (one + two).shape == result.shape:
-            text = f"{problem.words(operands[0][1])} and {problem.words(operands[1][1])} are added, not multiplied"
-            one, two = (p for _, p in operands)
+            text = f"{problem.words(parts[0][1])} and {problem.words(parts[1][1])} are added, not multiplied"
+            one, two = (p for _, p in parts)
             yield Attempt("sum_for_product", text, {place: lambda get: get(one) + get(two)})
 
 
@@ -269,35 +269,3 @@ def _number(factor: float, values: NDArray) -> str:
         math.sqrt(2): "sqrt(2)",
     }
     return next((text for each, text in known.items() if abs(each - factor) < 1e-9 * each), f"{factor:.6g}")
-
-
-def dropped(problem: Problem) -> Iterator[Attempt]:
-    """Values of a node that are zero, the others scaled alike: dropout at work. Only what ends in a sum can tell."""
-    region = problem.region
-    if problem.observed.shape != problem.right.shape:
-        return
-    places = [region.sink]
-    if region.node(region.sink).op == "add":
-        places += [p for _, p in _operands(problem, region.sink)]
-    for place in places:
-        values = region.value(place)
-        if values.shape != problem.right.shape:
-            continue
-        rest = problem.right - values if place != region.sink else 0.0
-        with np.errstate(all="ignore"):
-            ratio = (problem.observed - rest) / values
-        kept = np.abs(ratio) > 1e-9
-        alive = np.abs(values) > problem.tolerance  # what is zero anyway tells nothing
-        share = float(kept[alive].mean()) if alive.any() else 1.0
-        if not 0.02 < share < 0.999 or not np.isfinite(ratio[values != 0]).all():
-            continue
-        if distinct(values[kept & alive]) < FEWEST:
-            continue
-        factor = float(np.median(ratio[kept & alive]))
-        if within(farthest(np.where(kept, factor * values, 0.0) + rest, problem.observed), problem.tolerance):
-            words, lost = problem.words(place), {place: value(np.where(kept, factor * values, 0.0))}
-            if alike(factor, 1.0):
-                yield Attempt("zeroed", f"{1 - share:.0%} of {words} are zero, the rest is PyTorch's", lost)
-                continue
-            text = f"dropout is at work on {words}: {1 - share:.0%} are zero, the rest times {factor:.4g}"
-            yield Attempt("dropout_at_test", text, lost)
