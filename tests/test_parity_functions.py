@@ -64,6 +64,15 @@ def _grown(m: Any, x: Tensor, sign: float = -1.0) -> Tensor:
     return torch.exp(9 * torch.exp(m.one(x)) * (-torch.exp(m.two(x)) if sign < 0 else torch.exp(m.two(x)))) + 1
 
 
+def _grouped(m: Any, x: Tensor, apart: bool = False) -> Tensor:
+    """Four heads of queries, two of keys and values."""
+    split = (*x.shape[:2], 2, -1)
+    q = m.one(x).view(*x.shape[:2], 4, -1).transpose(1, 2)
+    k, v = (y[..., :2].view(split).repeat_interleave(2, 2).transpose(1, 2) for y in (m.two(x), m.three(x)))
+    q = q[:, [0, 2, 1, 3]] if apart else q
+    return (torch.softmax(q @ k.mT * 3, -1) @ v).transpose(1, 2).flatten(2)
+
+
 EDGES = [[0, 1, 2, 2, 0], [1, 2, 0, 1, 2]]
 STRUCTURE = {
     "branches_exchanged": (
@@ -160,6 +169,11 @@ STRUCTURE = {
         lambda m, x: x + m.one.bias[1] * m.two(x),
         lambda m, x: x + m.one.bias[0] * m.two(x),
         [(3, WIDTH)],
+    ),
+    "query_groups": (
+        lambda m, x: _grouped(m, x),
+        lambda m, x: _grouped(m, x, apart=True),
+        [(2, 3, WIDTH)],
     ),
     "neg_missing": (_grown, lambda m, x: _grown(m, x, 1.0), [(3, WIDTH)]),
 }

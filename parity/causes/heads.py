@@ -249,6 +249,10 @@ def _groups(region: Region, a: Attention, x: Heads) -> Iterator[Attempt]:
         "kv_heads_first": (np.zeros(count, int), "all heads use the first keys and values"),
         "kv_heads_reversed": ((heads * groups // count)[::-1], "keys and values go to the groups in reverse order"),
     }
+    for order in (heads.reshape(groups, -1).T.ravel(), heads.reshape(-1, groups).T.ravel()):
+        if (change := _attended(region, a, x, (x.q[:, order], x.k, x.v), "last")) is not None:
+            text = "heads of queries are taken in another order: those of one group lie apart, not side by side"
+            yield Attempt("query_groups", text, change)
     for key, (order, text) in orders.items():
         k, v = x.k[:, own[order]], x.v[:, own[order]]
         for parts, words in (
