@@ -175,6 +175,11 @@ STRUCTURE = {
         lambda m, x: _grouped(m, x, apart=True),
         [(2, 3, WIDTH)],
     ),
+    "factor_missing": (
+        lambda m, x: torch.tanh(m.one(x))[..., None] * x[:, :, None] + m.two.weight,
+        lambda m, x: x[:, :, None].expand(-1, -1, WIDTH, -1) + m.two.weight,
+        [(2, 3, WIDTH)],
+    ),
     "neg_missing": (_grown, lambda m, x: _grown(m, x, 1.0), [(3, WIDTH)]),
 }
 

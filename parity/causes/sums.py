@@ -153,12 +153,14 @@ def _product(problem: Problem, place: int) -> Iterator[Attempt]:
     result = region.value(place)
     for name, operand in parts:
         rest = next((p for n, p in parts if n != name), None)
-        if rest is None or region.value(rest).shape != result.shape or (node.op == "div" and name == "self"):
+        if rest is None or (node.op == "div" and name == "self"):
             continue
         words = problem.words(operand)
         text = f"{words} is left out: nothing is {'multiplied' if node.op == 'mul' else 'divided'} by it"
         key = "scale_missing" if region.node(operand).op in (PARAMETER, CONSTANT) else "factor_missing"
-        yield Attempt(key, text, {place: lambda get, rest=rest: get(rest)})
+        yield Attempt(key, text, {place: lambda get, rest=rest: np.broadcast_to(get(rest), result.shape)})
+        if region.value(rest).shape != result.shape:
+            continue
         text = f"{words} multiplies twice"
         twice = {place: lambda get, operand=operand: region.anew(place, get) * get(operand)}
         yield Attempt("factor_twice", text, twice)
