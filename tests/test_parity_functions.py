@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import parity
+from parity.causes import alike
 from parity.causes.between_graph import Code
 from parity.reference import torch_graph
 
@@ -208,6 +209,14 @@ def test_a_mistake_in_all_places_is_made_again_of_what_the_one_before_gave() -> 
     curves = (F.silu, torch.tanh, F.relu)
     told = named(lambda m, x: _stacked(m, x, curves), lambda m, x: _stacked(m, x, curves, order=(1, 0)), (2, 3, WIDTH))
     assert told.startswith("parts_order") and "in all 3 places" in told, told
+
+
+def test_norms_whose_names_end_in_a_number_are_no_layers_of_a_list() -> None:
+    words = ["the output of layers.0.norm2", "the output of layers.12.norm1"]
+    assert [alike.LAYER.sub("*", each) for each in words] == [
+        "the output of layers.*.norm2",
+        "the output of layers.*.norm1",
+    ]
 
 
 @pytest.mark.parametrize(

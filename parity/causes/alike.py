@@ -19,7 +19,7 @@ Made = Callable[[Problem], Iterator[Attempt]]
 
 _MOST_ALIKE = 12_000  # mistakes of one family that are looked at for those that are alike
 _MOST_IN_TURN = 10_000  # that are gone through to make some in turn, for one family
-_LAYER = re.compile(r"(?<=[./_])\d+(?=[./_])")  # the number of a layer, not that in its name (norm1)
+LAYER = re.compile(r"(?<=[./_])\d+(?=[./_])")  # the number of a layer, not that in its name (norm1)
 _MOST_PLACES = 5  # of which all choices are tried
 
 
@@ -92,7 +92,7 @@ def _kinds(problem: Problem, family: Made) -> list[_Kind]:
         words, place = _told(problem, attempt), _place(attempt)
         parents = problem.region.node(place).parents[:1]
         behind = _plain(" ".join(map(problem.words, parents)))
-        for where in dict.fromkeys(("", f"behind {behind}", f"at {_LAYER.sub('*', problem.words(place))}")):
+        for where in dict.fromkeys(("", f"behind {behind}", f"at {LAYER.sub('*', problem.words(place))}")):
             kind = kinds.setdefault((attempt.key, words, number, where), _Kind(attempt.key, words, number))
             kind.places[place] = attempt
     return [_Kind(k.key, k.words, k.number, dict(sorted(k.places.items()))) for k in kinds.values()]
