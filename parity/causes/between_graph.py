@@ -136,8 +136,8 @@ class Code:
             near: key of the layer's record.
         """
         for problem, before in self._problems(sink, ours, reference, tolerance, near):
-            each = families.attempts(problem)
-            for attempt in itertools.chain(each, families.everywhere(problem)) if self.whole else each:
+            several = families.ALIKE if self.whole else families.ALIKE_BETWEEN
+            for attempt in itertools.chain(families.attempts(problem), families.everywhere(problem, several)):
                 after = problem.left(attempt.changes)
                 if explains(before, after, tolerance):
                     self.found.append((path, attempt))

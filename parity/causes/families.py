@@ -67,18 +67,24 @@ SIMPLE: tuple[Family, ...] = (
 )
 
 
+# Of these mistakes that are made in all places alike are tried: in the code of functions, which have no layers; and in
+# that between layers, where a list of layers is called in a comprehension, say.
+ALIKE: tuple[Family, ...] = (*SIMPLE, tokens.attempts)
+ALIKE_BETWEEN: tuple[Family, ...] = (tokens.attempts,)
+
+
 def simple(problem: Problem) -> Iterator[Attempt]:
     """Those mistakes of which two at once are tried."""
     return attempts(problem, SIMPLE)
 
 
-def everywhere(problem: Problem) -> Iterator[Attempt]:
+def everywhere(problem: Problem, families: tuple[Family, ...]) -> Iterator[Attempt]:
     """Mistakes that are made in all layers of a list, or in all calls of a function, at once.
 
     Attempts count as the same whose words differ by numbers alone: everywhere, then those that follow layers whose
     names differ by numbers alone.
     """
-    for family in (*SIMPLE, tokens.attempts):
+    for family in families:
         kinds: dict[tuple, dict[int, Attempt]] = {}
         seen: dict[tuple, int] = {}
         for attempt in itertools.islice(attempts(problem, (family,)), _MOST_EVERYWHERE):

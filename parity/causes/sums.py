@@ -121,15 +121,13 @@ def _replaced(problem: Problem, place: int) -> Iterator[Attempt]:
         values, words = region.value(operand), problem.words(operand)
         if not np.issubdtype(values.dtype, np.floating):
             continue
-        for other_name, other in problem.others(values):
-            text = f"{other_name} is added, in PyTorch {words}"
-            yield Attempt("residual_source", text, {place: value(result + signs[name] * (other - values))})
-        for other in _near(problem, operand, place):
-            key, text = "residual_source", f"{problem.words(other)} is added, in PyTorch {words}"
-            if problem.words(other) == words:  # which tell no moves of values
-                key, text = "axes_order", f"{words} is added with its axes or values in another order"
-            change = result + signs[name] * (region.value(other) - values)
-            yield Attempt(key, text, {place: value(change)})
+        others = list(problem.others(values))
+        others += [(problem.words(other), region.value(other)) for other in _near(problem, operand, place)]
+        for other_name, other in others:
+            key, text = "residual_source", f"{other_name} is added, in PyTorch {words}"
+            if other_name == words:  # which tell no moves of values
+                key, text = "axes_order", f"{words} is added with its axes or values in another order (not transposed?)"
+            yield Attempt(key, text, {place: value(result + signs[name] * (other - values))})
 
 
 def _near(problem: Problem, operand: int, place: int) -> Iterator[int]:
