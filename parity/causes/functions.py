@@ -65,6 +65,19 @@ _UNARY = CURVED | {
 }
 _EPSILONS = (1e-5, 1e-6, 1e-3, 1e-12, 1e-8, 1e-7, 1e-4, 0.0)
 _SLOPES = (0.01, 0.1, 0.2, 0.3, 1 / 3, 0.05, 0.25)
+# Functions that are taken for each other.
+_RELATED = {
+    "log1p": ("log", "log2"),
+    "log": ("log1p", "log2"),
+    "log2": ("log",),
+    "expm1": ("exp",),
+    "exp": ("expm1", "exp2"),
+    "sqrt": ("square", "rsqrt"),
+    "rsqrt": ("sqrt", "reciprocal"),
+    "square": ("sqrt", "abs"),
+    "sin": ("cos",),
+    "cos": ("sin",),
+}
 WORDS = {"_softmax": "softmax", "_log_softmax": "log softmax", "relu": "ReLU", "gelu": "GELU", "silu": "SiLU"}
 
 
@@ -89,6 +102,10 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
                 if twice is not None:
                     yield Attempt("applied_twice", f"{words} is applied twice", {place: value(twice)})
             yield from _settings(region, place, start, words)
+        for other in _RELATED.get(node.op, ()):
+            changed = Node(other, {"self": {"node": start}})
+            change = {place: lambda get, changed=changed: run(changed, get)}
+            yield Attempt(f"{other}_for_{node.op}", f"{other} stands for {words}", change)
         if node.op in CURVED:
             yield from _others(region, place, start, words)
     yield from _too_many(problem)
