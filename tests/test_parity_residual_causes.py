@@ -386,10 +386,16 @@ class TorchTied(nn.Module):
 
 class FlaxTied(flax_nn.Module):
     scale: float = 1.0
+    bug: str = ""
 
     @flax_nn.compact
     def __call__(self, x: Any) -> Any:
         table = flax_nn.Embed(7, WIDTH, name="table")
+        if self.bug == "attends without gradient":
+            x = jnp.tanh(flax_nn.Dense(WIDTH, name="mix")(table(x)))
+            return x @ jax.lax.stop_gradient(table.embedding).T
+        if self.bug == "looks up without gradient":
+            return table.attend(jnp.tanh(flax_nn.Dense(WIDTH, name="mix")(jax.lax.stop_gradient(table(x)))))
         return table.attend(jnp.tanh(flax_nn.Dense(WIDTH, name="mix")(table(x)))) * self.scale
 
 
@@ -400,3 +406,43 @@ def test_a_table_that_is_used_again_between_layers() -> None:
     first = parity.compare(FlaxTied(2.0), model, x, gradients=False).first_divergence
     assert first is not None
     assert (first.name, first.cause_keys) == ("output", ["scaled"])
+
+
+@pytest.mark.parametrize(
+    ("bug", "words"),
+    [("attends without gradient", "only what table itself does"), ("looks up without gradient", "only what is done")],
+)
+def test_a_tied_weight_of_which_one_use_has_no_gradient(bug: str, words: str) -> None:
+    torch.manual_seed(0)
+    report = parity.compare(FlaxTied(1.0, bug), TorchTied(), np.array([[1, 4, 2], [6, 0, 3]]))
+    rows = [row for row in report.rows if "tied_weight" in row.cause_keys]
+    assert [(row.name, row.stage) for row in rows] == [("table", "gradient of embedding, end to end")], str(report)
+    assert words in rows[0].causes[0]
+
+
+SAME = 4  # places and channels
+
+
+class TorchMixed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.mix, self.last = nn.LayerNorm(SAME), nn.Linear(SAME, 5), nn.Linear(5, SAME)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.mix(self.norm(x).transpose(1, 2))))
+
+
+class FlaxMixed(flax_nn.Module):
+    @flax_nn.compact
+    def __call__(self, x: Any) -> Any:
+        x = flax_nn.LayerNorm(epsilon=1e-5, name="norm")(x)
+        return flax_nn.Dense(SAME, name="last")(flax_nn.relu(flax_nn.Dense(5, name="mix")(x)))
+
+
+def test_as_many_places_as_channels_hide_no_exchange_of_the_two() -> None:
+    torch.manual_seed(0)
+    x = np.random.default_rng(0).normal(size=(2, SAME, SAME))
+    report = parity.compare(FlaxMixed(), TorchMixed(), x, gradients=False)
+    first = report.first_divergence
+    assert first is not None
+    assert (first.name, first.stage, first.cause_keys) == ("mix", "input", ["axes_order"])

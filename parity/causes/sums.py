@@ -30,10 +30,14 @@ def made_elsewhere(problem: Problem) -> Iterator[Attempt]:
 
 
 def _instead(problem: Problem) -> Iterator[Attempt]:
-    own = problem.words(problem.region.sink)
+    sink = problem.region.sink
+    own, moved = problem.words(sink), problem.region.node(sink).op in MOVES
     for name, array in problem.others(problem.observed):
+        key, text = "order", f"{name} is handed on, in PyTorch {own}"
+        if name == own and moved:  # of which words tell nothing
+            key, text = "axes_order", f"{name} is handed on with its axes as they are, not moved (not transposed?)"
         if array.shape != problem.right.shape or farthest(array, problem.right) > 0:
-            yield Attempt("order", f"{name} is handed on, in PyTorch {own}", {problem.region.sink: value(array)})
+            yield Attempt(key, text, {sink: value(array)})
 
 
 def sources(problem: Problem) -> Iterator[Attempt]:
@@ -43,8 +47,8 @@ def sources(problem: Problem) -> Iterator[Attempt]:
         values = region.value(place)
         if isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.floating):
             for name, other in problem.others(values):
+                text = f"{name} is used, in PyTorch {problem.words(place)}"
                 if farthest(other, values) > 0:
-                    text = f"{name} is used, in PyTorch {problem.words(place)}"
                     yield Attempt("other_source", text, {place: value(other)})
 
 
@@ -86,9 +90,8 @@ def _sum(problem: Problem, place: int) -> Iterator[Attempt]:
         yield Attempt("term_twice", f"{words} is added twice", more(1.0))
         yield Attempt("term_sign", f"{words} has the other sign", more(-2.0))
     if len(operands) == 2 and node.op == "sub":
-        yield Attempt(
-            "operands_exchanged", "a difference has the other sign", {place: lambda get: -region.anew(place, get)}
-        )
+        text = "a difference has the other sign"
+        yield Attempt("operands_exchanged", text, {place: lambda get: -region.anew(place, get)})
     if len(operands) == 2:
         one, two = (p for _, p in operands)
         text = f"{problem.words(one)} and {problem.words(two)} are multiplied, not added"
