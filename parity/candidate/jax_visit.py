@@ -132,7 +132,7 @@ class Visit:
         """How a reference's array lies in the leaf's; None if the shapes can't hold the same values."""
         if registry.named(self.kind).recurrent:
             return layouts.Layout() if reference.shape == ours.shape else None
-        if reference.shape == ours.shape and works_on_last_axis(self.layer.module, self.facts):
+        if reference.ndim > 2 and reference.shape == ours.shape and works_on_last_axis(self.layer.module, self.facts):
             return layouts.Layout()  # with as many places as channels, too: else an exchange of both would go unseen
         return layouts.align(reference, ours, tuple(map_shape) if map_shape else None)
 
