@@ -22,6 +22,7 @@ A, B = rng.normal(size=(2, 5, 6)), rng.normal(size=(2, 5, 6))
 MAP, OTHER = rng.normal(size=(2, 6, 3, 4)), rng.normal(size=(2, 6, 3, 4))
 POSITIVE = rng.exponential(size=(4, 5)) + 0.1
 FIELDS = rng.normal(size=(3, 4, 4))
+SYMMETRIC = FIELDS + FIELDS.swapaxes(1, 2)
 ROWS, COLUMNS = np.tril_indices(4, -1)
 LOGITS, LABELS = rng.normal(size=(7, 4)), np.arange(7) % 4
 
@@ -104,7 +105,14 @@ CASES: dict[str, tuple[Callable[..., Tensor], tuple[NDArray, ...], NDArray, str,
         (FIELDS,),
         np.concatenate([FIELDS[:, 0], FIELDS[:, [0, 1, 2, 3, 2, 3], [0, 1, 2, 3, 0, 0]]], 1),
         "index_places",
-        "places (0, 0), (1, 1), (2, 2), (3, 3), (2, 0), (3, 0) of the model's input",
+        "of the model's input: (0, 0), (1, 1), (2, 2), (3, 3), (2, 0), (3, 0); in PyTorch (1, 0)",
+    ),
+    "pairs by rows of the other half": (
+        lambda x: x[:, ROWS, COLUMNS],
+        (SYMMETRIC,),
+        SYMMETRIC[:, [0, 0, 0, 1, 1, 2], [1, 2, 3, 2, 3, 3]],
+        "index_order",
+        ": (1, 0), (2, 0), (3, 0), (2, 1), (3, 1), (3, 2); in PyTorch (1, 0), (2, 0), (2, 1)",
     ),
     "logarithm without one": (lambda x: x.log1p(), (POSITIVE,), np.log(POSITIVE), "log_for_log1p", "log stands for"),
     "cosine for sine": (lambda x: x.sin(), (A,), np.cos(A), "cos_for_sin", ""),

@@ -44,10 +44,12 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
         own = indexed.places
         theirs = _places(x, got.reshape(before, -1, x.shape[2]), own, problem.tolerance)
         if theirs is not None and own != theirs:
-            words = f"places {_told(theirs, indexed.sizes)} of {problem.words(indexed.start)} are taken"
-            text = f"{words}, in PyTorch {_told(own, indexed.sizes)}"
+            alike = sorted(own) == sorted(theirs)
+            what = "the same places are taken in another order, of " if alike else "other places are taken, of "
+            text = f"{what}{problem.words(indexed.start)}: {_told(theirs, indexed.sizes)}; in PyTorch "
             made = x[:, theirs].reshape(y.shape)
-            yield Attempt("index_places", text, {place: value(made)})
+            key = "index_order" if alike else "index_places"
+            yield Attempt(key, text + _told(own, indexed.sizes), {place: value(made)})
 
 
 def _indexed(region: Region, place: int) -> _Indexed | None:
@@ -95,13 +97,13 @@ def _arrived(problem: Problem, place: int) -> NDArray | None:
 
 
 def _places(x: NDArray, y: NDArray, own: list[int], tolerance: float) -> list[int] | None:
-    """For each of y[:, k] the place p with x[:, p] alike, the reference's own if it is; None where there is none."""
+    """For each of y[:, k] a place p with x[:, p] alike, if need be one of the reference's; None where there is none."""
     found = []
     for k in range(y.shape[1]):
         near = np.abs(x - y[:, k : k + 1]).max(axis=(0, 2)) <= tolerance
         if not near.any():
             return None
-        found.append(own[k] if near[own[k]] else int(near.argmax()))
+        found.append(next((p for p in (own[k], *own) if near[p]), int(near.argmax())))
     return found
 
 
