@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import parity
+from parity.causes.parameter_gradients import of_uses
 from parity.reports.report import Report
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")
@@ -386,11 +387,13 @@ class TorchTied(nn.Module):
 
 class FlaxTied(flax_nn.Module):
     scale: float = 1.0
+    apart: bool = False
 
     @flax_nn.compact
     def __call__(self, x: Any) -> Any:
         table = flax_nn.Embed(7, WIDTH, name="table")
-        return table.attend(jnp.tanh(flax_nn.Dense(WIDTH, name="mix")(table(x)))) * self.scale
+        x = jnp.tanh(flax_nn.Dense(WIDTH, name="mix")(table(x)))
+        return x @ jax.lax.stop_gradient(table.embedding).T if self.apart else table.attend(x) * self.scale
 
 
 def test_a_table_that_is_used_again_between_layers() -> None:
@@ -400,3 +403,44 @@ def test_a_table_that_is_used_again_between_layers() -> None:
     first = parity.compare(FlaxTied(2.0), model, x, gradients=False).first_divergence
     assert first is not None
     assert (first.name, first.cause_keys) == ("output", ["scaled"])
+
+
+def test_a_tied_weight_of_which_one_use_has_no_gradient() -> None:
+    torch.manual_seed(0)
+    report = parity.compare(FlaxTied(apart=True), TorchTied(), np.array([[1, 4, 2], [6, 0, 3]]))
+    [row] = report.divergences
+    assert (row.name, row.stage) == ("table", "gradient of embedding, end to end")
+    assert row.cause_keys == ["tied_weight"]
+    assert "only what table itself does with it counts" in row.causes[0]
+    one, two = np.random.default_rng(0).normal(size=(2, 3, 4))
+    [cause] = of_uses(one + two, two, one, 1e-14, "table")
+    assert "only what is done with it elsewhere" in cause.text
+    assert not of_uses(one + two, one + 2 * two, one, 1e-14, "table")
+
+
+SAME = 4  # places and channels
+
+
+class TorchMixed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.mix, self.last = nn.LayerNorm(SAME), nn.Linear(SAME, 5), nn.Linear(5, SAME)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.relu(self.mix(self.norm(x).transpose(1, 2))))
+
+
+class FlaxMixed(flax_nn.Module):
+    @flax_nn.compact
+    def __call__(self, x: Any) -> Any:
+        x = flax_nn.LayerNorm(epsilon=1e-5, name="norm")(x)
+        return flax_nn.Dense(SAME, name="last")(flax_nn.relu(flax_nn.Dense(5, name="mix")(x)))
+
+
+def test_as_many_places_as_channels_hide_no_exchange_of_the_two() -> None:
+    torch.manual_seed(0)
+    x = np.random.default_rng(0).normal(size=(2, SAME, SAME))
+    report = parity.compare(FlaxMixed(), TorchMixed(), x, gradients=False)
+    first = report.first_divergence
+    assert first is not None
+    assert (first.name, first.stage, first.cause_keys) == ("mix", "input", ["axes_order"])

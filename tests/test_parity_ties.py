@@ -161,6 +161,33 @@ def test_a_function_that_no_table_knows_is_told_by_its_zeros() -> None:
     assert "only where the input is exactly 0" in first.causes[0]
 
 
+class TorchApart(nn.Module):
+    """How far two layers lie apart, which is at ties often exactly 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.last = nn.Linear(3, 8), nn.Linear(3, 8), nn.Linear(8, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.abs(self.one(x) - self.two(x)))
+
+
+class FlaxApart(flax_nn.Module):
+    @flax_nn.compact
+    def __call__(self, x: Any) -> Any:
+        apart = flax_nn.Dense(8, name="one")(x) - flax_nn.Dense(8, name="two")(x)
+        return flax_nn.Dense(2, name="last")(jnp.abs(apart))  # of slope 1 at 0, PyTorch's of 0
+
+
+def test_another_convention_behind_a_difference_of_two_layers() -> None:
+    torch.manual_seed(0)
+    x = np.random.default_rng(0).normal(size=(6, 3))
+    first = parity.compare(FlaxApart(), TorchApart(), x).first_divergence
+    assert first is not None
+    assert (first.name, first.stage, first.cause_keys) == ("two", "cotangent at ties", ["gradient_kink"])
+    assert "only where what abs gets lies exactly at its kink" in first.causes[0]
+
+
 def test_what_is_infinite_at_zero_is_told_not_judged() -> None:
     class Root(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

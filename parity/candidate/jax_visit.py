@@ -26,6 +26,9 @@ from parity.kinds import jax_leaves, layouts, registry
 from parity.kinds.weights import weights_to_flax
 from parity.reports.rows import Row, compare_arrays
 
+# PyTorch's layers that work along the last axis, and what does so in Flax.
+_ON_LAST_AXIS = {"Linear": ("Dense", "Linear"), "LayerNorm": ("LayerNorm",), "RMSNorm": ("RMSNorm",)}
+
 
 class Visit:
     """One call of one Flax leaf, beside the record of the reference's."""
@@ -129,6 +132,8 @@ class Visit:
         """How a reference's array lies in the leaf's; None if the shapes can't hold the same values."""
         if registry.named(self.kind).recurrent:
             return layouts.Layout() if reference.shape == ours.shape else None
+        if reference.ndim > 2 and reference.shape == ours.shape and works_on_last_axis(self.layer.module, self.facts):
+            return layouts.Layout()  # with as many places as channels, too: else an exchange of both would go unseen
         return layouts.align(reference, ours, tuple(map_shape) if map_shape else None)
 
     def _unknown(self, ndim: int) -> layouts.Layout:
@@ -268,6 +273,17 @@ def check_dtypes(visit: Visit, variables: Any) -> None:
 def allowed(bound: Bound | None) -> NDArray | None:
     """The largest differences that are allowed; None where there is no bound."""
     return None if bound is None or bound.unknown else bound.allowed
+
+
+def works_on_last_axis(module: Any, facts: dict[str, Any]) -> bool:
+    """Whether a layer is one of those of both libraries that work along the last axis of whatever they get."""
+    own, theirs = type(module), facts["bases"]
+    if theirs[1:] != ["Module", "object"] or theirs[0] not in _ON_LAST_AXIS:
+        return False
+    if len(facts["settings"].get("normalized_shape", [1])) != 1:
+        return False
+    along = {getattr(module, name, -1) for name in ("reduction_axes", "feature_axes")}
+    return own.__module__.startswith("flax.") and own.__name__ in _ON_LAST_AXIS[theirs[0]] and along == {-1}
 
 
 def is_input(x: Any) -> bool:

@@ -87,6 +87,8 @@ class Problem:
         except WRONG:
             return None
         if predicted.shape != self.observed.shape:
+            predicted = next(channels_moved(predicted, self.observed.shape), predicted)
+        if predicted.shape != self.observed.shape:
             if predicted.size != self.observed.size or predicted.ndim == self.observed.ndim:
                 return None
             predicted = predicted.reshape(self.observed.shape)
@@ -97,11 +99,20 @@ class Problem:
         return replace(self, region=self.region.with_mistakes(changes), measures=False)
 
     def others(self, like: NDArray) -> Iterator[tuple[str, NDArray]]:
-        """Arrays that are about, of the shape of one."""
+        """Arrays that are about, of the shape of one, if need be with the channels moved: last, or behind examples."""
         for name, load in self.elsewhere:
             array = load()
+            if array.shape != like.shape:
+                array = next(channels_moved(array, like.shape), array)
             if array.shape == like.shape and np.issubdtype(array.dtype, np.floating):
                 yield name, np.asarray(array, np.float64)
+
+
+def channels_moved(array: NDArray, shape: tuple[int, ...]) -> Iterator[NDArray]:
+    """An array of another shape with its channels moved to the end, or from there, if it has this shape then."""
+    if array.ndim == len(shape) > 2:
+        moved = np.moveaxis(array, 1, -1), np.moveaxis(array, -1, 1)
+        yield from (each for each in moved if each.shape == shape)
 
 
 def _apart(made: NDArray, observed: NDArray) -> float:

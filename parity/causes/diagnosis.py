@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from parity.bounds.magnitudes import UNIT_ROUNDOFF
 from parity.causes import between_layers_backward as chain_gradients
 from parity.causes import gradients as gradient_causes
+from parity.causes import kinks
 from parity.causes import parameter_gradients as parameter_causes
 from parity.causes import parameters as causes
 from parity.causes import precision as precision_causes
@@ -152,7 +153,8 @@ def name_cotangent(candidate: ExaminedModel, key: str, row: Row, torch: NDArray,
         ops, coming = store.facts("output")["ops"], store.array("output_cotangent", "cotangent.0")
     scale = float(max(np.max(np.abs(torch), initial=0.0), np.max(np.abs(flax), initial=0.0)))
     tolerance = max(row.bound, 64 * UNIT_ROUNDOFF[candidate.dtype] * scale)
-    attach(row, chain_gradients.explain(ops, start, coming, torch, flax, tolerance, candidate.dtype))
+    found = chain_gradients.explain(ops, start, coming, torch, flax, tolerance, candidate.dtype)
+    attach(row, found or kinks.explain(candidate, key, torch, flax, tolerance))
 
 
 def _layer(visit: ExaminedCall) -> Layer | None:

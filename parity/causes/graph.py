@@ -94,7 +94,7 @@ class Graph:
                 self.nodes.append(Node(*written_softmax.recognised(*part, self._described)))
             self.moved.append(len(self.nodes) - 1)
             self.recorded[len(self.nodes) - 1] = place
-        self._load = load
+        self.loaded = load
         self.users: dict[int, list[int]] = {}
         for place, node in enumerate(self.nodes):
             for parent in node.parents:
@@ -108,7 +108,7 @@ class Graph:
         node = self.nodes[place]
         if node.op == UNKNOWN:
             raise CannotRun("a node's values weren't kept")
-        array = self._load(self.recorded[place], node)
+        array = self.loaded(self.recorded[place], node)
         return np.asarray(array, np.float64) if np.issubdtype(array.dtype, np.floating) else np.asarray(array)
 
     def before(self, sink: int, cut: Iterable[int] = ()) -> list[int]:

@@ -12,6 +12,7 @@ from parity.causes import indices
 from parity.causes import parameters as causes
 from parity.causes import precision as precision_causes
 from parity.causes import recurrent_inputs as recurrent_causes
+from parity.causes.attempts import channels_moved
 from parity.causes.diagnosis import as_reference, attach, recorded_inputs
 from parity.causes.examined import ExaminedCall, ExaminedModel
 from parity.causes.parameters import Case, Cause
@@ -207,7 +208,8 @@ def _sources(candidate: ExaminedModel, ours: NDArray, reference: NDArray) -> tup
         output = store.array(key, "passed.0" if store.has(key, "passed.0") else "output.0")
         if output.shape == reference.shape and np.array_equal(output, reference):
             expected = expected or store.facts(key)["path"]
-        if output.shape == ours.shape and np.array_equal(output, ours):
+        handed = output if output.shape == ours.shape else next(channels_moved(output, ours.shape), output)
+        if handed.shape == ours.shape and np.array_equal(handed, ours):
             got = got or store.facts(key)["path"]
     return got, expected
 

@@ -2,7 +2,8 @@
 
 Each takes its arguments by the names of PyTorch's schemas, arrays in the places of tensors. Casts between formats of
 floating-point numbers change nothing here: how numbers are rounded is told elsewhere. Those of moving values are in
-`numpy_moves`, arithmetic in `numpy_arithmetic`, sums, products, norms and transforms here.
+`numpy_moves`, arithmetic in `numpy_arithmetic`, distances and losses in `numpy_distances`, sums, products, norms and
+transforms here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.causes import numpy_arithmetic, numpy_layers, numpy_losses, numpy_moves  # noqa: F401  each adds to OPERATIONS
+# Each adds to OPERATIONS.
+from parity.causes import numpy_arithmetic, numpy_distances, numpy_layers, numpy_losses, numpy_moves  # noqa: F401
 from parity.causes.numpy_table import OPERATIONS, Arguments, CannotRun, axes_of, operation
 from parity.kinds import registry
 from parity.kinds.layer import Recorded
@@ -67,13 +69,6 @@ OPERATIONS["std"] = lambda a: np.sqrt(_variance(a))
 OPERATIONS["var_mean"] = lambda a: [_variance(a), OPERATIONS["mean"](a)]
 OPERATIONS["std_mean"] = lambda a: [np.sqrt(_variance(a)), OPERATIONS["mean"](a)]
 OPERATIONS["cumsum"] = lambda a: np.cumsum(a["self"], a["dim"])
-
-
-@operation("linalg_vector_norm")
-def _norm(a: Arguments) -> NDArray:
-    order, axes, keep = a.get("ord", 2), axes_of(a.get("dim")), bool(a.get("keepdim", False))
-    size = np.abs(a["self"])
-    return np.sum(size**order, axis=axes, keepdims=keep) ** (1 / order)
 
 
 @operation("logsumexp")

@@ -131,6 +131,7 @@ _OF: dict[str, Callable[[Any, NDArray], Mistakes]] = {
     "glu": _gated,
     "cumsum": _running,
     "linalg_vector_norm": _norms,
+    "norm": _norms,
 }
 
 

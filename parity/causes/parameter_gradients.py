@@ -70,6 +70,30 @@ def explain(
     return []
 
 
+def of_uses(torch: NDArray, flax: NDArray, alone: NDArray, tolerance: float, where: str) -> list[Cause]:
+    """Causes of a wrong gradient of a parameter that is used in several places: a part that is missing.
+
+    Args:
+        torch: PyTorch's gradient; likewise flax, in one layout.
+        flax: see `torch`.
+        alone: PyTorch's as far as it is of its own layer's calls.
+        tolerance: largest difference that counts as none.
+        where: that layer.
+    """
+    before = farthest(torch, flax)
+    for text, predicted in (
+        (
+            f"only what {where} itself does with it counts: elsewhere a copy of it, or one without gradient, is used",
+            alone,
+        ),
+        (f"what {where} itself does with it doesn't count, only what is done with it elsewhere", torch - alone),
+    ):
+        after = farthest(predicted, flax)
+        if predicted.shape == torch.shape and explains(before, after, tolerance):
+            return [Cause("tied_weight", "jax", f"wrong gradient of a tied weight: {text}", before, after)]
+    return []
+
+
 def _changed(whole: NDArray, alone: NDArray) -> str:
     if not whole.any():
         return "it is lost"

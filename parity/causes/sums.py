@@ -29,10 +29,14 @@ def made_elsewhere(problem: Problem) -> Iterator[Attempt]:
 
 
 def _instead(problem: Problem) -> Iterator[Attempt]:
-    own = problem.words(problem.region.sink)
+    sink = problem.region.sink
+    own, moved = problem.words(sink), problem.region.node(sink).op in MOVES
     for name, array in problem.others(problem.observed):
+        key, text = "order", f"{name} is handed on, in PyTorch {own}"
+        if name == own and moved:  # of which words tell nothing
+            key, text = "axes_order", f"{name} is handed on with its axes as they are, not moved (not transposed?)"
         if array.shape != problem.right.shape or farthest(array, problem.right) > 0:
-            yield Attempt("order", f"{name} is handed on, in PyTorch {own}", {problem.region.sink: value(array)})
+            yield Attempt(key, text, {sink: value(array)})
 
 
 def sources(problem: Problem) -> Iterator[Attempt]:
@@ -42,8 +46,8 @@ def sources(problem: Problem) -> Iterator[Attempt]:
         values = region.value(place)
         if isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.floating):
             for name, other in problem.others(values):
+                text = f"{name} is used, in PyTorch {problem.words(place)}"
                 if farthest(other, values) > 0:
-                    text = f"{name} is used, in PyTorch {problem.words(place)}"
                     yield Attempt("other_source", text, {place: value(other)})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,23 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
     yield from each_and_all(_slices(problem))
     yield from _joined(problem)
     yield from _extremes(region)
+    if problem.observed.shape != problem.right.shape:
+        yield from _taken_early(problem)
+
+
+def _taken_early(problem: Problem) -> Iterator[Attempt]:
+    """One value for all places where PyTorch hands on each, as of a mean that comes before a norm, not behind it."""
+    x, sink = problem.right, problem.region.sink
+    if x.ndim < 3 or not np.issubdtype(x.dtype, np.floating):
+        return
+    words = f"of {problem.words(sink)} {list(x.shape)} is handed on, in PyTorch all of it: an order exchanged?"
+    for axis in range(1, x.ndim):
+        for key, text, made in _reductions(x, axis):
+            yield Attempt(key, f"{text} along axis {axis} {words}", {sink: value(made)})
+    for count in range(2, x.ndim - 1):
+        for axes in itertools.combinations(range(1, x.ndim), count):
+            yield Attempt("pool_mean", f"the mean over axes {list(axes)} {words}", {sink: value(x.mean(axes))})
+            yield Attempt("pool_max", f"the largest over axes {list(axes)} {words}", {sink: value(x.max(axes))})
 
 
 def _reductions(x: NDArray, axis: int) -> Iterator[tuple[str, str, NDArray]]:
@@ -79,6 +97,8 @@ def _pooled(problem: Problem, place: int, start: int) -> Iterator[Attempt]:
         text = f"places are pooled by {name}, not by {node.op}"
         yield Attempt(f"pool_{name.removeprefix('a')}", text, {place: value(made)})
     own = _POOLS[node.op]
+    text = f"{node.op} over axes {list(dims)} of {list(x.shape)} is left out: all places are handed on"
+    yield Attempt("pool_missing", text, {place: lambda get: get(start)})
     for axis in range(x.ndim):
         for axes in {(axis,), tuple(a for a in range(x.ndim) if a != axis), dims[:1], dims[1:]}:
             if axes and axes != dims:
@@ -90,6 +110,7 @@ def _pooled(problem: Problem, place: int, start: int) -> Iterator[Attempt]:
             if axes != tuple(sorted(dims)) and made.ndim == 2 and 1 not in axes:
                 text = f"axes {list(axes)} are pooled, not {list(dims)}"
                 yield Attempt("pool_axis", text, {place: value(np.moveaxis(made, 0 if 0 in axes else 1, -1))})
+    yield from _pooled_in_part(region, place, own, x, dims)
     if len(dims) == 1:
         for key, text, made in _reductions(x, dims[0]):
             made = np.expand_dims(made, dims[0]) if keep else made
@@ -104,6 +125,16 @@ def _pooled(problem: Problem, place: int, start: int) -> Iterator[Attempt]:
         first = np.take(whole, range(whole.shape[axis] - x.shape[axis]), axis)
         text = f"{node.op} is taken of the part that PyTorch leaves out"
         yield Attempt("pool_rest", text, {place: value(own(first, axis=dims, keepdims=keep))})
+
+
+def _pooled_in_part(region: Region, place: int, own: Any, x: NDArray, dims: tuple[int, ...]) -> Iterator[Attempt]:
+    """Over some of the axes; of the others one place is taken."""
+    for axis in dims if len(dims) > 1 else ():
+        rest = [d for d in dims if d != axis]
+        for text, index in (("first", 0), ("last", -1)):
+            made = own(np.take(x, [index], axis), axis=(axis, *rest)).reshape(region.value(place).shape)
+            text = f"axes {rest} alone are pooled, not {list(dims)}: of axis {axis} the {text} place is taken"
+            yield Attempt("pool_axis", text, {place: value(made)})
 
 
 def _reduced(region: Region, place: int, start: int) -> Iterator[Attempt]:

@@ -67,9 +67,25 @@ def _by_parameter(candidate: Candidate, pairs: list[tuple[str, NDArray, NDArray]
         if not row.equal:
             a, b = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
             tolerance = row.bound * float(np.max(np.abs(b), initial=0.0))
-            diagnosis.attach(row, parameter_causes.explain(b, a, None, None, tolerance, candidate.dtype))
+            alone = _own_calls(candidate, row.name, name.rpartition("/")[2])
+            found = [] if alone is None else parameter_causes.of_uses(b, a, alone, tolerance, row.name)
+            diagnosis.attach(row, found or parameter_causes.explain(b, a, None, None, tolerance, candidate.dtype))
             rows.append(row)
     return sorted(rows, key=lambda row: -row.fraction)
+
+
+def _own_calls(candidate: Candidate, path: str, flax_name: str) -> NDArray | None:
+    """PyTorch's gradient of a parameter as far as it is of the layer's own calls, in Flax's layout; None without it."""
+    kind, torch_path = candidate.kinds[path], candidate.pairs[path]
+    keys = [key.replace("forward", "backward") for (of, _), key in candidate.records.items() if of == torch_path]
+    for name, array in candidate.weights(torch_path).items() if keys else ():
+        if weights.flax_name(kind, name) == flax_name:
+            parts = [
+                candidate.store.array(k, f"gradient.{name}") for k in keys if candidate.store.has(k, f"gradient.{name}")
+            ]
+            total = sum(parts, np.zeros(array.shape))
+            return weights.to_flax(kind, name, total, candidate.input_layouts(path), candidate.wanted(path))
+    return None
 
 
 def _value_and_pullback(run: Any) -> Any:

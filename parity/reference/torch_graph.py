@@ -46,6 +46,8 @@ _WHOLE: dict[str, tuple[str, ...]] = {
     "layer_norm": ("input", "normalized_shape", "weight", "bias", "eps"),
     "pixel_shuffle": ("self", "upscale_factor"),
     "pixel_unshuffle": ("self", "downscale_factor"),
+    "cosine_similarity": ("x1", "x2", "dim", "eps"),
+    "pairwise_distance": ("x1", "x2", "p", "eps", "keepdim"),
 }
 _NAMES = {"__matmul__": "matmul"}
 

@@ -1,0 +1,108 @@
+"""Factors that stand in another place of a sum: for all of it, where PyTorch has one for a part, or for another part.
+
+As a layer's scale does that multiplies the residual connection, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from parity.causes.attempts import WRONG, Attempt, Problem, value
+from parity.causes.graph import MOVES, Region
+
+
+def attempts(problem: Problem) -> Iterator[Attempt]:
+    """Each factor of a part of a sum, and of a whole one, the last one first."""
+    region = problem.region
+    for place in reversed(region.operations):
+        if not region.of_data(place):
+            continue
+        if region.node(place).op in ("add", "sub"):
+            yield from _of_a_part(problem, place)
+        elif region.node(place).op in ("mul", "div"):
+            yield from _of_the_sum(problem, place)
+
+
+def _behind(region: Region, place: int, ops: tuple[str, ...]) -> int | None:
+    """The operation of these that a node is of, or moves the result of; None if it isn't one."""
+    while region.node(place).op in MOVES:
+        start = region.node(place).argument("self")
+        if start is None:
+            return None
+        place = start
+    return place if region.node(place).op in ops else None
+
+
+def _factors(problem: Problem, place: int) -> Iterator[tuple[int, Any, str]]:
+    """Of a product or quotient: what is multiplied, by what, and that in words."""
+    region = problem.region
+    node = region.node(place)
+    one, two, number = node.argument("self"), node.argument("other"), node.args.get("other")
+    if one is None:
+        return
+    if two is None:
+        if isinstance(number, (int, float)) and number not in (0, 1):
+            yield one, number if node.op == "mul" else 1 / number, f"{number:.6g}"
+        return
+    for kept, factor in ((one, two), (two, one)) if node.op == "mul" else ((one, two),):
+        values = np.asarray(region.value(factor))
+        if np.issubdtype(values.dtype, np.floating):
+            yield kept, values if node.op == "mul" else 1 / values, problem.words(factor)
+
+
+def _signs(region: Region, place: int) -> dict[str, float]:
+    node = region.node(place)
+    return {"self": 1.0, "other": (-1.0 if node.op == "sub" else 1.0) * float(node.args.get("alpha") or 1)}
+
+
+def _of_a_part(problem: Problem, place: int) -> Iterator[Attempt]:
+    region = problem.region
+    signs = _signs(region, place)
+    parts = {name: p for name in signs if (p := region.node(place).argument(name)) is not None}
+    for name, part in parts.items():
+        product = _behind(region, part, ("mul", "div"))
+        if product is None:
+            continue
+        rest = [(signs[other], p) for other, p in parts.items() if other != name]
+        for kept, factor, words in _factors(problem, product):
+            try:
+                spread = np.broadcast_to(factor, np.shape(region.value(product)))
+                scale = region.changed({product: value(spread)}, part)
+                plain = region.changed({product: value(np.broadcast_to(region.value(kept), spread.shape))}, part)
+            except WRONG:
+                continue
+            others = sum(sign * region.value(p) for sign, p in rest)
+            done = "multiplies" if region.node(product).op == "mul" else "divides"
+            if rest:
+                whole = region.value(place) + (scale - 1) * others
+                text = f"{words} {done} the whole sum with {problem.words(rest[0][1])}, not {problem.words(kept)} alone"
+                yield Attempt("factor_moved", text, {place: value(whole)})
+                text = f"{words} {done} {problem.words(rest[0][1])}, not {problem.words(kept)}"
+                yield Attempt("factor_moved", text, {place: value(signs[name] * plain + scale * others)})
+
+
+def _of_the_sum(problem: Problem, place: int) -> Iterator[Attempt]:
+    region = problem.region
+    result = np.shape(region.value(place))
+    for kept, factor, words in _factors(problem, place):
+        total = _behind(region, kept, ("add", "sub"))
+        if total is None or total in region.cut:
+            continue
+        signs, node = _signs(region, total), region.node(total)
+        parts = [(sign, p) for name, sign in signs.items() if (p := node.argument(name)) is not None]
+        if len(parts) < 2 or np.shape(region.value(kept)) != result:
+            continue
+        for (sign, one), (_, two) in (parts, parts[::-1]):
+            try:
+                spread = np.broadcast_to(sign * region.value(one), np.shape(region.value(total)))
+                alone = region.changed({total: value(spread)}, kept)
+            except WRONG:
+                continue
+            made: NDArray = alone * factor + (region.value(kept) - alone)
+            done = "multiplies" if region.node(place).op == "mul" else "divides"
+            text = f"{words} {done} {problem.words(one)} alone, not its sum with {problem.words(two)}"
+            yield Attempt("factor_moved", text, {place: value(made)})
