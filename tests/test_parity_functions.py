@@ -146,7 +146,7 @@ STRUCTURE = {
         ),
         [(3, WIDTH), EDGES],
     ),
-    "number_missing": (
+    "term_missing": (
         lambda m, x: m.one(x) * (torch.arange(WIDTH, dtype=x.dtype) + 0.5),
         lambda m, x: m.one(x) * torch.arange(WIDTH, dtype=x.dtype),
         [(3, WIDTH)],

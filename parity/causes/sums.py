@@ -94,7 +94,7 @@ def _sum(problem: Problem, place: int) -> Iterator[Attempt]:
     if len(terms) == 1 and isinstance(number, (int, float)):
         start = terms[0][1]
         text = f"{number:.6g} isn't {'added to' if node.op == 'add' else 'taken from'} {problem.words(start)}"
-        yield Attempt("number_missing", text, {place: lambda get: get(start)})
+        yield Attempt("term_missing", text, {place: lambda get: get(start)})
     if len(terms) == 2 and node.op == "sub":
         yield Attempt(
             "operands_exchanged", "a difference has the other sign", {place: lambda get: -region.anew(place, get)}
