@@ -67,6 +67,12 @@ BUGS = (
         "residual|add",
     ),
     Bug("gate_left_out", "nnx.sigmoid(self.gate(y)) * self.shared(y)", "self.shared(y)", "gate, forward", "left out"),
-    Bug("loss_not_scaled", "EXPERTS * jnp.sum(probabilities", "jnp.sum(probabilities", "output, input", "scaled|times"),
+    Bug(
+        "loss_not_scaled",
+        "EXPERTS * jnp.sum(probabilities",
+        "jnp.sum(probabilities",
+        "output, input",
+        "scaled|times|averaged, not summed",
+    ),
     Bug("tanh_gate", "nnx.sigmoid(self.gate(y))", "nnx.tanh(self.gate(y))", "output, input", "tanh"),
 )

@@ -22,6 +22,6 @@ BUGS = (
     Bug(
         "swish_for_hard_swish", "nnx.hard_swish(self.grouped(x))", "nnx.swish(self.grouped(x))", "expand, input", "silu"
     ),
-    Bug("sum_for_mean", "x.mean((1, 2))", "x.sum((1, 2))", "head, input", "scaled|factor"),
+    Bug("sum_for_mean", "x.mean((1, 2))", "x.sum((1, 2))", "head, input", "scaled|factor|by sum, not by mean"),
     Bug("maximum_for_mean", "x.mean((1, 2))", "x.max((1, 2))", "head, input", "max"),
 )
