@@ -73,8 +73,9 @@ def table(errors: Mapping[tuple[str, float], Sequence[float]], rates: Sequence[f
     lines = [f"| begun | error, mean of {draws} | sd | rate | gain, draw by draw | draws |", "| --- " * 6 + "|"]
     for way, own in found.items():
         gains = [without - with_it for without, with_it in zip(found[nothing], own, strict=True)]
-        won = "" if way == nothing else f"{_spread(gains)} | {sum(gain > 0 for gain in gains)} of {draws}"
-        lines.append(f"| {way} | {statistics.mean(own):.1f}% | {_deviation(own)} | {best[way]:g} | {won or '| '}|")
+        won = ["", ""] if way == nothing else [_spread(gains), f"{sum(gain > 0 for gain in gains)} of {draws}"]
+        row = [way, f"{statistics.mean(own):.1f}%", _deviation(own), f"{best[way]:g}", *won]
+        lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 
 
