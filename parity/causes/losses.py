@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem
 from parity.causes.graph import Get, Node, Region, run
+from parity.causes.numpy_losses import REDUCED
 
 _DISTANCES: dict[str, tuple[str, Callable[[NDArray], NDArray]]] = {
     "mse_loss": ("the squared error", np.square),
@@ -68,7 +69,7 @@ def _times(node: Node, factor: float, several: bool) -> Callable[[Get], Any]:
 def _others(region: Region, place: int, start: int, target: int) -> Iterator[Attempt]:
     """Another loss on the same arguments, or these exchanged."""
     node = region.node(place)
-    reduced = {0: lambda x: x, 1: np.mean, 2: np.sum}[int(node.args.get("reduction", 1))]
+    reduced = REDUCED[int(node.args.get("reduction", 1))]
     if node.op not in ("nll_loss_forward",) and region.value(start).shape == region.value(target).shape:
         swapped = {start: target, target: start}
         text = f"the arguments of {node.op} are exchanged: the prediction stands for the target"

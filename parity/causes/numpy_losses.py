@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from parity.causes.numpy_table import Arguments, operation
 
-_REDUCED = {0: lambda x: x, 1: np.mean, 2: np.sum}
+# By the number that PyTorch has for it.
+REDUCED = {0: lambda x: x, 1: np.mean, 2: np.sum}
 
 
 def _of(a: Arguments, losses: NDArray) -> Any:
     weight = a.get("weight")
-    return _REDUCED[int(a.get("reduction", 1))](losses if weight is None else weight * losses)
+    return REDUCED[int(a.get("reduction", 1))](losses if weight is None else weight * losses)
 
 
 @operation("mse_loss")

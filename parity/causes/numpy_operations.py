@@ -2,8 +2,8 @@
 
 Each takes its arguments by the names of PyTorch's schemas, arrays in the places of tensors. Casts between formats of
 floating-point numbers change nothing here: how numbers are rounded is told elsewhere. Those of moving values are in
-`numpy_moves`, arithmetic in `numpy_arithmetic`, distances and losses in `numpy_distances`, sums, products, norms and
-transforms here.
+`numpy_moves`, arithmetic in `numpy_arithmetic`, norms and distances in `numpy_distances`, losses in `numpy_losses`;
+sums, products and transforms here.
 """
 
 from __future__ import annotations

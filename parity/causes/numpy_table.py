@@ -16,10 +16,16 @@ class CannotRun(Exception):
 
 
 def operation(*names: str) -> Callable[[Callable[[Arguments], Any]], Callable[[Arguments], Any]]:
-    """Decorator: this is what the operations of these names compute."""
+    """Decorator: this is what the operations of these names compute.
+
+    Raises:
+        ValueError: one of them is in the table already: which of two would count is a matter of imports.
+    """
 
     def add(function: Callable[[Arguments], Any]) -> Callable[[Arguments], Any]:
         for name in names:
+            if name in OPERATIONS:
+                raise ValueError(f"{name} is in the table of operations already")
             OPERATIONS[name] = function
         return function
 
