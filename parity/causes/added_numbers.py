@@ -1,4 +1,7 @@
-"""Mistakes in numbers that code adds, subtracts or limits by: left out, turned round, elsewhere; smoothed labels."""
+"""Mistakes in numbers that code adds, subtracts or limits by: turned round, elsewhere; smoothed labels.
+
+A number that is left out of a sum is among `sums`.
+"""
 
 from __future__ import annotations
 
@@ -50,8 +53,6 @@ def _added(problem: Problem, place: int, operand: int) -> Iterator[Attempt]:
         yield Attempt("term_sign", text, {place: lambda get: number + get(operand)})
         return
     done = "added to" if node.op == "add" else "subtracted from"
-    text = f"{number:.6g} isn't {done} {words}: it is left out"
-    yield Attempt("term_missing", text, {place: lambda get: get(operand)})
     text = f"{number:.6g}, which is {done} {words}, has the other sign"
     yield Attempt("term_sign", text, {place: lambda get: 2 * get(operand) - region.anew(place, get)})
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from parity.causes.attempts import WRONG, Attempt, Problem, value
 from parity.causes.graph import MOVES, Region
+from parity.causes.sums import signs_of
 
 
 def attempts(problem: Problem) -> Iterator[Attempt]:
@@ -54,14 +55,9 @@ def _factors(problem: Problem, place: int) -> Iterator[tuple[int, Any, str]]:
             yield kept, values if node.op == "mul" else 1 / values, problem.words(factor)
 
 
-def _signs(region: Region, place: int) -> dict[str, float]:
-    node = region.node(place)
-    return {"self": 1.0, "other": (-1.0 if node.op == "sub" else 1.0) * float(node.args.get("alpha") or 1)}
-
-
 def _of_a_part(problem: Problem, place: int) -> Iterator[Attempt]:
     region = problem.region
-    signs = _signs(region, place)
+    signs = signs_of(region.node(place))
     parts = {name: p for name in signs if (p := region.node(place).argument(name)) is not None}
     for name, part in parts.items():
         product = _behind(region, part, ("mul", "div"))
@@ -92,7 +88,8 @@ def _of_the_sum(problem: Problem, place: int) -> Iterator[Attempt]:
         total = _behind(region, kept, ("add", "sub"))
         if total is None or total in region.cut:
             continue
-        signs, node = _signs(region, total), region.node(total)
+        node = region.node(total)
+        signs = signs_of(node)
         parts = [(sign, p) for name, sign in signs.items() if (p := node.argument(name)) is not None]
         if len(parts) < 2 or np.shape(region.value(kept)) != result:
             continue

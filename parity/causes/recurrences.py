@@ -1,4 +1,4 @@
-"""Mistakes in states that are carried from step to step, in sums over the targets of edges, and in factors of a sum."""
+"""Mistakes in states that are carried from step to step, in sums over the targets of edges, and in indices."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
     """Mistakes in each of them."""
     yield from _states(problem)
     yield from _scattered(problem)
-    yield from _factors(problem)
 
 
 def _states(problem: Problem) -> Iterator[Attempt]:
@@ -140,48 +139,6 @@ def _gathered(start: NDArray, index: NDArray, source: NDArray, axis: int, functi
     made = np.moveaxis(np.full(start.shape, rest), axis, 0)
     function.at(made, index, np.moveaxis(source, axis, 0))  # type: ignore[attr-defined]
     return np.moveaxis(made, 0, axis)
-
-
-def _factors(problem: Problem) -> Iterator[Attempt]:
-    """Of a sum, a factor of one term multiplies the other one, or both."""
-    region = problem.region
-    for place in reversed(region.operations):
-        node = region.node(place)
-        one, two = node.argument("self"), node.argument("other")
-        if node.op not in ("add", "sub") or one is None or two is None or node.args.get("alpha") not in (None, 1):
-            continue
-        for own, rest in ((one, two), (two, one)):
-            product = region.node(own)
-            if product.op not in ("mul", "div") or own in region.cut:
-                continue
-            names = ("self", "other") if product.op == "mul" else ("other",)
-            for name in names:
-                kept = product.argument("other" if name == "self" else "self")
-                factor = product.argument(name)
-                what = product.args.get(name) if factor is None else None
-                if kept is not None and (factor is not None or isinstance(what, (int, float))):
-                    yield from _moved(problem, place, (own, rest, kept), factor, what)
-
-
-def _moved(
-    problem: Problem, place: int, terms: tuple[int, int, int], factor: int | None, number: float | None
-) -> Iterator[Attempt]:
-    region, (own, rest, kept) = problem.region, terms
-    node, product = region.node(place), region.node(own)
-    words = problem.words(factor) if factor is not None else f"{number:.6g}"
-    did = "multiplies" if product.op == "mul" else "divides"
-
-    def times(x: NDArray, get: Get) -> NDArray:
-        by = get(factor) if factor is not None else number
-        return x * by if product.op == "mul" else x / by
-
-    def total(get: Get, of_own: NDArray, of_rest: NDArray) -> NDArray:
-        return run(node, lambda p: of_own if p == own else of_rest if p == rest else get(p))
-
-    text = f"{words} {did} {problem.words(rest)}, in PyTorch {problem.words(kept)}"
-    yield Attempt("factor_moved", text, {place: lambda get: total(get, get(kept), times(get(rest), get))})
-    text = f"{words} {did} the whole sum, in PyTorch {problem.words(kept)} alone"
-    yield Attempt("factor_moved", text, {place: lambda get: times(total(get, get(kept), get(rest)), get)})
 
 
 def indices(problem: Problem) -> Iterator[Attempt]:

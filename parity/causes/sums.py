@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest
 from parity.causes.attempts import FEWEST, Attempt, Problem, measured, value
-from parity.causes.graph import CONSTANT, MOVES, PARAMETER, SOURCES, Changes, run
+from parity.causes.graph import CONSTANT, MOVES, PARAMETER, SOURCES, Changes, Node, run
 from parity.causes.precision import coarser
 
 _MOST_NODES = 48
@@ -64,8 +64,8 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
             yield from _replaced(problem, place)
 
 
-def _signs(problem: Problem, place: int) -> dict[str, float]:
-    node = problem.region.node(place)
+def signs_of(node: Node) -> dict[str, float]:
+    """What each argument of a sum or difference is multiplied by."""
     return {"self": 1.0, "other": (-1.0 if node.op == "sub" else 1.0) * float(node.args.get("alpha") or 1)}
 
 
@@ -77,7 +77,7 @@ def operands(problem: Problem, place: int) -> list[tuple[str, int]]:
 
 def _sum(problem: Problem, place: int) -> Iterator[Attempt]:
     region = problem.region
-    node, terms, signs = region.node(place), operands(problem, place), _signs(problem, place)
+    node, terms, signs = region.node(place), operands(problem, place), signs_of(problem.region.node(place))
     for name, operand in terms:
         values, words = region.value(operand), problem.words(operand)
         if not np.issubdtype(values.dtype, np.floating):
@@ -126,7 +126,7 @@ def _exchanged_numbers(problem: Problem, place: int, one: int, two: int) -> Iter
 def _replaced(problem: Problem, place: int) -> Iterator[Attempt]:
     """Another tensor in the place of one that is added: a residual taken from elsewhere."""
     region = problem.region
-    signs, result = _signs(problem, place), region.value(place)
+    signs, result = signs_of(problem.region.node(place)), region.value(place)
     for name, operand in operands(problem, place):
         values, words = region.value(operand), problem.words(operand)
         if not np.issubdtype(values.dtype, np.floating):
