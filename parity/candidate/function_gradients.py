@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from parity.candidate.function_rows import gradients_of
+from parity.candidate.function_rows import gradients_of, gradients_of_inputs, name_input
 from parity.causes import diagnosis
 from parity.causes.attempts import FEWEST, MOST_WORK
 from parity.causes.cause import alike, distinct, explains
@@ -23,11 +23,6 @@ from parity.reports.rows import Row
 _MOST_RUNS = 1500  # of PyTorch's model, with one change each
 _LEAST = 1e-6  # a smaller factor is none
 Gradients = dict[str, NDArray]
-
-
-def name_input(place: int) -> str:
-    """What the gradient of an input is called among those of the parameters."""
-    return f"the model's input {place}" if place else "the model's input"
 
 
 @dataclass(frozen=True)
@@ -66,7 +61,7 @@ class Backward:
         with watched:
             outputs = torch_tensors.tensors_in(self.model(*leaves, **self.kwargs))
         torch_backward.pull(outputs, self.cotangents)
-        return gradients_of(self.model) | {name_input(i): _gradient(x) for i, x in enumerate(leaves)}, watched
+        return gradients_of(self.model) | gradients_of_inputs(leaves), watched
 
     def explained(self, edit: Edit, right: Gradients, before: float) -> Cause | None:
         """The cause that a change to PyTorch's gradients shows; None if JAX's don't come out."""
@@ -93,10 +88,6 @@ class Backward:
         if distinct(share) >= FEWEST and not alike(factor, 1.0) and abs(factor) > _LEAST:
             text = f"wrong gradient: {edit.text.replace('the gradient is stopped at', 'that of')} is {factor:.6g} times"
             yield {n: made[n] + factor * (right[n] - made[n]) for n in right}, f"{text} PyTorch's"
-
-
-def _gradient(x: Tensor) -> NDArray:
-    return np.zeros(tuple(x.shape)) if x.grad is None else torch_tensors.to_numpy(x.grad)
 
 
 def _largest(rows: list[Row]) -> float:

@@ -20,9 +20,18 @@ from numpy.typing import NDArray
 from torch import nn
 
 from parity.candidate import function_gradients, function_weights
-from parity.candidate.function_gradients import Backward, Gradients, name_input
+from parity.candidate.function_gradients import Backward, Gradients
 from parity.candidate.function_parameters import Parameter, by_mapping, left_out, named, pair, with_stacks
-from parity.candidate.function_rows import as_input, gradient_rows, gradients_of, input_row, row_of, weight_row
+from parity.candidate.function_rows import (
+    as_input,
+    gradient_rows,
+    gradients_of,
+    gradients_of_inputs,
+    input_row,
+    name_input,
+    row_of,
+    weight_row,
+)
 from parity.candidate.jax_arrays import DTYPES, placed
 from parity.candidate.jax_recurrent import RecurrentModel
 from parity.causes import between_graph, diagnosis
@@ -97,13 +106,6 @@ class _Reference:
         if request.gradients:
             torch_backward.pull(outputs, cotangents)
         return cls(model, inputs, outputs, cotangents)
-
-    def input_gradients(self) -> Gradients:
-        """Of the inputs, under the names that they have among the parameters' gradients."""
-        return {
-            name_input(i): np.zeros(tuple(x.shape)) if x.grad is None else torch_tensors.to_numpy(x.grad)
-            for i, x in enumerate(self.inputs)
-        }
 
 
 def compare(
@@ -181,8 +183,9 @@ def _run(
         if request.gradients and all(row.verdict != "shape" for row in rows):
             of_tree, *of_inputs = pull_back(moved)
             found = dict(zip(floats, of_inputs, strict=True))
-            backward = _backward(request, reference, parameters, named(of_tree), found)
-            gradients = gradients_of(reference.model) | reference.input_gradients()
+            gradients = gradients_of(reference.model) | gradients_of_inputs(reference.inputs)
+            learning = [each for each in parameters if each.torch_name in gradients]
+            backward = _backward(request, reference, learning, named(of_tree), found)
             judged = backward.judged(gradients)
             right = explained and all(row.equal for row in rows)
             wrong = right and any(row.verdict == "mismatch" for row in judged)
@@ -202,12 +205,10 @@ def _backward(
         ]
 
     def laid(gradients: Gradients) -> list[NDArray]:
-        known = with_stacks(gradients)
-        moved = [p.move(known[p.torch_name]) for p in parameters if p.torch_name in known]
+        moved = [p.move(gradients[p.torch_name]) for p in parameters]
         return moved + [as_input(gradients[name_input(i)], found) for i, found in of_inputs.items()]
 
-    known = with_stacks(gradients_of(reference.model))
-    ours = [np.asarray(of_tree[p.name], np.float64) for p in parameters if p.torch_name in known]
+    ours = [np.asarray(of_tree[p.name], np.float64) for p in parameters]
     ours += [np.asarray(found, np.float64) for found in of_inputs.values()]
     return Backward(
         reference.model,

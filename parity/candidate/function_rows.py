@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from parity.bounds.judging import judge_together, judge_value
 from parity.bounds.magnitudes import UNIT_ROUNDOFF, normwise_limit
@@ -46,13 +46,21 @@ def weight_row(name: str, dtype: str, parameter: Parameter, ours: dict[str, Any]
 
 def gradients_of(model: nn.Module) -> dict[str, NDArray]:
     """What PyTorch's parameters have, by their names; zeros where nothing reached one."""
-    return with_stacks(
-        {
-            n: np.zeros(tuple(p.shape)) if p.grad is None else torch_tensors.to_numpy(p.grad)
-            for n, p in model.named_parameters()
-            if p.requires_grad
-        }
-    )
+    return with_stacks({n: _gradient(p) for n, p in model.named_parameters() if p.requires_grad})
+
+
+def name_input(place: int) -> str:
+    """What the gradient of an input is called among those of the parameters."""
+    return f"the model's input {place}" if place else "the model's input"
+
+
+def gradients_of_inputs(inputs: Sequence[Tensor]) -> dict[str, NDArray]:
+    """Of a model's inputs, by `name_input`'s names; zeros where nothing reached one."""
+    return {name_input(i): _gradient(x) for i, x in enumerate(inputs)}
+
+
+def _gradient(x: Tensor) -> NDArray:
+    return np.zeros(tuple(x.shape)) if x.grad is None else torch_tensors.to_numpy(x.grad)
 
 
 def gradient_rows(

@@ -170,12 +170,15 @@ class Pad:
 
     def apply(self, array: NDArray) -> NDArray:
         """See `Operation`."""
-        sides = [(self.before, self.after) if axis == self.axis else (0, 0) for axis in range(array.ndim)]
-        return np.pad(array, sides)
+        return self._taken(array.shape).undo(array, self.shape(array.shape))
 
     def undo(self, array: NDArray, before: Shape) -> NDArray:
         """See `Operation`."""
-        return array[(slice(None),) * self.axis + (slice(self.before, self.before + before[self.axis]),)]
+        return self._taken(before).apply(array)
+
+    def _taken(self, before: Shape) -> Split:
+        """What takes the array out of its zeros again."""
+        return Split(self.axis, self.before, self.before + before[self.axis])
 
     def to_json(self) -> dict[str, Any]:
         """See `Operation`."""

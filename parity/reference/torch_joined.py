@@ -74,7 +74,7 @@ def as_in_flax(
 
     Args:
         model: changed in place.
-        inputs: of its call, in float64 where they aren't integers.
+        inputs: of its call, in its own dtype.
         kwargs: more of its arguments.
         torch_leaves: the model's leaves.
         flax: the other side's.
