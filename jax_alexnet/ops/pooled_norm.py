@@ -7,7 +7,7 @@ ones. Where windows overlap, values are normalised more than once: 2.25 times wi
 """
 
 from collections.abc import Iterator
-from functools import partial
+from functools import partial, reduce
 
 import jax
 import jax.numpy as jnp
@@ -39,10 +39,7 @@ def max_pool_of_norm(x: Array, norm: lrn.Window, window: int, stride: int, *, ce
 
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def _together(geometry: tuple[int, int, bool], norm: lrn.Window, x: Array) -> Array:
-    best, *others = _normalized_slices(geometry, norm, x)
-    for other in others:
-        best = jnp.maximum(best, other)
-    return best
+    return reduce(jnp.maximum, _normalized_slices(geometry, norm, x))
 
 
 @_together.defjvp
@@ -56,7 +53,8 @@ def _tangent(
 
 def _normalized_slices(geometry: tuple[int, int, bool], norm: lrn.Window, x: Array) -> Iterator[Array]:
     """Each place of the pool's windows, normalised; beyond the map what never is the largest."""
+    normalized = (lrn.value(norm, each) for each in pooling.window_slices(geometry, x, 0.0))
+    if not geometry[2]:
+        return normalized
     inside = pooling.window_slices(geometry, jnp.ones((1, *x.shape[1:3], 1), bool), beyond=False)
-    for each, counts in zip(pooling.window_slices(geometry, x, 0.0), inside, strict=True):
-        normalized = lrn.value(norm, each)
-        yield jnp.where(counts, normalized, -jnp.inf) if geometry[2] else normalized
+    return (jnp.where(counts, each, -jnp.inf) for each, counts in zip(normalized, inside, strict=True))

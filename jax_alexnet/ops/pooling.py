@@ -50,10 +50,7 @@ def check(geometry: tuple[int, int, bool], x: Array) -> None:
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _max_pool(geometry: tuple[int, int, bool], x: Array) -> Array:
-    best, *others = window_slices(geometry, x, _lowest(x.dtype))
-    for other in others:
-        best = jnp.maximum(best, other)
-    return best
+    return reduce(jnp.maximum, window_slices(geometry, x, _lowest(x.dtype)))
 
 
 @_max_pool.defjvp
