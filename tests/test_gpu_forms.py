@@ -1,5 +1,7 @@
 """Operations that are computed otherwise on GPUs: the same numbers as on CPUs, checked here on the CPU."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ import oracles
 import pytest
 
 from jax_alexnet import model
-from jax_alexnet.ops import convolution, lrn
+from jax_alexnet.ops import convolution, lrn, xla_convolution
 from jax_alexnet.ops.cross_entropy import cross_entropy, right_logit
 from jax_alexnet.ops.pooled_norm import max_pool_of_norm
 from jax_alexnet.ops.relu import relu
@@ -143,21 +145,45 @@ def test_relu_and_its_gradient():
     np.testing.assert_array_equal(jax.jvp(relu, (x,), (g,))[1], [0, 0, 0, 4, 5, 6, 0])
 
 
+# Groups alone, as the networks have them; an image with the large steps of a first layer, of which the last window ends
+# before, at and beyond the last pixel; and both.
+GEOMETRIES = [
+    *(convolution.Geometry(3, stride, ((1, 2), (1, 2)), 2, "auto") for stride in (1, 2)),
+    *(
+        convolution.Geometry(11, 4, edges, 1, "auto")
+        for edges in (((0, 0), (0, 0)), ((2, 2), (2, 2)), ((0, 3), (0, 5)))
+    ),
+    convolution.Geometry(5, 3, ((0, 0), (1, 1)), 2, "auto"),
+    convolution.Geometry(3, 1, ((1, 1), (1, 1)), 4, "auto"),
+]
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
-@pytest.mark.parametrize("stride", [1, 2])
-def test_groups_on_gpus_and_on_cpus(rng, dtype, stride):
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_convolutions_on_gpus_and_on_cpus(rng, dtype, geometry):
     """Small integers, so that every order of summation is exact."""
-    x = jnp.asarray(rng.integers(-4, 5, (2, 7, 7, 64)), dtype)
-    kernel = jnp.asarray(rng.integers(-1, 2, (3, 3, 32, 4)), dtype)
-    geometry = convolution.Geometry(3, stride, ((1, 2), (1, 2)), 2, "auto")
-    out = convolution._xla(geometry, x, kernel)
-    np.testing.assert_array_equal(np.asarray(convolution._on_cpus(geometry, x, kernel), float), np.asarray(out, float))
+    channels = 3 * geometry.groups if geometry.window > 3 else 64
+    sides = (19, 22) if geometry.window > 3 else (7, 7)
+    x = jnp.asarray(rng.integers(-4, 5, (2, *sides, channels)), dtype)
+    kernel = jnp.asarray(rng.integers(-1, 2, (*(geometry.window,) * 2, channels // geometry.groups, 4)), dtype)
+    out = xla_convolution.plain(geometry, x, kernel)
     gradient = jnp.asarray(rng.integers(-1, 2, out.shape), dtype)
-    places = (kernel, gradient), (x, gradient)
-    for form, others in zip(convolution._forms(geometry, (7, 7)), places, strict=False):
-        expected, found = form.default(*others), form.cpu(*others)
-        assert found.dtype == expected.dtype
-        np.testing.assert_array_equal(np.asarray(found, float), np.asarray(expected, float))
+    on_gpus = xla_convolution._for_cudnn
+    ways = (
+        (partial(xla_convolution._maps_of, on_gpus, geometry, sides=sides), (kernel, gradient)),
+        (partial(xla_convolution._kernels_of, on_gpus, geometry), (x, gradient)),
+        (partial(on_gpus, geometry), (x, kernel)),
+    )
+    plain = (
+        partial(xla_convolution.plain_maps, geometry, sides),
+        partial(xla_convolution.plain_kernels, geometry),
+        lambda *_: out,
+    )
+    for form, (found_on_gpus, others), obvious in zip(convolution._forms(geometry, sides), ways, plain, strict=True):
+        expected = obvious(*others)
+        for found in (form.cpu(*others), form.default(*others), found_on_gpus(*others)):
+            assert found.dtype == expected.dtype
+            np.testing.assert_array_equal(np.asarray(found, float), np.asarray(expected, float))
 
 
 def test_cross_entropy(rng):

@@ -17,7 +17,7 @@ from alexnet_io.run.machine import usable_cores
 from parity.__main__ import main
 from parity.commands.table import TABLE
 from parity.speed.on_gpu import command, kernels, page, running, seen
-from parity.speed.on_gpu.parts import Part, measured, parts
+from parity.speed.on_gpu.parts import Part, chosen_parts, measured, parts
 from parity.speed.settings import OnGpu
 
 FINDINGS = {"schema": "parity-kernels/1"}
@@ -122,6 +122,18 @@ def test_what_is_refused(
         main(["gpu", *words])
     assert said in str(refused.value) + capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "chosen"),
+    [
+        ("speed single_column", ["speed single_column"]),  # the whole name of one, and what others begin with
+        ("kernels", ["kernels single_column", "kernels two_column"]),
+        ("tests,machine,speed two_column", ["machine", "speed two_column", "tests"]),
+    ],
+)
+def test_a_whole_name_is_one_part(words: str, chosen: list[str], tmp_path: Path) -> None:
+    assert [row.name for row in chosen_parts(parts(OnGpu(), tmp_path), words)] == chosen
 
 
 def test_parts_are_the_commands_that_users_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,7 +229,7 @@ def test_what_cannot_be_shared_or_is_not_there_is_refused(monkeypatch: pytest.Mo
     with pytest.raises(UserError, match="can't be shared evenly by 3"):
         Workload("jax", "tuned", "cifar_18pct", 32, 8, devices=3)
     assert commands.device_counts("2,1,2") == [1, 2]
-    monkeypatch.setattr(commands, "gpus", lambda: 6)
+    monkeypatch.setattr(commands, "listed_gpus", lambda: ["GPU"] * 6)
     assert commands.device_counts("all") == [1, 2, 4, 6]
     assert commands.device_counts("1,all") == [1, 6]
     with pytest.raises(UserError, match="not all or numbers"):

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from parity.__main__ import main
-from parity.speed import checks, commands, throughput
+from parity.speed import checks, commands, processes, throughput
 from parity.speed.budget import LEAST_ROUNDS, Budget
-from parity.speed.processes import OverBudget, rivals
+from parity.speed.processes import OverBudget, flags, rivals
 from parity.speed.result import Result
-from parity.speed.workload import PLAIN_FORMS, Workload
+from parity.speed.workload import PLAIN_FORMS, Workload, best_forms
 
 
 class Clock:
@@ -208,6 +208,34 @@ def test_without_a_result_it_says_why_and_what_to_try(monkeypatch: pytest.Monkey
     assert (whole.budget or {})["advice"] == ""
 
 
+def test_a_compiler_that_takes_minutes_leaves_a_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a GPU's, which tries kernels: what needs none comes first, and its speed is found before time is up."""
+    monkeypatch.setitem(READY, "torch tuned (shifted-channels_last-compiled)", 300.0)
+    result, busy = measured(monkeypatch, 200.0, styles="tuned")
+    assert busy.started[:2] == ["jax tuned", "torch tuned (shifted-channels_last-eager)"]
+    assert result.ratios[0]["style"] == "tuned over tuned, shifted-channels_last-eager"
+    assert list(result.trials["tuned"]) == ["shifted-nchw-eager", "shifted-channels_last-eager"]
+    assert "had not answered when the time was up" in result.table()
+
+
+def test_only_who_has_time_waits_for_tuned_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not [form for form in best_forms("nchw-eager", "train") if form.endswith("autotuned")]
+    monkeypatch.setattr(throughput, "listed_gpus", lambda: ["GPU 0: Made-up"])
+    tuned = {f"torch tuned ({norm}channels_last-autotuned)": 100.0 for norm in ("shifted-", "")}
+    monkeypatch.setattr("test_parity_speed_budget.READY", READY | tuned)
+    tried = [measured(monkeypatch, seconds)[0].trials["tuned"] for seconds in (math.inf, 1000.0)]
+    assert [sum(form.endswith("autotuned") for form in forms) for forms in tried] == [2, 0]
+
+
+def test_what_is_kept_between_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    workload = Workload("jax", "tuned", "cifar_18pct", 32, 8)
+    assert flags(workload, tmp_path)["JAX_ENABLE_COMPILATION_CACHE"] == "false"
+    monkeypatch.setattr(processes, "listed_gpus", lambda: ["GPU 0: Made-up"])
+    kept = flags(workload, tmp_path)
+    assert "JAX_ENABLE_COMPILATION_CACHE" not in kept
+    assert Path(kept["JAX_COMPILATION_CACHE_DIR"]).parent == tmp_path
+
+
 FROZEN = {f"torch tuned ({form.replace('compiled', 'frozen')})": READY[f"torch tuned ({form})"] for form in COMPILED}
 
 
@@ -251,9 +279,10 @@ def test_the_command_without_time_measures_nothing_and_says_so(
     read = json.loads(file.read_text())
     assert (read["rows"], read["ratios"], read["aa_control"], read["profile"]) == ([], [], None, None)
     parts = [
-        "jax tuned against torch tuned (shifted-channels_last-compiled), 1 device(s)",
+        "jax tuned against torch tuned (shifted-channels_last-eager), 1 device(s)",
         "comparison of the layers",
         "forms of tuned PyTorch",
+        "jax tuned against torch tuned (shifted-channels_last-compiled), 1 device(s)",
         "A/A control",
         "time by layer",
     ]

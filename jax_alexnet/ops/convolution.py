@@ -2,16 +2,18 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import Array
 
+from jax_alexnet.ops import xla_convolution as xla
 from jax_alexnet.ops.cpu import calibration, kernel_gradient, minimal_filters, onednn, winograd
 from jax_alexnet.ops.cpu.onednn import CpuForm
 from jax_alexnet.ops.multilinear import Form, leave_open
+from jax_alexnet.ops.xla_convolution import Geometry
 from jax_alexnet.shapes import window_count
 
 # Columns of the products for kernels' gradients: with fewer, such as the 3 of images, XLA's convolution is faster.
@@ -52,65 +54,18 @@ def conv(
     return leave_open(_forms(Geometry(window, stride, tuple(edges), groups, cpu), (height, width)), 2, x, kernel)
 
 
-class Geometry(NamedTuple):
-    """The kernel's side, its step in pixels, zeros on each side, groups, who is asked on CPUs, whether a gradient."""
-
-    window: int
-    stride: int
-    edges: winograd.Edges
-    groups: int
-    cpu: CpuForm
-    gradient: bool = False
-
-    @property
-    def alone(self) -> "Geometry":
-        """Of one of the groups."""
-        return self._replace(groups=1)
-
-    @property
-    def backward(self) -> "Geometry | None":
-        """Of the convolution that makes the maps' gradient from the maps' after it; None if there is no such."""
-        (top, bottom), (left, right) = self.edges
-        reach = self.window - 1
-        edges = (reach - top, reach - bottom), (reach - left, reach - right)
-        return self._replace(edges=edges, gradient=True) if self.stride == 1 and min(map(min, edges)) >= 0 else None
-
-
 def _forms(geometry: Geometry, sides: tuple[int, int]) -> tuple[Form, ...]:
-    """By place: maps, kernels, and the maps after them. On GPUs XLA's: CuDNN, which chooses among its own algorithms.
+    """By place: maps, kernels, and the maps after them. Elsewhere than on CPUs by XLA, on GPUs in forms for cuDNN.
 
     Args:
         geometry: see `Geometry`.
         sides: height and width of the maps.
     """
     return (
-        Form(partial(_maps_on_cpus, geometry, sides), partial(_maps_by_xla, geometry, sides)),
-        Form(partial(_kernels_on_cpus, geometry), partial(_kernels_by_xla, geometry)),
-        Form(partial(_on_cpus, geometry), partial(_xla, geometry)),
+        Form(partial(_maps_on_cpus, geometry, sides), partial(xla.maps, geometry, sides)),
+        Form(partial(_kernels_on_cpus, geometry), partial(xla.kernels, geometry)),
+        Form(partial(_on_cpus, geometry), partial(xla.convolve, geometry)),
     )
-
-
-def _xla(geometry: Geometry, x: Array, kernel: Array) -> Array:
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (geometry.stride, geometry.stride),
-        geometry.edges,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=geometry.groups,
-    )
-
-
-def _maps_by_xla(geometry: Geometry, sides: tuple[int, int], kernel: Array, gradient: Array) -> Array:
-    channels = kernel.shape[2] * geometry.groups
-    maps = jax.typeof(gradient).update(shape=(gradient.shape[0], *sides, channels))
-    return jax.linear_transpose(lambda x: _xla(geometry, x, kernel), maps)(gradient)[0]
-
-
-def _kernels_by_xla(geometry: Geometry, x: Array, gradient: Array) -> Array:
-    shape = geometry.window, geometry.window, x.shape[3] // geometry.groups, gradient.shape[3]
-    kernels = jax.typeof(x).update(shape=shape)
-    return jax.linear_transpose(lambda kernel: _xla(geometry, x, kernel), kernels)(gradient)[0]
 
 
 def _on_cpus(geometry: Geometry, x: Array, kernel: Array) -> Array:
@@ -124,7 +79,7 @@ def by(form: str, geometry: Geometry, x: Array, kernel: Array) -> Array:
             return onednn.convolve(x, kernel, stride=geometry.stride, edges=geometry.edges, groups=geometry.groups)
         case "winograd":
             return _by_groups(geometry, partial(winograd.convolve, edges=geometry.edges), x, kernel)
-    return _by_groups(geometry, partial(_xla, geometry.alone), x, kernel)
+    return _by_groups(geometry, partial(xla.plain, geometry.alone), x, kernel)
 
 
 # Both by XLA one group at a time: its grouped convolution leaves its fast path in the backward pass (12 times slower).
@@ -133,7 +88,7 @@ def by(form: str, geometry: Geometry, x: Array, kernel: Array) -> Array:
 def _maps_on_cpus(geometry: Geometry, sides: tuple[int, int], kernel: Array, gradient: Array) -> Array:
     back = geometry.backward
     if back is None or not _chosen(geometry, gradient):
-        return _by_groups(geometry, partial(_maps_by_xla, geometry.alone, sides), kernel, gradient)
+        return _by_groups(geometry, partial(xla.plain_maps, geometry.alone, sides), kernel, gradient)
     turned = jnp.concatenate([part.swapaxes(2, 3) for (part,) in _split(geometry, kernel[::-1, ::-1])], axis=-1)
     return _on_cpus(back, gradient, turned)
 
@@ -153,7 +108,7 @@ def kernels_by(form: str, geometry: Geometry, x: Array, gradient: Array) -> Arra
         case "onednn products":
             function = partial(kernel_gradient.by_onednn_products, **place)
         case _:
-            function = partial(_kernels_by_xla, geometry.alone)
+            function = partial(xla.plain_kernels, geometry.alone)
     return _by_groups(geometry, function, x, gradient).astype(x.dtype)
 
 

@@ -12,15 +12,13 @@ from torch import Tensor, nn
 from jax_alexnet.ops import lrn, pooling
 from parity.alexnet.pairs import Pair
 from parity.mutants import planting
-from parity.mutants.mutant import (
-    Mutant,
-)
+from parity.mutants.mutant import Mutant
 from torch_ref.lrn import LocalResponseNorm, _window_sum
 
 
 def gradient_mutants() -> Iterator[Mutant]:
     """Forward right, backward wrong: every custom gradient of the JAX side, and one of the reference's."""
-    gradient, shares = lrn._gradient, {name: getattr(pooling, name) for name in ("_shares_spread", "_shares_by_phase")}
+    gradient, shares = lrn._gradient, pooling._shares
 
     def wrong(module: Any, **functions: Any) -> Callable[[Pair], Any]:
         @contextmanager
@@ -38,10 +36,6 @@ def gradient_mutants() -> Iterator[Mutant]:
         return alone + (gradient(window, x, g) - alone) / window.beta
 
     without_cross = wrong(lrn, _gradient=lrn_without_cross)
-    doubled = {
-        name: lambda *words, plain=plain: 2 * plain(*words)  # both ways in which a map's gradient is put together
-        for name, plain in shares.items()
-    }
     for name, title, plant, model, layers, causes in (
         ("vjp-lrn", "LRN's gradient lacks its crossing term", without_cross,
          "cifar_11pct", ("lrn2",), ("gradient_cross_term",)),
@@ -49,7 +43,7 @@ def gradient_mutants() -> Iterator[Mutant]:
          "cifar_11pct", ("lrn2",), ("gradient_beta",)),
         ("vjp-rnorm", "the same-map norm's gradient lacks its crossing term", without_cross,
          "cifar_18pct", ("rnorm2",), ("gradient_cross_term",)),
-        ("vjp-pool", "the max pool's gradient is doubled", wrong(pooling, **doubled),
+        ("vjp-pool", "the max pool's gradient is doubled", wrong(pooling, _shares=lambda *words: 2 * shares(*words)),
          "cifar_13pct", ("pool2",), ("gradient_scaled",)),
     ):  # fmt: skip
         yield Mutant(f"34-{name}-jax", 34, title, "jax", model, None, "grads", layers, causes, plant)

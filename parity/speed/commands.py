@@ -6,8 +6,6 @@ Imports no framework but for `--gpu`: each rival runs in a process of its own.
 from __future__ import annotations
 
 import math
-import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +17,7 @@ from alexnet_io.errors import UserError
 from alexnet_io.run.machine import usable_cores
 from jax_alexnet.compiled import gpu_text
 from jax_alexnet.compiled.gpu_settings import GpuSettings
+from jax_alexnet.gpus import listed_gpus
 from jax_alexnet.variants import VARIANTS
 from parity.speed import input_data, input_page, input_rates, layer_profile, page, profile_page
 from parity.speed import throughput as measuring
@@ -129,7 +128,7 @@ def device_counts(words: str) -> list[int]:
     Raises:
         UserError: not numbers from 1, or more than there are GPUs (a CPU can be divided at will).
     """
-    there = gpus()
+    there = len(listed_gpus())
     most = there or 1
     if words == "all":
         return sorted({1 << i for i in range(most.bit_length()) if 1 << i <= most} | {most})
@@ -142,14 +141,6 @@ def device_counts(words: str) -> list[int]:
     if there and max(counts) > there:
         raise UserError(f"--devices {words} asks for {max(counts)} devices; this machine has {there} GPU(s)")
     return sorted(set(counts))
-
-
-def gpus() -> int:
-    """How many NVIDIA GPUs the driver lists."""
-    if not shutil.which("nvidia-smi"):
-        return 0
-    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
-    return sum(line.startswith("GPU") for line in listed.stdout.splitlines())
 
 
 def _workload(chosen: Throughput | Profile, mode: str) -> Workload:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from alexnet_io.errors import UserError
+from jax_alexnet.gpus import listed_gpus
 from parity.comparison.environments import environment
 from parity.speed.workload import Workload
 
@@ -155,13 +156,15 @@ def flags(workload: Workload, folder: Path) -> dict[str, str]:
 
     Args:
         workload: to time.
-        folder: of this call alone, where PyTorch keeps what it compiled: nothing is left over from another call, so
-            that the first process of a kind shows what compiling takes.
+        folder: of this call alone, where PyTorch and, on GPUs, XLA keep what they compiled: nothing is left over from
+            another call, so that the first process of a kind shows what compiling takes.
     """
     found = {"OMP_NUM_THREADS": str(max(workload.threads // workload.devices, 1))}
     if workload.framework == "torch":
         return found | {"TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor"), "TRITON_CACHE_DIR": str(folder / "triton")}
-    found["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+    # XLA tries cuDNN's kernels for most of a minute; on CPUs it is quick, and oneDNN's calls can't be kept.
+    kept = {"JAX_COMPILATION_CACHE_DIR": str(folder / "xla")}
+    found |= kept if listed_gpus() else {"JAX_ENABLE_COMPILATION_CACHE": "false"}
     # Two frameworks share a GPU's memory: neither may take most of it beforehand.
     found["XLA_PYTHON_CLIENT_PREALLOCATE"] = os.environ.get("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if workload.devices > 1:

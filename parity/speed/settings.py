@@ -195,7 +195,7 @@ class OnGpu:
     )
     parts: str = setting(
         "all",
-        "beginnings of the parts' names: machine, layers, speed, kernels, tests, input, alone; or all",
+        "of the parts: names or what names begin with (machine, layers, speed, kernels, tests, input, alone), or all",
         group="what is asked",
         metavar="NAME,...",
     )

@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from jax_alexnet.gpus import listed_gpus
 from parity.speed import checks, layer_profile, statistics
 from parity.speed.measuring_plan import Plan
 from parity.speed.processes import OverBudget, Rival, rivals
 from parity.speed.result import Result, Timing
-from parity.speed.workload import PLAIN_FORMS, TUNED_FORM, Workload, best_forms
+from parity.speed.workload import PLAIN_FORMS, SOON, TUNED_FORM, Workload, best_forms
 
 # Beside a pair: two of users' forms are compiled for the first time, and as many of the others; in inference four.
 _PLAIN_TRIALS_WEIGHT = 3.0
@@ -85,7 +86,7 @@ class _Measuring:
         control = "jax" in self.frameworks and "tuned" in styles
         todo = [(count, *pair) for count in devices for pair in pairs]
         hurried = plan.budget.seconds < math.inf
-        eager = hurried and trials
+        eager = hurried and "torch" in self.frameworks
         plan.budget.parts = (
             eager
             + layers
@@ -97,7 +98,8 @@ class _Measuring:
         )
         checks.write_weights(self.weights, self.base.model, self.base.image_size)
         if eager:
-            self._pair(devices[0], styles[-1], "plain", PLAIN_FORMS[0])
+            theirs = styles[0]
+            self._pair(devices[0], styles[-1], theirs, SOON[theirs])
         elif hurried:
             self._pair(*todo.pop(0))
         if layers:
@@ -105,7 +107,10 @@ class _Measuring:
         if trials:
             self._try_forms("plain", PLAIN_FORMS, _PLAIN_TRIALS_WEIGHT)
         if best:
-            forms = best_forms(self.forms["plain"] if trials else "channels_last-compiled", self.base.mode)
+            usual = self.forms["plain"] if trials else "channels_last-compiled"
+            forms = best_forms(usual, self.base.mode, autotuned=bool(listed_gpus()) and not hurried)
+            if hurried:  # what is ready soon comes first
+                forms.sort(key=lambda form: not form.endswith("eager"))
             self._try_forms("tuned", forms, _BEST_TRIALS_WEIGHT[self.base.mode])
         for count, ours, theirs in todo:
             self._pair(count, ours, theirs)

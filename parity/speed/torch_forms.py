@@ -2,8 +2,9 @@
 
 A form says, with a dash between: `shifted`, LRN as shifted sums with reciprocal roots, whose backward pass a compiler
 fuses (PyTorch's own LRN is a 3-d average pool and a general power); left out, LRN is `torch.nn.LocalResponseNorm`. Then
-the memory format, `nchw` or `channels_last`. Then `eager`, `compiled`, or in inference `frozen`: compiled with the
-weights as constants, which the compiler may lay out anew.
+the memory format, `nchw` or `channels_last`. Then `eager`, `compiled` (on GPUs with CUDA graphs), or in inference
+`frozen`: compiled with the weights as constants, which the compiler may lay out anew. On GPUs `autotuned` is compiled
+with `max-autotune`, which times many kernels for each product and convolution.
 """
 
 from __future__ import annotations
@@ -80,5 +81,6 @@ def compiled(module: Any, form: str, gpu: bool) -> Any:
     """The network compiled, if the form says so."""
     if form.endswith("eager"):
         return module
-    options: dict[str, Any] = dict(torch._inductor.list_mode_options("max-autotune")) if gpu else {}
+    mode = "max-autotune" if form.endswith("autotuned") else "reduce-overhead"
+    options: dict[str, Any] = dict(torch._inductor.list_mode_options(mode)) if gpu else {}
     return torch.compile(module, options=options | {"freezing": form.endswith("frozen")})

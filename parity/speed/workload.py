@@ -19,6 +19,9 @@ PLAIN_FORMS = ("nchw-eager", "channels_last-eager", "channels_last-compiled", "n
 # What is taken for PyTorch's best where nothing has been tried.
 TUNED_FORM = "shifted-channels_last-compiled"
 
+# By style, the form that needs no compilation: what is timed first where time is short.
+SOON = {"plain": PLAIN_FORMS[0], "tuned": "shifted-channels_last-eager"}
+
 # The same update in every process: PyTorch's momentum with coupled weight decay.
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 5e-4
 
@@ -67,17 +70,18 @@ class Workload:
         return asdict(self)
 
 
-def best_forms(plain: str, mode: str) -> list[str]:
+def best_forms(plain: str, mode: str, *, autotuned: bool = False) -> list[str]:
     """Forms that PyTorch's best is sought among, besides users' slower ones.
 
     Args:
         plain: the fastest of users' forms, which takes part with a fused optimizer.
         mode: `train` or `infer`.
+        autotuned: whether those that are tuned take part, too. On an H100 one of them took more than 3 minutes.
     """
     forms = [TUNED_FORM, *(f"shifted-{form}" for form in PLAIN_FORMS if f"shifted-{form}" != TUNED_FORM), plain]
     if mode == "infer":
         forms += [form.removesuffix("compiled") + "frozen" for form in forms if form.endswith("compiled")]
-    return forms
+    return forms + autotuned * [f"{norm}channels_last-autotuned" for norm in ("shifted-", "")]
 
 
 def arithmetic(model: str, image_size: int, mode: str) -> float:

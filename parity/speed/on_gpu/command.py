@@ -8,7 +8,7 @@ from typing import Any
 
 from alexnet_io.errors import UserError
 from alexnet_io.files import atomic_file
-from parity.speed.commands import gpus
+from jax_alexnet.gpus import listed_gpus
 from parity.speed.on_gpu import page, running
 from parity.speed.on_gpu.parts import chosen_parts, parts
 from parity.speed.settings import OnGpu
@@ -28,7 +28,7 @@ def gpu(chosen: OnGpu) -> int:
                 f"--output {chosen.output} can't be made ({error.strerror}): name another folder"
             ) from error
         found: dict[str, Any] = {"schema": SCHEMA, "settings": vars(chosen), "parts": []}
-        for outcome in running.run(asked, chosen.seconds, Path(folder), _say, on_gpu=gpus() > 0):
+        for outcome in running.run(asked, chosen.seconds, Path(folder), _say, on_gpu=bool(listed_gpus())):
             found["parts"].append(outcome.as_json())
             _write(output, found)
     print(f"\n{page.text(found)}\n\n{output / 'index.html'} and {output / 'results.json'} have the rest")

@@ -27,7 +27,7 @@ class Part:
         name: for `--parts` and the page.
         asks: what it finds out, in words.
         words: arguments of the interpreter, given the seconds that measuring may take.
-        weight: seconds that it takes on one large GPU, as far as they can be guessed: its share of what is left.
+        weight: seconds that it takes on an H100, most of them for trying cuDNN's kernels: its share of what is left.
         result: file that it leaves its findings in: JSON, or a test run's XML.
         variables: of its environment.
         only_on_gpu: nothing of it can be tried elsewhere.
@@ -72,7 +72,7 @@ def _part(
 
 def _layers(folder: Path, model: str) -> Part:
     words = ["-m", "parity", "layers", f"--model={model}", "--dtype=float32"]
-    return _part(folder, f"layers {model}", "whether every layer on the GPU is PyTorch's", 25, lambda _: words)
+    return _part(folder, f"layers {model}", "whether every layer on the GPU is PyTorch's", 70, lambda _: words)
 
 
 def _throughput(
@@ -85,7 +85,7 @@ def _throughput(
     words += ["--rounds=6"] if main else ["--rounds=4", "--style=tuned", "--no-check-layers"]
     name = " ".join(["speed", model, *([] if main else [precision]), *([] if mode == "train" else [mode, str(batch)])])
     asks = f"images a second in {precision}, memory, and the distance from the reference"
-    return _part(folder, name, asks, 100 if main else 40, lambda seconds: [*words, f"--budget-seconds={seconds}"])
+    return _part(folder, name, asks, 150 if main else 70, lambda seconds: [*words, f"--budget-seconds={seconds}"])
 
 
 def _timed(chosen: OnGpu, model: str, mode: str, precision: str, batch: int, devices: str) -> list[str]:
@@ -103,13 +103,13 @@ def _kernels(folder: Path, chosen: OnGpu, model: str) -> Part:
     asks = "the kernels of a training step, by layer and beside the modelled times"
     # Kernels that are launched as one graph are not told apart by the profiler.
     graphs = {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_gpu_enable_command_buffer=".strip()}
-    return _part(folder, f"kernels {model}", asks, 35, lambda _: words, **graphs)
+    return _part(folder, f"kernels {model}", asks, 45, lambda _: words, **graphs)
 
 
 def _tests(folder: Path) -> Part:
     result = folder / "tests.xml"
     words = ["-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider", "-q", f"--junitxml={result}", str(TESTS)]
-    return Part("tests", "two runs bit for bit, and what else needs a GPU", lambda _: words, 70, result, {}, True)
+    return Part("tests", "two runs bit for bit, and what else needs a GPU", lambda _: words, 150, result, {}, True)
 
 
 def _input(folder: Path, chosen: OnGpu, model: str) -> Part:
@@ -132,15 +132,17 @@ def measured(limit: float) -> int:
 
 
 def chosen_parts(rows: list[Part], names: str) -> list[Part]:
-    """Those whose names begin with one of the words; all for `all`.
+    """Those that the words name: a whole name is that part alone, any other word all whose names begin with it.
 
     Raises:
         UserError: a word that no name begins with.
     """
     if names == "all":
         return rows
-    wanted = names.split(",")
-    for word in wanted:
-        if not word or not any(row.name.startswith(word) for row in rows):
-            raise UserError(f"--parts: nothing is called {word!r}; there are {', '.join(row.name for row in rows)}")
-    return [row for row in rows if row.name.startswith(tuple(wanted))]
+    there, wanted = [row.name for row in rows], set[str]()
+    for word in names.split(","):
+        found = [word] if word in there else [name for name in there if word and name.startswith(word)]
+        if not found:
+            raise UserError(f"--parts: nothing is called {word!r}; there are {', '.join(there)}")
+        wanted.update(found)
+    return [row for row in rows if row.name in wanted]

@@ -78,7 +78,7 @@ def run(
             outcome = Outcome(row.name, row.asks, shlex.join(command), NOT_RUN, None, 0.0, [missing], None)
         else:
             say(f"[{i + 1}/{len(rows)}] {row.name}: {row.asks}; at most {limit:.0f} s")
-            outcome = _run(row, command, limit, folder / f"{i:02d}.txt")
+            outcome = _run(row, command, limit, folder / f"{i:02d}.txt", _kept(folder) if on_gpu else {})
         say(f"[{i + 1}/{len(rows)}] {outcome.name}: {outcome.state} after {outcome.seconds:.0f} s{_why(outcome)}")
         yield outcome
 
@@ -88,12 +88,17 @@ def _why(outcome: Outcome) -> str:
     return f": {outcome.said[-1]}" if outcome.state in (FAILED, CUT, NOT_RUN) and outcome.said else ""
 
 
-def _run(row: Part, command: list[str], limit: float, log: Path) -> Outcome:
+def _kept(folder: Path) -> dict[str, str]:
+    """Variables with which a part finds what XLA compiled for an earlier one; what times compilation sets its own."""
+    return {"JAX_COMPILATION_CACHE_DIR": str(folder / "xla")}
+
+
+def _run(row: Part, command: list[str], limit: float, log: Path, variables: dict[str, str]) -> Outcome:
     began, code = time.monotonic(), None
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
-            env=environment(**row.variables),
+            env=environment(**variables, **row.variables),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
