@@ -1,5 +1,6 @@
 """Twin runs of both shipped training programs: equal as they are, and different where a bug is planted into one."""
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,13 +18,14 @@ from alexnet_io.run import run_log
 from alexnet_io.run.evaluation import Evaluation
 from alexnet_io.run.loop import TrainingLoop
 from alexnet_io.run.run_description import read_description
+from alexnet_io.run.signals import Signals
 from jax_alexnet import engine as jax_engine
 from jax_alexnet import evaluation as jax_evaluation
 from jax_alexnet.engine import JaxEngine
 from jax_alexnet.files.finished_run import load_run
 from jax_alexnet.schedules import Plateau
 from parity.__main__ import main
-from parity.twins import after_resumption, against_ledger, both_sides, cases, differences, ledger, program
+from parity.twins import after_resumption, against_ledger, both_sides, cases, differences, ledger, program, sides
 from parity.twins.engines import Fate, JaxPrograms
 from parity.twins.records import Record, part_of
 from parity.twins.sides import run_jax, run_torch
@@ -446,3 +448,17 @@ def test_wrong_words_are_refused_by_name(capsys):
         main(["runs", "--recipe", "papr"])
     assert end.value.code == 2
     assert "paper" in capsys.readouterr().err
+
+
+def test_a_signal_ends_the_comparison_and_is_no_difference(capsys: pytest.CaptureFixture[str]) -> None:
+    def stopped() -> int:
+        with Signals():
+            signal.raise_signal(signal.SIGTERM)
+        return 128 + signal.SIGTERM
+
+    with pytest.raises(SystemExit) as ended:
+        sides._run(Record("jax_alexnet"), stopped)
+    assert ended.value.code == 143
+    assert "stopped by signal 15" in capsys.readouterr().err
+    # One that came to an earlier comparison is not this one's.
+    sides._run(Record("jax_alexnet"), lambda: 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.files import tensor_file
 from alexnet_io.run.metrics import read_metrics
 from alexnet_io.run.run_description import read_description
+from alexnet_io.run.signals import Signals
 from jax_alexnet import recipes as jax_recipes
 from jax_alexnet import train_command as jax_training
 from jax_alexnet.files import checkpoint as jax_checkpoint
@@ -64,11 +66,16 @@ def _completed(settings: TrainSettings, resolve: Callable[[TrainSettings], Compl
 
 def _run(record: Record, train: Callable[[], int]) -> None:
     said = io.StringIO()
+    Signals.last = 0
     x64 = jax.config.read("jax_enable_x64")
     with contextlib.redirect_stdout(said), contextlib.suppress(Killed):
         record.code = train()
     jax.config.update("jax_enable_x64", x64)
     record.said = said.getvalue()
+    if Signals.last:
+        # It was meant for the comparison: a run that it has cut short would only differ.
+        print(f"stopped by signal {Signals.last}: nothing is said of what was under way", file=sys.stderr)
+        raise SystemExit(128 + Signals.last)
 
 
 def _collect(record: Record, settings: CompleteSettings, kept: Callable[[Path, CompleteSettings, Record], Any]) -> None:
