@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,7 +22,9 @@ from hypothesis import strategies as st
 
 from alexnet_io.errors import UserError
 from alexnet_io.run import directory as run_directory
+from alexnet_io.run import directory_lock
 from alexnet_io.run.directory import RunDirectory
+from alexnet_io.run.directory_lock import in_use
 from alexnet_io.run.run_description import read_description
 
 FACTS = {
@@ -96,7 +100,43 @@ def test_a_second_run_in_one_directory_is_refused_and_told_by_whom(tmp_path):
         for resume in (False, True):
             with pytest.raises(UserError) as caught:
                 RunDirectory(tmp_path / "run", resume=resume)
-        assert f"pid {child.pid} on {socket.gethostname()}" in str(caught.value)
+        assert f"in use by pid {child.pid} on {socket.gethostname()}, since " in str(caught.value)
+        assert in_use(tmp_path / "run")
+    assert not in_use(tmp_path / "run")  # a killed one holds nothing
+
+
+def test_whether_a_run_goes_on_is_told_without_writing(tmp_path):
+    assert not in_use(tmp_path / "none") and not in_use(tmp_path)
+    assert not list(tmp_path.iterdir())
+    with RunDirectory(tmp_path / "run") as run:
+        assert in_use(run.path)
+        line = (run.path / ".lock").read_text()
+        assert re.fullmatch(
+            rf"pid {os.getpid()} on {re.escape(socket.gethostname())}, since \d{{4}}-[\d-]+ [\d:]+\n", line
+        )
+    assert not in_use(run.path)
+    assert (run.path / ".lock").read_text() == ""
+
+
+def test_a_lock_that_cannot_be_had_names_its_reason(tmp_path, monkeypatch):
+    """A disk without locks, and whatever else the system may say to it; of locks of others two errors are known."""
+
+    def refuses(code):
+        def lockf(file, kind):
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(directory_lock.fcntl, "lockf", lockf)
+
+    (tmp_path / ".lock").touch()
+    refuses(errno.ENOLCK)
+    assert not in_use(tmp_path)
+    with pytest.raises(UserError, match=r"cannot lock .*\.lock: No locks available. Choose an --output on a disk with"):
+        RunDirectory(tmp_path)
+    for code in (errno.EAGAIN, errno.EACCES):
+        refuses(code)
+        assert in_use(tmp_path)
+        with pytest.raises(UserError, match="in use by a process that left no name: choose another --output"):
+            RunDirectory(tmp_path)
 
 
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
@@ -106,7 +146,7 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
         assert str(child.pid) in (tmp_path / "run" / ".lock").read_text()
         with RunDirectory(tmp_path / "run", resume=True) as run:
             assert run.resumed
-            assert str(os.getpid()) in (run.path / ".lock").read_text()
+            assert (run.path / ".lock").read_text().startswith(f"pid {os.getpid()} on ")
 
 
 def test_a_second_run_of_the_same_process_is_refused_and_the_first_keeps_its_lock(tmp_path):

@@ -209,16 +209,20 @@ def test_the_first_of_equals_is_the_best_and_is_what_is_told(tmp_path):
         ({"evaluate_every": 1, "epochs": 9, "steps": 4}, [3, 4]),
     ],
 )
-def test_when_it_evaluates(tmp_path, changed, steps):
+def test_when_it_evaluates_and_writes_rows(tmp_path, changed, steps):
     _, rows = run(tmp_path, Engine(), **changed)
     assert [row.step for row in rows if row.split == "test"] == steps
+    train, last = [row.step for row in rows if row.split == "train"], steps[-1]
+    assert train == [step for step in range(1, last + 1) if step % 2 == 0 or step % PER_EPOCH == 0 or step == last]
 
 
 def test_it_saves_when_time_is_up_and_at_the_end_of_an_epoch_only_after_the_evaluation(tmp_path):
-    engine = Engine([0.5, 0.75])
-    run(tmp_path, engine, checkpoint_seconds=0.0)
-    assert [step for step, _ in engine.saves] == [1, 2, 3, 4, 5, 6]
-    assert engine.calls.index("evaluate 3") < engine.calls.index("save 3") < engine.calls.index("train 4")
+    engine = Engine([0.5, 0.75, 0.25])
+    run(tmp_path, engine, checkpoint_seconds=0.0, epochs=3)
+    assert [step for step, _ in engine.saves] == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    for step in (3, 6):
+        calls = [engine.calls.index(what) for what in (f"evaluate {step}", f"save {step}", f"train {step + 1}")]
+        assert calls == sorted(calls)
     assert engine.saves[2][1]["best"] == 0.5
     facts = engine.saves[3][1]
     assert facts["sums"] == asdict(Sums()) and facts["rate"] == 1 / 4 and facts["epoch"] == 1 and facts["data"] == DATA
@@ -237,13 +241,16 @@ def test_seconds_between_checkpoints_are_counted_from_the_last_one(tmp_path, mon
 
 
 def test_an_epochs_end_and_a_step_within_one_are_told_apart(tmp_path, monkeypatch):
-    said = []
+    said, shown = [], []
     monkeypatch.setattr(run_log.Progress, "message", lambda self, text: said.append(text))
-    run(tmp_path, Engine([0.5, 0.25]), steps=4)
+    monkeypatch.setattr(run_log.Progress, "update", lambda self, step, epoch, **_: shown.append((step, epoch)))
+    run(tmp_path, Engine([0.5, 0.25, 0.75]), epochs=3, steps=7)
     assert said == [
         "epoch 1: test loss 1.5000, accuracy 50.00% of 8",
-        "step 4, epoch 1.33: test loss 1.5000, accuracy 25.00% of 8",
+        "epoch 2: test loss 1.5000, accuracy 25.00% of 8",
+        "step 7, epoch 2.33: test loss 1.5000, accuracy 75.00% of 8",
     ]
+    assert shown == [(step, pytest.approx(step / 3)) for step in range(1, 8)]
 
 
 def test_steps_that_run_ahead_are_counted_one_later_and_change_nothing(tmp_path):
@@ -297,11 +304,13 @@ def test_a_finished_run_resumed_says_so_and_measures_nothing_twice(tmp_path):
     again = Engine([0.25], saved=engine.saves[-1])
     assert run(tmp_path, again, resume=True) == (0, rows)
     assert not again.bests and not any(call.startswith(("train", "save")) for call in again.calls)
+    assert len(again.said) == 2
     assert again.said[0] == "the run has already reached step 6, its last one: raise --epochs or --steps to train on"
     assert again.said[-1].startswith("reached 25.00% on 8 test images after 6 steps (best 50.00%, step 3)")
     shorter = Engine(saved=engine.saves[-1])
     run(tmp_path, shorter, resume=True, epochs=1)
     assert shorter.said[0].startswith("the run has already reached step 6, beyond step 3, the last asked for: raise")
+    assert len(shorter.said) == 2 and shorter.said[1].startswith("reached ")
     longer = Engine([0.75], saved=engine.saves[-1])
     _, rows = run(tmp_path, longer, resume=True, epochs=3)
     assert [row.step for row in rows if row.split == "test"] == [3, 6, 9]
@@ -348,6 +357,39 @@ def test_a_checkpoint_that_does_not_say_which_data_it_had_goes_on(tmp_path):
     code, rows = run(tmp_path, rest, resume=True)
     assert code == 0 and rest.bests == [(6, 0.5)]
     assert rows[-2].loss == pytest.approx((1.0 + 4 * 5 / 8 + 2 * 6 / 8) / 10)
+    # With nothing left to train, the rate is what the schedule has for the last step, the fourth.
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    _, rows = run(tmp_path, Engine([0.5], saved=(4, facts)), resume=True, steps=4)
+    assert [row.learning_rate for row in rows if row.split == "test"] == [1 / 4]
+
+
+def test_a_stop_and_then_an_end_at_the_same_step_keep_what_the_evaluation_found(tmp_path):
+    """The checkpoint of the stop knows of no evaluation; one that says it all takes its place."""
+    engine, signals = Engine(), SimpleNamespace(received=15)
+    assert run(tmp_path, engine, signals=signals)[0] == 128 + 15
+    assert [(step, facts["best"]) for step, facts in engine.saves] == [(1, None)]
+    rest = Engine([0.5], saved=engine.saves[-1])
+    assert run(tmp_path, rest, resume=True, steps=1)[0] == 0
+    assert [(step, facts["best"], facts["best_step"]) for step, facts in rest.saves] == [(1, 0.5, 1)]
+
+
+def test_a_first_evaluation_that_finds_nothing_right_is_the_best_so_far(tmp_path):
+    engine = Engine([0.0, 0.0])
+    run(tmp_path, engine)
+    assert engine.bests == [(3, 0.0)]
+    rest = Engine([0.0, 0.25], saved=engine.saves[-1])
+    run(tmp_path, rest, resume=True, epochs=4)
+    assert rest.bests == [(12, 0.25)]
+
+
+def test_on_other_images_patience_is_counted_anew(tmp_path):
+    """The best of the old ones is as many epochs old as patience has, and says nothing."""
+    engine = Engine([0.5, 0.25])
+    run(tmp_path, engine, patience=1)
+    rest = Engine([0.0, 0.0], saved=engine.saves[-1])
+    other = {**DATA, "test": {"examples": 8, "digest": "c"}}
+    run(tmp_path, rest, identity=other, resume=True, patience=1, epochs=9, changed_data=True)
+    assert rest.bests == [(9, 0.0)] and rest.saves[-1][0] == 12
 
 
 def test_nothing_saved_starts_from_the_first_step(tmp_path):
@@ -362,9 +404,21 @@ def test_nothing_saved_starts_from_the_first_step(tmp_path):
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_ends_the_run_and_saves_nothing(tmp_path, value):
     engine = Engine(losses={3: value})
-    with pytest.raises(FailedRun, match=r"became (nan|inf) at step 3 \(images \[8, 9\]"):
+    with pytest.raises(
+        FailedRun, match=r"became (nan|inf) at step 3 \(images \[8, 9\]\.\.\.\)\. .*finite checkpoint is kept in"
+    ):
         run(tmp_path, engine)
     assert not engine.saves
+
+
+def test_of_a_large_batch_the_first_eight_images_are_named(tmp_path, monkeypatch):
+    def batches(self, step):
+        ids = np.array([-1, *range(20, 31)])
+        yield Batch(np.zeros((12, 1, 1, 3), np.uint8), np.zeros(12, np.int32), (ids > 0).astype(np.float32), ids)
+
+    monkeypatch.setattr(Engine, "batches", batches)
+    with pytest.raises(FailedRun, match=r"\(images \[20, 21, 22, 23, 24, 25, 26, 27\]\.\.\.\)"):
+        run(tmp_path, Engine(losses={1: math.nan}))
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
@@ -401,7 +455,7 @@ def test_the_first_step_is_left_out_of_speeds(tmp_path, monkeypatch):
             return super().train(batch, step, rate)
 
         def evaluate(self):
-            now[0] += 8
+            now[0] += 512
             return super().evaluate()
 
     chosen = settings(log_every=1)
@@ -412,8 +466,8 @@ def test_the_first_step_is_left_out_of_speeds(tmp_path, monkeypatch):
         loop.go()
     speeds = [(row.step, row.split, row.images_per_second) for row in read_metrics(tmp_path / "run")]
     assert speeds == [
-        (1, "train", None), (2, "train", 4.0), (3, "train", 2.0), (3, "test", 1.0),
-        (4, "train", 4.0), (5, "train", 4.0), (6, "train", 2.0), (6, "test", 1.0),
+        (1, "train", None), (2, "train", 4.0), (3, "train", 2.0), (3, "test", 8 / 512),
+        (4, "train", 4.0), (5, "train", 4.0), (6, "train", 2.0), (6, "test", 8 / 512),
     ]  # fmt: skip
 
 
@@ -469,10 +523,12 @@ def test_patience_is_counted_on_where_a_run_was_stopped(tmp_path, stop):
     assert [row.step for row in rows if row.split == "test"] == [3, 6, 9, 12]
 
 
-@pytest.mark.parametrize(("patience", "last"), [(1, 12), (2, 12), (3, 18), (5, 24)])
-def test_patience_is_in_epochs_however_seldom_it_evaluates(tmp_path, patience, last):
-    """Of every second epoch: the best is after the first evaluation, at step 6."""
-    _, rows = run(tmp_path, Engine([0.5] + [0.25] * 9), epochs=9, patience=patience, evaluate_every=2)
+@pytest.mark.parametrize(
+    ("every", "patience", "last"), [(2, 1, 12), (2, 2, 12), (2, 3, 18), (2, 5, 24), (3, 1, 18), (3, 4, 27), (1, 6, 21)]
+)
+def test_patience_is_in_epochs_however_seldom_it_evaluates(tmp_path, every, patience, last):
+    """The best is after the first evaluation: at step 6 of every second epoch's, at step 9 of every third's."""
+    _, rows = run(tmp_path, Engine([0.5] + [0.25] * 9), epochs=9, patience=patience, evaluate_every=every)
     assert rows[-1].step == last
 
 
@@ -484,6 +540,7 @@ def test_callbacks_are_told_of_every_epoch(tmp_path):
     assert records == other and [(r.epoch, r.step, r.last_step) for r in records] == [(1, 3, 9), (2, 6, 9), (3, 9, 9)]
     # Losses are number / 8 in batches of 4, 4 and 2 examples, whatever rows were written meanwhile.
     assert [r.train.loss for r in records] == pytest.approx([1.8 / 8, 4.8 / 8, 7.8 / 8])
+    assert all(isinstance(r.epoch, int) for r in records)
     assert [(r.train.examples, r.train.top1, r.train.top5) for r in records] == [(10, 0.5, 1.0)] * 3
     assert [r.learning_rate for r in records] == [1 / 3, 1 / 6, 1 / 9]
     assert [r.evaluation and r.evaluation.top1 for r in records] == [None, 0.5, 0.75]
