@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("alexnet_io", "jax_alexnet", "torch_ref", "parity")
 SLOWER, LEAST_SECONDS = 8, 60  # a bug after which tests take so many times as long as without it hangs: it is found
 
+_NEW_LAYERS = "tests/test_fine_tuning.py::test_frozen_layers_get_no_step_and_no_decay_and_the_new_one_its_own_rate"
 # The files, and the tests of each.
 TESTS = {
     "alexnet_io/run/loop.py": ["tests/test_training_loop.py"],
@@ -45,7 +46,12 @@ TESTS = {
     "alexnet_io/run/evaluation.py": ["tests/test_io_evaluation.py"],
     "alexnet_io/run/metrics.py": ["tests/test_io_metrics.py"],
     "alexnet_io/run/flat_loss.py": ["tests/test_io_flat_loss.py"],
-    "jax_alexnet/engine.py": ["tests/test_schedules.py", "tests/test_warmup_cosine.py", "tests/test_cli_train.py"],
+    "jax_alexnet/engine.py": [
+        "tests/test_engines.py",
+        "tests/test_schedules.py",
+        "tests/test_warmup_cosine.py",
+        "tests/test_cli_train.py",
+    ],
     "jax_alexnet/steps.py": [
         "tests/test_jax_steps.py",
         "tests/test_draws_in_steps.py",
@@ -58,13 +64,18 @@ TESTS = {
         "tests/test_jax_schedules.py",
         "tests/test_warmup_cosine.py",
     ],
-    "jax_alexnet/optim.py": ["tests/test_jax_optim.py", "tests/test_step_options.py"],
+    "jax_alexnet/optim.py": ["tests/test_jax_optim.py", "tests/test_step_options.py", _NEW_LAYERS],
     "jax_alexnet/augment.py": ["tests/test_augment.py", "tests/test_draws.py", "-k", "jax or not torch"],
     "jax_alexnet/evaluation.py": ["tests/test_jax_evaluation.py"],
     "jax_alexnet/files/checkpoint.py": ["tests/test_checkpoint.py", "tests/test_checkpoint_faults.py"],
     "jax_alexnet/files/checkpoint_arrays.py": ["tests/test_checkpoint.py", "tests/test_checkpoint_faults.py"],
     "jax_alexnet/files/checkpoint_files.py": ["tests/test_checkpoint.py", "tests/test_checkpoint_faults.py"],
-    "torch_ref/engine.py": ["tests/test_schedules.py", "tests/test_warmup_cosine.py", "tests/test_torch_train.py"],
+    "torch_ref/engine.py": [
+        "tests/test_engines.py",
+        "tests/test_schedules.py",
+        "tests/test_warmup_cosine.py",
+        "tests/test_torch_train.py",
+    ],
     "torch_ref/steps.py": ["tests/test_torch_steps.py", "tests/test_draws_in_steps.py", "-k", "not jax"],
     "torch_ref/schedules.py": [
         "tests/test_schedules.py",
@@ -74,6 +85,7 @@ TESTS = {
     ],
     "torch_ref/optim.py": [
         "tests/test_torch_optim.py",
+        _NEW_LAYERS,
         "tests/test_step_options.py::test_gradients_are_clipped_to_the_limit_itself",
         "tests/test_step_options.py::test_a_gradient_that_is_no_number_stays_none",
         "tests/test_warmup_cosine.py::test_pytorchs_plateau_keeps_its_rate_through_a_step_of_the_warmup",

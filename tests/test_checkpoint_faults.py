@@ -1,5 +1,6 @@
 """Checkpoints under fire: killed saves, damaged files, full disks. Each fault is really caused."""
 
+import errno
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -223,6 +225,80 @@ def test_room_is_asked_for_where_the_system_can_say(saved, monkeypatch):
     monkeypatch.delattr(os, "posix_fallocate")
     checkpoint_files.need_space(saved, 1000)
     assert asked == [(0, 1000)] and not (saved / "reserved").exists()
+
+
+def test_a_disk_that_cannot_reserve_room_is_tried_all_the_same(saved, monkeypatch):
+    """Some file systems know no reserving, which is no reason to fail; a quota is one."""
+
+    def answers(code):
+        def fallocate(number, start, size):
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(os, "posix_fallocate", fallocate)
+
+    for code in (errno.EINVAL, errno.EOPNOTSUPP):
+        answers(code)
+        checkpoint_files.need_space(saved, 1000)
+        assert not (saved / "reserved").exists()
+    answers(errno.EDQUOT)
+    with pytest.raises(OSError, match="quota"):
+        checkpoint_files.need_space(saved, 1000)
+
+
+def test_room_that_is_just_enough_is_enough_and_what_is_missing_is_said_in_megabytes(saved, monkeypatch):
+    monkeypatch.setattr(os, "posix_fallocate", lambda *_: None)
+    for free in (1000, 1001):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, free=free: SimpleNamespace(free=free))
+        checkpoint_files.need_space(saved, 1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5_000_000_600_000))
+    with pytest.raises(OSError, match=r"^7000001 MB are needed and 5000001 MB are free$"):
+        checkpoint_files.need_space(saved, 7_000_000_600_000)
+
+
+def test_only_what_saves_left_behind_is_removed(saved):
+    """Nothing of others, whatever it is named, and nothing that was set aside; what can't be removed is no obstacle."""
+    names = ["notes.old", "step_00000001.bad", "step_00000001.zip", "step_00000002.txt"]
+    for name in (*names, ".saving-1", ".removing-step_00000003/state", "step_00000001.old", "step_00000007.old"):
+        path = saved / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch() if name == ".saving-1" else path.mkdir()
+    checkpoint_files.remove_leftovers(saved)
+    found = [path.name for path in checkpoint_files.entries(saved)]
+    # Of a step that was being replaced the old checkpoint goes where the new one is, and comes back where it isn't.
+    assert found == sorted([".saving-1", "step_00000001", "step_00000002", "step_00000007", *names])
+
+
+def test_what_is_set_aside_gets_a_name_of_its_own(tmp_path, monkeypatch):
+    for ending in (".bad", ".bad.2", ".bad.3"):
+        (tmp_path / "step_00000001").mkdir()
+        aside = checkpoint_files.set_aside(tmp_path / "step_00000001")
+        assert aside == tmp_path / f"step_00000001{ending}"
+    (tmp_path / "step_00000002").mkdir()
+
+    def refuses(*_):
+        raise OSError(errno.EACCES, "no")
+
+    monkeypatch.setattr(Path, "rename", refuses)
+    assert checkpoint_files.set_aside(tmp_path / "step_00000002") is None
+
+
+def test_a_save_that_failed_is_removed_against_writers_that_go_on(tmp_path, monkeypatch):
+    """They fail the first two attempts; the third is the last, and no time is lost on others."""
+    place, remove, calls, waits = tmp_path / "half", shutil.rmtree, [], []
+    place.mkdir()
+
+    def rmtree(path, ignore_errors=False):
+        calls.append(path)
+        if len(calls) > 2:
+            remove(path)
+        elif not ignore_errors:
+            raise OSError(errno.ENOTEMPTY, "a file appeared")
+
+    monkeypatch.setattr(checkpoint_files.shutil, "rmtree", rmtree)
+    monkeypatch.setattr(checkpoint_files.time, "sleep", waits.append)
+    checkpoint_files.discard(place)
+    assert not place.exists() and calls == [place] * 3
+    assert len(waits) == 2 and 0 < sum(waits) < 1
 
 
 def test_too_little_room_is_said_before_writing(saved):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from alexnet_io.data.sources.dataset import Split
+from alexnet_io.run.crops import View
 from alexnet_io.run.evaluation import Evaluation
 from jax_alexnet import evaluation, steps
 from jax_alexnet.devices import data_mesh
@@ -18,11 +19,11 @@ pytestmark = pytest.mark.multi_device
 NAMES = list("abcdefg")
 
 
-def split_of(rng: np.random.Generator, count: int) -> Split:
-    images = rng.integers(0, 256, (count, 2, 2, 3), np.uint8)
+def split_of(rng: np.random.Generator, count: int, side: int = 2) -> Split:
+    images = rng.integers(0, 256, (count, side, side, 3), np.uint8)
     labels = rng.integers(0, len(NAMES), count, np.int32)
     return Split(
-        "test", labels, [str(place) for place in range(count)], (2, 2, 3), lambda places: images[places], "test"
+        "test", labels, [str(place) for place in range(count)], (side, side, 3), lambda places: images[places], "test"
     )
 
 
@@ -71,6 +72,23 @@ def test_every_example_counts_once(rng, count, devices, batch_size, size, batche
     assert network.sizes == [size] * batches
 
 
+def test_of_several_crops_the_probabilities_are_averaged(rng):
+    """Against float64: of each view the softmax of its own logits, and of their mean the logarithm."""
+    split, network, views = split_of(rng, 9, 3), Network(2), (View(0, 0), View(0, 1, flip=True), View(1, 0))
+    seen: list[Any] = []
+    report = evaluate_split(network, split, 4, views, 2, lambda *told: seen.append(told))
+    assert network.sizes == [4] * 3 * len(views)
+    images = split.read(np.arange(9))
+    crops = [images[:, :2, :2], images[:, :2, 2:0:-1], images[:, 1:, :2]]
+    exponentials = [np.exp(np.float64(scores(crop))) for crop in crops]
+    expected, logits = Evaluation(NAMES), np.log(sum(e / e.sum(axis=1, keepdims=True) for e in exponentials) / 3)
+    expected.add(logits, split.labels)
+    np.testing.assert_allclose(np.concatenate([found for found, _, _ in seen])[:9], logits, rtol=1e-12)
+    assert (report.confusion == expected.report().confusion).all()
+    assert report.loss == pytest.approx(expected.report().loss, rel=1e-12)
+    assert [batch.weights.sum() for _, batch, _ in seen] == [4, 4, 1] and all(of is split for _, _, of in seen)
+
+
 def test_rows_of_a_divided_array_come_in_order():
     rows = np.arange(24).reshape(8, 3)
     divided = jax.device_put(
@@ -83,7 +101,7 @@ def test_of_an_array_that_lies_elsewhere_too_own_rows_are_those_here_each_once()
     """Two devices with one part of the batch each, and copies of them; shards come in any order."""
 
     def shard(start: int | None, rows: list[int]) -> Any:
-        return SimpleNamespace(index=(slice(start, None),), data=np.array(rows))
+        return SimpleNamespace(index=(slice(start, None), slice(None)), data=np.array(rows))
 
     elsewhere: Any = SimpleNamespace(
         is_fully_addressable=False, addressable_shards=[shard(4, [4, 5]), shard(2, [2, 3]), shard(4, [4, 5])]
@@ -91,6 +109,8 @@ def test_of_an_array_that_lies_elsewhere_too_own_rows_are_those_here_each_once()
     assert own_rows(elsewhere).tolist() == [2, 3, 4, 5]
     whole: Any = SimpleNamespace(is_fully_addressable=False, addressable_shards=[shard(None, [0, 1]), shard(2, [2])])
     assert own_rows(whole).tolist() == [0, 1, 2]
+    single: Any = SimpleNamespace(is_fully_addressable=False, addressable_shards=[shard(1, [7]), shard(None, [3])])
+    assert own_rows(single).tolist() == [3, 7]
 
 
 def test_processes_that_evaluated_the_same_images_count_once(rng, monkeypatch):

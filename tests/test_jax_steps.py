@@ -133,6 +133,16 @@ def test_devices_do_not_change_the_parameters(batch):
         assert np.allclose(same, metrics, rtol=1e-12)
 
 
+def test_a_step_takes_its_state_and_leaves_all_else(batch):
+    """Its buffers become the next state's, which spares memory for one; what comes with it is used again."""
+    (mesh, optimizer, statistics, step), params = compiled(False, 1), weights()
+    state = steps.replicate(steps.TrainState(jnp.int32(0), params, optimizer.init(params)), mesh)
+    others = (steps.split(batch, mesh), jnp.float64(0.01), jax.random.key(3), statistics)
+    after, _ = step(state, *others)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((others, after)))
+
+
 @pytest.mark.multi_device
 def test_padding_rows_change_nothing(batch):
     other = batch._replace(images=np.where(batch.weights[:, None, None, None] > 0, batch.images, 255 - batch.images))

@@ -283,6 +283,7 @@ def test_the_papers_plateau_waits_as_pytorch_does_by_default() -> None:
         torch_schedules.EveryEpochs(1),
         torch_schedules.EverySteps(1),
         torch_schedules.Milestones((1,)),
+        torch_schedules.Cosine(1, 3),
         torch_schedules.Plateau(),
     ],
 )

@@ -195,6 +195,14 @@ def test_what_can_not_go_together_is_refused_before_the_run() -> None:
         torch_setup_module.prepare(torch_recipes.resolve(settings), Processes(0, 1, torch.device("cpu")))
 
 
+def test_what_a_step_does_besides_is_nothing_unless_asked_for_and_stays_as_it_was_compiled() -> None:
+    assert steps.StepOptions() == steps.StepOptions.of(SETTINGS) == steps.StepOptions(0.0, 1, None)
+    asked = steps.StepOptions.of(dataclasses.replace(SETTINGS, label_smoothing=0.1, accumulate=4, ema=0.5))
+    assert asked == steps.StepOptions(label_smoothing=0.1, parts=4, ema=0.5)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        asked.parts = 2  # pyright: ignore[reportAttributeAccessIssue]
+
+
 # --- averages ---------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """The PyTorch reference's optimizers and schedules against numbers computed by hand."""
 
 import copy
+from typing import Any
 
 import facts
 import numpy as np
@@ -14,10 +15,18 @@ from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.command_line.train_settings import TrainSettings
 from alexnet_io.errors import UserError
 from torch_ref.alexnet import build
-from torch_ref.optim import MomentumInside, build_optimizer, parameter_groups, set_learning_rate
+from torch_ref.optim import (
+    MomentumInside,
+    at_rate,
+    build_optimizer,
+    learning_rate_of,
+    parameter_groups,
+    set_learning_rate,
+)
 from torch_ref.resolved_settings import resolve
 from torch_ref.schedules import (
     Constant,
+    Cosine,
     EveryEpochs,
     EverySteps,
     Milestones,
@@ -129,9 +138,12 @@ def test_the_papers_settings_are_the_default() -> None:
 
 
 def test_weights_without_a_gradient_stay() -> None:
-    network = One()
-    MomentumInside(network.parameters(), lr=0.1).step()
-    assert network.layer.weight.item() == 1.0
+    """And those after them don't."""
+    still, moved = One(), One()
+    moved.layer.weight.grad = torch.ones_like(moved.layer.weight)
+    MomentumInside([still.layer.weight, moved.layer.weight], lr=0.1, weight_decay=0.0).step()
+    assert still.layer.weight.item() == 1.0
+    assert_allclose(moved.layer.weight.item(), 0.9, rtol=1e-14)
 
 
 @pytest.mark.parametrize(
@@ -139,13 +151,56 @@ def test_weights_without_a_gradient_stay() -> None:
     [
         ({"lr": -0.1}, r"lr=-0\.1.*0 or more"),
         ({"momentum": 1.0}, r"momentum=1\.0.*\[0, 1\)"),
-        ({"weight_decay": float("nan")}, "weight_decay=nan"),
-        ({"lr_multiplier": -2.0}, r"lr_multiplier=-2\.0"),
+        ({"momentum": 1.5}, r"momentum=1\.5.*\[0, 1\)"),
+        ({"weight_decay": float("nan")}, "weight_decay=nan.*0 or more"),
+        ({"lr_multiplier": -2.0}, r"lr_multiplier=-2\.0.*0 or more"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         MomentumInside(One().parameters(), **settings)
+    # Only a momentum has an upper end.
+    MomentumInside(One().parameters(), lr=2.0, momentum=0.0, weight_decay=2.0, lr_multiplier=2.0)
+
+
+@pytest.mark.parametrize(
+    ("groups", "inside", "outside"),
+    [
+        # The rate of a group without a multiplier, or with one of 1, is not divided, which would round it.
+        (
+            [{"lr": 7.0, "lr_multiplier": 0.5}, {"lr": 9.0, "lr_multiplier": 2.0}, {"lr": 0.3, "lr_multiplier": 1.0}],
+            0.3,
+            0.3,
+        ),
+        ([{"lr": 7.0, "lr_multiplier": 0.5}, {"lr": 0.3}], 0.3, 0.3),
+        # Where there is none, the first one's; PyTorch's optimizers carry the product.
+        (
+            [{"lr": 7.0, "lr_multiplier": 0.5}, {"lr": 9.0, "lr_multiplier": 4.0}, {"lr": 3.0, "lr_multiplier": 2.0}],
+            7.0,
+            14.0,
+        ),
+    ],
+)
+def test_the_rate_of_an_optimizer_is_that_without_multipliers(groups: list, inside: float, outside: float) -> None:
+    def with_weights() -> list:
+        return [{"params": One().parameters(), **group} for group in groups]
+
+    assert learning_rate_of(MomentumInside(with_weights())) == inside
+    assert learning_rate_of(torch.optim.SGD(with_weights(), lr=1.0)) == outside
+
+
+@pytest.mark.parametrize("rate", [0.125, 0.5, 2.0])
+def test_a_rate_for_one_step_leaves_every_group_with_its_own(rate: float) -> None:
+    """The second group's own is not quite the product: so a counter may have left it."""
+    groups = [{"params": One().parameters(), **more} for more in ({}, {"lr_multiplier": 3.0}, {})]
+    optimizer = torch.optim.SGD(groups, lr=0.5)
+    own = (0.5, 1.5 + 1e-9, 0.5)
+    for group, value in zip(optimizer.param_groups, own, strict=True):
+        group["lr"] = value
+    with at_rate(optimizer, rate):
+        found = tuple(group["lr"] for group in optimizer.param_groups)
+    assert found == (own if rate == 0.5 else (rate, 3 * rate, rate))
+    assert tuple(group["lr"] for group in optimizer.param_groups) == own
 
 
 def rates_and_decays(model: str, settings: CompleteSettings, **build_settings) -> dict[str, tuple[float, float]]:
@@ -182,13 +237,18 @@ def test_rates_and_decays_of_all_layers_alike(name: str) -> None:
         assert decay == (expected.weight_decay if expected.biases_decay or not is_bias else 0.0)
 
 
+@pytest.mark.parametrize("new", [1.0, 3.0])
 @pytest.mark.parametrize("optimizer", ["paper", "sgd", "adam"])
-def test_multipliers_hold_in_every_optimizer(optimizer: str) -> None:
-    """A bias at twice the rate moves twice as far, also after a drop, through a wrapper's names as well."""
+def test_multipliers_hold_in_every_optimizer(optimizer: str, new: float) -> None:
+    """A bias at twice the rate moves twice as far, also after a drop, through a wrapper's names as well.
+
+    The layer is the last one, so that where it is new it has the rate of new layers.
+    """
     network = nn.Module()
     network.module = nn.Module()
     network.module.fc = nn.Linear(1, 1).double()
-    settings = complete_settings(optimizer=optimizer, learning_rate=0.1, bias_learning_rate_factor=2.0)
+    words = {"init_from": "anything", "new_layer_learning_rate_factor": new} if new > 1 else {}
+    settings = complete_settings(optimizer=optimizer, learning_rate=0.1, bias_learning_rate_factor=2.0, **words)
     built = build_optimizer(network, settings)
     for rate in (None, 0.01):
         if rate is not None:
@@ -198,8 +258,8 @@ def test_multipliers_hold_in_every_optimizer(optimizer: str) -> None:
             parameter.grad = torch.ones_like(parameter)
         built.step()
         weight, bias = ((old - new).item() for old, new in zip(before, network.parameters(), strict=True))
-        assert_allclose(weight, rate or 0.1, rtol=1e-6)
-        assert_allclose(bias, 2 * (rate or 0.1), rtol=1e-6)
+        assert_allclose(weight, new * (rate or 0.1), rtol=1e-6)
+        assert_allclose(bias, 2 * new * (rate or 0.1), rtol=1e-6)
 
 
 def test_unknown_optimizer_is_refused() -> None:
@@ -221,6 +281,15 @@ def test_epochs_and_steps_are_not_mixed_up() -> None:
     by_steps = [learning_rate(EverySteps(30), 1.0, epoch=step // 3, step=step) for step in (0, 29, 30, 59, 60)]
     assert_allclose(by_steps, [1, 1, 0.1, 0.1, 0.01], rtol=1e-15)
     assert learning_rate(Constant(), 0.3, epoch=80, step=10_000) == 0.3
+    by_place: Any = learning_rate
+    with pytest.raises(TypeError, match="positional"):
+        by_place(EverySteps(30), 1.0, 1, 30)
+
+
+def test_a_cosine_ends_at_nothing_and_stays_there() -> None:
+    """At and beyond the step after the last; by hand, 60 degrees, a third of the way, leave three quarters."""
+    rates = [learning_rate(Cosine(2, 14), 0.5, epoch=0, step=step) for step in (0, 2, 6, 8, 14, 17, 20, 100)]
+    assert_allclose(rates, [0.5, 0.5, 0.375, 0.25, 0, 0, 0, 0], rtol=1e-15, atol=1e-16)
 
 
 def test_schedules_are_pytorchs_closed_forms() -> None:

@@ -13,6 +13,7 @@ from stops import StoppedOnce
 
 from alexnet_io.command_line.settings import run_command
 from alexnet_io.errors import UserError
+from alexnet_io.files import tensor_file
 from alexnet_io.run.metrics import read_metrics
 from torch_ref import augment, checkpoint
 from torch_ref import train as command
@@ -233,7 +234,9 @@ class Gift:
 def test_nothing_in_a_checkpoint_can_run(tmp_path):
     path, place = tmp_path / "step-000000001.pt", tmp_path / "ran"
     torch.save({"format": 1, "step": 1, "gift": Gift(place)}, path)
-    with pytest.raises(UserError, match="step-000000001"):
+    with pytest.raises(
+        UserError, match=r"checkpoint \S*step-000000001\.pt can't be read \(Weights only load failed[^\n]*\)$"
+    ):
         checkpoint.load(path)
     assert not place.exists()
 
@@ -241,6 +244,49 @@ def test_nothing_in_a_checkpoint_can_run(tmp_path):
 def test_a_checkpoint_of_the_first_format_is_read(tmp_path):
     torch.save({"format": 1, "step": 7, "state_dict": {}}, tmp_path / "step-000000007.pt")
     assert checkpoint.load(tmp_path / "step-000000007.pt")["step"] == 7
+
+
+def test_a_checkpoint_of_another_format_is_refused(tmp_path):
+    for other in (0, 2):
+        torch.save({"format": other, "step": 7, "state_dict": {}}, tmp_path / "step-000000007.pt")
+        with pytest.raises(UserError, match=rf"can't be read \(format {other}\)"):
+            checkpoint.load(tmp_path / "step-000000007.pt")
+
+
+def test_why_a_checkpoint_cannot_be_read_is_said_by_errors_without_words_too(tmp_path, monkeypatch):
+    path = checkpoint.save(tmp_path / "deep" / "checkpoints", 7, {})  # directories are made
+
+    def fails(*_, **__):
+        raise EOFError
+
+    monkeypatch.setattr(torch, "load", fails)
+    with pytest.raises(UserError, match=r"can't be read \(EOFError\)"):
+        checkpoint.load(path)
+
+
+def test_without_a_checkpoint_there_is_nothing_to_go_on_from(tmp_path):
+    assert checkpoint.load_newest(tmp_path) is None and checkpoint.load_newest(tmp_path / "none") is None
+    (tmp_path / "step-000000001.pt").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"no checkpoint in .* is intact: start a new run with another --output"):
+        checkpoint.load_newest(tmp_path)
+
+
+def test_a_checkpoint_that_is_gone_already_need_not_be_deleted(tmp_path, monkeypatch):
+    """Of two programs that look after one directory, the other may have deleted it."""
+    gone, found = tmp_path / "step-000000000.pt", checkpoint.saved
+    monkeypatch.setattr(checkpoint, "saved", lambda directory: [gone, *found(directory)])
+    for step in (1, 2, 3):
+        checkpoint.save(tmp_path, step, {})
+    assert [path.name for path in found(tmp_path)] == ["step-000000002.pt", "step-000000003.pt"]
+
+
+def test_weights_beside_a_checkpoint_are_written_into_directories_that_are_made(tmp_path):
+    network, path = torch.nn.Linear(2, 3), tmp_path / "deep" / "best" / "weights.safetensors"
+    for step in (1, 2):
+        checkpoint.save_weights(path, network, model="small", image_size=16, step=step)
+    arrays, metadata = tensor_file.read(path)
+    assert metadata.items() >= {"model": "small", "image_size": "16", "home": "torch_ref", "step": "2"}.items()
+    np.testing.assert_array_equal(arrays["weight"], network.weight.detach().numpy())
 
 
 def test_a_damaged_checkpoint_is_noticed_and_the_one_before_used(tmp_path, capsys):
