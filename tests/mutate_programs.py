@@ -22,9 +22,11 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import harmless_mutants
 from cosmic_ray import plugins
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
+from tests_of_files import TESTS
 
 from alexnet_io.command_line.settings import parse, setting
 
@@ -32,82 +34,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("alexnet_io", "jax_alexnet", "torch_ref", "parity")
 SLOWER, LEAST_SECONDS = 8, 60  # a bug after which tests take so many times as long as without it hangs: it is found
 
-_NEW_LAYERS = "tests/test_fine_tuning.py::test_frozen_layers_get_no_step_and_no_decay_and_the_new_one_its_own_rate"
-# The files, and the tests of each.
-TESTS = {
-    "alexnet_io/run/loop.py": ["tests/test_training_loop.py"],
-    "alexnet_io/run/run_log.py": ["tests/test_run_parts.py", "tests/test_training_loop.py"],
-    "alexnet_io/run/saving.py": ["tests/test_run_parts.py", "tests/test_training_loop.py"],
-    "alexnet_io/run/directory_lock.py": ["tests/test_io_run_directory.py"],
-    "alexnet_io/run/state.py": ["tests/test_run_parts.py", "tests/test_training_loop.py"],
-    "alexnet_io/run/speed_meter.py": ["tests/test_run_parts.py", "tests/test_training_loop.py"],
-    "alexnet_io/run/data_identity.py": ["tests/test_run_parts.py", "tests/test_training_loop.py"],
-    "alexnet_io/data/batches.py": ["tests/test_data_batches.py", "tests/test_draws.py", "-k", "not jax and not torch"],
-    "alexnet_io/run/evaluation.py": ["tests/test_io_evaluation.py"],
-    "alexnet_io/run/metrics.py": ["tests/test_io_metrics.py"],
-    "alexnet_io/run/flat_loss.py": ["tests/test_io_flat_loss.py"],
-    "jax_alexnet/engine.py": [
-        "tests/test_engines.py",
-        "tests/test_schedules.py",
-        "tests/test_warmup_cosine.py",
-        "tests/test_cli_train.py",
-    ],
-    "jax_alexnet/steps.py": [
-        "tests/test_jax_steps.py",
-        "tests/test_draws_in_steps.py",
-        "tests/test_step_options.py",
-        "-k",
-        "not torch",
-    ],
-    "jax_alexnet/schedules.py": [
-        "tests/test_schedules.py",
-        "tests/test_jax_schedules.py",
-        "tests/test_warmup_cosine.py",
-    ],
-    "jax_alexnet/optim.py": ["tests/test_jax_optim.py", "tests/test_step_options.py", _NEW_LAYERS],
-    "jax_alexnet/augment.py": ["tests/test_augment.py", "tests/test_draws.py", "-k", "jax or not torch"],
-    "jax_alexnet/evaluation.py": ["tests/test_jax_evaluation.py"],
-    "jax_alexnet/files/checkpoint.py": ["tests/test_checkpoint.py", "tests/test_checkpoint_faults.py"],
-    "jax_alexnet/files/checkpoint_arrays.py": ["tests/test_checkpoint.py", "tests/test_checkpoint_faults.py"],
-    "jax_alexnet/files/checkpoint_files.py": ["tests/test_checkpoint.py", "tests/test_checkpoint_faults.py"],
-    "torch_ref/engine.py": [
-        "tests/test_engines.py",
-        "tests/test_schedules.py",
-        "tests/test_warmup_cosine.py",
-        "tests/test_torch_train.py",
-    ],
-    "torch_ref/steps.py": ["tests/test_torch_steps.py", "tests/test_draws_in_steps.py", "-k", "not jax"],
-    "torch_ref/schedules.py": [
-        "tests/test_schedules.py",
-        "tests/test_torch_optim.py",
-        "tests/test_torch_recipes.py",
-        "tests/test_warmup_cosine.py",
-    ],
-    "torch_ref/optim.py": [
-        "tests/test_torch_optim.py",
-        _NEW_LAYERS,
-        "tests/test_step_options.py::test_gradients_are_clipped_to_the_limit_itself",
-        "tests/test_step_options.py::test_a_gradient_that_is_no_number_stays_none",
-        "tests/test_warmup_cosine.py::test_pytorchs_plateau_keeps_its_rate_through_a_step_of_the_warmup",
-    ],
-    "torch_ref/augment.py": ["tests/test_augment.py", "tests/test_draws.py", "-k", "torch or not jax"],
-    "torch_ref/dropout_masks.py": ["tests/test_draws.py", "tests/test_draws_in_steps.py", "-k", "torch and not order"],
-    "torch_ref/checkpoint.py": ["tests/test_torch_train.py", "-k", "checkpoint or goes_on"],
-}
 # Two want to be told of a variable; `is` for `==` is the same for small numbers and for names.
 NOT_USED = ("core/VariableReplacer", "core/VariableInserter")
 TWINS = ["the twin runs"]  # in the place of tests: `parity runs --recipe all`
 
 FRAMEWORKS = ("numpy", "jax", "flax.linen", "optax", "orbax.checkpoint", "torch", "torchvision", "grain")
 FRAMEWORKS += ("matplotlib.pyplot", "PIL.Image", "safetensors.numpy", "sklearn.datasets", "yaml")
-
-# Bugs that change nothing, by file and a part of the mutated line: each with its reason.
-HARMLESS: dict[tuple[str, str], str] = {
-    ("alexnet_io/run/data_identity.py", "@dataclass(frozen=False)"): "nothing assigns to its fields",
-    ("jax_alexnet/augment.py", "0.1 * jax.random.normal(keys[ 4], (3,))"): "JAX takes the last of four keys for it",
-    ("torch_ref/engine.py", "self._agreed.save != 0"): "it is 0 or 1",
-    ("torch_ref/steps.py", "after = (logits < own) + ("): "of booleans that exclude each other the sum is `or`",
-}
 
 
 @dataclass(frozen=True)
@@ -143,6 +75,11 @@ class Mutant:
     code: str = dataclasses.field(repr=False)
     outcome: str = ""
     seconds: float = 0.0
+
+    @property
+    def harmless(self) -> str | None:
+        """Why no test could notice it; None where one could."""
+        return harmless_mutants.reason(ROOT, self.file, self.line, self.before, self.after)
 
     def __str__(self) -> str:
         return f"{self.outcome}: {self.file}:{self.line}: {self.before}  ->  {self.after} ({self.seconds:.0f} s)"
@@ -293,9 +230,11 @@ def main() -> int:
             print(mutant, flush=True)
             if settings.json:  # as far as it came
                 _write(settings.json, done)
-    harmless = [m for m in done if m.outcome == "survived" and any(m.file == f and p in m.after for f, p in HARMLESS)]
+    harmless = [mutant for mutant in done if mutant.outcome == "survived" and mutant.harmless]
     killed = [m for m in done if m.outcome != "survived"]
     counted = len(done) - len(harmless)
+    for mutant in harmless:
+        print(f"changes nothing: {mutant.file}:{mutant.line}: {mutant.after}: {mutant.harmless}")
     print(f"{len(killed)} of {counted} noticed ({len(killed) / max(counted, 1):.1%}); {len(harmless)} change nothing")
     return 0 if len(killed) >= 0.9 * counted else 1
 
