@@ -243,12 +243,15 @@ def test_evaluation_sees_the_central_crop_without_dropout_or_noise(batch):
     np.testing.assert_allclose(logits, expected, rtol=1e-11)
     own = expected[np.arange(BATCH), batch.labels]
     np.testing.assert_allclose(losses, np.log(np.exp(expected).sum(1)) - own, rtol=1e-10)
+    # What a layer puts out is that of the same crop, without dropout either: the last one's are the logits.
+    features = steps.make_feature_step(model_of(), augmentation, data_mesh(jax.devices()[:1]), "fc3")
+    np.testing.assert_allclose(features(params, batch, statistics), expected, rtol=1e-11)
 
 
 def test_weights_cast_once_give_the_same_logits(batch):
     """And a bias, which training keeps in float32, is no exception."""
     model, params = model_of(jnp.bfloat16), jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), weights())
-    mesh, augmentation = data_mesh(jax.devices()[:2]), augment.Augmentation.of(settings_of())
+    mesh, augmentation = data_mesh(jax.devices()[:1]), augment.Augmentation.of(settings_of())
     statistics = steps.replicate(augment.statistics_for(augmentation, _Measured), mesh)
     step = steps.make_eval_step(model, augmentation, mesh)
     cast = steps.in_compute_dtype(params, model)
@@ -261,8 +264,8 @@ def test_weights_cast_once_give_the_same_logits(batch):
 
 
 @pytest.mark.multi_device
-def test_weights_laid_out_for_inference_give_the_same_logits(batch):
-    """Those of fully connected layers are turned over, and nothing else is."""
+def test_weights_laid_out_for_inference_give_the_same_logits(batch, monkeypatch):
+    """Those of fully connected layers are turned over, and nothing else is; on other processors none are."""
     model, params = model_of(), weights()
     mesh, augmentation = data_mesh(jax.devices()[:2]), augment.Augmentation.of(settings_of())
     statistics = steps.replicate(augment.statistics_for(augmentation, _Measured), mesh)
@@ -276,6 +279,11 @@ def test_weights_laid_out_for_inference_give_the_same_logits(batch):
         for each, tree in ((model, steps.replicate(params, mesh)), (laid_out, turned))
     )
     np.testing.assert_allclose(once, logits, rtol=1e-11)
+    for backend in ("gpu", "tpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        same, kept = steps.for_inference(model, params)
+        assert same is model
+        jax.tree.map(np.testing.assert_array_equal, kept, params)
 
 
 # Where arrays lie
