@@ -18,7 +18,9 @@ TESTS = {
         "tests/test_engines.py",
         "tests/test_schedules.py",
         "tests/test_warmup_cosine.py",
-        "tests/test_cli_train.py",
+        "tests/test_cli_train.py::test_a_run_leaves_what_it_promises",
+        "tests/test_cli_train.py::test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit",
+        "tests/test_cli_train.py::test_a_loss_that_is_not_finite_stops_the_run",
     ],
     "jax_alexnet/steps.py": [
         "tests/test_jax_steps.py",
@@ -60,5 +62,10 @@ TESTS = {
     ],
     "torch_ref/augment.py": ["tests/test_augment.py", "tests/test_draws.py", "-k", "torch or not jax"],
     "torch_ref/dropout_masks.py": ["tests/test_draws.py", "tests/test_draws_in_steps.py", "-k", "torch and not order"],
-    "torch_ref/checkpoint.py": ["tests/test_torch_train.py", "-k", "checkpoint or goes_on"],
+    "torch_ref/checkpoint.py": [
+        "tests/test_torch_train.py",
+        "tests/test_step_options.py::test_of_a_checkpoint_the_average_is_evaluated",
+        "-k",
+        "checkpoint or goes_on",
+    ],
 }
