@@ -67,6 +67,7 @@ DECLARED: dict[str, dict[str, str]] = {
         'kind <= "bias"': _KINDS,
         "path[- 3:]": "paths have two parts: layer and kind",
         "path[~2:]": "paths have two parts: layer and kind",
+        "path[not 2:]": "paths have two parts: layer and kind",
     },
     "jax_alexnet/steps.py": {
         "if mesh.size > 0 else": "a sum over one device is what it is of",

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 import torch
+from jax.sharding import PartitionSpec
 from tiny import CLASSES, SIDE, TABLE, TorchNetwork, complete_settings, torch_setup
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -19,6 +20,7 @@ from alexnet_io.errors import UserError
 from alexnet_io.run import averaging, batch_parts
 from jax_alexnet import augment, optim, steps
 from jax_alexnet import run_setup as jax_setup
+from jax_alexnet.devices import data_mesh
 from jax_alexnet.model import AlexNet
 from jax_alexnet.ops.cross_entropy import smoothed_cross_entropy
 from jax_alexnet.parallel import choose_layout
@@ -92,6 +94,22 @@ def test_gradients_are_clipped_to_the_limit_itself(values: list[float], limit: f
     """PyTorch's own clipping, with its 1e-6 in the denominator, would leave 0.9999998 of 1."""
     for found in clipped_by_both(values, limit):
         np.testing.assert_allclose(found, expected, rtol=1e-15)
+
+
+@pytest.mark.multi_device
+@pytest.mark.parametrize(("limit", "share"), [(1.0, 0.2), (5.0, 1.0), (5.5, 1.0)])
+def test_where_devices_have_parts_of_a_gradient_its_norm_is_that_of_all(limit: float, share: float) -> None:
+    """Of (3, 4), a part on each of two devices, beside one that both have, of no length."""
+    rule, mesh = optim.clip_by_global_norm(limit), data_mesh(jax.devices()[:2])
+    specs = {"divided": PartitionSpec("data"), "whole": PartitionSpec()}
+
+    def clipped(updates: Any) -> Any:
+        return rule.update(updates, rule.init(updates))[0]
+
+    divided = jax.jit(jax.shard_map(clipped, mesh=mesh, in_specs=(specs,), out_specs=specs))
+    found = divided({"divided": jnp.array([3.0, 4.0]), "whole": jnp.zeros(3)})
+    np.testing.assert_allclose(found["divided"], [3 * share, 4 * share], rtol=1e-15)
+    assert not found["whole"].any()
 
 
 def test_a_gradient_that_is_no_number_stays_none() -> None:
