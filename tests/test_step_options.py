@@ -224,15 +224,16 @@ def test_what_a_step_does_besides_is_nothing_unless_asked_for_and_stays_as_it_wa
 # --- averages ---------------------------------------------------------------------------------------------
 
 
-def test_averages_begin_with_the_first_weights_and_follow_each_step() -> None:
+@pytest.mark.parametrize("decay", [0.9, 0.25])
+def test_averages_begin_with_the_first_weights_and_follow_each_step(decay: float) -> None:
     weights = [RNG.normal(size=3) for _ in range(4)]
     expected = weights[0]
     model = torch.nn.ParameterList([torch.tensor(weights[0])])
-    theirs, ours = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9)), jnp.asarray(weights[0])
+    theirs, ours = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)), jnp.asarray(weights[0])
     theirs.update_parameters(model)
     for new in weights[1:]:
-        expected = 0.9 * expected + 0.1 * new
-        ours = steps.moved_average(jnp.asarray(new), ours, 0.9)
+        expected = decay * expected + (1 - decay) * new
+        ours = steps.moved_average(jnp.asarray(new), ours, decay)
         model[0].data.copy_(torch.tensor(new))
         theirs.update_parameters(model)
         np.testing.assert_allclose(ours, expected, rtol=1e-14)
