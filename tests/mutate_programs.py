@@ -234,7 +234,7 @@ def main() -> int:
     killed = [m for m in done if m.outcome != "survived"]
     counted = len(done) - len(harmless)
     for mutant in harmless:
-        print(f"changes nothing: {mutant.file}:{mutant.line}: {mutant.after}: {mutant.harmless}")
+        print(f"changes nothing: {mutant.file}:{mutant.line}: {mutant.after}  ({mutant.harmless})")
     print(f"{len(killed)} of {counted} noticed ({len(killed) / max(counted, 1):.1%}); {len(harmless)} change nothing")
     return 0 if len(killed) >= 0.9 * counted else 1
 
