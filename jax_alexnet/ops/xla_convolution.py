@@ -120,8 +120,9 @@ def _for_cudnn(geometry: Geometry, x: Array, kernel: Array) -> Array:
     kernels = jnp.split(kernel, geometry.groups, axis=-1)
     if geometry.groups == 2 and x.dtype.itemsize == 2:
         return one(x, jnp.concatenate([_among_all(i, *kernels) for i in range(geometry.groups)], axis=-1))
-    parts = zip(jnp.split(x, geometry.groups, axis=-1), kernels, strict=True)
-    return jnp.concatenate([one(*part) for part in parts], axis=-1)
+    # Behind the barriers only maps are cut apart and joined, and not all that comes before or after them.
+    parts = zip(jnp.split(lax.optimization_barrier(x), geometry.groups, axis=-1), kernels, strict=True)
+    return lax.optimization_barrier(jnp.concatenate([one(*part) for part in parts], axis=-1))
 
 
 def _among_all(group: int, *kernels: Array) -> Array:
