@@ -66,7 +66,7 @@ _UNARY = CURVED | {
     "native_layer_norm",
     "layer_norm",
 }
-_EPSILONS = (1e-5, 1e-6, 1e-3, 1e-12, 1e-8, 1e-7, 1e-4, 0.0)
+EPSILONS = (1e-5, 1e-6, 1e-3, 1e-12, 1e-8, 1e-7, 1e-4, 0.0)
 _SLOPES = (0.01, 0.1, 0.2, 0.3, 1 / 3, 0.05, 0.25)
 # Functions that are taken for each other.
 _RELATED = {
@@ -143,7 +143,7 @@ def _layer(region: Region, place: int) -> Layer | None:
 def _numbers(region: Region, place: int) -> Iterator[Attempt]:
     """Another number where the operation takes one: a norm's epsilon, a slope; whether a kernel is mirrored."""
     node = region.node(place)
-    known = {"eps": ("epsilon", "epsilon", _EPSILONS), "negative_slope": ("slope", "the negative slope", _SLOPES)}
+    known = {"eps": ("epsilon", "epsilon", EPSILONS), "negative_slope": ("slope", "the negative slope", _SLOPES)}
     for name, (key, words, numbers) in known.items():
         own = node.args.get(name)
         for number in numbers if isinstance(own, float) else ():
