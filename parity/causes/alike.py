@@ -57,7 +57,8 @@ def everywhere(problem: Problem, family: Made) -> Iterator[Attempt]:
     """Mistakes of a family that are made in several places at once.
 
     Attempts count as the same whose words differ by numbers alone: everywhere, then those of one line of the model's
-    code, then those that belong to or follow layers whose names differ by numbers alone, then some of a few.
+    code, then those that belong to or follow layers whose names differ by numbers alone or end alike, then some of a
+    few.
     """
     kinds = _kinds(problem, family)
     tried: set[tuple] = set()
@@ -101,7 +102,9 @@ def _kinds(problem: Problem, family: Made) -> list[_Kind]:
         place = _place(attempt)
         node = problem.region.node(place)
         behind = _plain(" ".join(map(problem.words, node.parents[:1])))
-        wheres = "", f"line {node.line}", f"behind {behind}", f"at {LAYER.sub('*', problem.words(place))}"
+        named = re.search(r"the output of \S*?(\w+)$", behind)  # the last part of a layer's name, as of several blocks'
+        wheres = ["", f"line {node.line}", f"behind {behind}", f"at {LAYER.sub('*', problem.words(place))}"]
+        wheres += [] if named is None else [f"behind any {named[1]}"]
         for where, (words, number, exact) in itertools.product(dict.fromkeys(wheres), ways):
             kind = kinds.setdefault((attempt.key, words, number, where), _Kind(attempt.key, words, number, exact))
             kind.places[place] = attempt

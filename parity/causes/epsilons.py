@@ -23,7 +23,7 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
         node = region.node(place)
         name = _named(node)
         operand = node.argument("self")
-        if name is None or operand is None or not region.of_data(place):
+        if name is None or operand is None or not np.issubdtype(np.asarray(region.value(operand)).dtype, np.floating):
             continue
         own = float(node.args[name])
         for number in (e for e in EPSILONS if e != own):
