@@ -80,6 +80,11 @@ CASES = {
         lambda m, x: torch.tanh(m.one(x) - m.one.bias),
         [SHAPE],
     ),
+    "relu_added": (
+        lambda m, x: m.two(m.one(x).tanh()) * x,
+        lambda m, x: m.two(m.one(x).tanh()).relu() * x,
+        [SHAPE],
+    ),
     "bias_twice": (lambda m, x: torch.tanh(m.one(x)), lambda m, x: torch.tanh(m.one(x) + m.one.bias), [SHAPE]),
     "kernel_transposed": (
         lambda m, x: torch.tanh(m.one(x)),

@@ -46,6 +46,7 @@ CURVED = frozenset(
 # Curved, but no activations; activations that are put where there should be none.
 _ARITHMETIC = frozenset({"clamp", "clamp_min", "exp", "square", "pow", "abs"})
 _USUAL = frozenset({"relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus", "elu", "leaky_relu"})
+_PRODUCTS = frozenset({"linear", "addmm", "convolution", "_convolution"})
 _UNARY = CURVED | {
     "neg",
     "sqrt",
@@ -232,6 +233,11 @@ def _too_many(problem: Problem) -> Iterator[Attempt]:
         values = region.value(place)
         if not isinstance(values, np.ndarray) or not np.issubdtype(values.dtype, np.floating):
             continue
+        if node.op in _PRODUCTS:  # of a function's own layers, where the usual ones are put
+            for key, curve in ((key, CURVES[key]) for key in CURVES if key in _USUAL):
+                text = f"{curve.words} is applied to {problem.words(place)}, where PyTorch applies nothing"
+                change = {place: lambda get, place=place, of=curve.function: of(region.anew(place, get))}
+                yield Attempt("relu_added" if key == "relu" else f"{key}_added", text, change)
         if (
             node.op not in SOURCES
             and node.op not in ("add", "sub", "mul", "div", ITEM, "mean", "cat")
