@@ -33,11 +33,10 @@ def name_forward(visit: ExaminedCall, rows: list[Row], variables: dict[str, Any]
     """
     candidate, store = visit.candidate, visit.candidate.store
     reference = store.array(visit.key, "output.0")
-    settings, x = _padding_inside(visit, np.asarray(store.array(visit.key, "input.0"), np.float64))
     case = Case(
         class_name=registry.known_class(visit.facts["bases"]),
-        settings=settings,
-        x=x,
+        settings=visit.facts["settings"],
+        x=np.asarray(store.array(visit.key, "input.0"), np.float64),
         torch_weights=_double(candidate.weights(visit.torch_path)) if visit.kind != "plain" else {},
         flax_weights=_double(flax_weights(visit, variables)),
         torch_y=np.asarray(reference, np.float64),
@@ -57,19 +56,6 @@ def name_forward(visit: ExaminedCall, rows: list[Row], variables: dict[str, Any]
     found = found or causes.explain(case) or precision_causes.explain(case)
     for row in rows:
         attach(row, found)
-
-
-def _padding_inside(visit: ExaminedCall, x: NDArray) -> tuple[dict[str, Any], NDArray]:
-    """A call's settings and input; zeros that PyTorch pads before a convolution are the layer's own, as in Flax."""
-    settings = visit.facts["settings"]
-    layout = visit.input_layouts[0] if visit.input_layouts else None
-    padding = settings.get("padding", 0)
-    if visit.kind != "conv" or layout is None or not layout.padded or isinstance(padding, str):
-        return settings, x
-    sides = layout.padded[2:]
-    own = [int(p) for p in padding] if isinstance(padding, (list, tuple)) else [int(padding)] * len(sides)
-    inner = x[tuple(slice(low, n - high) for n, (low, high) in zip(x.shape, layout.padded, strict=True))]
-    return settings | {"padding": [(low + p, high + p) for (low, high), p in zip(sides, own, strict=True)]}, inner
 
 
 def _weights_elsewhere(visit: ExaminedCall) -> Iterator[tuple[str, str, NDArray]]:

@@ -174,8 +174,6 @@ def _pads(padding: object, kernel: Shape, gaps: Sizes) -> Pads:
     if padding == "same":  # with stride 1 only; the odd one goes below and to the right
         totals = [(side - 1) * gap for side, gap in zip(kernel, gaps, strict=True)]
         return tuple((total // 2, total - total // 2) for total in totals)
-    if isinstance(padding, list) and all(isinstance(sides, tuple) for sides in padding):  # before and behind
-        return tuple((int(low), int(high)) for low, high in padding)
     return symmetric(sizes(padding, len(kernel)))
 
 
