@@ -85,7 +85,10 @@ def _multiplied(op: Operation) -> tuple[Any, int]:
     if not op.errors and _power_of_two(b):
         return None, 0
     roundings = 1 + _rounded_constant(b)
-    return abs(a) * op.error(1) + abs(b) * op.error(0) + roundings * op.rounded, roundings
+    carried = abs(a) * op.error(1) + abs(b) * op.error(0)
+    for one, other, place in ((a, b, 1), (b, a, 0)):
+        carried = _but_for_infinite(carried, one, other, op.error(place))
+    return carried + roundings * op.rounded, roundings
 
 
 @rule("div")
@@ -97,7 +100,19 @@ def _divided(op: Operation) -> tuple[Any, int]:
     carried = (op.error(0) + op.output.double().abs() * op.error(1)) / abs(b)
     if isinstance(b, Tensor) and isinstance(carried, Tensor):
         carried = torch.where(torch.isinf(b), torch.zeros_like(carried), carried)  # there the quotient is 0
+    carried = _but_for_infinite(carried, op.value(0), b, op.error(1))
     return carried + roundings * op.rounded, roundings
+
+
+def _but_for_infinite(carried: Any, one: Any, other: Any, error: Any) -> Any:
+    """An error, but 0 where one operand is infinite and the other one has a certain sign, whatever its own error.
+
+    There the result is infinite on both sides, as in masks whose exponential is taken.
+    """
+    if not isinstance(carried, Tensor) or not isinstance(one, Tensor):
+        return carried
+    sure = torch.isinf(one) & (torch.as_tensor(other).abs() > torch.as_tensor(error))
+    return torch.where(sure, torch.zeros_like(carried), carried)
 
 
 def _rounded_constant(x: Any) -> int:

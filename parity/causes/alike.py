@@ -25,17 +25,25 @@ _MOST_PLACES = 5  # of which all choices are tried
 
 @dataclass
 class _Kind:
-    """Mistakes of one kind: their name, their words but for numbers, which of several at a place; by place."""
+    """Mistakes of one kind: their name, their words, which of several at a place; by place.
+
+    `exact` says whether numbers in the words count: 4 groups for 2 are 4 groups, whichever of all numbers that is.
+    """
 
     key: str
     words: str
     number: int
+    exact: bool
     places: dict[int, Attempt] = field(default_factory=dict)
 
     def fixed(self) -> bool:
         """Whether one behind the first is an array that was made of the reference's values."""
         later = sorted(self.places)[1:]
         return any(isinstance(change, Fixed) for p in later for change in self.places[p].changes.values())
+
+    def those(self, places: tuple[int, ...]) -> tuple[int, ...]:
+        """Identity of the mistakes at some places: several kinds may hold the same ones."""
+        return tuple(id(self.places[p]) for p in places)
 
     def among(self, places: tuple[int, ...]) -> Attempt:
         """Those at some places at once."""
@@ -48,14 +56,15 @@ class _Kind:
 def everywhere(problem: Problem, family: Made) -> Iterator[Attempt]:
     """Mistakes of a family that are made in several places at once.
 
-    Attempts count as the same whose words differ by numbers alone: everywhere, then those that belong to or follow
-    layers whose names differ by numbers alone, then some of a few.
+    Attempts count as the same whose words differ by numbers alone: everywhere, then those of one line of the model's
+    code, then those that belong to or follow layers whose names differ by numbers alone or end alike, then some of a
+    few.
     """
     kinds = _kinds(problem, family)
     tried: set[tuple] = set()
     groups = []
     for kind in kinds:
-        same = (kind.key, kind.words, kind.number, *kind.places)
+        same = kind.those(tuple(kind.places))
         if len(kind.places) > 1 and same not in tried:
             tried.add(same)
             groups.append(kind)
@@ -74,7 +83,8 @@ def everywhere(problem: Problem, family: Made) -> Iterator[Attempt]:
         for places in _choices(tuple(kind.places)):
             if problem.spent:
                 return
-            if not kind.fixed() and (kind.key, kind.words, kind.number, *places) not in tried:
+            if not kind.fixed() and (same := kind.those(places)) not in tried:
+                tried.add(same)
                 yield kind.among(places)
 
 
@@ -88,23 +98,30 @@ def _choices(places: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
 def _kinds(problem: Problem, family: Made) -> list[_Kind]:
     """What a family tries, by kind and by where."""
     kinds: dict[tuple, _Kind] = {}
-    for number, attempt in _numbered(problem, itertools.islice(family(problem), _MOST_ALIKE)):
-        words, place = _told(problem, attempt), _place(attempt)
-        parents = problem.region.node(place).parents[:1]
-        behind = _plain(" ".join(map(problem.words, parents)))
-        for where in dict.fromkeys(("", f"behind {behind}", f"at {LAYER.sub('*', problem.words(place))}")):
-            kind = kinds.setdefault((attempt.key, words, number, where), _Kind(attempt.key, words, number))
+    for attempt, ways in _numbered(problem, itertools.islice(family(problem), _MOST_ALIKE)):
+        place = _place(attempt)
+        node = problem.region.node(place)
+        behind = _plain(" ".join(map(problem.words, node.parents[:1])))
+        named = re.search(r"the output of \S*?(\w+)$", behind)  # the last part of a layer's name, as of several blocks'
+        wheres = ["", f"line {node.line}", f"behind {behind}", f"at {LAYER.sub('*', problem.words(place))}"]
+        wheres += [] if named is None else [f"behind any {named[1]}"]
+        for where, (words, number, exact) in itertools.product(dict.fromkeys(wheres), ways):
+            kind = kinds.setdefault((attempt.key, words, number, where), _Kind(attempt.key, words, number, exact))
             kind.places[place] = attempt
-    return [_Kind(k.key, k.words, k.number, dict(sorted(k.places.items()))) for k in kinds.values()]
+    return [_Kind(k.key, k.words, k.number, k.exact, dict(sorted(k.places.items()))) for k in kinds.values()]
 
 
-def _numbered(problem: Problem, attempts: Iterator[Attempt]) -> Iterator[tuple[int, Attempt]]:
-    """Attempts, each with its number among those of the same words at the same place."""
+def _numbered(problem: Problem, attempts: Iterator[Attempt]) -> Iterator[tuple[Attempt, list[tuple[str, int, bool]]]]:
+    """Attempts, each with its words, its number among those of them at the same place, and whether they are exact."""
     seen: dict[tuple, int] = {}
     for attempt in attempts:
-        same = attempt.key, _told(problem, attempt), _place(attempt)
-        seen[same] = seen.get(same, -1) + 1
-        yield seen[same], attempt
+        exact, place, ways = _told(problem, attempt), _place(attempt), []
+        apart = [p - place for p in sorted(attempt.changes)]  # of changes that belong together
+        for words in dict.fromkeys((_plain(exact), exact, f"{_plain(exact)} {apart}" if len(apart) > 1 else exact)):
+            same = attempt.key, words, place
+            seen[same] = seen.get(same, -1) + 1
+            ways.append((words, seen[same], words != _plain(exact)))
+        yield attempt, ways
 
 
 def _place(attempt: Attempt) -> int:
@@ -112,13 +129,13 @@ def _place(attempt: Attempt) -> int:
 
 
 def _told(problem: Problem, attempt: Attempt) -> str:
-    """Its words but for numbers and for what the places that it changes are called."""
+    """Its words but for what the places that it changes are called."""
     text, nodes = attempt.text, [problem.region.node(p) for p in attempt.changes]
     places = {*attempt.changes, *(p for node in nodes for p in node.parents)}
     grand = {q for p in places if problem.region.node(p).op in MOVES for q in problem.region.node(p).parents}
     for words in sorted({problem.words(p) for p in places | grand}, key=len, reverse=True):
         text = text.replace(words, "*") if len(words) > 3 else text
-    return _plain(text)
+    return text
 
 
 def _plain(words: str) -> str:
@@ -135,10 +152,10 @@ def _in_turn(problem: Problem, family: Made, kind: _Kind, most: int) -> tuple[Ch
         except WRONG:
             return None, seen
         found = None
-        wanted = kind.key, kind.words, kind.number, place
-        for number, attempt in _numbered(inner, itertools.islice(family(inner), most - seen)):
+        wanted = kind.words, kind.number, kind.exact
+        for attempt, ways in _numbered(inner, itertools.islice(family(inner), most - seen)):
             seen += 1
-            if (attempt.key, _told(inner, attempt), number, _place(attempt)) == wanted:
+            if (attempt.key, _place(attempt)) == (kind.key, place) and wanted in ways:
                 found = attempt
                 break
         problem.region.work += inner.region.work

@@ -13,8 +13,11 @@ from parity.causes import (
     branches,
     caps,
     choices,
+    comparisons,
+    constants,
     distances,
     dropout,
+    epsilons,
     functions,
     geometry,
     heads,
@@ -23,13 +26,18 @@ from parity.causes import (
     moved_factors,
     operations,
     orders,
+    other_inputs,
+    other_parameters,
     other_places,
+    powers,
     recurrences,
     rotary,
     rounded_values,
+    shifts,
     sinusoids,
     sums,
     tokens,
+    written_norms,
 )
 from parity.causes.attempts import WRONG, Attempt, Problem
 from parity.causes.precision import coarser
@@ -47,15 +55,23 @@ FAMILIES: tuple[Family, ...] = (
     caps.attempts,
     choices.attempts,
     distances.attempts,
+    other_parameters.attempts,
     functions.attempts,
+    epsilons.attempts,
+    powers.attempts,
     geometry.attempts,
     losses.attempts,
+    shifts.attempts,
     sums.attempts,
+    comparisons.attempts,
     operations.attempts,
     branches.attempts,
+    written_norms.attempts,
     recurrences.attempts,
     moved_factors.attempts,
     recurrences.indices,
+    other_inputs.attempts,
+    other_parameters.exchanged,
     sums.made_elsewhere,
     tokens.attempts,
     orders.attempts,
@@ -65,6 +81,7 @@ FAMILIES: tuple[Family, ...] = (
     dropout.dropped,
     sums.added,
     sums.factors,
+    constants.attempts,
     lambda problem: rounded_values.rounded(problem, coarser("float64")),
 )
 
@@ -90,7 +107,17 @@ SIMPLE: tuple[Family, ...] = (
 
 # Of these mistakes that are made in all places alike are tried: in the code of functions, which have no layers; and in
 # that between layers, where a list of layers is called in a comprehension, say.
-ALIKE: tuple[Family, ...] = (*SIMPLE, tokens.attempts)
+ALIKE: tuple[Family, ...] = (
+    *SIMPLE,
+    tokens.attempts,
+    other_parameters.attempts,
+    other_inputs.attempts,
+    epsilons.attempts,
+    powers.attempts,
+    shifts.attempts,
+    comparisons.attempts,
+    written_norms.attempts,
+)
 ALIKE_BETWEEN: tuple[Family, ...] = (tokens.attempts, recurrences.indices)
 
 

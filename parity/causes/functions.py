@@ -46,6 +46,7 @@ CURVED = frozenset(
 # Curved, but no activations; activations that are put where there should be none.
 _ARITHMETIC = frozenset({"clamp", "clamp_min", "exp", "square", "pow", "abs"})
 _USUAL = frozenset({"relu", "gelu", "gelu_tanh", "silu", "tanh", "sigmoid", "softplus", "elu", "leaky_relu"})
+_PRODUCTS = frozenset({"linear", "addmm", "convolution", "_convolution"})
 _UNARY = CURVED | {
     "neg",
     "sqrt",
@@ -66,7 +67,7 @@ _UNARY = CURVED | {
     "native_layer_norm",
     "layer_norm",
 }
-_EPSILONS = (1e-5, 1e-6, 1e-3, 1e-12, 1e-8, 1e-7, 1e-4, 0.0)
+EPSILONS = (1e-5, 1e-6, 1e-3, 1e-12, 1e-8, 1e-7, 1e-4, 0.0)
 _SLOPES = (0.01, 0.1, 0.2, 0.3, 1 / 3, 0.05, 0.25)
 # Functions that are taken for each other.
 _RELATED = {
@@ -143,7 +144,7 @@ def _layer(region: Region, place: int) -> Layer | None:
 def _numbers(region: Region, place: int) -> Iterator[Attempt]:
     """Another number where the operation takes one: a norm's epsilon, a slope; whether a kernel is mirrored."""
     node = region.node(place)
-    known = {"eps": ("epsilon", "epsilon", _EPSILONS), "negative_slope": ("slope", "the negative slope", _SLOPES)}
+    known = {"eps": ("epsilon", "epsilon", EPSILONS), "negative_slope": ("slope", "the negative slope", _SLOPES)}
     for name, (key, words, numbers) in known.items():
         own = node.args.get(name)
         for number in numbers if isinstance(own, float) else ():
@@ -232,6 +233,11 @@ def _too_many(problem: Problem) -> Iterator[Attempt]:
         values = region.value(place)
         if not isinstance(values, np.ndarray) or not np.issubdtype(values.dtype, np.floating):
             continue
+        if node.op in _PRODUCTS:  # of a function's own layers, where the usual ones are put
+            for key, curve in ((key, CURVES[key]) for key in CURVES if key in _USUAL):
+                text = f"{curve.words} is applied to {problem.words(place)}, where PyTorch applies nothing"
+                change = {place: lambda get, place=place, of=curve.function: of(region.anew(place, get))}
+                yield Attempt("relu_added" if key == "relu" else f"{key}_added", text, change)
         if (
             node.op not in SOURCES
             and node.op not in ("add", "sub", "mul", "div", ITEM, "mean", "cat")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from parity.causes.attempts import Attempt, Problem
 from parity.causes.graph import Get, Node, Region, run
 
+_DILATIONS = (1, 2, 3, 4, 8, 16)
 _BATCH_NORMS = ("native_batch_norm", "_native_batch_norm_legit", "batch_norm", "cudnn_batch_norm")
 
 
@@ -25,6 +26,7 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
             continue
         if node.op in ("convolution", "_convolution"):
             yield from _paddings(region, place, start)
+            yield from _dilations(region, place, start)
         elif node.op in _BATCH_NORMS and (node.args.get("training") or node.args.get("running_mean") is None):
             yield from _statistics(region, place, start)
         elif node.op == "native_group_norm":
@@ -58,6 +60,32 @@ def _paddings(region: Region, place: int, start: int) -> Iterator[Attempt]:
     for shifts in [(p,) * rank for p in set(own)] if max(own, default=0) > 2 else []:
         for sign in (1, -1):
             yield _padded(node, place, start, own, tuple(sign * s for s in shifts))
+
+
+def _dilations(region: Region, place: int, start: int) -> Iterator[Attempt]:
+    """Another dilation, with as much more or less padding, whether the convolution pads or what stands before it."""
+    node, x = region.node(place), region.value(start)
+    own = [int(d) for d in node.args["dilation"]]
+    if len(set(own)) != 1 or node.args.get("transposed") or max(node_weight(region, place).shape[2:]) == 1:
+        return
+    before = region.node(start)
+    padded = before.argument("self") if before.op == "constant_pad_nd" else None
+    for other in (d for d in _DILATIONS if d != own[0]):
+        text = f"the kernel is dilated by {other}, not by {own[0]}"
+
+        def dilated(get: Get, share: float = other / own[0], other: int = other) -> NDArray:
+            pads = [share * p for p in node.args["padding"]]
+            whole = get(start)
+            if padded is not None:
+                sides = [share * p for p in before.args["pad"]]
+                pads, whole = [*pads, *sides], run(before, get, pad=[round(p) for p in sides])
+            if any(p != round(p) for p in pads):
+                raise ValueError("there are no halves of places")
+            paddings = [round(p) for p in pads[: len(node.args["padding"])]]
+            of = lambda p: whole if p == start else get(p)  # noqa: E731
+            return run(node, of, padding=paddings, dilation=[other] * (x.ndim - 2))
+
+        yield Attempt("dilation", text, {place: dilated})
 
 
 def _padded(node: Node, place: int, start: int, own: list[int], shifts: tuple[int, ...]) -> Attempt:

@@ -60,10 +60,11 @@ Changes = Mapping[int, Callable[[Get], NDArray]]
 
 @dataclass(frozen=True)
 class Node:
-    """One operation: its name, and its arguments by their names; of these {"node": place} are other nodes."""
+    """One operation: its name, its arguments by their names, of which {"node": place} are other nodes; a line."""
 
     op: str
     args: Mapping[str, Any] = field(default_factory=dict)
+    line: int | None = None
 
     @property
     def parents(self) -> list[int]:
@@ -91,7 +92,7 @@ class Graph:
         for place, each in enumerate(nodes):
             parts = fused_attention.taken_apart(each["op"], _renamed(each["args"], self.moved), len(self.nodes))
             for part in parts:
-                self.nodes.append(Node(*written_softmax.recognised(*part, self._described)))
+                self.nodes.append(Node(*written_softmax.recognised(*part, self._described), each.get("line")))
             self.moved.append(len(self.nodes) - 1)
             self.recorded[len(self.nodes) - 1] = place
         self.loaded = load

@@ -5,6 +5,7 @@ As a layer's scale does that multiplies the residual connection, too.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +25,7 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
             continue
         if region.node(place).op in ("add", "sub"):
             yield from _of_a_part(problem, place)
+            yield from _exchanged(problem, place)
         elif region.node(place).op in ("mul", "div"):
             yield from _of_the_sum(problem, place)
 
@@ -79,6 +81,31 @@ def _of_a_part(problem: Problem, place: int) -> Iterator[Attempt]:
                 yield Attempt("factor_moved", text, {place: value(whole)})
                 text = f"{words} {done} {problem.words(rest[0][1])}, not {problem.words(kept)}"
                 yield Attempt("factor_moved", text, {place: value(signs[name] * plain + scale * others)})
+
+
+def _exchanged(problem: Problem, place: int) -> Iterator[Attempt]:
+    """Of a x + b y the factors a and b, as of a mixture, m x + (1 - m) y, taken the other way round."""
+    region = problem.region
+    node = region.node(place)
+    signs = list(signs_of(node).values())
+    products = [node.argument(name) for name in ("self", "other")]
+    if any(p is None or region.node(p).op != "mul" for p in products):
+        return
+    pairs = [[region.node(p).argument(name) for name in ("self", "other")] for p in products if p is not None]
+    for one, two in itertools.product((0, 1), repeat=2):
+        x, a, y, b = pairs[0][one], pairs[0][1 - one], pairs[1][two], pairs[1][1 - two]
+        if x is None or a is None or y is None or b is None or x == y or a == b:
+            continue
+        if _size(region, x) < _size(region, a) or _size(region, y) < _size(region, b):
+            continue
+        change = {place: lambda get, x=x, a=a, y=y, b=b: signs[0] * get(b) * get(x) + signs[1] * get(a) * get(y)}
+        words = (problem.words(p) for p in (a, b, x, y))
+        text = "{} and {}, by which {} and {} are multiplied, are exchanged".format(*words)
+        yield Attempt("factors_exchanged", text, change)
+
+
+def _size(region: Region, place: int) -> int:
+    return int(np.size(region.value(place)))
 
 
 def _of_the_sum(problem: Problem, place: int) -> Iterator[Attempt]:

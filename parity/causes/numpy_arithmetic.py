@@ -88,6 +88,12 @@ for _name, _function in {
     "bitwise_and": lambda a: np.bitwise_and(a["self"], a["other"]),
     "bitwise_or": lambda a: np.bitwise_or(a["self"], a["other"]),
     "bitwise_not": lambda a: np.bitwise_not(a["self"]),
+    "logical_xor": lambda a: np.logical_xor(a["self"], a["other"]),
+    "fmod": lambda a: np.fmod(a["self"], a["other"]),
+    "frac": lambda a: a["self"] - np.trunc(a["self"]),
+    "hypot": lambda a: np.hypot(a["self"], a["other"]),
+    "_prelu_kernel": lambda a: np.where(a["self"] > 0, a["self"], a["weight"] * a["self"]),
+    "threshold": lambda a: np.where(a["self"] > a["threshold"], a["self"], a["value"]),
     "logaddexp": lambda a: np.logaddexp(a["self"], a["other"]),
     "rsqrt": lambda a: 1 / np.sqrt(a["self"]),
 }.items():
@@ -116,9 +122,21 @@ for _name, _ufunc in {
     "asin": np.arcsin,
     "acos": np.arccos,
     "trunc": np.trunc,
+    "log10": np.log10,
+    "asinh": np.arcsinh,
+    "acosh": np.arccosh,
+    "atanh": np.arctanh,
+    "sgn": np.sign,
 }.items():
     OPERATIONS[_name] = (lambda ufunc: lambda a: ufunc(np.asarray(a["self"], np.float64)))(_ufunc)
+OPERATIONS["isfinite"] = lambda a: np.isfinite(a["self"])
 OPERATIONS["isnan"], OPERATIONS["isinf"] = (lambda a: np.isnan(a["self"])), (lambda a: np.isinf(a["self"]))
+
+
+@operation("nan_to_num")
+def _finite(a: Arguments) -> NDArray:
+    nan, high, low = a.get("nan"), a.get("posinf"), a.get("neginf")
+    return np.nan_to_num(a["self"], nan=0.0 if nan is None else nan, posinf=high, neginf=low)
 
 
 # Complex numbers.

@@ -69,6 +69,7 @@ OPERATIONS["std"] = lambda a: np.sqrt(_variance(a))
 OPERATIONS["var_mean"] = lambda a: [_variance(a), OPERATIONS["mean"](a)]
 OPERATIONS["std_mean"] = lambda a: [np.sqrt(_variance(a)), OPERATIONS["mean"](a)]
 OPERATIONS["cumsum"] = lambda a: np.cumsum(a["self"], a["dim"])
+OPERATIONS["cumprod"] = lambda a: np.cumprod(a["self"], a["dim"])
 
 
 @operation("logsumexp")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem, each_and_all, value
-from parity.causes.graph import GIVEN, ITEM, LAYER, Get, Region
+from parity.causes.graph import GIVEN, ITEM, LAYER, MOVES, Get, Region
 
 Change = Callable[[Get], NDArray]
 
@@ -193,6 +193,8 @@ def _tables(problem: Problem) -> Iterator[Attempt]:
         ran = {region.node(p).op for p in region.graph.before(place, region.cut)}
         one, two = ("sines", "cosines") if ran & {"sin", "cos"} else ("the first half", "the second")
         words = "positions" if ran & {"sin", "cos"} else problem.words(place)
+        if _of_both(region, place):
+            one, two = "the first directions", "the second (their order)"
         half = (*x.shape[:-1], 2, x.shape[-1] // 2)
         pair = (*x.shape[:-1], x.shape[-1] // 2, 2)
         apart, in_turn = (np.swapaxes(x.reshape(s), -1, -2).reshape(x.shape) for s in (pair, half))
@@ -203,6 +205,15 @@ def _tables(problem: Problem) -> Iterator[Attempt]:
             ("halves_exchanged", f"{one} and {two} are exchanged", x.reshape(half)[..., ::-1, :].reshape(x.shape)),
         ):
             yield Attempt(key, f"{words}: {text}", {place: value(made)})
+
+
+def _of_both(region: Region, place: int) -> bool:
+    """Whether a table is joined of several that hold sines and cosines each, as of rows and columns."""
+    while region.node(place).op in MOVES and region.node(place).parents:
+        place = region.node(place).parents[0]
+    parts = region.node(place).parents if region.node(place).op == "cat" else []
+    ran = [{region.node(p).op for p in region.graph.before(part, region.cut)} for part in parts]
+    return len(parts) > 1 and all(ops >= {"sin", "cos"} for ops in ran)
 
 
 def _parts(problem: Problem) -> Iterator[Attempt]:

@@ -215,6 +215,9 @@ def added(problem: Problem) -> Iterator[Attempt]:
         for other in _near(problem, place, place):
             text = f"{problem.words(other)} is added to {where}"
             yield Attempt("term_added", text, {place: value(result + region.value(other))})
+            if region.node(place).op in ("add", "mul", "mean", "sum"):
+                text = f"{problem.words(other)} multiplies {where}, which nothing does in PyTorch"
+                yield Attempt("factor_added", text, {place: value(result * region.value(other))})
 
 
 def computed(problem: Problem) -> list[int]:

@@ -27,7 +27,7 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
             yield from _selected(problem, place, start)
         elif node.op in _POOLS and node.args.get("dim") is not None:
             yield from _pooled(problem, place, start)
-        elif node.op in ("var", "std", "prod", "logsumexp") and node.args.get("dim") is not None:
+        elif node.op in ("var", "std", "var_mean", "std_mean", "prod", "logsumexp"):
             yield from _reduced(region, place, start)
     yield from each_and_all(_slices(problem))
     yield from _joined(problem)
@@ -100,7 +100,8 @@ def _pooled(problem: Problem, place: int, start: int) -> Iterator[Attempt]:
     text = f"{node.op} over axes {list(dims)} of {list(x.shape)} is left out: all places are handed on"
     yield Attempt("pool_missing", text, {place: lambda get: get(start)})
     for axis in range(x.ndim):
-        for axes in {(axis,), tuple(a for a in range(x.ndim) if a != axis), dims[:1], dims[1:]}:
+        rest = tuple(a for a in range(x.ndim) if a != axis)
+        for axes in dict.fromkeys(((axis,), rest, dims[:1], dims[1:], tuple(sorted({*dims, axis})))):
             if axes and axes != dims:
                 text = f"axes {list(axes)} are pooled, not {list(dims)}"
                 yield Attempt("pool_axis", text, {place: value(own(x, axis=axes, keepdims=keep))})
@@ -138,9 +139,12 @@ def _pooled_in_part(region: Region, place: int, own: Any, x: NDArray, dims: tupl
 
 
 def _reduced(region: Region, place: int, start: int) -> Iterator[Attempt]:
-    """Of a variance, say: along another axis, which stays or not."""
+    """Of a variance, say: along another axis, which stays or not; divided by another number of values."""
     node, x = region.node(place), region.value(start)
+    yield from _corrected(region, place)
     dims = node.args["dim"]
+    if dims is None:
+        return
     dims = [int(d) % x.ndim for d in (dims if isinstance(dims, list) else [dims])]
     for axis in (a for a in range(x.ndim) if [a] != dims):
         for keep in (True, False):
@@ -149,6 +153,17 @@ def _reduced(region: Region, place: int, start: int) -> Iterator[Attempt]:
                 return run(node, get, dim=[axis], keepdim=keep)
 
             yield Attempt("pool_axis", f"{node.op} is taken along axis {axis}, not {dims}", {place: change})
+
+
+def _corrected(region: Region, place: int) -> Iterator[Attempt]:
+    """The variance of a sample, divided by one less than the number of values, or that of all, divided by it."""
+    node = region.node(place)
+    if node.op in ("var", "std", "var_mean", "std_mean"):
+        own = node.args.get("correction")
+        other = 0 if own is None or own else 1
+        words = ("the number of values", "one less than the number of values")[:: 1 if other == 0 else -1]
+        text = f"the variance is divided by {words[0]}, in PyTorch by {words[1]}"
+        yield Attempt("variance", text, {place: lambda get: run(node, get, correction=other)})
 
 
 def _slices(problem: Problem) -> Iterator[Attempt]:
@@ -166,9 +181,18 @@ def _slices(problem: Problem) -> Iterator[Attempt]:
         size, step = y.shape[axis], node.args.get("step") or 1
         begin = node.args.get("start") or 0
         begin = begin + x.shape[axis] if begin < 0 else begin
-        names = problem.words(start)
+        names, spare = problem.words(start), x.shape[axis] - (size - 1) * step - 1
         for other in dict.fromkeys(
-            (begin + 1, begin - 1, begin + 2, begin - 2, 0, x.shape[axis] - (size - 1) * step - 1)
+            (
+                begin + 1,
+                begin - 1,
+                begin + 2,
+                begin - 2,
+                0,
+                spare,
+                spare // 2,
+                -(-spare // 2),
+            )  # the middle one, as SAME
         ):
             if other != begin and other >= 0 and other + (size - 1) * step < x.shape[axis]:
                 made = np.take(x, range(other, other + size * step, step), axis)

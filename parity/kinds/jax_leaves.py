@@ -93,9 +93,12 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
 
 
 def _is_causal(padding: Any) -> bool:
-    """Whether a convolution's padding is for what comes before: `CAUSAL`, nothing behind, or none of its own."""
+    """Whether a convolution's padding may be for what comes before: `CAUSAL`, nothing behind, none of its own.
+
+    `SAME`, which gives as many places as there are, too: a port says so by mistake.
+    """
     if isinstance(padding, str):
-        return padding in ("CAUSAL", "VALID")
+        return padding in ("CAUSAL", "VALID", "SAME")
     first = padding[0] if isinstance(padding, (tuple, list)) and padding else padding
     return first == 0 or (isinstance(first, (tuple, list)) and len(first) == 2 and first[1] == 0)
 

@@ -8,6 +8,8 @@ the values that it had.
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +26,8 @@ from parity.causes.graph import ASSIGN, CONSTANT, GIVEN, ITEM, LAYER, PARAMETER,
 from parity.causes.numpy_operations import OPERATIONS
 
 RECORD = "graph"
+# Code that isn't the model's: PyTorch's own, and what records.
+_OTHERS = tuple(os.path.dirname(os.path.abspath(path)) + os.sep for path in (torch.__file__, os.path.dirname(__file__)))
 
 # Larger constants aren't kept: what follows from them can't be run again.
 _KEPT_ELEMENTS = 4_000_000
@@ -56,7 +60,8 @@ class Recorder:
     """Writes a graph while a model runs.
 
     Attributes:
-        nodes: {"op": name, "args": {...}}, oldest first; arguments that are nodes are {"node": place}.
+        nodes: {"op": name, "args": {...}, "line": number}, oldest first; arguments that are nodes are {"node": place}.
+            Nodes of one line have come from the same line of the model's code, however often that has run.
         constants: values of the nodes that are constants, `c.PLACE`.
         active: whether what runs belongs to the graph.
         parameters: names of parameters by the address of their memory.
@@ -67,6 +72,7 @@ class Recorder:
         self.constants: dict[str, NDArray] = {}
         self.active = False
         self.parameters: dict[int, str] = {}
+        self._lines: dict[tuple[str, int], int] = {}
         # A weak reference keeps an address from being used again while its entry is here.
         self._places: dict[tuple, tuple[int, StorageWeakRef]] = {}
 
@@ -153,7 +159,8 @@ class Recorder:
             self._places = {key: entry for key, entry in self._places.items() if not entry[1].expired()}
 
     def _add(self, op: str, args: dict[str, Any]) -> int:
-        self.nodes.append({"op": op, "args": args})
+        line = self._lines.setdefault(_line(), len(self._lines))
+        self.nodes.append({"op": op, "args": args, "line": line})
         return len(self.nodes) - 1
 
     def _constant(self, tensor: Tensor, args: dict[str, Any]) -> int:
@@ -211,6 +218,14 @@ class WholeFunctions(TorchFunctionMode):
             given["self"] = given.pop("input")
             given.pop("output_size", None)
         return {key: self.recorder._encoded(value) for key, value in given.items()}
+
+
+def _line() -> tuple[str, int]:
+    """File and line of the model's own code that runs now, the innermost one."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OTHERS):
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
 
 
 def _key(tensor: Tensor) -> tuple:

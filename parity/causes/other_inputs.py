@@ -1,0 +1,47 @@
+"""Mistakes in what an operation is given: another tensor that is about, as values that are made of queries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from parity.causes.attempts import Attempt, Problem
+from parity.causes.graph import MOVES, Get, Region, run
+
+# Operations, each with its argument that is data.
+_OF = {"linear": "input", "convolution": "input", "_convolution": "input", "layer_norm": "input", "addmm": "mat1"}
+_OF |= {"matmul": "self", "native_layer_norm": "input", "native_group_norm": "input"}
+_STEPS = 3  # operations from what is taken to what may be taken instead
+_MOST = 8  # others for each operation
+
+
+def attempts(problem: Problem) -> Iterator[Attempt]:
+    """Another node near by, of as many values, in the place of each operation's input, the last one first."""
+    region = problem.region
+    for place in reversed(region.operations):
+        node = region.node(place)
+        start = node.argument(_OF.get(node.op, ""))
+        if start is None or not region.of_data(start):
+            continue
+        for other in _near(region, place, start):
+            text = f"{problem.words(other)} is taken by {problem.words(place)}, in PyTorch {problem.words(start)}"
+            yield Attempt("other_input", text, {place: _given(region, place, start, other)})
+
+
+def _given(region: Region, place: int, start: int, other: int) -> Callable[[Get], Any]:
+    node = region.node(place)
+    return lambda get: run(node, lambda p: get(other) if p == start else get(p))
+
+
+def _near(region: Region, place: int, start: int) -> list[int]:
+    """What was computed a few operations before or beside an input, nearest first."""
+    shape, found, waiting = np.shape(region.value(start)), [], [start]
+    for _ in range(_STEPS):
+        behind = [p for q in waiting if q not in region.cut for p in region.node(q).parents]
+        beside = [user for q in (*waiting, *behind) for user in region.users(q)]
+        waiting = [p for p in dict.fromkeys((*behind, *beside)) if p < place and region.of_data(p)]
+        found += [p for p in waiting if p not in found and p != start]
+    same = [p for p in found if np.shape(region.value(p)) == shape and region.node(p).op not in MOVES]
+    return same[:_MOST]
