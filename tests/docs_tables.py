@@ -51,6 +51,7 @@ _FEW = "--steps 2 --batch-size 4"
 # What is added so that a command takes seconds. A later flag counts.
 ADDED = {
     r"python -m jax_alexnet\.train\b(?!.*--(resume|help|model (?!cifar)|config))": f"--model cifar_18pct {_FEW}",
+    r"python -m jax_alexnet\.train --model cifar_13pct": "--model cifar_13pct",  # of which nine crops are taken
     r"python -m (jax_alexnet|torch_ref)\.train --config imagenet": f"{_SMALL} --output runs/NEW",
     # The large networks: everything is checked and a step is built, but not taken.
     r"python -m jax_alexnet\.train .*--model (?!cifar)": f"{_SMALL} --dry-run",
