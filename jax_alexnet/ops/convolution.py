@@ -19,8 +19,7 @@ from jax_alexnet.shapes import window_count
 # Columns of the products for kernels' gradients: with fewer, such as the 3 of images, XLA's convolution is faster.
 LEAST_COLUMNS = 32
 
-# Fewer channels a group are an image's; windows from so many weights a side on are large.
-FEW_CHANNELS = 16
+# Windows from so many weights a side on are large.
 LARGE_WINDOW = 5
 
 # Terms of a float32 sum that oneDNN may add up: it adds in sequence, which PyTorch's newer one doesn't with more, and
@@ -168,7 +167,7 @@ def forms_that_fit(geometry: Geometry, x: Array, features: int) -> list[str]:
 
 def kind(geometry: Geometry, channels: int) -> str:
     """What decides which form is the fastest: where it is timed, it is timed for each of these."""
-    if channels // geometry.groups < FEW_CHANNELS:
+    if channels // geometry.groups < xla.FEW_CHANNELS:
         return "images"
     return "large windows" if geometry.window >= LARGE_WINDOW else "small windows"
 

@@ -16,7 +16,7 @@ from jax import Array, lax
 
 from jax_alexnet.ops.cpu.onednn import CpuForm, Edges
 
-# Fewer channels than these are an image's.
+# Fewer channels a group are an image's.
 FEW_CHANNELS = 16
 
 
