@@ -1,5 +1,6 @@
 """Everything a run needs before its first step, built from complete settings: data, network, steps, devices."""
 
+import functools
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -95,9 +96,9 @@ class Setup:
         macs = max((row.macs for row in rows if row.name in convolutions), default=0)
         return 2 * macs * -(-self.batch_size // self.mesh.size)
 
-    @property
+    @functools.cached_property
     def key(self) -> jax.Array:
-        """Root of the randomness inside steps."""
+        """Root of the randomness inside steps; made once, since making it would take a GPU longer than a small step."""
         return jax.random.fold_in(jax.random.key(self.settings.seed), 1)
 
     @property

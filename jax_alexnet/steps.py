@@ -283,4 +283,6 @@ def replicate(tree: Tree, mesh: Mesh) -> Tree:
 def split(batch: DeviceBatch, mesh: Mesh) -> DeviceBatch:
     """`batch`, NumPy arrays of this process's rows, spread over the devices that have different images."""
     sharding = NamedSharding(mesh, batch_spec(mesh))
+    if not mesh.is_multi_process:
+        return jax.device_put(batch, sharding)  # all at once: each call costs as much as a small step
     return DeviceBatch(*(jax.make_array_from_process_local_data(sharding, leaf) for leaf in batch))

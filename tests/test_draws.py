@@ -23,7 +23,7 @@ from draw_statistics import (
 from tiny import RATES
 
 from alexnet_io.data.batches import epoch_order
-from torch_ref.dropout_masks import splitmix64
+from torch_ref.splitmix64 import splitmix64
 
 FRAMEWORKS: dict[str, Framework] = {"jax": Jax(), "torch": Torch()}
 SEEDS, STEPS, EXAMPLES = range(4), range(8), 512

@@ -190,7 +190,7 @@ def test_torchs_keys_of_orders_augmentation_and_dropout_differ(monkeypatch: pyte
         epoch_order(10, seed=seed, epoch=number, shuffle=True)
         torch_augment.draw(replace(SETTINGS, seed=seed), number, 0, 4, STORED)
         Torch().masks([seed], [number], 2)
-    assert len(states) == len(set(states)) == 3 * 4 * (1 + 4 + 2)
+    assert len(states) == len(set(states)) == 3 * 4 * (1 + 1 + 2)
 
 
 def test_torchs_seed_decides_weights_masks_and_order(monkeypatch: pytest.MonkeyPatch):

@@ -30,7 +30,7 @@ from torch_ref import resolved_settings as torch_recipes
 from torch_ref import run_setup as torch_setup_module
 from torch_ref.optim import clip_gradients
 from torch_ref.processes import Processes
-from torch_ref.steps import _losses, train_step
+from torch_ref.steps import StepSums, _losses, train_step
 
 BATCH, REAL, RATE = 16, 13, 0.05
 RNG = np.random.default_rng(2012)
@@ -185,7 +185,7 @@ def test_the_reference_makes_the_same_step_of_a_batch_in_parts(parts: int) -> No
         setup = torch_setup(network, settings, examples=REAL)
         for _ in range(2):
             done = train_step(setup, Batch(IMAGES, LABELS, WEIGHTS, np.arange(BATCH)), 0, RATE)
-            assert done.sums.examples == REAL
+            assert StepSums.of(done).sums.examples == REAL
         return torch.cat([value.detach().flatten() for value in network.parameters()])
 
     torch.testing.assert_close(weights_after(parts), weights_after(1), rtol=1e-12, atol=1e-15)

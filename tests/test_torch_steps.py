@@ -19,7 +19,7 @@ from torch_ref import steps
 from torch_ref.optim import MomentumInside
 from torch_ref.run_setup import Setup
 from torch_ref.schedules import Plateau, Schedule
-from torch_ref.steps import Votes, _hits, evaluate, train_step
+from torch_ref.steps import StepSums, Votes, _hits, evaluate, train_step
 
 BATCH, EXAMPLES = 8, 21  # three steps an epoch, five examples in the last
 SETTINGS = complete_settings(image_size=SIDE, normalize="unit", batch_size=BATCH, precision="float64")
@@ -60,7 +60,7 @@ def by_hand(weight: NDArray, real: int) -> tuple[NDArray, float, NDArray]:
 @pytest.mark.parametrize(("step", "real"), [(0, 8), (2, 5), (4, 8), (5, 5)])
 def test_one_step_descends_the_mean_loss_over_real_examples(step, real):
     setup = setup_of()
-    sums = train_step(setup, part(0, 1, real), step, 0.5).sums
+    sums = StepSums.of(train_step(setup, part(0, 1, real), step, 0.5)).sums
     gradient, loss, ranks = by_hand(WEIGHT, real)
     np.testing.assert_allclose(weight_of(setup), WEIGHT - 0.5 * gradient, rtol=1e-12)
     assert dataclasses.astuple(sums) == pytest.approx((loss, (ranks < 1).sum(), (ranks < 5).sum(), real), rel=1e-12)
@@ -82,9 +82,8 @@ def test_the_mean_of_two_processes_gradients_is_that_of_the_whole_batch(real):
     for rank in range(2):
         setup = setup_of(rank, 2)
         setup.data = SimpleNamespace(train=range(2 * BATCH + real))  # type: ignore[assignment]
-        done = train_step(
-            setup, part(rank, 2, real), step, 0.5, Votes.of(signal.SIGTERM if rank else 0, save=rank == 0)
-        )
+        wants = Votes.of(signal.SIGTERM if rank else 0, save=rank == 0)
+        done = StepSums.of(train_step(setup, part(rank, 2, real), step, 0.5, wants))
         sums, votes = sums + done.sums, [*votes, done.votes]
         gradients.append(setup.network.get_parameter("1.weight").grad)
     gradient, loss, ranks = by_hand(WEIGHT, real)
@@ -197,7 +196,7 @@ def test_bfloat16_rounds_the_products_but_not_the_loss():
     x = torch.tensor(IMAGES.transpose(0, 3, 1, 2).reshape(BATCH, -1) / 255).bfloat16()
     logits = (x.float() @ torch.tensor(WEIGHT).bfloat16().float().T).bfloat16().double()
     losses = torch.logsumexp(logits, 1) - logits[torch.arange(BATCH), torch.tensor(LABELS).long()]
-    loss = train_step(setup, part(0, 1, BATCH), 0, 0.5).sums.loss
+    loss = StepSums.of(train_step(setup, part(0, 1, BATCH), 0, 0.5)).sums.loss
     assert loss == pytest.approx(losses.sum().item(), rel=1e-6)
     assert loss != pytest.approx(by_hand(WEIGHT, BATCH)[1], rel=1e-5)
 

@@ -64,9 +64,9 @@ class TorchNetwork(nn.Module):
 class OneOfSeveral(Processes):
     """A process without the others: what all have is what it has."""
 
-    def add_up(self, values: torch.Tensor) -> list[float]:
+    def add_up(self, values: torch.Tensor) -> torch.Tensor:
         """Its own values."""
-        return values.tolist()
+        return values
 
 
 def torch_setup(

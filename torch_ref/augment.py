@@ -1,7 +1,7 @@
 """From stored uint8 images to the network's input: crop, flip, colour noise, normalise.
 
-Each example's random choices come from a NumPy generator of its own, keyed by seed, step and place in the global
-batch, so that they don't depend on how many processes share the batch.
+Each example's random choices are numbers of a stream that seed and step choose, at its place in the global batch, so
+that they don't depend on how many processes share the batch.
 """
 
 from typing import Any, NamedTuple
@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from alexnet_io.command_line.complete_settings import CompleteSettings
+from torch_ref.splitmix64 import shifted, splitmix64
 
+_NUMBERS = 6  # that an example's choices take: row, column, mirror, three of colour noise
 PCA_NOISE = 0.1  # paper, section 4.1: standard deviation of alpha
 # torchvision's documentation of its ImageNet weights, on the 0..1 scale.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -53,20 +55,18 @@ def draw(settings: CompleteSettings, step: int, first_place: int, count: int, st
     draws = Draws(np.full(count, centre[0]), np.full(count, centre[1]), np.zeros(count, np.bool_), np.zeros((count, 3)))
     if not (settings.crop or settings.flip or settings.color_noise):
         return draws
-    for i in range(count):
-        # The 2 keeps the key apart from those of the dropout masks, and of the order of examples, which SeedSequence
-        # fills up with zeros: (seed, epoch) would be (seed, step, place 0).
-        key = np.random.SeedSequence([settings.seed, step, first_place + i, 2])
-        generator = np.random.Generator(np.random.Philox(key))
-        # All are drawn whatever is used: turning one off leaves the others as they were.
-        top, left = (int(generator.integers(side - size + 1)) for side in stored)
-        flip, noise = bool(generator.integers(2)), PCA_NOISE * generator.standard_normal(3)
-        if settings.crop:
-            draws.top[i], draws.left[i] = top, left
-        if settings.flip:
-            draws.flip[i] = flip
-        if settings.color_noise:
-            draws.noise[i] = noise
+    # The 2 keeps the key apart from those of the dropout masks, and of the order of examples.
+    key = np.random.SeedSequence([settings.seed, step, 2]).generate_state(1, np.uint64)
+    numbers = splitmix64(int(key[0]), first_place * _NUMBERS, count * _NUMBERS).reshape(count, _NUMBERS)
+    shares = (shifted(numbers, 12).to(torch.float64) + 0.5) / 2**52  # in (0, 1), exact
+    # All are drawn whatever is used: turning one off leaves the others as they were.
+    if settings.crop:
+        for first, side, share in zip((draws.top, draws.left), stored, shares.T, strict=False):
+            first[:] = (share * (side - size + 1)).floor()
+    if settings.flip:
+        draws.flip[:] = shares[:, 2] >= 0.5
+    if settings.color_noise:
+        draws.noise[:] = PCA_NOISE * torch.special.ndtri(shares[:, 3:])
     return draws
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
+from torch import Tensor
 
 from alexnet_io.data.batches import Batch
 from alexnet_io.errors import UserError
@@ -35,7 +36,7 @@ class TorchEngine:
         directory: where process 0 writes; None in the others.
     """
 
-    runs_ahead = False
+    runs_ahead = True
     preparing = "first step"
 
     def __init__(self, setup: Setup, directory: RunDirectory | None) -> None:
@@ -80,21 +81,22 @@ class TorchEngine:
             rate = learning_rate(setup.schedule, setup.settings.learning_rate, epoch=epoch, step=step)
         return rate * warmup_share(step, setup.warmup)
 
-    def train(self, batch: Batch, step: int, rate: float) -> Sums:
-        """Take one step."""
+    def train(self, batch: Batch, step: int, rate: float) -> Tensor:
+        """Hand out one step; on a GPU it isn't done when this returns."""
         average, network = self.setup.average, self.setup.network
         if average is not None and step == 0:
             average.update_parameters(network)  # its first call copies: the average begins with the first weights
         with torch.profiler.record_function(f"step {step + 1}"):
-            done: StepSums = train_step(self.setup, batch, step, rate, self._wishes)
+            done = train_step(self.setup, batch, step, rate, self._wishes)
         if average is not None:
             average.update_parameters(network)
-        self._agreed = done.votes
-        return done.sums
+        if self.setup.group.count > 1:
+            self._agreed = StepSums.of(done).votes
+        return done
 
-    def fetch(self, handle: Sums) -> Sums:
-        """A step's sums over all processes, which PyTorch's own communication has waited for."""
-        return handle
+    def fetch(self, handle: Tensor) -> Sums:
+        """Wait for a step's sums over all processes."""
+        return StepSums.of(handle).sums
 
     def agree(self, stop: int, save: bool) -> tuple[int, bool]:
         """What all processes wanted one step ago; alone, what this one wants."""

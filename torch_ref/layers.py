@@ -124,7 +124,11 @@ class LocalConv2d(nn.Module):
                 f"build the network for this image size"
             )
         height, width = self.output_size
-        patches = F.unfold(x, self.kernel_size, padding=self.padding, stride=self.stride)
+        # As views and one copy: on GPUs `F.unfold` starts a kernel for each image.
+        windows = F.pad(x, (self.padding,) * 4)
+        for axis in (2, 3):
+            windows = windows.unfold(axis, self.kernel_size, self.stride)
+        patches = windows.permute(0, 1, 4, 5, 2, 3).reshape(len(x), -1, height * width)
         weight = self.weight.reshape(height * width, self.out_channels, -1)
         products = torch.einsum("nip,poi->nop", patches, weight)
         return products.reshape(-1, self.out_channels, height, width) + self.bias.permute(2, 0, 1)

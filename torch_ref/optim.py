@@ -66,17 +66,19 @@ class MomentumInside(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             lr = group["lr"] * group["lr_multiplier"]
-            for weight in group["params"]:
-                if weight.grad is None:
-                    continue
-                state = self.state[weight]
-                if "velocity" not in state:
-                    state["velocity"] = torch.zeros_like(weight)
-                velocity = state["velocity"]
-                velocity.mul_(group["momentum"])
-                velocity.sub_(weight, alpha=group["weight_decay"] * lr)
-                velocity.sub_(weight.grad, alpha=lr)
-                weight.add_(velocity)
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            if not weights:
+                continue
+            for weight in weights:
+                if "velocity" not in self.state[weight]:
+                    self.state[weight]["velocity"] = torch.zeros_like(weight)
+            velocities = [self.state[weight]["velocity"] for weight in weights]
+            gradients = [weight.grad for weight in weights]
+            # All of a group at once, as PyTorch's own optimizers do: one by one, a GPU would wait for Python.
+            torch._foreach_mul_(velocities, group["momentum"])
+            torch._foreach_sub_(velocities, weights, alpha=group["weight_decay"] * lr)
+            torch._foreach_sub_(velocities, gradients, alpha=lr)
+            torch._foreach_add_(weights, velocities)
         return loss
 
 

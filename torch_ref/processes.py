@@ -51,11 +51,11 @@ class Processes:
         if self.first:
             print(text, flush=True)
 
-    def add_up(self, values: Tensor) -> list[float]:
-        """Sums of a float64 tensor (n,) over all processes."""
+    def add_up(self, values: Tensor) -> Tensor:
+        """Sums of a float64 tensor (n,) over all processes, which take its place."""
         if self.count > 1:
             dist.all_reduce(values)
-        return values.tolist()
+        return values
 
     def mean_gradients_equal(self, network: nn.Module) -> nn.Module:
         """The network as it is trained: under several processes, their gradients are averaged (DDP)."""

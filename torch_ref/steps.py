@@ -50,8 +50,14 @@ class StepSums(NamedTuple):
     sums: Sums
     votes: Votes
 
+    @classmethod
+    def of(cls, found: Tensor) -> "StepSums":
+        """Of what `train_step` returned, when its device is done."""
+        values = found.tolist()
+        return cls(Sums(*values[:4]), Votes(*values[4:]))
 
-def train_step(setup: Setup, batch: Batch, step: int, rate: float, votes: Votes | None = None) -> StepSums:
+
+def train_step(setup: Setup, batch: Batch, step: int, rate: float, votes: Votes | None = None) -> Tensor:
     """Update the weights with one global batch, of which this process has its share.
 
     Args:
@@ -60,6 +66,9 @@ def train_step(setup: Setup, batch: Batch, step: int, rate: float, votes: Votes 
         step: steps done before this one.
         rate: learning rate of the weights; a plateau's own is in the optimizer, and stays there.
         votes: what this process wants.
+
+    Returns:
+        What `StepSums.of` reads, float64 (7,): on the device, for which nobody has waited.
     """
     settings, size = setup.settings, len(batch.labels) // setup.settings.accumulate
     setup.trained.train()
@@ -79,8 +88,7 @@ def train_step(setup: Setup, batch: Batch, step: int, rate: float, votes: Votes 
     with at_rate(setup.optimizer, rate) if setup.plateau is not None else contextlib.nullcontext():
         setup.optimizer.step()
     wishes = torch.tensor(votes or Votes(), dtype=torch.float64, device=setup.group.device)
-    added = setup.group.add_up(torch.cat([found, wishes]))
-    return StepSums(Sums(*added[:4]), Votes(*added[4:]))
+    return setup.group.add_up(torch.cat([found, wishes]))
 
 
 def _add_gradients(setup: Setup, batch: Batch, step: int, rows: slice) -> Tensor:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from flax import linen
 from numpy.typing import NDArray
+from torch import Tensor
 
 from alexnet_io.data.batches import Batch
 from alexnet_io.run.directory import RunDirectory
@@ -100,6 +101,12 @@ class _Watched:
             stop = int(signal.SIGTERM)
         return super().agree(stop, save)  # type: ignore[misc]
 
+    def fetch(self, handle: Any) -> Sums:
+        """A step's sums, the next after those that were fetched."""
+        sums: Sums = super().fetch(handle)  # type: ignore[misc]
+        next(step for step in self.record.steps if step.sums is None).sums = sums
+        return sums
+
     def evaluate(self) -> EvaluationReport:
         """Over every image once that steers the run."""
         report: EvaluationReport = super().evaluate()  # type: ignore[misc]
@@ -130,7 +137,6 @@ class WatchedJaxEngine(_Watched, JaxEngine):
         size = settings.image_size
         reference = alexnet.build(settings.model, len(setup.data.class_names), image_size=size)
         self._names = ParameterNames(reference, (size, size))
-        self._fetched = 0
         self.record.per_epoch = setup.steps_per_epoch
         self.record.template = setup.state_shapes().params
 
@@ -151,13 +157,6 @@ class WatchedJaxEngine(_Watched, JaxEngine):
         )
         record.steps.append(done)
         return metrics
-
-    def fetch(self, handle: Metrics) -> Sums:
-        """A step's sums."""
-        sums = super().fetch(handle)
-        self.record.steps[self._fetched].sums = sums
-        self._fetched += 1
-        return sums
 
     def count_error(self, error: float) -> None:
         """Let a plateau see an epoch's test error."""
@@ -206,14 +205,14 @@ class WatchedTorchEngine(_Watched, TorchEngine):
                 if name not in read:
                     parameter.copy_(torch.from_numpy(self.first_parameters[name]))
 
-    def train(self, batch: Batch, step: int, rate: float) -> Sums:
-        """Take one step and look at what it leaves."""
+    def train(self, batch: Batch, step: int, rate: float) -> Tensor:
+        """Hand out one step and look at what it leaves."""
         self._end_if_fated(step)
         record = self.record
         if not record.first_parameters:
             record.first_parameters = self._parameters()
         sums = super().train(batch, step, rate)
-        done = StepRecord(step + 1, batch.ids, batch.labels, batch.weights, batch.images, rate, sums=sums)
+        done = StepRecord(step + 1, batch.ids, batch.labels, batch.weights, batch.images, rate)
         done.input = np.concatenate(self._seen)
         self._seen.clear()
         done.parameters = part_of(self._parameters())
