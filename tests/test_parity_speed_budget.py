@@ -154,6 +154,7 @@ def measured(
     styles: str = "plain,tuned",
     mode: str = "train",
     steps: dict[str, float] | None = None,
+    check_layers: bool = True,
 ) -> tuple[Result, Busy]:
     clock = Clock()
     busy = Busy(clock, READY, steps or {})
@@ -162,7 +163,7 @@ def measured(
     monkeypatch.setattr(checks, "compare", lambda *_, **__: {"equal": True})
     # It takes all that it may.
     monkeypatch.setattr(checks, "layers", lambda *args: setattr(clock, "now", clock.now + min(args[-1], 600.0)))
-    plan = throughput.Plan(rounds=4, warmup=1, block_seconds=1.0, budget=Budget(seconds, clock))
+    plan = throughput.Plan(4, 1, block_seconds=1.0, check_layers=check_layers, budget=Budget(seconds, clock))
     base = Workload("jax", "tuned", "cifar_18pct", 32, 8, mode=mode)
     return throughput.run(base, [1], frameworks.split(","), styles.split(","), plan), busy
 
@@ -216,6 +217,18 @@ def test_a_compiler_that_takes_minutes_leaves_a_result(monkeypatch: pytest.Monke
     assert result.ratios[0]["style"] == "tuned over tuned, shifted-channels_last-eager"
     assert list(result.trials["tuned"]) == ["shifted-nchw-eager", "shifted-channels_last-eager"]
     assert "had not answered when the time was up" in result.table()
+
+
+def test_forms_are_tried_in_what_no_pair_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On an H100 JAX is ready after a minute, which must not keep PyTorch's forms, ready in seconds, from being tried."""
+    compiled = {name: 25.0 for name in READY if name.endswith("compiled)")}
+    monkeypatch.setattr("test_parity_speed_budget.READY", READY | compiled | {"jax tuned": 60.0})
+    result, _ = measured(monkeypatch, 190.0, check_layers=False)
+    assert list(result.trials["plain"]) == ["nchw-eager", "channels_last-eager", "channels_last-compiled"]
+    assert list(result.trials["tuned"]) == ["shifted-nchw-eager", "shifted-channels_last-eager"]
+    budget = result.budget or {}
+    assert budget["used_seconds"] > 180  # 134 when they were as hard to begin as a pair
+    assert "tuned PyTorch, shifted-channels_last-compiled: not tried, for lack of time" in budget["cut"]
 
 
 def test_only_who_has_time_waits_for_tuned_kernels(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,8 @@ class Budget:
 
     def __init__(self, seconds: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds = math.inf if seconds is None else seconds
-        self._clock, self._began, self._setup = clock, clock(), math.inf
+        self._clock, self._began = clock, clock()
+        self._setup: dict[str, float] = {}
         self.parts = 1.0
         self.cut: list[str] = []
         self.workable: float | None = None
@@ -41,17 +42,21 @@ class Budget:
         """Seconds to the end, not below 0."""
         return max(self.seconds - self.used(), 0.0)
 
-    def begin(self, part: str, weight: float = 1.0) -> float | None:
-        """When the next part should be done, in `used` seconds; None if there is no time to get it ready."""
+    def begin(self, part: str, weight: float = 1.0, kind: str = "") -> float | None:
+        """When the next part should be done, in `used` seconds; None if there is no time to get one of its kind ready."""
         share, self.parts = min(weight / max(self.parts, weight), 1.0), self.parts - weight
-        if self.left() <= (0.0 if self._setup == math.inf else self._setup):
+        if not self.has_time_for(kind):
             self.cut.append(f"{part}: not run, for lack of time")
             return None
         return self.used() + self.left() * share
 
-    def set_up(self, seconds: float) -> None:
-        """A part took so long to get ready; none is begun later on with less time than the quickest took."""
-        self._setup = min(self._setup, seconds)
+    def has_time_for(self, kind: str = "") -> bool:
+        """Whether more time is left than the quickest of this kind took to get ready."""
+        return self.left() > self._setup.get(kind, 0.0)
+
+    def set_up(self, seconds: float, kind: str = "") -> None:
+        """A part took so long to get ready; none of its kind is begun later on with less time than the quickest took."""
+        self._setup[kind] = min(self._setup.get(kind, math.inf), seconds)
 
     def another_round(self, part: str, done: int, wanted: int, seconds: float, ends: float) -> bool:
         """Whether a part that has done some rounds does another one, which takes so many seconds."""

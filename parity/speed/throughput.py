@@ -22,12 +22,14 @@ from parity.speed.processes import OverBudget, Rival, rivals
 from parity.speed.result import Result, Timing
 from parity.speed.workload import PLAIN_FORMS, SOON, TUNED_FORM, Workload, best_forms
 
-# Beside a pair: two of users' forms are compiled for the first time, and as many of the others; in inference four.
+# Beside a pair: two of users' forms are compiled for the first time, two of the others; in inference four.
 _PLAIN_TRIALS_WEIGHT = 3.0
 _BEST_TRIALS_WEIGHT = {"train": 3.0, "infer": 5.0}
 
 # Checking a form compiles it once more, without dropout, and takes a few steps.
 _CHECK_COMPILES = 1.5
+# What `Budget` calls a process of PyTorch alone, which is ready long before a pair is.
+_FORM = "form"
 
 
 def run(base: Workload, devices: list[int], frameworks: list[str], styles: list[str], plan: Plan) -> Result:
@@ -64,6 +66,7 @@ class _Measuring:
     Attributes:
         forms: of PyTorch by style: the fastest that was found.
         compile_seconds: of a workload's first process: later ones find what PyTorch compiled.
+        untried: forms of PyTorch by style, for which the time of trials was too short.
     """
 
     base: Workload
@@ -73,6 +76,7 @@ class _Measuring:
     result: Result
     forms: dict[str, str] = field(default_factory=lambda: {"plain": PLAIN_FORMS[0], "tuned": TUNED_FORM})
     compile_seconds: dict[tuple[str, int], float] = field(default_factory=dict)
+    untried: list[tuple[str, str]] = field(default_factory=list)
 
     def all(self, devices: list[int], styles: list[str]) -> None:
         """Every part that was asked for, as far as the time goes; where it is short, first what is ready soon."""
@@ -118,6 +122,7 @@ class _Measuring:
             self._control(devices[0])
         if plan.profile:
             self._profile()
+        self._try_what_is_left()
 
     @property
     def weights(self) -> Path:
@@ -141,25 +146,39 @@ class _Measuring:
     def _try_forms(self, style: str, forms: Sequence[str], weight: float) -> None:
         """Find the form in which PyTorch is fastest here, for `plain` among users' own."""
         budget, trials = self.plan.budget, self.result.trials[style]
-        ends = budget.begin(f"forms of {style} PyTorch", weight)
+        ends = budget.begin(f"forms of {style} PyTorch", weight, kind=_FORM)
         if ends is None:
             return
         for form in forms:
-            if trials and budget.used() >= ends:
-                budget.cut.append(f"{style} PyTorch, {form}: not tried, for lack of time")
-                continue
-            chosen = replace(self.base, framework="torch", style=style, form=form)
-            try:
-                with rivals([chosen], self.weights, self.plan.pythons, budget.left) as (rival,):
-                    self._compiled(rival)
-                    rival.run(1)
-                    steps = max(2, math.ceil(self.plan.block_seconds / rival.run(1)))
-                    trials[form] = steps * self.base.batch_size / rival.run(steps)
-            except OverBudget as over:
-                budget.cut.append(f"{style} PyTorch, {form}: {over}")
-                break
-            self.plan.say(f"{style} PyTorch, {form}: {trials[form]:.3g} images/s")
+            if (trials and budget.used() >= ends) or not budget.has_time_for(_FORM):
+                self.untried.append((style, form))
+            else:
+                self._try(style, form)
         self.forms[style] = max(trials, key=lambda form: trials[form], default=self.forms[style])
+
+    def _try_what_is_left(self) -> None:
+        """Forms for which no time was left, in what the pairs left over: their speed is told, and judges nothing."""
+        for style, form in self.untried:
+            if self.plan.budget.has_time_for(_FORM):
+                self._try(style, form)
+            else:
+                self.plan.budget.cut.append(f"{style} PyTorch, {form}: not tried, for lack of time")
+
+    def _try(self, style: str, form: str) -> None:
+        """Time some steps of a form, if they end in time."""
+        budget, trials, began = self.plan.budget, self.result.trials[style], self.plan.budget.used()
+        chosen = replace(self.base, framework="torch", style=style, form=form)
+        try:
+            with rivals([chosen], self.weights, self.plan.pythons, budget.left) as (rival,):
+                self._compiled(rival)
+                rival.run(1)
+                budget.set_up(budget.used() - began, _FORM)
+                steps = max(2, math.ceil(self.plan.block_seconds / rival.run(1)))
+                trials[form] = steps * self.base.batch_size / rival.run(steps)
+        except OverBudget as over:
+            budget.cut.append(f"{style} PyTorch, {form}: {over}")
+            return
+        self.plan.say(f"{style} PyTorch, {form}: {trials[form]:.3g} images/s")
 
     def _entry(self, framework: str, style: str, count: int, form: str | None = None) -> Workload:
         form = (form or self.forms[style]) if framework == "torch" else ""
