@@ -220,7 +220,7 @@ def test_a_compiler_that_takes_minutes_leaves_a_result(monkeypatch: pytest.Monke
 
 
 def test_forms_are_tried_in_what_no_pair_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On an H100 JAX is ready after a minute, which must not keep PyTorch's forms, ready in seconds, from being tried."""
+    """On an H100 JAX is ready after a minute; PyTorch's forms, ready in seconds, must not have to fit a pair's time."""
     compiled = {name: 25.0 for name in READY if name.endswith("compiled)")}
     monkeypatch.setattr("test_parity_speed_budget.READY", READY | compiled | {"jax tuned": 60.0})
     result, _ = measured(monkeypatch, 190.0, check_layers=False)

@@ -43,7 +43,7 @@ class Budget:
         return max(self.seconds - self.used(), 0.0)
 
     def begin(self, part: str, weight: float = 1.0, kind: str = "") -> float | None:
-        """When the next part should be done, in `used` seconds; None if there is no time to get one of its kind ready."""
+        """When the next part should be done, in `used` seconds; None if none of its kind can be ready in time."""
         share, self.parts = min(weight / max(self.parts, weight), 1.0), self.parts - weight
         if not self.has_time_for(kind):
             self.cut.append(f"{part}: not run, for lack of time")
@@ -55,7 +55,7 @@ class Budget:
         return self.left() > self._setup.get(kind, 0.0)
 
     def set_up(self, seconds: float, kind: str = "") -> None:
-        """A part took so long to get ready; none of its kind is begun later on with less time than the quickest took."""
+        """A part took so long to get ready; none of its kind is begun with less time than the quickest took."""
         self._setup[kind] = min(self._setup.get(kind, math.inf), seconds)
 
     def another_round(self, part: str, done: int, wanted: int, seconds: float, ends: float) -> bool:
