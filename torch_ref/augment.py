@@ -61,8 +61,7 @@ def draw(settings: CompleteSettings, step: int, first_place: int, count: int, st
     shares = (shifted(numbers, 12).to(torch.float64) + 0.5) / 2**52  # in (0, 1), exact
     # All are drawn whatever is used: turning one off leaves the others as they were.
     if settings.crop:
-        for first, side, share in zip((draws.top, draws.left), stored, shares.T, strict=False):
-            first[:] = (share * (side - size + 1)).floor()
+        draws.top[:], draws.left[:] = (shares[:, :2] * (torch.tensor(stored) - size + 1)).floor().T
     if settings.flip:
         draws.flip[:] = shares[:, 2] >= 0.5
     if settings.color_noise:
