@@ -59,7 +59,7 @@ class ReproduceSettings(DataSettings):
         None,
         "of relu-vs-tanh: what to try first; where the best is the lowest or highest, others follow",
         group=_HOW_MUCH,
-        unset="'[0.0005,0.001,0.002]'",
+        unset="'[0.002,0.004]'",
         above=0,
     )
     run: Path | None = setting(
