@@ -11,7 +11,7 @@ what is missing: an absent tensor, or two arrays of no values, prove nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -97,6 +97,18 @@ def share_used(error: float, allowed: float) -> float:
     if not math.isfinite(error) or not allowed > 0:
         return math.inf
     return error / allowed
+
+
+def between_forms(forms: Sequence[tuple[NDArray, NDArray]]) -> float:
+    """How far numbers lie from what formulas give that one side doesn't keep to, as a share of their norm.
+
+    Args:
+        forms: the formulas' numbers and the side's own, of several arrays. If any isn't finite nothing is known, and
+            nothing allowed: 0.
+    """
+    apart = math.hypot(*(distance(exact, given) for exact, given in forms))
+    share = share_used(apart, math.hypot(*(_norm(given) for _, given in forms)))
+    return share if math.isfinite(share) else 0.0
 
 
 def within(error: float, allowed: float) -> bool:

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from parity.bounds import (  # noqa: F401  each adds its rules to RULES
+from parity.bounds import (  # noqa: F401  each but the forms adds its rules to RULES
+    torch_exact_forms,
     torch_rounding_activations,
     torch_rounding_attention,
     torch_rounding_complex,
@@ -52,8 +53,9 @@ class RunningError(TorchDispatchMode, KnownErrors):
         log: names and plain arguments of the operations seen, oldest first; cleared by whoever reads it.
         coarse: operations on tensors of fewer bits than the lane's, (dtype, name); kept while suspended too, and
             cleared by whoever reads it.
-        muted: while True, `coarse` and `touched` are left alone.
+        muted: while True, `coarse`, `inexact` and `touched` are left alone.
         watched: names of tensors by the address of their memory; `touched` holds those that an operation has used.
+        inexact: whether a function gave something else than its formula, see `parity.bounds.torch_exact_forms`.
         recorder: writes the operations down as a graph, see `parity.reference.torch_graph`; None if nobody does.
     """
 
@@ -64,6 +66,7 @@ class RunningError(TorchDispatchMode, KnownErrors):
         self.most = UNIT[lane] if lane is not None else 1.0
         self.coarse: list[tuple[str, str]] = []
         self.muted = False
+        self.inexact = False
         self.watched: dict[int, str] = {}
         self.touched: set[str] = set()
         self.suspended = False
@@ -97,7 +100,7 @@ class RunningError(TorchDispatchMode, KnownErrors):
             recorder.after(noted, args[0] if args else None, result)
         outputs = list(result) if isinstance(result, (tuple, list)) else [result]
         tensors = [out for out in outputs if isinstance(out, Tensor)]
-        self._notice(func, args, tensors)
+        self._notice(func, args, kwargs, result)
         if mutated and args and isinstance(args[0], Tensor):
             self.write_in_part(args[0])
         if self.suspended:
@@ -115,9 +118,11 @@ class RunningError(TorchDispatchMode, KnownErrors):
             self._record(operation, outputs, list(known.values()))
         return result
 
-    def _notice(self, func: Any, args: tuple, outputs: list[Tensor]) -> None:
+    def _notice(self, func: Any, args: tuple, kwargs: dict, result: Any) -> None:
         if self.muted:
             return
+        self.inexact = self.inexact or torch_exact_forms.departs(_name(func), result, args, kwargs)
+        outputs = result if isinstance(result, (tuple, list)) else (result,)
         given = [t for arg in args for t in (arg if isinstance(arg, (list, tuple)) else (arg,))]
         if self.watched:
             used = (t.untyped_storage().data_ptr() for t in given if isinstance(t, Tensor))

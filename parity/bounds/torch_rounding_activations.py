@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from parity.bounds.magnitudes import ELEMENTARY
+from parity.bounds.torch_exact_forms import SOFTPLUS_THRESHOLD
 from parity.bounds.torch_operation import Formula, Operation, Rule
 from parity.bounds.torch_rounding_functions import argument, formula, register_formula, times
 from parity.bounds.torch_rounding_rules import RULES, rule
@@ -94,13 +95,18 @@ def _elu_backward(op: Operation) -> tuple[Any, int]:
     return op.unit * own + max(scale, size) * op.error(0) + times(g * bend, op.error(5)), ELEMENTARY + 5
 
 
+def _beyond(z: Tensor, threshold: float) -> Tensor:
+    """Where a port may keep to the formula that PyTorch leaves: not above a threshold that somebody chose lower."""
+    return (z > threshold) & (threshold >= SOFTPLUS_THRESHOLD)
+
+
 @rule("softplus")
 def _softplus(op: Operation) -> tuple[Any, int]:
-    """log(1 + exp(beta x)) / beta; above its threshold PyTorch gives x itself, exp(-beta x) / beta too little."""
+    """log(1 + exp(beta x)) / beta; above its own threshold PyTorch gives x itself, exp(-beta x) / beta too little."""
     x = op.value(0)
-    beta, threshold = float(argument(op, 1, "beta", 1.0)), float(argument(op, 2, "threshold", 20.0))
+    beta, threshold = float(argument(op, 1, "beta", 1.0)), float(argument(op, 2, "threshold", SOFTPLUS_THRESHOLD))
     own = (ELEMENTARY + 4) * op.unit * (x.abs() + op.output.double().abs() + (1 / abs(beta)))
-    left_out = torch.where(beta * x > threshold, torch.exp(-beta * x) / beta, torch.zeros_like(x))
+    left_out = torch.where(_beyond(beta * x, threshold), torch.exp(-beta * x) / beta, torch.zeros_like(x))
     return op.error(0) + own + left_out, ELEMENTARY + 4
 
 
@@ -111,7 +117,7 @@ def _softplus_backward(op: Operation) -> tuple[Any, int]:
     z = beta * x
     slope = torch.sigmoid(z)
     own = slope * (2 * ELEMENTARY + 6 + 4 * z.abs())
-    left_out = torch.where(z > threshold, torch.exp(-z), torch.zeros_like(z))
+    left_out = torch.where(_beyond(z, threshold), torch.exp(-z), torch.zeros_like(z))
     error = g.abs() * (op.unit * torch.where(slope > 0, own, torch.zeros_like(own)) + left_out)
     return error + slope * op.error(0) + times(g * beta * slope * (1 - slope), op.error(1)), 2 * ELEMENTARY + 6
 

@@ -15,18 +15,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from parity.candidate import function_gradients, function_weights
 from parity.candidate.function_gradients import Backward, Gradients
 from parity.candidate.function_parameters import Parameter, by_mapping, left_out, named, pair, with_stacks
+from parity.candidate.function_reference import Reference, name_output
 from parity.candidate.function_rows import (
     as_input,
     gradient_rows,
-    gradients_of,
-    gradients_of_inputs,
     input_row,
     name_input,
     row_of,
@@ -42,7 +40,7 @@ from parity.mapping import inference, trees
 from parity.mapping.found import TorchState, finished
 from parity.mapping.mapping import Mapping
 from parity.mapping.tensors import Tensor
-from parity.reference import torch_backward, torch_graph, torch_tensors
+from parity.reference import torch_graph, torch_tensors
 from parity.reports.report import Report
 from parity.reports.rows import Row
 
@@ -80,34 +78,6 @@ class Found:
         return finished(trees.FUNCTION, self.model, {}, tuple(tensors), self.state, comparison)
 
 
-@dataclass(frozen=True)
-class _Reference:
-    """PyTorch's model and what one run of it gave.
-
-    Attributes:
-        model: which has its parameters' gradients, if they were asked for.
-        inputs: of the run, with their gradients.
-        outputs: what it gave.
-        cotangents: of the outputs, in PyTorch's layout.
-    """
-
-    model: nn.Module
-    inputs: tuple[torch.Tensor, ...]
-    outputs: list[torch.Tensor]
-    cotangents: list[NDArray]
-
-    @classmethod
-    def of(cls, request: Request, model: nn.Module) -> _Reference:
-        """Run it."""
-        inputs = torch_tensors.as_tensors(request.inputs, request.dtype)
-        wanted = tuple(x.requires_grad_(request.gradients and x.is_floating_point()) for x in inputs)
-        outputs = torch_tensors.tensors_in(model(*wanted, **request.torch_kwargs))
-        cotangents = torch_backward.draw(outputs, request.seed)
-        if request.gradients:
-            torch_backward.pull(outputs, cotangents)
-        return cls(model, inputs, outputs, cotangents)
-
-
 def compare(
     request: Request, function: Callable[..., Any], tree: Any, model: nn.Module, state: TorchState, mapped: bool = True
 ) -> Report:
@@ -132,7 +102,7 @@ def compare(
         parameters = by_mapping(named(tree), values, mapping)
     else:
         parameters = list(pair(named(tree), values, mapping))
-    reference = _Reference.of(request, model)
+    reference = Reference.of(request, model)
     rows = [weight_row(request.name, request.dtype, parameter, named(tree), values) for parameter in parameters]
     for row, parameter in zip(rows, parameters, strict=True):
         if row.verdict == "mismatch":
@@ -152,7 +122,7 @@ def _run(
     request: Request,
     function: Callable[..., Any],
     tree: Any,
-    reference: _Reference,
+    reference: Reference,
     parameters: list[Parameter],
     explained: bool,
 ) -> list[Row]:
@@ -183,7 +153,7 @@ def _run(
         if request.gradients and all(row.verdict != "shape" for row in rows):
             of_tree, *of_inputs = pull_back(moved)
             found = dict(zip(floats, of_inputs, strict=True))
-            gradients = gradients_of(reference.model) | gradients_of_inputs(reference.inputs)
+            gradients = reference.gradients
             learning = [each for each in parameters if each.torch_name in gradients]
             backward = _backward(request, reference, learning, named(of_tree), found)
             judged = backward.judged(gradients)
@@ -194,15 +164,17 @@ def _run(
 
 
 def _backward(
-    request: Request, reference: _Reference, parameters: list[Parameter], of_tree: dict[str, Any], of_inputs: dict
+    request: Request, reference: Reference, parameters: list[Parameter], of_tree: dict[str, Any], of_inputs: dict
 ) -> Backward:
     """How gradients come about in PyTorch, and are held to JAX's of the tree and of inputs."""
+    besides = reference.besides
 
     def judged(gradients: Gradients) -> list[Row]:
-        rows = list(gradient_rows(request.name, request.dtype, parameters, of_tree, gradients))
-        return rows + [
-            input_row(request.name, request.dtype, i, found, gradients[name_input(i)]) for i, found in of_inputs.items()
-        ]
+        rows = list(gradient_rows(request.name, request.dtype, parameters, of_tree, gradients, besides))
+        for i, found in of_inputs.items():
+            name = name_input(i)
+            rows.append(input_row(request.name, request.dtype, i, found, gradients[name], besides.get(name, 0.0)))
+        return rows
 
     def laid(gradients: Gradients) -> list[NDArray]:
         moved = [p.move(gradients[p.torch_name]) for p in parameters]
@@ -222,13 +194,11 @@ def _backward(
     )
 
 
-def _output(
-    request: Request, reference: _Reference, i: int, result: Any, explained: bool
-) -> tuple[Row, layouts.Layout]:
+def _output(request: Request, reference: Reference, i: int, result: Any, explained: bool) -> tuple[Row, layouts.Layout]:
     """Compare an output, and name what is wrong with it if `explained`; its row and its layout."""
-    theirs = torch_tensors.to_numpy(reference.outputs[i])
+    theirs, besides = reference.outputs[i], reference.besides.get(name_output(i), 0.0)
     layout = layouts.align(theirs, np.asarray(result, np.float64), None) or layouts.Layout()
-    row = row_of(request.name, request.dtype, f"output {i}", "outputs", result, layout.to_flax(theirs))
+    row = row_of(request.name, request.dtype, f"output {i}", "outputs", result, layout.to_flax(theirs), besides)
     if explained and row.verdict == "mismatch":
         ours = layout.to_torch(np.asarray(result, np.float64))
         _explain(request, reference.model, row, i, ours, np.asarray(theirs, np.float64))

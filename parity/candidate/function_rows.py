@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,10 @@ from parity.reference import torch_tensors
 from parity.reports.rows import Row, compare_arrays, fill
 
 
-def row_of(name: str, dtype: str, what: str, stage: str, ours: Any, theirs: NDArray) -> Row:
-    """Of an output or a gradient: both sides' arrays, held to a whole network's limit."""
+def row_of(name: str, dtype: str, what: str, stage: str, ours: Any, theirs: NDArray, more: float = 0.0) -> Row:
+    """Of an output or a gradient: both sides' arrays, held to a whole network's limit, and what is allowed besides."""
     row = Row(name, what, what, stage, dtype)
-    fill(row, judge_together({"": np.asarray(ours)}, {"": theirs}, normwise_limit(dtype)))
+    fill(row, judge_together({"": np.asarray(ours)}, {"": theirs}, normwise_limit(dtype) + more))
     row.n = round(row.bound / UNIT_ROUNDOFF[dtype])
     row.shape = tuple(np.shape(ours))
     return row
@@ -64,7 +64,12 @@ def _gradient(x: Tensor) -> NDArray:
 
 
 def gradient_rows(
-    name: str, dtype: str, parameters: list[Parameter], found: dict[str, Any], gradients: dict[str, NDArray]
+    name: str,
+    dtype: str,
+    parameters: list[Parameter],
+    found: dict[str, Any],
+    gradients: dict[str, NDArray],
+    more: Mapping[str, float],
 ) -> Iterator[Row]:
     """Of each parameter's gradient.
 
@@ -74,6 +79,7 @@ def gradient_rows(
         parameters: whose.
         found: JAX's gradients, by the parameters' names.
         gradients: PyTorch's, see `gradients_of`.
+        more: by the same names, what is allowed of each beside roundings.
     """
     largest = max((float(np.linalg.norm(np.asarray(g, np.float64))) for g in gradients.values()), default=0.0)
     for parameter in parameters:
@@ -81,16 +87,17 @@ def gradient_rows(
         if gradient is None:
             continue
         ours = found[parameter.name]
-        row = row_of(name, dtype, parameter.name, "gradient", ours, parameter.move(gradient))
+        moved, besides = parameter.move(gradient), more.get(parameter.torch_name, 0.0)
+        row = row_of(name, dtype, parameter.name, "gradient", ours, moved, besides)
         if row.verdict == "mismatch" and _vanishes(largest, dtype, ours, gradient):
             fill(row, judge_value(0.0, row.bound))
         row.torch_name = parameter.torch_name
         yield row
 
 
-def input_row(name: str, dtype: str, i: int, found: Any, theirs: NDArray) -> Row:
-    """Of the gradient of an input: JAX's, and PyTorch's in its own layout."""
-    return row_of(name, dtype, f"input {i}", "gradient", found, as_input(theirs, found))
+def input_row(name: str, dtype: str, i: int, found: Any, theirs: NDArray, more: float) -> Row:
+    """Of the gradient of an input: JAX's, and PyTorch's in its own layout; what is allowed beside roundings."""
+    return row_of(name, dtype, f"input {i}", "gradient", found, as_input(theirs, found), more)
 
 
 def as_input(theirs: NDArray, found: Any) -> NDArray:

@@ -9,14 +9,17 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from parity.bounds.judging import farthest, judge_together
+from parity.bounds.judging import between_forms, farthest, judge_together
 from parity.bounds.magnitudes import UNIT_ROUNDOFF, normwise_limit
 from parity.candidate.jax_arrays import DTYPES, placed
 from parity.candidate.jax_candidate import Candidate
 from parity.causes import diagnosis
 from parity.causes import parameter_gradients as parameter_causes
+from parity.comparison.store import EXACT
 from parity.kinds import jax_leaves, layouts, parameter, weights
 from parity.reports.rows import Row, fill
+
+Pairs = list[tuple[str, NDArray, NDArray]]
 
 
 def run(candidate: Candidate, inputs: tuple[NDArray, ...], gradients: bool) -> list[Row]:
@@ -36,32 +39,42 @@ def run(candidate: Candidate, inputs: tuple[NDArray, ...], gradients: bool) -> l
             outputs, found = jax.jit(_value_and_pullback(run))(parameters, arrays, cotangents)
         else:
             outputs, found = jax.jit(run)(parameters, *arrays), None
-    rows = []
+    rows, exact = [], store.exists(f"{EXACT}output")
     for i, output in enumerate(outputs):
         reference = store.array("output", f"input.{i}")
         layout = layouts.align(reference, np.asarray(output, np.float64), None)
         value = layout.to_flax(reference) if layout else reference
-        rows.append(_normwise(candidate, "outputs", [("", np.asarray(output), value)]))
+        forms = [(store.array(f"{EXACT}output", f"input.{i}"), reference)] if exact else []
+        rows.append(_normwise(candidate, "outputs", [("", np.asarray(output), value)], between_forms(forms)))
     pairs = [] if found is None else list(_gradient_pairs(candidate, found))
     if pairs:  # a model without parameters has none
-        rows.append(_normwise(candidate, "gradients", pairs, _coarse_gradients(candidate)))
+        forms = _both_forms(candidate, found, pairs)
+        rows.append(_normwise(candidate, "gradients", pairs, between_forms(list(forms.values()))))
         if not rows[-1].equal and not any(row.diverges for row in candidate.rows):
-            rows = _by_parameter(candidate, pairs) + rows
+            rows = _by_parameter(candidate, pairs, forms) + rows
     return rows
 
 
-def _by_parameter(candidate: Candidate, pairs: list[tuple[str, NDArray, NDArray]]) -> list[Row]:
+def _both_forms(candidate: Candidate, found: Any, pairs: Pairs) -> dict[str, tuple[NDArray, NDArray]]:
+    """PyTorch's gradients where it keeps to formulas, beside those that it gave, by name; none where it always did."""
+    if not candidate.store.exists(f"{EXACT}output"):
+        return {}
+    given = {name: theirs for name, _, theirs in pairs}
+    return {name: (exact, given[name]) for name, _, exact in _gradient_pairs(candidate, found, EXACT)}
+
+
+def _by_parameter(candidate: Candidate, pairs: Pairs, forms: dict) -> list[Row]:
     """The parameters whose gradients differ end to end though every layer's own agree, the farthest one first."""
     rows = []
     # Roundings are relative to all gradients: those of a key's bias, say, are nothing else.
     scale = max((float(np.max(np.abs(theirs), initial=0.0)) for _, _, theirs in pairs), default=0.0)
     for name, ours, theirs in pairs:
-        if (
-            farthest(np.asarray(ours, np.float64), np.asarray(theirs, np.float64))
-            <= normwise_limit(candidate.dtype) * scale
-        ):
+        limit = normwise_limit(candidate.dtype) * scale + (farthest(*forms[name]) if name in forms else 0.0)
+        if farthest(np.asarray(ours, np.float64), np.asarray(theirs, np.float64)) <= limit:
             continue
-        row = _normwise(candidate, f"gradient of {name.rpartition('/')[2]}, end to end", [(name, ours, theirs)])
+        more = between_forms([forms[name]] if name in forms else [])
+        stage = f"gradient of {name.rpartition('/')[2]}, end to end"
+        row = _normwise(candidate, stage, [(name, ours, theirs)], more)
         row.name = name.rpartition("/")[0]
         row.torch_name = candidate.pairs.get(row.name, row.name)
         if not row.equal:
@@ -105,10 +118,12 @@ def _cotangents(candidate: Candidate, shapes: list[Any]) -> list[jax.Array]:
     return found
 
 
-def _gradient_pairs(candidate: Candidate, found: dict[str, Any]) -> Iterator[tuple[str, NDArray, NDArray]]:
+def _gradient_pairs(
+    candidate: Candidate, found: dict[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, NDArray, NDArray]]:
     """Gradients of both sides by name, in Flax's layout: Flax's, PyTorch's."""
     for path, torch_path in candidate.pairs.items():
-        key = f"parameters-{torch_path}"
+        key = f"{prefix}parameters-{torch_path}"
         ours = jax_leaves.leaf_variables({"params": found}, path).get("params", {})
         layout = candidate.input_layouts(path)
         facts = candidate.store.facts(key) if ours else {"shapes": {}, "frozen": []}
@@ -125,16 +140,7 @@ def _gradient_pairs(candidate: Candidate, found: dict[str, Any]) -> Iterator[tup
                 yield f"{path}/{flax_name}", found_here, reference if same else reference.reshape(found_here.shape)
 
 
-def _coarse_gradients(candidate: Candidate) -> float:
-    """What PyTorch's gradients may err by in any lane: its hardsigmoid's hold their 1/6 in float32."""
-    store = candidate.store
-    records = [store.facts(key) for key in (*store.keys("forward-"), "output")]
-    calls = sum(op == "hardsigmoid" for facts in records for op, _ in facts["ops"])
-    calls += sum("Hardsigmoid" in facts.get("bases", ()) for facts in records)
-    return 4 * calls * UNIT_ROUNDOFF["float32"]
-
-
-def _normwise(candidate: Candidate, stage: str, pairs: list[tuple[str, NDArray, NDArray]], more: float = 0.0) -> Row:
+def _normwise(candidate: Candidate, stage: str, pairs: Pairs, more: float = 0.0) -> Row:
     row = Row(candidate.name, "end to end", "end to end", stage, candidate.dtype, order=len(candidate.records) + 1)
     ours, theirs = {name: a for name, a, _ in pairs}, {name: b for name, _, b in pairs}
     fill(row, judge_together(ours, theirs, normwise_limit(candidate.dtype) + more))

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from parity.errors import CannotCompare
 
 SCHEMA = "parity-capture/2"
+# Before the keys of what PyTorch gives where it keeps to the formulas of functions that it computes otherwise.
+EXACT = "exact-"
 
 
 def write_npz(file: Path | IO[bytes], arrays: Mapping[str, NDArray]) -> None:

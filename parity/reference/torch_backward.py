@@ -11,13 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from parity.bounds import torch_exact_forms
 from parity.bounds.torch_rounding import Tracked
-from parity.comparison.store import Store
+from parity.comparison.store import EXACT, Store
 from parity.kinds import parameter
 from parity.reference import torch_replay, torch_ties
 from parity.reference.torch_call import Call
 from parity.reference.torch_capture import Capture
-from parity.reference.torch_tensors import pin_precision, to_numpy
+from parity.reference.torch_tensors import pin_precision, tensors_in, to_numpy
 
 # Smaller tensors stay in memory between forward and backward: a file each would cost more than it saves.
 _SPILL_ELEMENTS = 1 << 16
@@ -26,10 +27,25 @@ _SPILL_ELEMENTS = 1 << 16
 def record(capture: Capture, inputs: tuple[Tensor, ...], gradients: bool, seed: int) -> None:
     """Run the model once in full precision, and backward too if asked; see `run` for the rest."""
     pin_precision()
+    (capture.store.directory / f"{EXACT}output.json").unlink(missing_ok=True)  # of an earlier run in a kept workspace
     if gradients:
         run(capture, inputs, seed=seed)
     else:
         capture.forward(inputs)
+    if capture.mode.inexact and capture.store.exists("output"):
+        _run_exactly(capture, inputs, gradients)
+
+
+def _run_exactly(capture: Capture, inputs: tuple[Tensor, ...], gradients: bool) -> None:
+    """Write `output` and `parameters-PATH` once more, behind `EXACT`, from a run that keeps to functions' formulas."""
+    store = capture.store
+    with torch_exact_forms.Forms(exact=True), torch.set_grad_enabled(gradients):
+        outputs = tensors_in(capture.model(*inputs, **capture.kwargs))
+        store.put(f"{EXACT}output", {f"input.{i}": to_numpy(y) for i, y in enumerate(outputs)})
+        if gradients:
+            pull(outputs, [store.array("output_cotangent", f"cotangent.{i}") for i in range(len(outputs))])
+    if gradients:
+        _put_parameters(capture, EXACT)
 
 
 def run(capture: Capture, inputs: tuple[Tensor, ...], cotangents: list[NDArray] | None = None, seed: int = 0) -> None:
@@ -92,7 +108,7 @@ def _put_input_gradients(capture: Capture, gradients: dict[int, Tensor]) -> None
     capture.store.put("input_gradient", arrays, depth=depth, unbounded=unbounded)
 
 
-def _put_parameters(capture: Capture) -> None:
+def _put_parameters(capture: Capture, prefix: str = "") -> None:
     """Write what the whole backward pass left in each leaf's parameters, and free it.
 
     Beside the gradients: the shapes of all parameters, `apart`, those whose gradient isn't this leaf's alone (other
@@ -107,13 +123,13 @@ def _put_parameters(capture: Capture) -> None:
         if named:
             gradients = {n: to_numpy(p.grad) for n, p in named.items() if p.grad is not None}
             shapes = {n: list(p.shape) for n, p in named.items()}
-            capture.store.put(f"parameters-{path}", gradients, shapes=shapes, apart=apart, frozen=frozen)
+            capture.store.put(f"{prefix}parameters-{path}", gradients, shapes=shapes, apart=apart, frozen=frozen)
     for path, tensor in capture.owned.items():
-        _put_owned(capture, path, tensor)
+        _put_owned(capture, f"{prefix}parameters-{path}", tensor)
     capture.model.zero_grad(set_to_none=True)
 
 
-def _put_owned(capture: Capture, path: str, tensor: torch.nn.Parameter) -> None:
+def _put_owned(capture: Capture, key: str, tensor: torch.nn.Parameter) -> None:
     """Write the gradient of a parameter that code between the leaves uses, and what that code may make it err by."""
     name, gradient = parameter.VALUE, tensor.grad
     facts = {"shapes": {name: list(tensor.shape)}, "apart": [], "frozen": [] if tensor.requires_grad else [name]}
@@ -124,7 +140,7 @@ def _put_owned(capture: Capture, path: str, tensor: torch.nn.Parameter) -> None:
         if tracked.error is not None:
             arrays["glue"] = to_numpy(tracked.error)
         unbounded = capture.mode.unbounded({"glue": gradient})
-    capture.store.put(f"parameters-{path}", arrays, **facts, depth=depth, unbounded=unbounded)
+    capture.store.put(key, arrays, **facts, depth=depth, unbounded=unbounded)
 
 
 def draw(outputs: list[Tensor], seed: int) -> list[NDArray]:
