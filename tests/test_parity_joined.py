@@ -13,7 +13,7 @@ from flax import nnx
 from torch import Tensor, nn
 
 import parity
-from parity.errors import CannotConvert
+from parity.mapping.found import TorchState
 from parity.mapping.operations import Pad, read
 
 WIDTH, HEADS = 6, 2
@@ -94,9 +94,18 @@ def test_their_order_is_that_of_the_ports_own_weights(original: nn.Module, way: 
     port = Fused(way)
     report = parity.compare(port, original, INPUTS, variables=_filled(port, original), gradients=False)
     assert report.exit_code == 0, report
-    if way == "heads":
-        with pytest.raises(CannotConvert, match="moves as no operations say"):
-            _ = report.mapping
+    state = {name: tensor.numpy() for name, tensor in original.state_dict().items()}
+    kernel = np.asarray(_filled(port, original)["qkv"]["kernel"][...])
+    arrays = report.mapping.to_jax(state)
+    assert np.array_equal(arrays["qkv/kernel"], kernel)
+    back = report.mapping.to_torch(arrays)
+    assert all(np.array_equal(back[name], state[name]) for name in state)
+
+
+def test_rows_that_lie_in_no_blocks_move_as_no_operations_say() -> None:
+    pieces = {"w": [("a", [0, 2]), ("b", [1])]}
+    state = TorchState("Model", {"a": (2, 1), "b": (1, 1)}, joined=pieces)
+    assert state.sources("w", np.arange(3).reshape(1, 3), (3, 1)) == ()
 
 
 def test_another_order_than_the_name_says_is_a_difference_without_weights(original: nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +11,11 @@ import jax
 import numpy as np
 from flax.errors import FlaxError
 
+from parity.candidate import jax_taken
 from parity.candidate.jax_arrays import in_one_precision
-from parity.candidate.jax_models import JaxLayer, JaxModel
+from parity.candidate.jax_models import JaxLayer, JaxModel, Look
 from parity.errors import CannotCompare
-from parity.kinds import parameter, registry, transposed_convolution
+from parity.kinds import dense, parameter, registry, transposed_convolution
 from parity.kinds.leaf import Leaf
 
 _WRONG = TypeError, ValueError, ArithmeticError, LookupError, AssertionError, FlaxError
@@ -62,7 +64,8 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
 
     try:
         variables = model.shapes(inputs, kwargs, look)
-        used = _used(model, variables, inputs, kwargs)
+        features = _features(calls, variables)
+        program = _traced(model, variables, inputs, kwargs, jax_taken.marked(features))
     except CannotCompare:
         raise
     except _WRONG as error:
@@ -70,6 +73,7 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         message = f"the JAX model can't run by itself on inputs of {shapes}: {where}, {' '.join(lines[:3])}"
         raise CannotCompare(message) from error
+    used, taken = _used(program, variables), jax_taken.taken(program, features)
     leaves: list[Leaf] = []
     for path, names, has_children, results in calls:
         if has_children or any(leaf.path == path for leaf in leaves):
@@ -82,7 +86,8 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
         stored = ""
         if kind.name == transposed_convolution.KIND.name:
             stored, shapes = transposed_convolution.stored(modules[path], shapes)
-        leaves.append(Leaf(path, names[0], kind.name, shapes, calls=count, causal=path in causal, stored=stored))
+        facts: Any = {"causal": path in causal, "stored": stored, "taken": tuple(taken.get(path, ()))}
+        leaves.append(Leaf(path, names[0], kind.name, shapes, calls=count, **facts))
     called = {leaf.path for leaf in leaves}
     for (collection, *above, name), variable in variables_by_path(variables):
         if "/".join(above) not in called and collection == "params":
@@ -113,19 +118,34 @@ def _where(called: list[str], broken: list[str]) -> str:
     return f"behind {done[-1]}" if done else "at its beginning"
 
 
-def _used(
-    model: JaxModel, variables: dict[str, Any], inputs: tuple[Any, ...], kwargs: dict[str, Any]
-) -> set[tuple[str, ...]]:
-    """Collection, path and name of the variables that the model computes with: nnx's hold modules that never run."""
+def _features(calls: list[tuple[str, list[str], bool, int]], variables: dict[str, Any]) -> dict[str, int]:
+    """How many features layers have that are products with a kernel alone, by path."""
+    found = {}
+    for path, names, has_children, _ in calls:
+        shapes = {} if has_children else {k: tuple(v.shape) for k, v in _variables_at(variables, path).items()}
+        if shapes and registry.in_flax(names[0], shapes, names[1:]).name == dense.KIND.name:
+            # Of several axes those behind the first are features, unless the first ones are inputs, too.
+            found[path] = math.prod(shapes.get("bias") or shapes.get("kernel", ())[1:])
+    return found
+
+
+def _traced(
+    model: JaxModel, variables: dict[str, Any], inputs: tuple[Any, ...], kwargs: dict[str, Any], look: Look
+) -> Any:
+    """The model's program, of its variables and inputs."""
 
     def run(variables: Any, *arrays: Any) -> Any:
-        return model.apply(variables, arrays, kwargs, None)
+        return model.apply(variables, arrays, kwargs, look)
 
     with jax.numpy_dtype_promotion("standard"):
-        traced = jax.make_jaxpr(run)(in_one_precision(variables, inputs), *inputs).jaxpr
-    read = {id(each) for equation in traced.eqns for each in equation.invars} | {id(each) for each in traced.outvars}
+        return jax.make_jaxpr(run)(in_one_precision(variables, inputs), *inputs).jaxpr
+
+
+def _used(program: Any, variables: dict[str, Any]) -> set[tuple[str, ...]]:
+    """Collection, path and name of the variables that a program computes with: nnx's hold modules that never run."""
+    read = {id(each) for equation in program.eqns for each in equation.invars} | {id(each) for each in program.outvars}
     named = [_parts(path) for path, _ in jax.tree_util.tree_flatten_with_path(variables)[0]]
-    return {path for path, variable in zip(named, traced.invars, strict=False) if id(variable) in read}
+    return {path for path, variable in zip(named, program.invars, strict=False) if id(variable) in read}
 
 
 def _refuse_unsupported(layer: JaxLayer) -> None:

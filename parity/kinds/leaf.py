@@ -23,6 +23,8 @@ class Leaf:
         causal: whether it is a convolution of JAX's that pads before more than behind, or leaves padding to others.
         stored: name of the kind whose weights lie as this leaf's do, where its settings put them into another order
             than `kind` says; its `shapes` are those of `kind`.
+        taken: which of its features the code behind it takes out of the result, each as the numbers of a
+            `parity.comparison.interleaved.Pattern`; of JAX's layers that are products with a kernel alone.
     """
 
     path: str
@@ -33,11 +35,13 @@ class Leaf:
     calls: int = 1
     causal: bool = False
     stored: str = ""
+    taken: tuple[tuple[int, int, int], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As another process can read it."""
         named = {"path": self.path, "class": self.class_name, "kind": self.kind}
         counted = {"idle": self.idle, "calls": self.calls, "causal": self.causal, "stored": self.stored}
+        counted["taken"] = [list(each) for each in self.taken]
         return {**named, "shapes": dict(self.shapes), **counted}
 
     @classmethod
@@ -45,4 +49,5 @@ class Leaf:
         """The inverse of `to_json`."""
         shapes = {name: tuple(shape) for name, shape in content["shapes"].items()}
         named = content["path"], content["class"], content["kind"]
-        return cls(*named, shapes, *(content[name] for name in ("idle", "calls", "causal", "stored")))
+        facts = {name: content[name] for name in ("idle", "calls", "causal", "stored")}
+        return cls(*named, shapes, **facts, taken=tuple(tuple(each) for each in content["taken"]))

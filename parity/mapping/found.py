@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +18,7 @@ from parity.kinds.leaf import Leaf
 from parity.kinds.recurrence import PACKED
 from parity.mapping import inference, trees
 from parity.mapping.mapping import Mapping
-from parity.mapping.operations import Operation, Pad, Shape, Split
+from parity.mapping.operations import Operation, Pad, Reshape, Shape, Split
 from parity.mapping.recurrent import Cell
 from parity.mapping.tensors import Source, Tensor
 
@@ -32,7 +33,8 @@ class TorchState:
         same: names of the same tensor, each group in the state dict's order.
         buffers: names of those that aren't trained.
         parts: tensors of the model that was compared, in which packed weights were taken apart, to their places in
-            these: name, and from where to where along the first axis, None for all of it.
+            these: name, and from where to where along the first axis, None for all of it; of each block of so many, if
+            that is said behind.
         transposed: likewise those that lie transposed in these.
         joined: likewise those that several of these were joined to: their names, and where their rows lie in it.
     """
@@ -41,7 +43,7 @@ class TorchState:
     shapes: dict[str, Shape]
     same: list[list[str]] = field(default_factory=list)
     buffers: list[str] = field(default_factory=list)
-    parts: dict[str, tuple[str, int | None, int | None]] = field(default_factory=dict)
+    parts: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     transposed: list[str] = field(default_factory=list)
     joined: dict[str, list[tuple[str, list[int]]]] = field(default_factory=dict)
 
@@ -82,24 +84,26 @@ class TorchState:
         """One of several tensors that were joined, with nothing around it where the others lie."""
         row, rest = np.divmod(moved, math.prod(before[1:]))
         inside = np.isin(row, rows)
-        for axis in range(moved.ndim):
-            along = np.flatnonzero(inside.any(tuple(a for a in range(moved.ndim) if a != axis)))
+        order = np.zeros(before[0], np.int64)
+        order[rows] = np.arange(len(rows))
+        for shape, axis in _divided(moved.shape):
+            there = inside.reshape(shape)
+            along = np.flatnonzero(there.any(tuple(a for a in range(there.ndim) if a != axis)))
             start, stop = int(along[0]), int(along[-1]) + 1
             cut = (slice(None),) * axis + (slice(start, stop),)
-            if stop - start < moved.shape[axis] and inside[cut].all() and inside.sum() == inside[cut].size:
-                order = np.zeros(before[0], np.int64)
-                order[rows] = np.arange(len(rows))
-                part = order[row[cut]] * math.prod(before[1:]) + rest[cut]
+            if stop - start < shape[axis] and there[cut].all() and there.sum() == there[cut].size:
+                part = order[row.reshape(shape)[cut]] * math.prod(before[1:]) + rest.reshape(shape)[cut]
                 operations = inference.moves(part, self.shapes[name])
-                pad = Pad(axis, start, moved.shape[axis] - stop)
-                return None if operations is None else Source(name, self.shapes[name], (*operations, pad))
+                end: list[Operation] = [Pad(axis, start, shape[axis] - stop)]
+                end += [Reshape(moved.shape)] if shape != moved.shape else []
+                return None if operations is None else Source(name, self.shapes[name], (*operations, *end))
         return None
 
     def places(self, name: str, shape: Shape) -> tuple[NDArray, Shape]:
         """The places of a tensor's values, as the model that was compared has them, and the state dict's shape."""
         if name in self.transposed:
             return inference.places(shape[::-1]).T, shape[::-1]
-        whole, start, _ = self.parts.get(name, (name, None, None))
+        whole, start, *_ = self.parts.get(name, (name, None, None))
         rest = self.shapes.get(whole, shape)[1:]
         if start is not None and rest != shape[1:] and math.prod(rest) == math.prod(shape[1:]):  # one pixel's kernel
             return inference.places((shape[0], *rest)).reshape(shape), (shape[0], *rest)
@@ -107,11 +111,15 @@ class TorchState:
 
     def source(self, name: str, operations: list[Operation]) -> Source | None:
         """A tensor of the model that was compared, as one of the state dict's; None if that has none."""
-        whole, start, stop = self.parts.get(name, (name, None, None))
-        if whole not in self.shapes:
+        whole, start, stop, *period = self.parts.get(name, (name, None, None))
+        shape = self.shapes.get(whole)
+        if shape is None:
             return None
-        split = [] if start is None or stop is None else [Split(0, start, stop)]
-        return Source(whole, self.shapes[whole], (*split, *operations))
+        taken: list[Operation] = [] if start is None or stop is None else [Split(0, start, stop)]
+        for block in period:
+            blocks, rest, split = shape[0] // block, shape[1:], Split(1, start or 0, stop or block)
+            taken = [Reshape((blocks, block, *rest)), split, Reshape((blocks * (split.stop - split.start), *rest))]
+        return Source(whole, shape, (*taken, *operations))
 
 
 @dataclass(frozen=True)
@@ -244,6 +252,14 @@ def finished(
         tied |= {name: first for name in names if first is not None and name != first}
     unused = tuple(name for name in state.shapes if name not in used and name not in tied)
     return Mapping(library, model, state.model, dict(layers), tensors, tied, unused, idle, comparison)
+
+
+def _divided(shape: Shape) -> Iterator[tuple[Shape, int]]:
+    """The shape, and with an axis in blocks: with each axis along which something may lie beside others."""
+    yield from ((shape, axis) for axis in range(len(shape)))
+    for axis, size in enumerate(shape):
+        for blocks in (n for n in range(2, size // 2 + 1) if size % n == 0):
+            yield (*shape[:axis], blocks, size // blocks, *shape[axis + 1 :]), axis + 1
 
 
 def _layout(content: dict[str, Any]) -> Layout:

@@ -2,19 +2,20 @@
 
 | in the file | what it does |
 | --- | --- |
-| `{"split": {"axis": 0, "start": 8, "stop": 16}}` | a part of a tensor that holds several; before all else |
+| `{"split": {"axis": 0, "start": 8, "stop": 16}}` | a part of a tensor that holds several |
 | `{"reshape": [8, 3, 5, 5]}` | joins or divides axes, in row order |
 | `{"flip": [2, 3]}` | reverses these axes |
 | `{"transpose": [1, 0]}` | puts the axes into this order |
-| `{"pad": {"axis": 1, "before": 8, "after": 0}}` | zeros around it, where further tensors lie that are added; last |
+| `{"pad": {"axis": 1, "before": 8, "after": 0}}` | zeros around it, where further tensors lie that are added |
 
-Each of them can be undone; a part is undone by writing it into its place. NumPy alone is used, bit for bit.
+Parts are taken first and zeros added last, but for a `reshape` into blocks before the one and behind the other. Each of
+them can be undone; a part is undone by writing it into its place. NumPy alone is used, bit for bit.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -231,10 +232,18 @@ def shapes(operations: Iterable[Operation], shape: Shape) -> list[Shape]:
     Raises:
         ValueError: see `Operation.shape`; or a part is taken of what was moved before.
     """
-    found, moved = [shape], False
+    operations, found = [*operations], [shape]
+    if any(isinstance(operation, Split) for operation in operations[len(taken(operations)) :]):
+        raise ValueError("split must come before all else, but for one reshape")
     for operation in operations:
-        if isinstance(operation, Split) and moved:
-            raise ValueError("split must come before all else")
-        moved = moved or not isinstance(operation, Split)
         found.append(operation.shape(found[-1]))
     return found
+
+
+def taken(operations: Sequence[Operation]) -> Sequence[Operation]:
+    """The operations at the beginning that take a part of a tensor, of which NumPy's views can do all."""
+    first = 1 if len(operations) > 1 and isinstance(operations[0], Reshape) and isinstance(operations[1], Split) else 0
+    end = first
+    while end < len(operations) and isinstance(operations[end], Split):
+        end += 1
+    return operations[:end]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from parity.errors import CannotConvert
 from parity.mapping import operations
-from parity.mapping.operations import Operation, Pad, Shape, Split, numbers
+from parity.mapping.operations import Operation, Pad, Shape, numbers
 
 KEPT = "kept"
 DTYPES = (KEPT, "float64", "float32", "float16", "bfloat16")
@@ -48,18 +48,16 @@ class Source:
     @property
     def size(self) -> int:
         """Of its values how many go into the leaf."""
-        splits = [each for each in self.operations if isinstance(each, Split)]
-        return math.prod(operations.shapes(splits, self.torch_shape)[-1])
+        return math.prod(operations.shapes(operations.taken(self.operations), self.torch_shape)[-1])
 
     def moved(self, array: NDArray) -> NDArray:
         """Its values as the leaf holds them."""
         return operations.apply(self.operations, array)
 
     def put(self, array: NDArray, whole: NDArray) -> None:
-        """Write a leaf's values back into PyTorch's tensor, or into their part of it."""
-        splits = [each for each in self.operations if isinstance(each, Split)]
-        moves = self.operations[len(splits) :]
-        part = operations.apply(splits, whole)
+        """Write a leaf's values back into PyTorch's tensor, which lies in row order, or into their part of it."""
+        taken = operations.taken(self.operations)
+        moves, part = self.operations[len(taken) :], operations.apply(taken, whole)
         before = operations.shapes(moves, part.shape)
         for operation, shape in reversed(list(zip(moves, before, strict=False))):
             array = operation.undo(array, shape)

@@ -2,8 +2,8 @@
 
 The other way round than `torch_recut`. One layer with the weights of all of them is called once, in the place of the
 first; each takes its own part of what that gives. Their order in it is that of Flax's own weights where these are given
-and hold the same values; else as its name says (`qkv`), or as they are registered. That they get the same input is seen
-in a run.
+and hold the same values; else as its name says (`qkv`), or as they are registered, and side by side or block by block
+as Flax's code takes them out of the result. That they get the same input is seen in a run.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from parity.comparison import interleaved
 from parity.comparison.layer_names import ATTENTION, part_name, role
 from parity.kinds import dense, weights
 from parity.kinds.leaf import Leaf
@@ -46,6 +47,7 @@ class Joined(nn.Module):
         self.inner = part_name(name)
         self.add_module(self.inner, whole)
         self.rows, self.given = rows, given
+        self.pattern = interleaved.pattern(rows.numpy(), whole.out_features) if bool((rows.diff() > 0).all()) else None
         self.sources: dict[str, list[tuple[str, list[int]]]] = {}  # of the whole's weights: names, and rows there
 
     def forward(self, x: Tensor) -> Tensor:
@@ -57,9 +59,13 @@ class Joined(nn.Module):
         result = given.y
         if result is None:
             raise RuntimeError("a joined layer gave nothing")
-        first, last = int(self.rows[0]), int(self.rows[-1])
-        in_a_row = last - first + 1 == len(self.rows) and bool((self.rows.diff() == 1).all())
-        return result[..., first : last + 1] if in_a_row else result[..., self.rows]
+        rows = self.pattern
+        if rows is None:
+            return result[..., self.rows]
+        blocks = result.shape[-1] // rows.period
+        y = result.unflatten(-1, (blocks, -1)) if blocks > 1 else result
+        y = y[..., rows.start : rows.stop]
+        return y.flatten(-2) if blocks > 1 else y
 
 
 def as_in_flax(
@@ -178,7 +184,8 @@ def _joined(model: nn.Module, leaf: Leaf, paths: list[str], kernel: NDArray | No
     """What stands for each of some layers, by identity."""
     layers = [layer for path in paths if isinstance(layer := model.get_submodule(path), nn.Linear)]
     every = torch.cat([layer.weight.detach() for layer in layers])
-    order = _order(every.double().cpu().numpy(), kernel)
+    sizes = [layer.out_features for layer in layers]
+    order = _order(every.double().cpu().numpy(), kernel, _in_blocks(sizes, leaf))
     whole = nn.Linear(every.shape[1], every.shape[0], bias=layers[0].bias is not None, device="meta")
     whole.weight = nn.Parameter(every[order].clone(), layers[0].weight.requires_grad)
     if layers[0].bias is not None:
@@ -199,9 +206,16 @@ def _joined(model: nn.Module, leaf: Leaf, paths: list[str], kernel: NDArray | No
     return made
 
 
-def _order(every: NDArray, kernel: NDArray | None) -> Tensor:
-    """Which of all rows each of Flax's is, by the values of its own kernel; in their order where that can't tell."""
-    plain = torch.arange(len(every))
+def _in_blocks(sizes: list[int], leaf: Leaf) -> NDArray:
+    """Which of all rows each of Flax's is, by what Flax's code takes out of its layer's result."""
+    taken = [interleaved.Pattern(*each) for each in leaf.taken]
+    parts = interleaved.patterns(sizes, interleaved.blocks(sizes, taken))
+    return np.argsort(np.concatenate([interleaved.places(part, sum(sizes)) for part in parts]))
+
+
+def _order(every: NDArray, kernel: NDArray | None, usual: NDArray) -> Tensor:
+    """Which of all rows each of Flax's is, by the values of its own kernel; the usual order where that can't tell."""
+    plain = torch.from_numpy(usual)
     if kernel is None or kernel.size != every.size:
         return plain
     places = {row.tobytes(): i for i, row in enumerate(every)}

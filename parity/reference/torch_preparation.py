@@ -35,7 +35,7 @@ def taken_apart(
     model = torch_stand_ins.separated(model, exact, kwargs, flax)
     model = torch_fused.separated(model, exact, kwargs)
     leaves = torch_structure.structure(model, tensors, kwargs)
-    cut = torch_recut.as_in_flax(model, leaves, flax)
+    cut = torch_recut.as_in_flax(model, tensors, kwargs, leaves, flax)
     joined = torch_joined.as_in_flax(model, tensors, kwargs, leaves, flax, own)
     if torch_causal.as_in_flax(model, exact, kwargs, leaves, flax) or cut or joined:
         leaves = torch_structure.structure(model, tensors, kwargs)

@@ -2,76 +2,92 @@
 
 A projection that holds several (`qkv`, `gate_up`) becomes those that Flax calls one by one, on the same input; a
 convolution of one pixel becomes the Linear layer that it is where Flax has a `Dense`. Only what Flax has no layer for
-is cut, and the results are put together again as the layer gave them: the function stays, its places don't.
+is cut, and the results are put together again as the layer gave them: the function stays, its places don't. Whether the
+parts lie side by side or block by block is seen in a run, by what PyTorch's code takes out of the result.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from parity.comparison import interleaved
 from parity.comparison.layer_names import ATTENTION, part_name, role
 from parity.kinds import dense, weights
 from parity.kinds.leaf import Leaf
+from parity.reference import torch_taken
 from parity.reference.torch_stand_ins import hooked, replaced
 
 Wholes = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """What becomes of a layer: names and features of the parts, in the order of their rows."""
-
-    sizes: tuple[tuple[str, int], ...]
+Sizes = tuple[tuple[str, int], ...]  # names and features of the parts, in the order of their rows
 
 
 class Recut(nn.Module):
-    """Linear layers on one input, whose results lie side by side, in the place of a layer that holds all of them."""
+    """Linear layers on one input, in the place of a layer that holds all of them, in so many blocks."""
 
-    def __init__(self, whole: Wholes, sizes: Iterable[tuple[str, int]]) -> None:
+    def __init__(self, whole: Wholes, sizes: Sizes, blocks: int = 1) -> None:
         super().__init__()
-        self.moved = not isinstance(whole, nn.Linear)
-        self.parts, start = dict[str, tuple[str, int, int]](), 0
-        for name, size in sizes:
-            rows = start, start + size
+        self.moved, self.blocks = not isinstance(whole, nn.Linear), blocks
+        self.parts: dict[str, tuple[Any, ...]] = {}
+        held = ("weight", "bias") if whole.bias is not None else ("weight",)
+        rows = interleaved.patterns([size for _, size in sizes], blocks)
+        for (name, size), each in zip(sizes, rows, strict=True):
             made = nn.Linear(whole.weight.shape[1], size, bias=whole.bias is not None, device="meta")
-            made.weight = _rows(whole.weight.flatten(1), whole.weight, rows)
+            made.weight = _rows(whole.weight.flatten(1), whole.weight, each)
             if whole.bias is not None:
-                made.bias = _rows(whole.bias, whole.bias, rows)
+                made.bias = _rows(whole.bias, whole.bias, each)
             self.add_module(part_name(name), made)
-            held = ("weight", "bias") if whole.bias is not None else ("weight",)
-            self.parts |= {f"{part_name(name)}.{each}": (each, *rows) for each in held}
-            start += size
+            place = each if blocks > 1 else each[:2]
+            self.parts |= {f"{part_name(name)}.{one}": (one, *place) for one in held}
 
     def forward(self, x: Tensor) -> Tensor:
         """The same function as the whole's."""
         x = x.movedim(1, -1) if self.moved else x
         results = [layer(x) for layer in self.children()]
+        if self.blocks > 1:
+            results = [y.unflatten(-1, (self.blocks, -1)) for y in results]
         y = torch.cat(results, -1) if len(results) > 1 else results[0]
+        y = y.flatten(-2) if self.blocks > 1 else y
         return y.movedim(-1, 1) if self.moved else y
 
 
-def as_in_flax(model: nn.Module, torch_leaves: list[Leaf], flax: list[Leaf]) -> bool:
+def as_in_flax(
+    model: nn.Module,
+    inputs: tuple[Tensor, ...],
+    kwargs: dict[str, Any],
+    torch_leaves: list[Leaf],
+    flax: list[Leaf],
+) -> bool:
     """Cut layers that Flax has in parts, or as `Dense`; whether there were any.
 
     Args:
         model: changed in place.
+        inputs: of its call, in its own dtype.
+        kwargs: more of its arguments.
         torch_leaves: its own.
         flax: the other side's.
     """
     modules = dict(model.named_modules())
     shared = {id(p) for p in model.parameters() if sum(p is q for m in modules.values() for q in own(m)) > 1}
     made: dict[int, nn.Module] = {}
-    for path, cut in _cuts(modules, torch_leaves, flax):
-        whole = modules[path]
-        if isinstance(whole, Wholes) and not hooked(whole) and not any(id(p) in shared for p in own(whole)):
-            made[id(whole)] = Recut(whole, cut.sizes).eval()
+    cuts = {
+        path: sizes
+        for path, sizes in _cuts(modules, torch_leaves, flax)
+        if not hooked(modules[path]) and not any(id(p) in shared for p in own(modules[path]))
+    }
+    several = [path for path, sizes in cuts.items() if len(sizes) > 1]
+    taken = torch_taken.taken(model, several, inputs, kwargs) if several else {}
+    for path, sizes in cuts.items():
+        if isinstance(whole := modules[path], Wholes):
+            blocks = interleaved.blocks([size for _, size in sizes], taken.get(path, ()))
+            made[id(whole)] = Recut(whole, sizes, blocks).eval()
     if made:
         replaced(model, made)
     return bool(made)
@@ -82,12 +98,13 @@ def own(module: nn.Module) -> list[nn.Parameter]:
     return list(module.parameters(recurse=False))
 
 
-def _rows(source: Tensor, parameter: Tensor, rows: tuple[int, int]) -> nn.Parameter:
-    return nn.Parameter(source.detach()[slice(*rows)].clone(), parameter.requires_grad)
+def _rows(source: Tensor, parameter: Tensor, rows: interleaved.Pattern) -> nn.Parameter:
+    places = torch.from_numpy(interleaved.places(rows, len(source)))
+    return nn.Parameter(source.detach()[places].clone(), parameter.requires_grad)
 
 
-def _cuts(modules: dict[str, nn.Module], torch_leaves: list[Leaf], flax: list[Leaf]) -> Iterator[tuple[str, _Cut]]:
-    """Path of each layer of PyTorch's that has none like it in Flax, but parts or a `Dense` there."""
+def _cuts(modules: dict[str, nn.Module], torch_leaves: list[Leaf], flax: list[Leaf]) -> Iterator[tuple[str, Sizes]]:
+    """Path of each layer of PyTorch's that has none like it in Flax, but parts or a `Dense` there; and its parts."""
     lonely = [
         leaf for leaf in torch_leaves if _features(modules.get(leaf.path)) and not any(_like(leaf, x) for x in flax)
     ]
@@ -99,14 +116,14 @@ def _cuts(modules: dict[str, nn.Module], torch_leaves: list[Leaf], flax: list[Le
         spare = len(same) - sum(any(_like(leaf, x) for x in same[:1]) for leaf in linear)
         if wholes[0].kind != dense.KIND.name and spare >= len(wholes):
             for leaf in wholes:
-                yield leaf.path, _Cut(((leaf.path.rpartition(".")[2], features[1]),))
+                yield leaf.path, ((leaf.path.rpartition(".")[2], features[1]),)
             continue
         groups = [g for g in (_group(each, features, wholes[0], taken) for each in _siblings(free)) if g]
         if len(groups) == len(wholes):
             for leaf, group in zip(wholes, groups, strict=True):
                 taken |= {part.path for part in group}
                 named = [(part.path.rpartition("/")[2], _sizes(part, features[0])) for part in group]
-                yield leaf.path, _Cut(tuple(named))
+                yield leaf.path, tuple(named)
 
 
 Features = tuple[int, int, bool]
