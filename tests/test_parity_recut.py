@@ -242,3 +242,36 @@ def test_masks_of_windows_that_are_added_or_moved(theirs: tuple, ours: tuple, ke
 )
 def test_names_that_say_no_more_than_that_it_is_a_layer(flax: str, torch_path: str, same: bool) -> None:
     assert layer_names.alike(flax, torch_path) is same
+
+
+class OverTime(nn.Module):
+    """A convolution over time: cut off behind, padded by the code before it, or SAME."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way, padding = way, {"cut": 4, "outside": 0, "same": 2}[way]
+        self.conv, self.out = nn.Conv1d(3, 3, 3, padding=padding, dilation=2), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(F.pad(x, (4, 0)) if self.way == "outside" else x)
+        return self.out(F.silu(y[..., : x.shape[-1]]).mT)
+
+
+class OverTimePorted(nnx.Module):
+    def __init__(self, padding: str) -> None:
+        rngs = nnx.Rngs(0)
+        self.conv = nnx.Conv(3, 3, 3, padding=padding, kernel_dilation=2, rngs=rngs)
+        self.out = nnx.Linear(3, 2, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.out(jax.nn.silu(self.conv(x)))
+
+
+@pytest.mark.parametrize(("way", "padding"), [("cut", "SAME"), ("outside", "SAME"), ("same", "CAUSAL")])
+def test_same_for_causal_and_the_other_way_round_is_named_where_it_is(way: str, padding: str) -> None:
+    torch.manual_seed(0)
+    x = _x(2, 3, 9)
+    report = parity.compare(OverTimePorted(padding), OverTime(way), x, flax_inputs=(x.swapaxes(1, 2),))
+    first = report.first_divergence
+    assert first is not None and (first.name, first.stage) == ("conv", "forward")
+    assert first.cause_keys == ["padding_causal"], first.causes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,25 @@ class Convolution(OutputsFirst, Windowed):
         groups = zip(np.split(g, self.groups, 1), np.split(self.seen(), self.groups, 1), strict=True)
         return np.concatenate([np.tensordot(out, x, axes=(summed, summed)) for out, x in groups])
 
+    def geometry_mistakes(self) -> Iterator[Mistake]:
+        """Those of any window; and where code before has put the zeros around a map, causal padding among them."""
+        yield from super().geometry_mistakes()
+        bare = self._bare()
+        for mistake in bare.causal_mistakes() if bare is not None else ():
+            yield mistake._replace(apply=lambda p, apply=mistake.apply: _on_bare(p, apply))
+
+    def _bare(self) -> Convolution | None:
+        """The same function of the map without the zeros around it; None if there are none, or nothing else."""
+        inside, pads = [slice(None), slice(None)], []
+        for axis, (before, after) in enumerate(self.pads, 2):
+            some = np.flatnonzero(self.x.any(tuple(a for a in range(self.x.ndim) if a != axis)))
+            if not len(some):
+                return None
+            first, last = int(some[0]), int(some[-1]) + 1
+            inside.append(slice(first, last))
+            pads.append((before + first, after + self.x.shape[axis] - last))
+        return None if tuple(pads) == self.pads else replace(self, x=self.x[tuple(inside)], pads=tuple(pads))
+
     def own_mistakes(self) -> Iterator[Mistake]:
         """Layouts of the kernel, groups, bias, geometry."""
         yield from window_mistakes(len(self.window))
@@ -130,6 +149,12 @@ class Convolution(OutputsFirst, Windowed):
             order = np.roll(np.arange(weight.shape[0]), weight.shape[0] // self.groups)
             exchanged = self._input_gradient(g, weight[order])
             yield WrongGradient("gradient_groups", "the groups are exchanged", exchanged)
+
+
+def _on_bare(layer: Layer, apply: Callable[[Layer], Layer | None]) -> Layer | None:
+    """A mistake made where the zeros around the map are the layer's own."""
+    bare = layer._bare() if isinstance(layer, Convolution) else None
+    return None if bare is None else apply(bare)
 
 
 def _both(first: Mistake, leaving: NDArray) -> Callable[[Layer], Layer | None]:

@@ -154,7 +154,16 @@ class Windowed(Layer):
             if min(itertools.chain(*pads)) >= 0:
                 yield setting("dilation", f"{text}, and padding is {pads}, not {self.pads}", dilation=other, pads=pads)
 
+    def causal_mistakes(self) -> Iterator[Mistake]:
+        """As many places before as a window reaches back, or as many on both sides, where the other is meant."""
+        pads, same, causal = self.pads, self._same_padding(), tuple((reach - 1, 0) for reach in self.reach)
+        if pads == same != causal:
+            yield setting("padding_causal", f"padding is causal {causal}, not SAME {same}", pads=causal)
+        if pads == causal != same:
+            yield setting("padding_causal", f"padding is SAME {same}, not causal {causal}", pads=same)
+
     def _padding_mistakes(self, same: Pads) -> Iterator[Mistake]:
+        yield from self.causal_mistakes()
         pads = self.pads
         first = pads[0][0]
         halves = tuple(((reach - 1) // 2, reach // 2) for reach in self.reach)
