@@ -14,10 +14,14 @@ from flax import nnx
 from torch import Tensor, nn
 
 import parity
+from parity.causes import clock
+from parity.causes.attempts import Problem
+from parity.causes.graph import GIVEN, Graph, Region
 from parity.reports.rows import Row
 
 WIDTH, PLACES = 6, 4
 INPUTS = np.random.default_rng(0).normal(size=(2, PLACES, WIDTH))
+ENDED = "the search for causes ended after 0 s of computing, before all had been tried"
 FUTURE = np.triu(np.ones((PLACES, PLACES), bool), 1)
 
 
@@ -86,8 +90,41 @@ def test_two_mistakes_at_once_are_both_named(bugs: tuple[str, ...], keys: list[s
 
 
 def test_what_no_two_mistakes_explain_has_no_cause():
-    """Noise beside a mistake, say."""
-    assert told("unscaled", "unknown").causes == []
+    """Noise beside a mistake, say. All was tried: nothing is said of an end of the search."""
+    row = told("unscaled", "unknown")
+    assert row.causes == [] and "PyTorch ran" in row.detail and "ended" not in row.detail
+
+
+def test_a_search_that_its_time_ended_says_so(monkeypatch: pytest.MonkeyPatch):
+    """Between layers, in a whole function and among its gradients."""
+    monkeypatch.setattr(clock, "MOST_SECONDS", 0.0)
+    row = told("unscaled")
+    assert row.causes == [] and row.detail.endswith(ENDED)
+    torch.manual_seed(0)
+    model = nn.Linear(WIDTH, WIDTH).double()
+    tree = {name: value.detach().numpy() for name, value in model.named_parameters()}
+
+    def wrong(tree: dict[str, Any], x: jax.Array) -> jax.Array:
+        return x @ tree["weight"].T - tree["bias"][None, None]
+
+    def wrong_backward(tree: dict[str, Any], x: jax.Array) -> jax.Array:
+        noisy = tree["weight"] * np.random.default_rng(1).normal(size=(WIDTH, WIDTH))
+        return x @ (jax.lax.stop_gradient(tree["weight"] - noisy) + noisy).T + tree["bias"][None, None]
+
+    for function in (wrong, wrong_backward):
+        first = parity.compare(function, model, INPUTS, variables=tree).first_divergence
+        assert first is not None and first.causes == [] and first.detail.endswith(ENDED), function
+
+
+def test_mistakes_that_make_the_same_of_a_place_are_tried_once():
+    x = np.linspace(-1.0, 1.0, 7)
+    nodes = [{"op": GIVEN, "args": {"index": 0}}, *({"op": "tanh", "args": {"self": {"node": i}}} for i in range(3))]
+    region = Region(Graph(nodes, lambda place, node: x), 3, {})
+    problem = Problem(region, np.zeros(7), 1e-14, str)
+    left = problem.left({1: lambda get: 2 * get(1)})
+    work = region.work
+    assert problem.left({1: lambda get: get(1) + get(1)}) == left and region.work == work
+    assert problem.left({1: lambda get: 3 * get(1)}) != left and region.work > work
 
 
 @pytest.mark.parametrize("way", ["", "powers", "logarithm"])

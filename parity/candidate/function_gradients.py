@@ -15,6 +15,7 @@ from parity.candidate.function_rows import gradients_of, gradients_of_inputs, na
 from parity.causes import diagnosis
 from parity.causes.attempts import FEWEST, MOST_WORK
 from parity.causes.cause import alike, distinct, explains
+from parity.causes.clock import Clock
 from parity.causes.parameters import Cause
 from parity.reference import torch_backward, torch_tensors
 from parity.reference.torch_gradient_edits import Change, Edit, Watched, edits
@@ -113,8 +114,14 @@ def explain(backward: Backward, rows: list[Row]) -> list[Row]:
     wrong = frozenset(row.torch_name for row in (first, *others) if row.torch_name in names)
     before = max(row.largest for row in (first, *others))
     runs = max(min(_MOST_RUNS, MOST_WORK // max(watched.work, 1)), 1)
-    tried = (backward.explained(each, right, before) for each in itertools.islice(edits(watched.calls, wrong), runs))
-    cause = next((each for each in tried if each is not None), None)
+    clock, cause = Clock(), None
+    with clock:
+        for edit in itertools.islice(edits(watched.calls, wrong), runs):
+            cause = backward.explained(edit, right, before)
+            if cause is not None or clock.over:
+                break
+    if cause is None and clock.over:
+        first.detail = clock.told
     if cause is not None:
         diagnosis.attach(first, [cause])
         for row in others:

@@ -253,7 +253,10 @@ def _explain(request: Request, model: nn.Module, row: Row, i: int, ours: NDArray
     recorder, sinks = torch_graph.of_model(model, tensors, request.torch_kwargs)
     code = between_graph.Code.of(recorder.nodes, recorder.constants, request.inputs)
     tolerance = row.bound * float(np.max(np.abs(theirs), initial=0.0))
-    diagnosis.attach(row, code.explain(sinks[i], "output", ours, theirs, tolerance, "output"))
+    found = code.explain(sinks[i], "output", ours, theirs, tolerance, "output")
+    if not found:
+        row.detail = code.place(sinks[i])
+    diagnosis.attach(row, found)
 
 
 def _array(x: Any, dtype: str) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -10,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest, within
-from parity.causes.cause import alike, distinct
+from parity.causes.cause import alike, distinct, explains
+from parity.causes.clock import Clock
 from parity.causes.graph import Changes, Get, Region
 from parity.causes.numpy_table import CannotRun
 
@@ -55,6 +57,7 @@ class Problem:
         elsewhere: other arrays that are about, with what they are: what layers gave and got.
         most: elements that may be computed.
         measures: whether numbers in mistakes are looked for, see `measured`.
+        clock: of the whole search.
     """
 
     region: Region
@@ -64,7 +67,9 @@ class Problem:
     elsewhere: Sequence[tuple[str, Callable[[], NDArray]]] = ()
     most: int = MOST_WORK
     measures: bool = True
+    clock: Clock = field(default_factory=Clock)
     right: NDArray = field(init=False)
+    _tried: dict[tuple | None, float] = field(init=False, default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.right = self.region.value(self.region.sink)
@@ -72,12 +77,44 @@ class Problem:
     @property
     def spent(self) -> bool:
         """Whether no more may be tried."""
-        return self.region.work > self.most
+        return self.region.work > self.most or self.clock.over
+
+    def cut_short(self) -> str:
+        """That the search ended before all was tried, in words; empty if it didn't."""
+        if self.clock.over:
+            return self.clock.told
+        if self.region.work > self.most:
+            return f"the search for causes ended after {self.most:,} values, before all had been tried"
+        return ""
 
     def left(self, changes: Changes) -> float:
         """The difference that a mistake leaves; infinite where it can't be made, or changes nothing."""
+        trial, changes = self._trial(changes)
+        if trial in self._tried:
+            return self._tried[trial]
         made = self.made(changes)
-        return float("inf") if made is None else _apart(made, self.observed)
+        left = float("inf") if made is None else _apart(made, self.observed)
+        if trial is not None:
+            self._tried[trial] = left
+        return left
+
+    def _trial(self, changes: Changes) -> tuple[tuple | None, Changes]:
+        """Identity of what a mistake in one place makes there, and the mistake: many families make the same.
+
+        None where it is made in several places, or can't be made.
+        """
+        if len(changes) != 1:
+            return None, changes
+        ((place, change),) = changes.items()
+        try:
+            with np.errstate(all="ignore"):
+                made = change(self.region.value)
+        except WRONG:
+            return None, changes
+        if not isinstance(made, np.ndarray):
+            return None, changes
+        content = hashlib.blake2b(np.ascontiguousarray(made).tobytes(), digest_size=16).digest()
+        return (place, made.dtype.str, made.shape, content), {place: lambda get: made}
 
     def made(self, changes: Changes) -> NDArray | None:
         """What a mistake gives, in the shape of what was observed if it can be; None where it can't be made."""
@@ -128,6 +165,18 @@ def _tell(problem: Problem) -> bool:
     with np.errstate(all="ignore"):
         wrong = np.abs(problem.right - problem.observed) > problem.tolerance
     return min(distinct(each[wrong]) for each in (problem.right, problem.observed)) >= FEWEST
+
+
+def explaining(problem: Problem, attempts: Iterator[Attempt], before: float) -> list[tuple[Attempt, float]]:
+    """The strange mistakes that explain a difference until a plain one does, itself last; and what each leaves."""
+    found = []
+    for attempt in attempts:
+        after = problem.left(attempt.changes)
+        if explains(before, after, problem.tolerance) and all(attempt.key != other.key for other, _ in found):
+            found.append((attempt, after))
+            if not attempt.strange:
+                break
+    return found
 
 
 class Fixed:

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest, within
 from parity.causes import families, two_at_once
-from parity.causes.attempts import MOST_WORK, WRONG, Attempt, Problem
+from parity.causes.attempts import MOST_WORK, WRONG, Attempt, Problem, explaining
+from parity.causes.clock import Clock
 from parity.causes.graph import CONSTANT, GIVEN, LAYER, MOVES, PARAMETER, SOURCES, Graph, Node, Region
 from parity.causes.numpy_table import CannotRun
-from parity.causes.parameters import Cause, explains
+from parity.causes.parameters import Cause
 
 _NEAR = 8  # layers before and behind, whose inputs and outputs may stand in for something
 _SHOWN = 12  # operations that are told
@@ -52,6 +53,8 @@ class Code:
         work: elements that the search has computed.
         pairs: of mistakes that it has tried at once.
         whole: whether the model is one function, in which a mistake may be in all layers of a list at once.
+        clock: how long the search has run.
+        cut_short: that the last search ended before all was tried, in words; empty if it didn't.
     """
 
     graph: Graph
@@ -62,6 +65,8 @@ class Code:
     work: int = 0
     pairs: int = 0
     whole: bool = False
+    clock: Clock = field(default_factory=Clock)
+    cut_short: str = ""
 
     @classmethod
     def read(cls, store: Any, names: dict[str, str]) -> Code | None:
@@ -134,11 +139,14 @@ class Code:
             tolerance: largest difference that counts as none.
             near: key of the layer's record.
         """
+        self.cut_short = ""
         for problem, before in self._problems(sink, ours, reference, tolerance, near):
             several = families.ALIKE if self.whole else families.ALIKE_BETWEEN
-            each = _explaining(problem, families.attempts(problem), before)
-            found = each or _explaining(problem, families.everywhere(problem, several), before)
+            with self.clock:
+                each = explaining(problem, families.attempts(problem), before)
+                found = each or explaining(problem, families.everywhere(problem, several), before)
             self.work += problem.region.work
+            self.cut_short = self.cut_short or problem.cut_short()
             if found:
                 attempt, after = found[-1] if not found[-1][0].strange else found[0]
                 self.found.append((path, attempt))
@@ -152,7 +160,9 @@ class Code:
     ) -> list[Cause]:
         """Two causes at once, where `explain` finds none; see there."""
         for problem, before in self._problems(sink, ours, reference, tolerance, near):
-            pair, tried = two_at_once.find(problem, families.simple, before, two_at_once.MOST_PAIRS - self.pairs)
+            with self.clock:
+                pair, tried = two_at_once.find(problem, families.simple, before, two_at_once.MOST_PAIRS - self.pairs)
+            self.cut_short = self.cut_short or problem.cut_short()
             self.pairs += tried
             self.work += problem.region.work
             if pair is not None:
@@ -177,10 +187,9 @@ class Code:
             if not forced and not within(farthest(np.asarray(right, np.float64), reference), tolerance):
                 continue  # the graph doesn't give what PyTorch gave: it can't show anything
             most = min(MOST_WORK, _MOST_IN_ALL - self.work)
-            yield (
-                Problem(region, ours, tolerance * _larger(ours, reference), self.words, self._elsewhere(near), most),
-                farthest(right, ours),
-            )
+            allowed, near_by = tolerance * _larger(ours, reference), self._elsewhere(near)
+            problem = Problem(region, ours, allowed, self.words, near_by, most, clock=self.clock)
+            yield problem, farthest(right, ours)
 
     def consumer(self, key: str) -> str | None:
         """A layer whose wrong input is made of what the layer of this record gave; None if there is none."""
@@ -255,26 +264,15 @@ class Code:
         return str(node.args.get("name", "")) if node.op == PARAMETER else ""
 
     def place(self, sink: int) -> str:
-        """Where code lies: behind which layers, and what PyTorch ran there."""
+        """Where code lies: behind which layers, what PyTorch ran there, and whether the search there was cut short."""
         region = Region(self.graph, self.graph.moved[sink], {p: met.load for p, met in self.met.items()})
         sources = [p for p in region.places if (p in region.cut or region.node(p).op in SOURCES) and region.of_data(p)]
         names = list(dict.fromkeys(self.words(p) for p in sources))
         ran = [region.node(p).op.strip("_") for p in region.operations if region.of_data(p)]
         shown = ", ".join(ran[:_SHOWN]) + (f" and {len(ran) - _SHOWN} more" if len(ran) > _SHOWN else "")
         behind = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        return f"it starts from {behind or 'constants'}; PyTorch ran {shown or 'nothing'} there"
-
-
-def _explaining(problem: Problem, attempts: Iterator[Attempt], before: float) -> list[tuple[Attempt, float]]:
-    """The strange mistakes that explain a difference until a plain one does, itself last; and what each leaves."""
-    found = []
-    for attempt in attempts:
-        after = problem.left(attempt.changes)
-        if explains(before, after, problem.tolerance) and all(attempt.key != other.key for other, _ in found):
-            found.append((attempt, after))
-            if not attempt.strange:
-                break
-    return found
+        told = f"it starts from {behind or 'constants'}; PyTorch ran {shown or 'nothing'} there"
+        return f"{told}; {self.cut_short}" if self.cut_short else told
 
 
 def _larger(ours: NDArray, reference: NDArray) -> float:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -66,9 +68,9 @@ class Node:
     args: Mapping[str, Any] = field(default_factory=dict)
     line: int | None = None
 
-    @property
+    @cached_property
     def parents(self) -> list[int]:
-        """The nodes that it takes, in order."""
+        """The nodes that it takes, in order; asked for at every trial, hence kept."""
         return list(_places(self.args))
 
     def argument(self, name: str) -> int | None:
@@ -213,7 +215,7 @@ class Region:
         def get(place: int) -> Any:
             return made[place] if place in made else self.value(place)
 
-        for place in self.places:
+        for place in self.places[bisect_left(self.places, min(changes, default=end + 1)) :]:
             if place > end:
                 break
             if place in changes:
