@@ -18,7 +18,7 @@ from parity.kinds.kernels import (
     wrong_weight,
 )
 from parity.kinds.kind import BIAS, Kind, Shape, Shapes, Weight
-from parity.kinds.layer import Layer, Mistake, Recorded, Settings, WrongGradient, reordered_input, sizes, then
+from parity.kinds.layer import Layer, Mistake, Recorded, Settings, WrongGradient, reordered_input, setting, sizes, then
 from parity.kinds.layouts import Layout
 from parity.kinds.windows import Pads, Place, Sizes, Windowed, places, symmetric
 
@@ -73,11 +73,21 @@ class Convolution(OutputsFirst, Windowed):
         return np.concatenate([np.tensordot(out, x, axes=(summed, summed)) for out, x in groups])
 
     def geometry_mistakes(self) -> Iterator[Mistake]:
-        """Those of any window; and where code before has put the zeros around a map, causal padding among them."""
-        yield from super().geometry_mistakes()
+        """Those of any window; and causal padding, also where code before has put the zeros around a map."""
+        yield from self._causal_mistakes()
         bare = self._bare()
-        for mistake in bare.causal_mistakes() if bare is not None else ():
+        for mistake in bare._causal_mistakes() if bare is not None else ():
             yield mistake._replace(apply=lambda p, apply=mistake.apply: _on_bare(p, apply))
+        yield from super().geometry_mistakes()
+
+    def _causal_mistakes(self) -> Iterator[Mistake]:
+        """Of time, the first direction: padded before by what a window reaches back, or on both sides for the same."""
+        pads, same = self.pads, self.same_padding()
+        causal = ((self.reach[0] - 1, 0), *same[1:])
+        if pads == same != causal:
+            yield setting("padding_causal", f"padding is causal {causal}, not SAME {same}", pads=causal)
+        if pads == causal != same:
+            yield setting("padding_causal", f"padding is SAME {same}, not causal {causal}", pads=same)
 
     def _bare(self) -> Convolution | None:
         """The same function of the map without the zeros around it; None if there are none, or nothing else."""

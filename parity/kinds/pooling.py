@@ -106,7 +106,7 @@ class Pool(Windowed):
             nothing = symmetric((0,) * count)
             if nothing != self.pads:
                 yield setting("pool_size", f"{text}, and nothing is padded", kernel=window, pads=nothing)
-            same = replace(self, kernel=window)._same_padding()
+            same = replace(self, kernel=window).same_padding()
             if same != self.pads:
                 text_same = f"{text}, and padding is SAME {same}"
                 yield setting("pool_size", text_same, kernel=window, pads=same, ceil=False)

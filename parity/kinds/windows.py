@@ -111,7 +111,7 @@ class Windowed(Layer):
     def geometry_mistakes(self) -> Iterator[Mistake]:
         """Padding, stride, dilation and rounding of the number of windows."""
         pads, stride, count = self.pads, self.stride, len(self.window)
-        same = self._same_padding()
+        same = self.same_padding()
         if self.rounds_windows and self.ceil:
             yield Mistake("padding_side", "the implied zeros stand at the top and left", _mirrored)
         if self.rounds_windows:
@@ -133,7 +133,8 @@ class Windowed(Layer):
             yield from self._dilation_mistakes()
         yield from self._padding_mistakes(same)
 
-    def _same_padding(self) -> Pads:
+    def same_padding(self) -> Pads:
+        """What `SAME` pads: for as many windows as steps fit, the odd one behind."""
         found = []
         for n, reach, step in zip(self.x.shape[2:], self.reach, self.stride, strict=True):
             total = max((-(-n // step) - 1) * step + reach - n, 0)
@@ -154,16 +155,7 @@ class Windowed(Layer):
             if min(itertools.chain(*pads)) >= 0:
                 yield setting("dilation", f"{text}, and padding is {pads}, not {self.pads}", dilation=other, pads=pads)
 
-    def causal_mistakes(self) -> Iterator[Mistake]:
-        """As many places before as a window reaches back, or as many on both sides, where the other is meant."""
-        pads, same, causal = self.pads, self._same_padding(), tuple((reach - 1, 0) for reach in self.reach)
-        if pads == same != causal:
-            yield setting("padding_causal", f"padding is causal {causal}, not SAME {same}", pads=causal)
-        if pads == causal != same:
-            yield setting("padding_causal", f"padding is SAME {same}, not causal {causal}", pads=same)
-
     def _padding_mistakes(self, same: Pads) -> Iterator[Mistake]:
-        yield from self.causal_mistakes()
         pads = self.pads
         first = pads[0][0]
         halves = tuple(((reach - 1) // 2, reach // 2) for reach in self.reach)
