@@ -87,12 +87,18 @@ def _walk(
             for variable, moved in zip(eqn.outvars, _moved(eqn, codes), strict=False):
                 if moved.shape == variable.aval.shape:
                     known[variable] = moved, path
-                    part = pattern(np.unique(moved), features[path])
+                    some = moved.size < codes.size  # else it holds the features that were there before
+                    part = pattern(_held(moved, features[path]), features[path]) if some else None
                     if part is not None and part not in found.setdefault(path, []):
                         found[path].append(part)
         for each in [each for each in known if last.get(id(each), place + 1) <= place and id(each) not in kept]:
             del known[each]
     return known
+
+
+def _held(codes: NDArray, total: int) -> NDArray:
+    """Which of all features some values are, ascending."""
+    return np.flatnonzero(np.bincount(codes.ravel(), minlength=total))
 
 
 def _codes(shape: tuple[int, ...], total: int) -> NDArray | None:

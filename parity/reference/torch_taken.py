@@ -55,11 +55,12 @@ class _Followed(TorchDispatchMode):
         for part, inside in zip(tensors_in(result), tensors_in(moved), strict=True):
             if part.shape == inside.shape:
                 self._known[_key(part)] = part, inside, path, total
-                self._note(path, inside, total)
+                if inside.numel() < codes.numel():  # else it holds the features that were there before
+                    self._note(path, inside, total)
         return result
 
     def _note(self, path: str, codes: Tensor, total: int) -> None:
-        found = pattern(codes.unique().numpy(), total)
+        found = pattern(codes.flatten().bincount(minlength=total).nonzero().flatten().numpy(), total)
         taken = self.taken.setdefault(path, [])
         if found is not None and found not in taken:
             taken.append(found)
