@@ -13,6 +13,7 @@ from parity.causes.graph import MOVES, Get, Region, run
 # Operations, each with its argument that is data.
 _OF = {"linear": "input", "convolution": "input", "_convolution": "input", "layer_norm": "input", "addmm": "mat1"}
 _OF |= {"matmul": "self", "native_layer_norm": "input", "native_group_norm": "input"}
+_FACTORS = ("mul", "div", "matmul", "bmm", "einsum")
 _STEPS = 3  # operations from what is taken to what may be taken instead
 _MOST = 8  # others for each operation
 
@@ -28,6 +29,35 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
         for other in _near(region, place, start):
             text = f"{problem.words(other)} is taken by {problem.words(place)}, in PyTorch {problem.words(start)}"
             yield Attempt("other_input", text, {place: _given(region, place, start, other)})
+    for place in reversed(region.operations):
+        if region.node(place).op in _FACTORS and region.of_data(place):
+            yield from _other_factors(problem, place)
+
+
+def _other_factors(problem: Problem, place: int) -> Iterator[Attempt]:
+    """Another node near by in the place of what is multiplied or divided, its axes moved as those were."""
+    region = problem.region
+    for taken in dict.fromkeys(region.node(place).parents):
+        start = _unmoved(region, taken)
+        if not region.of_data(start) or not isinstance(region.value(start), np.ndarray):
+            continue
+        for other in _near(region, place, start):
+            moved = region.changed({start: lambda _, p=other: region.value(p)}, taken)
+            text = f"{problem.words(other)} is taken by {region.node(place).op}, in PyTorch {problem.words(start)}"
+            change = {place: _with(region, place, taken, moved)}
+            yield Attempt("other_input", text, change)
+
+
+def _unmoved(region: Region, place: int) -> int:
+    """Where the values of a node come from that only moves them."""
+    while region.node(place).op in MOVES and region.node(place).parents and place not in region.cut:
+        place = region.node(place).parents[0]
+    return place
+
+
+def _with(region: Region, place: int, own: int, values: Any) -> Callable[[Get], Any]:
+    node = region.node(place)
+    return lambda get: run(node, lambda p: values if p == own else get(p))
 
 
 def _given(region: Region, place: int, start: int, other: int) -> Callable[[Get], Any]:
