@@ -128,3 +128,35 @@ def test_values_inside_loops_and_functions_are_seen() -> None:
         result = np.asarray(function(jnp.asarray(rows)))
     for wanted in (rows[1], rows[0] + rows[1], rows[1] * rows[0], 4 * rows.sum(0), np.sin(32 * rows.sum(0)), result):
         assert any(each.shape == wanted.shape and np.allclose(each, wanted, rtol=1e-14) for each in found), wanted
+
+
+class Weighed(nn.Module):
+    """Sums of values that are weighed by what is beside them, step by step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.key, self.value, self.first = nn.Linear(4, 3), nn.Linear(4, 3), nn.Parameter(torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        k, v, total = self.key(x), self.value(x), torch.zeros(x.shape[0], 3, dtype=x.dtype)
+        out = []
+        for t in range(x.shape[1]):
+            out.append(total + torch.exp(self.first + k[:, t]) * v[:, t])
+            total = total + torch.exp(k[:, t]) * v[:, t]
+        return torch.stack(out, 1)
+
+
+def test_another_factor_from_beside_is_told() -> None:
+    def function(tree: Any, x: jax.Array) -> jax.Array:
+        k = x @ tree["key.weight"].T + tree["key.bias"]
+        v = x @ tree["value.weight"].T + tree["value.bias"]
+
+        def step(total: jax.Array, kv: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            more = jnp.exp(tree["first"] + kv[0]) * kv[1]
+            return total + more, total + more
+
+        _, out = jax.lax.scan(step, jnp.zeros_like(k[:, 0]), (k.swapaxes(0, 1), v.swapaxes(0, 1)))
+        return out.swapaxes(0, 1)
+
+    told = causes(Weighed(), function, np.random.default_rng(0).normal(size=(3, 4, 4)))
+    assert len(told) == 1 and "is taken by mul, in PyTorch exp(the output of key)" in told[0]

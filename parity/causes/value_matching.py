@@ -39,6 +39,17 @@ def matched(region: Region, values: JaxValues, plain: Region, known: dict[int, i
     return found
 
 
+def moved(region: Region, values: JaxValues) -> frozenset[int]:
+    """Places of the function's values that PyTorch's code has by moving others, parts of them among these."""
+    found = (values.find(array) for p in region.places if isinstance(array := _moved_values(region, p), np.ndarray))
+    return frozenset(hit[0] for hit in found if hit is not None)
+
+
+def _moved_values(region: Region, place: int) -> Any:
+    node = region.node(place)
+    return region.value(place) if node.op in SOURCES or node.op in MOVES else None
+
+
 def wrong(region: Region, found: dict[int, int | None]) -> list[int]:
     """The nodes whose values the function doesn't have, nor anything that depends on them, in order."""
     return [place for place in found if not _right(region, place, found)]
