@@ -140,7 +140,7 @@ class Located:
                     lambda d=depth, s=several: self._before(state, second, d, s),
                     lambda d=depth, s=several: self._at_the_end(state, d, s),
                 ]
-                for look in looks if products else looks[::-1]:  # what is wrong before a product isn't told at the end
+                for look in looks:
                     hit = look()
                     if hit is not None and not hit.attempt.strange:
                         return hit
