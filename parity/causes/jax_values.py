@@ -21,24 +21,25 @@ class JaxValues:
     """Arrays in the order in which they came about.
 
     Args:
-        arrays: of the program of a function.
+        arrays: of the program of a function; those with the same values in another order count once.
     """
 
     def __init__(self, arrays: Sequence[NDArray]) -> None:
         self.arrays: list[NDArray] = []
         self._sorted: list[NDArray] = []
         by_size: dict[int, list[int]] = {}
-        seen: set[tuple] = set()
+        seen: set[bytes] = set()
         for array in arrays:
             if not comparable(array):
                 continue
-            same = array.shape, array.tobytes()
-            if same in seen:
+            ordered = np.sort(array, axis=None)
+            same = ordered.tobytes()
+            if same in seen:  # moved values are the same ones
                 continue
             seen.add(same)
             by_size.setdefault(array.size, []).append(len(self.arrays))
             self.arrays.append(array)
-            self._sorted.append(np.sort(array, axis=None))
+            self._sorted.append(ordered)
         self._places = {size: np.asarray(places) for size, places in by_size.items()}
         self._sums = {size: np.asarray([self._sorted[p].sum() for p in places]) for size, places in by_size.items()}
 
