@@ -25,7 +25,7 @@ from parity.causes.located_mistakes import Here, Hit, at_the_end, attempts, simi
 from parity.causes.parameters import Cause
 
 _PRODUCTS = frozenset({"linear", "addmm", "matmul", "mm", "bmm", "baddbmm", "einsum", "convolution", "_convolution"})
-_DEPTHS = (14, 40)  # operations before a product in which its mistake is looked for
+_DEPTHS = (6, 14, 40)  # operations before a product in which its mistake is looked for
 _MOST_PRODUCTS = 2  # that are tried, of those that come first behind a mistake
 _MOST_OTHERS = 6  # other values, likewise; they lie nearer
 _MOST_AGAIN = 16  # values before which a mistake is looked for that was made before
@@ -130,7 +130,7 @@ class Located:
             return hit
         products = [p for p in state.wrong if region.node(p).op in _PRODUCTS][:_MOST_PRODUCTS]
         others = [p for p in state.wrong if p not in products][:_MOST_OTHERS]
-        near = bool(products) and len(self._near(state, products[0], _DEPTHS[0]).places) <= _SMALL
+        near = bool(products) and len(self._near(state, products[0], _DEPTHS[1]).places) <= _SMALL
         first, second = (products, others) if near else (others, products)
         strange = None
         for several in (False, True):
@@ -150,7 +150,7 @@ class Located:
     def _again(self, state: _State) -> Hit | None:
         """The mistake that was found last, made in another place: in the next turn of a loop, the next layer."""
         for anchor in state.wrong[:_MOST_AGAIN] if self.hits else ():
-            problem = self._problem(state, anchor, _DEPTHS[0])
+            problem = self._problem(state, anchor, _DEPTHS[1])
             for attempt in () if problem is None else similar(problem, self.hits[-1]):
                 found = problem.hit(attempt) if problem is not None else None
                 if found is not None and explains(*found, max(found[1], state.tolerance)):

@@ -30,7 +30,11 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
         last, before = places[-1], places[-2] if len(places) > 1 else places[-1]
         if last == before or before not in region.graph.before(last, region.cut):
             continue
-        words = f"of the {len(places)} turns of the loop that gives {problem.words(last)}"
+        node = region.node(last)
+        turns = sum(
+            (each.line, each.op) == (node.line, node.op) for each in region.graph.nodes
+        )  # also of what isn't here
+        words = f"of the {turns} turns of the loop that gives {problem.words(last)}"
         yield Attempt("turn_missing", f"{words} the last one is left out", {last: lambda get, p=before: get(p)})
 
         def further(get: Get, last: int = last, before: int = before) -> np.ndarray:
