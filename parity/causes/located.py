@@ -142,9 +142,9 @@ class Located:
                 ]
                 for look in looks:
                     hit = look()
-                    if hit is not None and not hit.attempt.strange:
+                    if hit is not None and (look is not looks[-1] or not hit.attempt.strange):
                         return hit
-                    strange = strange or hit
+                    strange = strange or hit  # the result may be had by one strange number in many ways
         return strange
 
     def _again(self, state: _State) -> Hit | None:

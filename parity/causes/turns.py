@@ -30,10 +30,8 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
         last, before = places[-1], places[-2] if len(places) > 1 else places[-1]
         if last == before or before not in region.graph.before(last, region.cut):
             continue
-        node = region.node(last)
-        turns = sum(
-            (each.line, each.op) == (node.line, node.op) for each in region.graph.nodes
-        )  # also of what isn't here
+        line = region.node(last).line, region.node(last).op
+        turns = sum((each.line, each.op) == line for each in region.graph.nodes)
         words = f"of the {turns} turns of the loop that gives {problem.words(last)}"
         yield Attempt("turn_missing", f"{words} the last one is left out", {last: lambda get, p=before: get(p)})
 
