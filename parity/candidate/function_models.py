@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from parity.candidate import function_gradients, function_weights
+from parity.candidate.function_causes import Explainer
 from parity.candidate.function_gradients import Backward, Gradients
 from parity.candidate.function_parameters import Parameter, by_mapping, left_out, named, pair, with_stacks
 from parity.candidate.function_reference import Reference, name_output
@@ -32,7 +33,7 @@ from parity.candidate.function_rows import (
 )
 from parity.candidate.jax_arrays import DTYPES, placed
 from parity.candidate.jax_recurrent import RecurrentModel
-from parity.causes import between_graph, diagnosis
+from parity.causes import diagnosis
 from parity.comparison.request import Request
 from parity.errors import CannotCompare, CannotConvert
 from parity.kinds import layouts
@@ -40,7 +41,7 @@ from parity.mapping import inference, trees
 from parity.mapping.found import TorchState, finished
 from parity.mapping.mapping import Mapping
 from parity.mapping.tensors import Tensor
-from parity.reference import torch_graph, torch_tensors
+from parity.reference import torch_tensors
 from parity.reports.report import Report
 from parity.reports.rows import Row
 
@@ -146,8 +147,9 @@ def _run(
         results, pull_back = jax.vjp(of_floats, tree, *(xs[i] for i in floats))
         if len(results) != len(outputs):
             raise CannotCompare(f"the function returns {len(results)} arrays, PyTorch {len(outputs)}")
+        explainer = Explainer(request, reference.model, of_floats, (tree, *(xs[i] for i in floats)))
         for i, result in enumerate(results):
-            row, layout = _output(request, reference, i, result, explained)
+            row, layout = _output(request, reference, i, result, explainer if explained else None)
             rows.append(row)
             moved.append(placed(layout.to_flax(reference.cotangents[i]), DTYPES[dtype]))
         if request.gradients and all(row.verdict != "shape" for row in rows):
@@ -194,14 +196,15 @@ def _backward(
     )
 
 
-def _output(request: Request, reference: Reference, i: int, result: Any, explained: bool) -> tuple[Row, layouts.Layout]:
-    """Compare an output, and name what is wrong with it if `explained`; its row and its layout."""
+def _output(
+    request: Request, reference: Reference, i: int, result: Any, explainer: Explainer | None
+) -> tuple[Row, layouts.Layout]:
+    """Compare an output, and name what is wrong with it if something can; its row and its layout."""
     theirs, besides = reference.outputs[i], reference.besides.get(name_output(i), 0.0)
     layout = layouts.align(theirs, np.asarray(result, np.float64), None) or layouts.Layout()
     row = row_of(request.name, request.dtype, f"output {i}", "outputs", result, layout.to_flax(theirs), besides)
-    if explained and row.verdict == "mismatch":
-        ours = layout.to_torch(np.asarray(result, np.float64))
-        _explain(request, reference.model, row, i, ours, np.asarray(theirs, np.float64))
+    if explainer is not None and row.verdict == "mismatch":
+        explainer.explain(row, i, layout.to_torch(np.asarray(result, np.float64)), np.asarray(theirs, np.float64))
     return row, layout
 
 
@@ -245,18 +248,6 @@ def compare_modules(
         report.found = None  # its parameters are not in the places that the module has them in
         return report
     raise CannotCompare(f"{why}\nAs a whole: {problem}") from problem
-
-
-def _explain(request: Request, model: nn.Module, row: Row, i: int, ours: NDArray, theirs: NDArray) -> None:
-    """Attach a cause to an output that diverges: a mistake anywhere in PyTorch's model, run again as a whole."""
-    tensors = torch_tensors.as_tensors(request.inputs, request.dtype)
-    recorder, sinks = torch_graph.of_model(model, tensors, request.torch_kwargs)
-    code = between_graph.Code.of(recorder.nodes, recorder.constants, request.inputs)
-    tolerance = row.bound * float(np.max(np.abs(theirs), initial=0.0))
-    found = code.explain(sinks[i], "output", ours, theirs, tolerance, "output")
-    if not found:
-        row.detail = code.place(sinks[i])
-    diagnosis.attach(row, found)
 
 
 def _array(x: Any, dtype: str) -> jax.Array:

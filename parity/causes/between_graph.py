@@ -24,6 +24,7 @@ from parity.causes.parameters import Cause
 
 _NEAR = 8  # layers before and behind, whose inputs and outputs may stand in for something
 _SHOWN = 12  # operations that are told
+_FILLED = frozenset({"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "zeros", "ones"})
 _MOST_IN_ALL = 6 * MOST_WORK  # elements that may be computed for one model where nothing is found
 
 
@@ -240,7 +241,10 @@ class Code:
         if node.op == LAYER:
             return f"the output of {self.names.get(node.args['key'], node.args['key'])}"
         if node.op == GIVEN:
-            return "the model's input"
+            several = any(each.op == GIVEN and each.args["index"] > 0 for each in self.graph.nodes)
+            return f"the model's input {node.args['index']}" if several else "the model's input"
+        if node.op in _FILLED:
+            return "zeros" if node.op.startswith("zeros") else "ones" if node.op.startswith("ones") else "a constant"
         if node.op == PARAMETER:
             return str(node.args.get("name", "a parameter"))
         if place in self.met:

@@ -250,11 +250,13 @@ def _too_many(problem: Problem) -> Iterator[Attempt]:
                 name = "relu_added" if key == "relu" else f"{key}_added"
                 change = {place: lambda get, place=place, of=curve.function: of(region.anew(place, get))}
                 yield Attempt(name, text, change, key not in _USUAL)
+        inside = place != region.sink and node.op not in _PRODUCTS  # where it may well wipe out what is wrong
         for axis in range(-1, -values.ndim, -1):
             text = f"a softmax is applied to {problem.words(place)}, where PyTorch applies nothing"
-            yield Attempt("softmax_added", text, {place: value(softmax({"self": values, "dim": axis}))})
-            shares = np.log(softmax({"self": values, "dim": axis}))
-            yield Attempt("softmax_added", text.replace("softmax", "log softmax"), {place: value(shares)})
+            shares = softmax({"self": values, "dim": axis})
+            yield Attempt("softmax_added", text, {place: value(shares)}, inside)
+            text = text.replace("softmax", "log softmax")
+            yield Attempt("softmax_added", text, {place: value(np.log(shares))}, inside)
         yield Attempt(
             "norm_added",
             f"{problem.words(place)} is normalised to length 1",

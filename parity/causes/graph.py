@@ -3,80 +3,36 @@
 from __future__ import annotations
 
 import copy
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes import fused_attention, written_softmax
-from parity.causes.numpy_operations import OPERATIONS, CannotRun
-
-# Where a graph begins: what a layer gave, an input of the model, a parameter, a constant; or what can't be told.
-LAYER, GIVEN, PARAMETER, CONSTANT, UNKNOWN = "layer output", "model input", "parameter", "constant", "unknown"
-SOURCES = frozenset({LAYER, GIVEN, PARAMETER, CONSTANT, UNKNOWN})
-# One of several results; an array of which a part was overwritten.
-ITEM, ASSIGN = "item", "assign"
-# Operations that give a part of an array, or all of it in another shape, without copying.
-VIEWS = frozenset(
-    {"slice", "select", "unsqueeze", "squeeze", "transpose", "permute", "t", "alias", "detach", "unflatten"}
-)
-# That move, select or repeat values, and do nothing else.
-MOVES = VIEWS | {
-    "view",
-    "_unsafe_view",
-    "reshape",
-    "_reshape_alias",
-    "expand",
-    "clone",
-    "contiguous",
-    "_to_copy",
-    "copy",
-    "flip",
-    "roll",
-    "unbind",
-    "split",
-    "split_with_sizes",
-    "chunk",
-    "narrow",
-    "movedim",
-    "repeat",
-    "repeat_interleave",
+from parity.causes.graph_nodes import (
+    ASSIGN,
+    CONSTANT,
+    GIVEN,
     ITEM,
-    "view_as_complex",
-    "view_as_real",
-    "lift_fresh",
-    "flatten",
-    "squeeze_copy",
-    "view_copy",
-    "index_select",
-    "index",
-}
+    LAYER,
+    MOVES,
+    PARAMETER,
+    SOURCES,
+    UNKNOWN,
+    VIEWS,
+    Changes,
+    Get,
+    Node,
+    renamed,
+    run,
+)
+from parity.causes.numpy_operations import CannotRun
 
-Get = Callable[[int], NDArray]
-Changes = Mapping[int, Callable[[Get], NDArray]]
+__all__ = ["ASSIGN", "CONSTANT", "GIVEN", "ITEM", "LAYER", "MOVES", "PARAMETER", "SOURCES", "UNKNOWN", "VIEWS"]
+__all__ += ["Changes", "Get", "Graph", "Node", "Region", "run"]
 
-
-@dataclass(frozen=True)
-class Node:
-    """One operation: its name, its arguments by their names, of which {"node": place} are other nodes; a line."""
-
-    op: str
-    args: Mapping[str, Any] = field(default_factory=dict)
-    line: int | None = None
-
-    @cached_property
-    def parents(self) -> list[int]:
-        """The nodes that it takes, in order; asked for at every trial, hence kept."""
-        return list(_places(self.args))
-
-    def argument(self, name: str) -> int | None:
-        """The node that is the argument of this name, if one is."""
-        value = self.args.get(name)
-        return value["node"] if isinstance(value, dict) and "node" in value else None
+_MOST_KEPT = 1000  # nodes of which all that follow from them are kept
 
 
 class Graph:
@@ -92,7 +48,7 @@ class Graph:
         self.moved: list[int] = []  # by place in the record, the place here
         self.recorded: dict[int, int] = {}
         for place, each in enumerate(nodes):
-            parts = fused_attention.taken_apart(each["op"], _renamed(each["args"], self.moved), len(self.nodes))
+            parts = fused_attention.taken_apart(each["op"], renamed(each["args"], self.moved), len(self.nodes))
             for part in parts:
                 self.nodes.append(Node(*written_softmax.recognised(*part, self._described), each.get("line")))
             self.moved.append(len(self.nodes) - 1)
@@ -135,16 +91,21 @@ class Region:
         graph: whole.
         sink: the node that it leads to.
         cut: values of nodes where it begins, however these came about.
+        parameters: whether what is computed from parameters counts as data, such as learned queries.
     """
 
-    def __init__(self, graph: Graph, sink: int, cut: Mapping[int, Callable[[], NDArray]]) -> None:
+    def __init__(
+        self, graph: Graph, sink: int, cut: Mapping[int, Callable[[], NDArray]], parameters: bool = False
+    ) -> None:
         self.graph, self.sink = graph, sink
+        learned: set[int] = set()
         self._under: Changes = {}
         self._plain: Region | None = None
         self.cut = {place: load for place, load in cut.items() if place != sink}
         self.places = graph.before(sink, self.cut)
         self.inside = set(self.places)
         self.work = 0
+        self._followers: dict[int, list[int]] = {}
         self._values: dict[int, Any] = {}
         self._data: dict[int, bool] = {}
         for place in self.places:
@@ -152,6 +113,9 @@ class Region:
             parents = [] if place in self.cut else node.parents
             known = self._begins(place) if node.op in SOURCES else place in self.cut
             self._data[place] = known or any(self._data[p] for p in parents)
+            if parameters and (node.op == PARAMETER or learned.intersection(parents)):
+                learned.add(place)
+                self._data[place] = self._data[place] or not (node.op in SOURCES or node.op in MOVES)
 
     def _begins(self, place: int) -> bool:
         """Whether data begin here: at a layer, or at an input that isn't of whole numbers, as positions are."""
@@ -208,6 +172,10 @@ class Region:
         other.work = 0
         return other
 
+    def made(self, changes: Changes) -> dict[int, Any]:
+        """The values that changes make others, by place; raises CannotRun where that can't be."""
+        return self._made(changes, self.sink)
+
     def _made(self, changes: Changes, end: int) -> dict[int, Any]:
         """The values that changes make others, up to a node."""
         made: dict[int, Any] = {}
@@ -215,7 +183,7 @@ class Region:
         def get(place: int) -> Any:
             return made[place] if place in made else self.value(place)
 
-        for place in self.places[bisect_left(self.places, min(changes, default=end + 1)) :]:
+        for place in self._reached(changes):
             if place > end:
                 break
             if place in changes:
@@ -226,6 +194,25 @@ class Region:
             elif place not in self.cut and any(parent in made for parent in self.graph.nodes[place].parents):
                 made[place] = self._computed(place, get)
         return made
+
+    def _reached(self, changes: Changes) -> list[int]:
+        """The nodes that changes may make others, in order, themselves among them."""
+        first = min(changes, default=self.sink)
+        begun = [p for p in {*changes, *(p for p in self._under if p >= first)} if p in self.inside]
+        return sorted(set().union(*(self._behind(p) for p in begun)))
+
+    def _behind(self, place: int) -> list[int]:
+        """A node and all that follow from it."""
+        if place not in self._followers:
+            if len(self._followers) == _MOST_KEPT:
+                self._followers.clear()
+            found, waiting = {place}, [place]
+            while waiting:
+                new = [p for p in self.users(waiting.pop()) if p not in found]
+                found.update(new)
+                waiting += new
+            self._followers[place] = sorted(found)
+        return self._followers[place]
 
     def _again(self, place: int, made: dict[int, Any]) -> Any:
         """A change that is in this region, made once more with other values before it."""
@@ -246,54 +233,3 @@ class Region:
         result = run(node, get)
         self.work += result.size if isinstance(result, np.ndarray) else 1
         return result
-
-
-def run(node: Node, get: Callable[[int], Any], **other: Any) -> Any:
-    """What an operation gives; `other` are arguments in the place of its own."""
-    args = {name: _filled(value, get) for name, value in node.args.items() if name != "path"} | other
-    if node.op == ITEM:
-        return args["self"][args["index"]]
-    if node.op == ASSIGN:
-        return _assigned(args["self"], args["value"], node.args["path"])
-    if node.op not in OPERATIONS:
-        raise CannotRun(node.op)
-    try:
-        with np.errstate(all="ignore"):
-            return OPERATIONS[node.op](args)
-    except (ValueError, IndexError, TypeError, KeyError) as error:
-        raise CannotRun(f"{node.op}: {error}") from error
-
-
-def _assigned(whole: NDArray, value: NDArray, path: list[dict[str, Any]]) -> NDArray:
-    copy = np.array(whole)
-    part = copy
-    for each in path:
-        part = OPERATIONS[each["op"]]({**each["args"], "self": part})
-    part[...] = value
-    return copy
-
-
-def _filled(value: Any, get: Callable[[int], Any]) -> Any:
-    if isinstance(value, dict) and "node" in value:
-        return get(value["node"])
-    return [_filled(each, get) for each in value] if isinstance(value, list) else value
-
-
-def _places(value: Any) -> Iterator[int]:
-    if isinstance(value, dict) and "node" in value:
-        yield value["node"]
-    elif isinstance(value, dict):
-        for name, each in value.items():
-            if name != "path":
-                yield from _places(each)
-    elif isinstance(value, (list, tuple)):
-        for each in value:
-            yield from _places(each)
-
-
-def _renamed(value: Any, moved: list[int]) -> Any:
-    if isinstance(value, dict) and "node" in value:
-        return {"node": moved[value["node"]]}
-    if isinstance(value, dict):
-        return {name: each if name == "path" else _renamed(each, moved) for name, each in value.items()}
-    return [_renamed(each, moved) for each in value] if isinstance(value, list) else value

@@ -131,6 +131,11 @@ def _other_sums(region: Region, place: int, taken: tuple[int, int, int]) -> Iter
         shape[axis] = -1
         return run(node, get) / counts.reshape(shape)
 
+    def summed(get: Get) -> NDArray:
+        whole = np.sum(get(source), axis=axis, keepdims=True)
+        return np.broadcast_to(whole, get(start).shape) + get(start)
+
+    yield Attempt("segment_all", "the sum of everything is taken, not of what belongs to a place", {place: summed})
     yield Attempt("segment_mean", "the mean of what belongs to a place is taken, not the sum", {place: averaged})
 
 

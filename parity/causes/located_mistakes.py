@@ -1,0 +1,96 @@
+"""A mistake that explains one of the values that a function computes on the way, or its result; several told as one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from parity.bounds.judging import farthest
+from parity.causes import families
+from parity.causes.attempts import WRONG, Attempt, Problem
+from parity.causes.cause import explains
+from parity.causes.jax_values import JaxValues
+from parity.causes.parameters import Cause
+
+_PLACES = re.compile(r", and so in (?:all )?(\d+) places like it(?:, of \d+)?")
+
+
+class Hit(NamedTuple):
+    """A mistake that gives one of the function's own values, and what the difference falls from and to."""
+
+    attempt: Attempt
+    before: float
+    after: float
+    family: int
+
+
+@dataclass
+class Here(Problem):
+    """A difference in what one product gives: any value of the function's that nothing of PyTorch's is will do."""
+
+    values: JaxValues = field(default_factory=lambda: JaxValues([]))
+    known: frozenset[int] = frozenset()
+
+    def hit(self, attempt: Attempt) -> tuple[float, float] | None:
+        """What the difference falls from and to if a mistake gives one of the function's values; None if it doesn't."""
+        try:
+            with np.errstate(all="ignore"):
+                made = np.asarray(self.region.changed(attempt.changes))
+        except WRONG:
+            return None
+        if made.size != self.right.size:
+            return None
+        found = self.values.find(made, self.known)
+        return None if found is None else (self.values.apart(found[0], self.right), found[1])
+
+
+def attempts(problem: Problem, several: bool, likely: Iterable[int] = ()) -> Iterator[tuple[int, Attempt]]:
+    """All mistakes, those of likely families first; or those that are made in several places at once."""
+    for family in () if several else dict.fromkeys((*likely, *range(len(families.FAMILIES)))):
+        for attempt in families.attempts(problem, (families.FAMILIES[family],)):
+            yield family, attempt
+    for attempt in families.everywhere(problem, families.ALIKE) if several else ():
+        yield 0, attempt
+
+
+def similar(problem: Problem, hit: Hit) -> Iterator[Attempt]:
+    """Mistakes like one that was found, in other code."""
+    for attempt in families.attempts(problem, (families.FAMILIES[hit.family],)):
+        if attempt.key == hit.attempt.key and _plain(attempt) == _plain(hit.attempt):
+            yield attempt
+
+
+def _plain(attempt: Attempt) -> str:
+    """A mistake in words without places and numbers."""
+    return re.sub(r"\d+", "*", _PLACES.sub("", attempt.text))
+
+
+def at_the_end(problem: Problem, tries: Iterator[tuple[int, Attempt]]) -> Hit | None:
+    """Of some mistakes that which explains the result, a plain one if there is one."""
+    before, strange = farthest(problem.right, problem.observed), None
+    for family, attempt in tries:
+        after = problem.left(attempt.changes)
+        if explains(before, after, problem.tolerance):
+            hit = Hit(attempt, before, after, family)
+            if not attempt.strange:
+                return hit
+            strange = strange or hit
+    return strange
+
+
+def told(hits: list[Hit]) -> Iterator[Cause]:
+    """Mistakes as causes, those that are alike as one."""
+    alike: dict[tuple[str, str], list[Hit]] = {}
+    for hit in hits:
+        alike.setdefault((hit.attempt.key, _plain(hit.attempt)), []).append(hit)
+    for several in alike.values():
+        first = several[0]
+        text = first.attempt.text
+        if len(several) > 1:
+            places = [int(match[1]) if (match := _PLACES.search(hit.attempt.text)) else 1 for hit in several]
+            text = f"{_PLACES.sub('', text)}, and so in {sum(places)} places like it"
+        yield Cause(first.attempt.key, "jax", text, first.before, first.after)

@@ -1,0 +1,162 @@
+"""Mistakes in functions, found from the values that these compute on the way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import parity
+from parity.candidate import function_values
+
+
+def causes(model: nn.Module, function: Callable[..., Any], *inputs: Any) -> list[str]:
+    """Causes of the first divergence of a function whose tree is PyTorch's state, flat."""
+    with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
+        torch.manual_seed(0)
+        model = model.double()
+        with torch.no_grad():
+            for p in model.parameters():
+                p.copy_(torch.randn_like(p) / 2)
+        tree = {name: jnp.asarray(value.numpy()) for name, value in model.state_dict().items()}
+        report = parity.compare(function, model, inputs, variables=tree, flax_inputs=inputs, gradients=False)
+    row = report.first_divergence
+    assert row is not None
+    return list(row.causes)
+
+
+class Three(nn.Module):
+    """Three layers, each of which computes something of what the one before gave."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(5, 5) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = x.new_zeros(())
+        for layer in self.layers:
+            y = torch.tanh(layer(x))
+            total = total + (y**2).sum(-1) / 2
+            x = x + y
+        return total
+
+
+def test_mistakes_of_every_turn_are_found_one_by_one() -> None:
+    def function(tree: Any, x: jax.Array) -> jax.Array:
+        total = jnp.zeros(())
+        for i in range(3):
+            y = jnp.tanh(x @ tree[f"layers.{i}.weight"].T + tree[f"layers.{i}.bias"])
+            total = total + (y**2).mean(-1) / 2
+            x = x + y
+        return total
+
+    told = causes(Three(), function, np.random.default_rng(0).normal(size=(6, 5)))
+    assert len(told) == 1 and re.search("pooled by mean, not by sum, and so in (all )?3 places like it", told[0])
+
+
+def test_two_mistakes_of_different_kinds_are_both_named() -> None:
+    def function(tree: Any, x: jax.Array) -> jax.Array:
+        total = jnp.zeros(())
+        for i in range(3):
+            y = x @ tree[f"layers.{i}.weight"].T + tree[f"layers.{i}.bias"]
+            y = y if i == 0 else jnp.tanh(y)
+            total = total + (y**2).sum(-1) / 2
+            x = y if i == 1 else x + y
+        return total
+
+    told = causes(Three(), function, np.random.default_rng(0).normal(size=(6, 5)))
+    assert len(told) == 2 and "nothing stands for tanh" in told[0] and "isn't added" in told[1]
+
+
+class Turns(nn.Module):
+    """A state that is squashed again and again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.leave = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, state = self.enter(x), torch.zeros(x.shape[0], 5, dtype=x.dtype)
+        for _ in range(3):
+            state = torch.tanh(state * 0.7 + x) * 1.3
+        return self.leave(state)
+
+
+def _turned(times: int, factor: float = 0.7) -> Callable[..., jax.Array]:
+    def function(tree: Any, x: jax.Array) -> jax.Array:
+        x = x @ tree["enter.weight"].T + tree["enter.bias"]
+
+        def step(state: jax.Array, _: None) -> tuple[jax.Array, None]:
+            return jnp.tanh(state * factor + x) * 1.3, None
+
+        state, _ = jax.lax.scan(step, jnp.zeros_like(x), None, length=times)
+        return state @ tree["leave.weight"].T + tree["leave.bias"]
+
+    return function
+
+
+@pytest.mark.parametrize(("times", "words"), [(2, "the last one is left out"), (4, "there is one more")])
+def test_another_number_of_turns_is_told(times: int, words: str) -> None:
+    [told] = causes(Turns(), _turned(times), np.random.default_rng(0).normal(size=(6, 4)))
+    assert "of the 3 turns of the loop" in told and words in told
+
+
+def test_another_number_in_every_turn_is_told() -> None:
+    [told] = causes(Turns(), _turned(3, 0.45), np.random.default_rng(0).normal(size=(6, 4)))
+    assert "is 0.45, not 0.7" in told and "places like it" in told
+
+
+def test_values_inside_loops_and_functions_are_seen() -> None:
+    def function(x: jax.Array) -> jax.Array:
+        def step(state: jax.Array, row: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return state + row, state * row
+
+        total, _ = jax.lax.scan(step, jnp.zeros(2), x, reverse=True)
+        total = jax.lax.while_loop(lambda y: y[0] < 10, lambda y: 2 * y, total)
+        return jax.lax.cond(total[0] > 0, jax.jit(jnp.sin), jnp.cos, total)
+
+    rows = np.array([[0.1, 0.2], [0.5, 0.4]])
+    with jax.enable_x64(True):
+        found = function_values.computed(function, rows)
+        result = np.asarray(function(jnp.asarray(rows)))
+    for wanted in (rows[1], rows[0] + rows[1], rows[1] * rows[0], 4 * rows.sum(0), np.sin(32 * rows.sum(0)), result):
+        assert any(each.shape == wanted.shape and np.allclose(each, wanted, rtol=1e-14) for each in found), wanted
+
+
+class Weighed(nn.Module):
+    """Sums of values that are weighed by what is beside them, step by step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.key, self.value, self.first = nn.Linear(4, 3), nn.Linear(4, 3), nn.Parameter(torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        k, v, total = self.key(x), self.value(x), torch.zeros(x.shape[0], 3, dtype=x.dtype)
+        out = []
+        for t in range(x.shape[1]):
+            out.append(total + torch.exp(self.first + k[:, t]) * v[:, t])
+            total = total + torch.exp(k[:, t]) * v[:, t]
+        return torch.stack(out, 1)
+
+
+def test_another_factor_from_beside_is_told() -> None:
+    def function(tree: Any, x: jax.Array) -> jax.Array:
+        k = x @ tree["key.weight"].T + tree["key.bias"]
+        v = x @ tree["value.weight"].T + tree["value.bias"]
+
+        def step(total: jax.Array, kv: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            more = jnp.exp(tree["first"] + kv[0]) * kv[1]
+            return total + more, total + more
+
+        _, out = jax.lax.scan(step, jnp.zeros_like(k[:, 0]), (k.swapaxes(0, 1), v.swapaxes(0, 1)))
+        return out.swapaxes(0, 1)
+
+    told = causes(Weighed(), function, np.random.default_rng(0).normal(size=(3, 4, 4)))
+    assert len(told) == 1 and "is taken by mul, in PyTorch exp(the output of key)" in told[0]
