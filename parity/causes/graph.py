@@ -13,48 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes import fused_attention, written_softmax
+from parity.causes.node_kinds import ASSIGN, CONSTANT, GIVEN, ITEM, LAYER, MOVES, PARAMETER, SOURCES, UNKNOWN, VIEWS
 from parity.causes.numpy_operations import OPERATIONS, CannotRun
 
-# Where a graph begins: what a layer gave, an input of the model, a parameter, a constant; or what can't be told.
-LAYER, GIVEN, PARAMETER, CONSTANT, UNKNOWN = "layer output", "model input", "parameter", "constant", "unknown"
-SOURCES = frozenset({LAYER, GIVEN, PARAMETER, CONSTANT, UNKNOWN})
-# One of several results; an array of which a part was overwritten.
-ITEM, ASSIGN = "item", "assign"
-# Operations that give a part of an array, or all of it in another shape, without copying.
-VIEWS = frozenset(
-    {"slice", "select", "unsqueeze", "squeeze", "transpose", "permute", "t", "alias", "detach", "unflatten"}
-)
-# That move, select or repeat values, and do nothing else.
-MOVES = VIEWS | {
-    "view",
-    "_unsafe_view",
-    "reshape",
-    "_reshape_alias",
-    "expand",
-    "clone",
-    "contiguous",
-    "_to_copy",
-    "copy",
-    "flip",
-    "roll",
-    "unbind",
-    "split",
-    "split_with_sizes",
-    "chunk",
-    "narrow",
-    "movedim",
-    "repeat",
-    "repeat_interleave",
-    ITEM,
-    "view_as_complex",
-    "view_as_real",
-    "lift_fresh",
-    "flatten",
-    "squeeze_copy",
-    "view_copy",
-    "index_select",
-    "index",
-}
+__all__ = ["ASSIGN", "CONSTANT", "GIVEN", "ITEM", "LAYER", "MOVES", "PARAMETER", "SOURCES", "UNKNOWN", "VIEWS"]
+__all__ += ["Changes", "Get", "Graph", "Node", "Region", "cost", "run"]
+
+_LEAST_COST = 1000
 
 Get = Callable[[int], NDArray]
 Changes = Mapping[int, Callable[[Get], NDArray]]
@@ -152,6 +117,8 @@ class Region:
             parents = [] if place in self.cut else node.parents
             known = self._begins(place) if node.op in SOURCES else place in self.cut
             self._data[place] = known or any(self._data[p] for p in parents)
+        if not self._data[sink]:  # made of constants and positions alone: then these are what mistakes are made in
+            self._data = {place: graph.nodes[place].op != PARAMETER for place in self.places}
 
     def _begins(self, place: int) -> bool:
         """Whether data begin here: at a layer, or at an input that isn't of whole numbers, as positions are."""
@@ -166,6 +133,15 @@ class Region:
     def of_data(self, place: int) -> bool:
         """Whether a node follows from what layers gave or the model got; not so constants, parameters, positions."""
         return self._data[place]
+
+    def with_constants(self) -> Region | None:
+        """This region with what is made of constants as data, such as tables of positions; None if nothing is."""
+        plain = [p for p in self.operations if not self._data[p] and self.node(p).op not in MOVES]
+        if not plain:
+            return None
+        other = copy.copy(self)
+        other._data = {place: self.node(place).op != PARAMETER for place in self.places}
+        return other
 
     def users(self, place: int) -> list[int]:
         """The nodes of this region that take a node."""
@@ -220,7 +196,7 @@ class Region:
                 break
             if place in changes:
                 made[place] = changes[place](get)
-                self.work += np.size(made[place]) if isinstance(made[place], np.ndarray) else 1
+                self.work += cost(made[place])
             elif made and place in self._under:
                 made[place] = self._again(place, made)
             elif place not in self.cut and any(parent in made for parent in self.graph.nodes[place].parents):
@@ -244,8 +220,13 @@ class Region:
         if node.op in SOURCES:
             return self.graph.source(place)
         result = run(node, get)
-        self.work += result.size if isinstance(result, np.ndarray) else 1
+        self.work += cost(result)
         return result
+
+
+def cost(result: Any) -> int:
+    """What computing something counts as, in elements: of few elements the operation costs more than they do."""
+    return max(result.size, _LEAST_COST) if isinstance(result, np.ndarray) else _LEAST_COST
 
 
 def run(node: Node, get: Callable[[int], Any], **other: Any) -> Any:
