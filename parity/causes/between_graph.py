@@ -235,7 +235,7 @@ class Code:
         chosen += [key for key in dict.fromkeys(starts) if key in self.names and key not in chosen][:_NEAR]
         found: list[tuple[str, Callable[[], NDArray]]] = []
         sums = [p for p in range(region.sink) if self.graph.nodes[p].op == "add" and p not in region.inside]
-        found += [(self.words(p), _kept(lambda p=p: Region(self.graph, p, region.cut).value(p))) for p in sums[-_NEAR:]]
+        found += [(self.words(p), _kept(lambda p=p: self._sum(p, region))) for p in sums[-_NEAR:]]
         for key in chosen:
             for array, text in (("output.0", "the output of"), ("input.0", "the input of")):
                 if key != near:
@@ -243,6 +243,13 @@ class Code:
                         (f"{text} {self.names[key]}", _kept(lambda key=key, array=array: self.values(key, array)))
                     )
         return found
+
+    def _sum(self, place: int, region: Region) -> NDArray:
+        """What a node gives, begun where a region begins; nothing where that can't be run."""
+        try:
+            return np.asarray(Region(self.graph, place, region.cut).value(place))
+        except WRONG:
+            return np.zeros(0)
 
     def words(self, place: int) -> str:
         """A node in words."""

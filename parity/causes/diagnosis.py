@@ -17,6 +17,7 @@ from parity.causes import parameters as causes
 from parity.causes import precision as precision_causes
 from parity.causes.between_graph import Code
 from parity.causes.examined import ExaminedCall, ExaminedModel
+from parity.causes.node_kinds import PARAMETER
 from parity.causes.parameters import Case, Cause
 from parity.kinds import layouts, registry, weights
 from parity.kinds.layer import Layer, Recorded
@@ -65,8 +66,12 @@ def _inside(visit: ExaminedCall, case: Case) -> list[Cause]:
     store, key = visit.candidate.store, visit.key.replace("forward", "inside")
     if not store.exists(key):
         return []
-    facts, arrays = store.facts(key), store.arrays(key, "c.")
-    code = Code.of(facts["nodes"], {f"c.{place}": array for place, array in arrays.items()}, recorded_inputs(visit))
+    facts = store.facts(key)
+    constants = {f"c.{place}": array for place, array in store.arrays(key, "c.").items()}
+    for place, node in enumerate(facts["nodes"]):
+        if node["op"] == PARAMETER and node["args"]["name"] in case.torch_weights:
+            constants[f"c.{place}"] = case.torch_weights[node["args"]["name"]]
+    code = Code.of(facts["nodes"], constants, recorded_inputs(visit))
     code.given = "the layer's input"
     scale = 64 * UNIT_ROUNDOFF[case.dtype] * float(np.max(np.abs(case.torch_y), initial=0.0))
     allowed = 0.0 if case.allowed is None else float(np.max(case.allowed, initial=0.0))

@@ -235,7 +235,7 @@ class Capture:
         if torch_leaves.is_own(module):
             state = torch_leaves.state_of(module)
             graph, sinks = torch_graph.of_code(lambda *given: call.replay(list(given), state), tuple(inputs), state)
-            self.store.put(call.key(torch_graph.INSIDE), graph.constants, nodes=graph.nodes, sinks=sinks)
+            self.store.put(call.key(torch_graph.INSIDE), graph.unnamed(), nodes=graph.nodes, sinks=sinks)
         call.arrays = {}
 
     def _tap_output(self, call: Call, index: int, tensor: Tensor) -> Tensor:

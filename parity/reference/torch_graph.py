@@ -128,6 +128,11 @@ class Recorder:
         elif isinstance(result, Tensor):
             self._put(result, self._add(name, args) if known else self._constant(result, {"ran": name}))
 
+    def unnamed(self) -> dict[str, NDArray]:
+        """The constants but for parameters, which whoever has the model's weights knows by their names."""
+        named = {f"c.{place}" for place, node in enumerate(self.nodes) if node["op"] == PARAMETER}
+        return {name: array for name, array in self.constants.items() if name not in named}
+
     @contextlib.contextmanager
     def quiet(self) -> Iterator[None]:
         """Within, nothing is recorded."""
