@@ -108,6 +108,35 @@ def test_running_error_covers_what_really_happens(dtype: torch.dtype) -> None:
     assert (error < 2000 * float(torch.finfo(dtype).eps)).all()
 
 
+def test_a_sum_of_several_terms_may_be_added_in_any_order() -> None:
+    """(a + b) + c and (a + c) + b: where a and c cancel, one rounds a partial sum that the other never makes."""
+    generator = torch.Generator().manual_seed(0)
+    a, c = (torch.randn(4000, generator=generator, dtype=torch.float64) for _ in range(2))
+    b = c - a + 1e-9 * torch.randn(4000, generator=generator, dtype=torch.float64)
+    mode = RunningError()
+    with mode:
+        got = (a + b) - c
+    error = mode.get(got).error
+    other = (a - c) + b
+    assert error is not None and not torch.equal(got, other)
+    assert ((got - other).abs() <= 2 * error).all()  # each side may err by its bound
+    assert (error <= 2 * 2.0**-53 * (a.abs() + b.abs() + c.abs()) * (1 + 1e-12)).all()
+
+
+def test_a_partial_sum_that_something_else_takes_is_a_term_of_its_own() -> None:
+    """A residual connection's branch is made of the sum before it: that can't be added in another order."""
+    x, y, z = (torch.randn(50, dtype=torch.float64) for _ in range(3))
+    mode = RunningError()
+    with mode:
+        stream = x + y
+        got = stream + torch.relu(stream).mul(0) + z  # mul by 0: the branch brings nothing
+        alone = x + y
+    error, first = mode.get(got).error, mode.get(alone).error
+    assert error is not None and first is not None
+    own = 2.0**-53 * ((stream).abs() + z.abs()) * 2
+    assert (error <= first + own + 1e-30).all()
+
+
 def test_moves_and_maxima_bring_no_error() -> None:
     mode = RunningError()
     x = torch.randn(2, 3, 6, 6, dtype=torch.float64)

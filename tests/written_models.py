@@ -28,8 +28,13 @@ class Written(nn.Module):
         return self.function(self, *inputs)
 
 
-def named(right: Callable[..., Tensor], wrong: Callable[..., Tensor], *shapes: tuple[int, ...] | Any) -> str:
-    """The cause that is named for what one function gives where the other is the reference."""
+def named(
+    right: Callable[..., Tensor], wrong: Callable[..., Tensor], *shapes: tuple[int, ...] | Any, share: float = 1e-11
+) -> str:
+    """The cause that is named for what one function gives where the other is the reference.
+
+    Differences up to `share` of the largest value count as none.
+    """
     torch.manual_seed(0)
     model = Written(right).double()
     inputs = tuple(torch.randn(s, dtype=torch.float64) if isinstance(s, tuple) else torch.tensor(s) for s in shapes)
@@ -37,6 +42,6 @@ def named(right: Callable[..., Tensor], wrong: Callable[..., Tensor], *shapes: t
         reference, ours = (np.asarray(f(model, *inputs)) for f in (right, wrong))
     recorder, sinks = torch_graph.of_model(model, inputs, {})
     code = Code.of(recorder.nodes, recorder.constants, tuple(np.asarray(x) for x in inputs))
-    tolerance = 1e-11 * max(float(np.abs(reference).max()), 1e-3)
+    tolerance = share * max(float(np.abs(reference).max()), 1e-3)
     causes = code.explain(sinks[0], "output", ours, reference, tolerance, "output")
     return f"{causes[0].key}: {causes[0].text}" if causes else "none"

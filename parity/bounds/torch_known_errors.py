@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from parity.bounds.torch_operation import Tracked
+from parity.bounds.torch_operation import Terms, Tracked
 
 EXACT = Tracked()
 
@@ -22,6 +22,8 @@ class KnownErrors:
         # Memory that was written to in parts: the errors of all its elements, as they lie there.
         self._written: dict[int, tuple[Tracked, StorageWeakRef]] = {}
         self._maps: dict[tuple, tuple[tuple[int, ...], StorageWeakRef]] = {}
+        # Sums that nothing has taken yet.
+        self._sums: dict[tuple, tuple[Terms, StorageWeakRef]] = {}
 
     def map_shape(self, tensor: Tensor) -> tuple[int, ...] | None:
         """(C, H, W) of the map that was flattened into the rows of `tensor`; None if none was."""
@@ -56,6 +58,18 @@ class KnownErrors:
         else:
             self._known[_key(tensor)] = tracked, StorageWeakRef(tensor.untyped_storage())
 
+    def terms(self, tensor: Tensor) -> Terms | None:
+        """What `tensor` is the sum of, until something takes it; None if it is no sum, or was taken."""
+        entry = self._sums.get(_key(tensor))
+        return entry[0] if entry and not entry[1].expired() else None
+
+    def set_terms(self, tensor: Tensor, terms: Terms | None) -> None:
+        """Say what `tensor` is the sum of."""
+        if terms is None:
+            self._sums.pop(_key(tensor), None)
+        else:
+            self._sums[_key(tensor)] = terms, StorageWeakRef(tensor.untyped_storage())
+
     def unbounded(self, named: dict[str, Tensor]) -> dict[str, list[str]]:
         """Which of the tensors have no bound, by the names given, and for want of which operations' rules."""
         return {name: list(unknown) for name, t in named.items() if (unknown := self.get(t).unknown)}
@@ -65,6 +79,7 @@ class KnownErrors:
         self._known = {key: entry for key, entry in self._known.items() if not entry[1].expired()}
         self._maps = {key: entry for key, entry in self._maps.items() if not entry[1].expired()}
         self._written = {key: entry for key, entry in self._written.items() if not entry[1].expired()}
+        self._sums = {key: entry for key, entry in self._sums.items() if not entry[1].expired()}
 
     def forget(self, *tensors: Tensor) -> None:
         """Take `tensors` as exact from now on."""

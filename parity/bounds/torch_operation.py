@@ -69,6 +69,21 @@ class Tracked:
     unknown: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Terms:
+    """What a sum adds up that nothing but another sum has taken: the other side may add that in any order.
+
+    Attributes:
+        sizes: the sum of the terms' absolute values.
+        number: of terms.
+        rounded: what the roundings of its additions are allowed already, in that order.
+    """
+
+    sizes: Tensor
+    number: int
+    rounded: Tensor
+
+
 @dataclass
 class Operation:
     """One ATen call as a rule sees it.
@@ -81,6 +96,7 @@ class Operation:
             the lane promises must not widen the bound by which it is judged.
         fixed: unit roundoff that every floating-point tensor counts with, whatever its dtype: of formulas that are run
             in float64 to see what they would cost in another precision. None for the tensors' own.
+        terms: of arguments that are sums themselves, by position.
         nested: runs a formula on float64 tensors with error bounds, and bounds the error of what it gives; see `cost`.
     """
 
@@ -92,6 +108,7 @@ class Operation:
     errors: dict[int | str, Any] = field(default_factory=dict)
     most: float = 1.0
     fixed: float | None = None
+    terms: dict[int, Terms] = field(default_factory=dict)
     nested: Callable[[Formula, list[Any], list[Any], float], tuple[list[Any], int]] | None = None
 
     def cost(self, formula: Formula, *places: int | str) -> tuple[list[Any], int]:

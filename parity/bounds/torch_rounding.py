@@ -36,8 +36,8 @@ from parity.bounds import (  # noqa: F401  each but the forms adds its rules to 
     torch_rounding_special,
 )
 from parity.bounds.torch_known_errors import EXACT, KnownErrors
-from parity.bounds.torch_operation import UNIT, Formula, Operation, Rule, Tracked
-from parity.bounds.torch_rounding_rules import RULES, constant
+from parity.bounds.torch_operation import UNIT, Formula, Operation, Rule, Terms, Tracked
+from parity.bounds.torch_rounding_rules import RULES, SUMS, constant, summed
 
 
 class RunningError(TorchDispatchMode, KnownErrors):
@@ -100,6 +100,7 @@ class RunningError(TorchDispatchMode, KnownErrors):
             recorder.after(noted, args[0] if args else None, result)
         outputs = list(result) if isinstance(result, (tuple, list)) else [result]
         tensors = [out for out in outputs if isinstance(out, Tensor)]
+        sums = self._sums_taken(func, args)
         self._notice(func, args, kwargs, result)
         if mutated and args and isinstance(args[0], Tensor):
             self.write_in_part(args[0])
@@ -114,9 +115,21 @@ class RunningError(TorchDispatchMode, KnownErrors):
             self._follow_map(args, tensors[0])
             operation = Operation(func, _name(func), values, kwargs, result, most=self.most, fixed=self.fixed)
             operation.nested = _nested
+            operation.terms = sums
             operation.errors = {place: k.error for place, k in known.items() if k.error is not None}
             self._record(operation, outputs, list(known.values()))
+            self.set_terms(tensors[0], summed(operation) if operation.name in SUMS else None)
         return result
+
+    def _sums_taken(self, func: Any, args: tuple) -> dict[int, Terms]:
+        """The terms of the arguments of an addition; of whatever something takes, nothing is known from then on."""
+        found: dict[int, Terms] = {}
+        for place, arg in enumerate(args):
+            for tensor in arg if isinstance(arg, (list, tuple)) else (arg,):
+                if isinstance(tensor, Tensor) and (terms := self.terms(tensor)) is not None:
+                    found[place] = terms
+                    self.set_terms(tensor, None)
+        return found if not self.suspended and _name(func) in SUMS else {}
 
     def _notice(self, func: Any, args: tuple, kwargs: dict, result: Any) -> None:
         if self.muted:

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parity.bounds.torch_operation import Operation, Rule
+from parity.bounds.torch_operation import Operation, Rule, Terms
 
 RULES: dict[str, Rule] = {}
+SUMS = frozenset({"add", "sub", "rsub"})
 
 
 def rule(*names: str) -> Any:
@@ -68,7 +69,7 @@ def _cast(op: Operation) -> tuple[Any, int]:
     return op.error(0) + op.rounded, 1
 
 
-@rule("add", "sub", "rsub")
+@rule(*SUMS)
 def _added(op: Operation) -> tuple[Any, int]:
     scale = abs(float(op.kwargs.get("alpha", 1)))
     a, b = op.args[:2]
@@ -76,7 +77,32 @@ def _added(op: Operation) -> tuple[Any, int]:
         # Gradients from several uses of a tensor, in whatever order they come: relative to each, as in a long sum.
         sizes = a.double().abs() + b.double().abs()
         return op.error(0) + op.error(1) + 2 * op.unit * sizes, 1
-    return op.error(0) + scale * op.error(1) + op.rounded * (1 if scale == 1 else 2), 1
+    added = op.rounded * (1 if scale == 1 else 2)
+    if op.terms and (terms := summed(op)) is not None:
+        added = terms.rounded - sum(each.rounded for each in op.terms.values())
+    return op.error(0) + scale * op.error(1) + added, 1
+
+
+def summed(op: Operation) -> Terms | None:
+    """What the result of an addition is the sum of; None where a factor, too, is rounded.
+
+    Two terms are added in one way, one rounding of their sum. More may be added in any order, so that partial sums may
+    be as large as all terms together: (a + b) + c where the other side has (a + c) + b.
+    """
+    if abs(float(op.kwargs.get("alpha", 1))) != 1:
+        return None
+    sizes: Any = 0.0
+    number = 0
+    for place in (0, 1):
+        known, operand = op.terms.get(place), op.value(place)
+        sizes = sizes + (known.sizes if known is not None else abs(_wide(operand)))
+        number += known.number if known is not None else 1
+    sizes = torch.as_tensor(sizes, dtype=torch.float64).expand(op.output.shape)
+    return Terms(sizes, number, op.rounded if number == 2 else (number - 1) * op.unit * sizes)
+
+
+def _wide(x: Any) -> Any:
+    return x.double() if isinstance(x, Tensor) and not x.is_complex() else x
 
 
 @rule("mul")

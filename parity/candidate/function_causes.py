@@ -67,4 +67,4 @@ class Explainer:
             values = JaxValues(function_values.computed(self.function, *self.arguments))
         except (NotImplementedError, TypeError, ValueError):  # its program can't be gone through
             return code, sinks, None
-        return code, sinks, Located(code.graph, values, code.words)
+        return code, sinks, Located(code.graph, values, code.words, clock=code.clock)

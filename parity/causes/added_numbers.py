@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from parity.causes.attempts import Attempt, Problem
 from parity.causes.graph import Get, Region
 
+_OTHERS = (1.0, 0.5, 2.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)  # that are added in the place of one
 _MOST_CLASSES = 1_000_000
 
 
@@ -55,6 +56,10 @@ def _added(problem: Problem, place: int, operand: int) -> Iterator[Attempt]:
     done = "added to" if node.op == "add" else "subtracted from"
     text = f"{number:.6g}, which is {done} {words}, has the other sign"
     yield Attempt("term_sign", text, {place: lambda get: 2 * get(operand) - region.anew(place, get)})
+    sign = 1.0 if node.op == "add" else -1.0
+    for other in (n for n in _OTHERS if n != number):
+        text = f"{other:g} is {done} {words}, in PyTorch {number:.6g}"
+        yield Attempt("number", text, {place: lambda get, n=other: get(operand) + sign * n})
 
 
 def _least(region: Region, place: int) -> float | None:

@@ -37,12 +37,14 @@ class Attempt(NamedTuple):
         text: what it is, in words.
         changes: what it makes of which nodes.
         strange: whether nobody would make it who didn't mean to: a plainer one that gives the same is named first.
+        roundings: difference that may be left besides, of what is rounded with the mistake and matters nowhere without.
     """
 
     key: str
     text: str
     changes: Changes
     strange: bool = False
+    roundings: float = 0.0
 
 
 @dataclass
@@ -58,6 +60,7 @@ class Problem:
         most: elements that may be computed.
         measures: whether numbers in mistakes are looked for, see `measured`.
         clock: of the whole search.
+        layer: key of the record of the layer that gets it; empty for none.
     """
 
     region: Region
@@ -68,6 +71,7 @@ class Problem:
     most: int = MOST_WORK
     measures: bool = True
     clock: Clock = field(default_factory=Clock)
+    layer: str = ""
     right: NDArray = field(init=False)
     _tried: dict[tuple | None, float] = field(init=False, default_factory=dict, repr=False)
 
@@ -172,7 +176,8 @@ def explaining(problem: Problem, attempts: Iterator[Attempt], before: float) -> 
     found = []
     for attempt in attempts:
         after = problem.left(attempt.changes)
-        if explains(before, after, problem.tolerance) and all(attempt.key != other.key for other, _ in found):
+        tolerance = problem.tolerance + attempt.roundings
+        if explains(before, after, tolerance) and all(attempt.key != other.key for other, _ in found):
             found.append((attempt, after))
             if not attempt.strange:
                 break

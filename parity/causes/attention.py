@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem, measured, value
+from parity.causes.caps import USUAL, found_cap
 from parity.causes.graph import MOVES, Get, Region
 from parity.causes.numpy_operations import softmax
 
@@ -184,7 +185,7 @@ def _axes(region: Region, a: Attention) -> Iterator[Attempt]:
     names = {a.query_axis: "queries", a.key_axis: "keys"}
     others = [axis for axis in range(-logits.ndim, 0) if axis not in names]
     names |= {axis: "heads" if axis == others[-1] and len(others) > 1 else "examples" for axis in others}
-    for axis in (a.query_axis, *reversed(others)):
+    for axis in (axis for axis in (a.query_axis, *reversed(others)) if logits.shape[axis] > 1):
         text = f"the softmax runs over {names[axis]}, not over keys"
         yield Attempt("softmax_axis", text, {a.shares: lambda get, axis=axis: _softmax(get(a.logits), axis)})
     yield Attempt("softmax_missing", "there is no softmax", {a.shares: lambda get: get(a.logits)})
@@ -251,6 +252,7 @@ def _biases(problem: Problem, a: Attention, place: int) -> Iterator[Attempt]:
     root = math.sqrt(width(region, a))
     for factor, text in (
         (1 / root, "is divided by the root of the head's width, as the scores are"),
+        (root, "isn't divided by the root of the head's width, as the scores are"),
         (2.0, "is twice"),
     ):
         yield Attempt("bias_scale", f"the bias of attention ({name}) {text}", with_bias(factor * bias))
@@ -278,13 +280,14 @@ def _caps(problem: Problem, a: Attention) -> Iterator[Attempt]:
         def capped(c: float, start: int = start, outer: int = outer) -> Any:
             return {outer: lambda get: c * np.tanh(get(start) / c)}
 
-        if (found := measured(problem, capped, cap, cap)) is not None:
+        for usual in (c for c in USUAL if abs(c - cap) > 1e-6 * cap):
+            yield Attempt("softcap", f"the scores are capped at {usual:g}, not at {cap:.6g}", capped(usual))
+        if (found := found_cap(problem, capped, cap)) is not None:
             yield Attempt("softcap", f"the scores are capped at {found:.6g}, not at {cap:.6g}", capped(found))
         return
-    for cap in (50.0, 30.0, 20.0, 100.0, 10.0):
-        yield Attempt(
-            "softcap", f"the scores are capped at {cap:g} by tanh", {a.logits: _capping(region, a.logits, cap)}
-        )
+    for cap in USUAL:
+        changes = {a.logits: _capping(region, a.logits, cap)}
+        yield Attempt("softcap", f"the scores are capped at {cap:g} by tanh", changes)
 
 
 def _capping(region: Region, place: int, cap: float) -> Any:

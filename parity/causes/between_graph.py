@@ -8,23 +8,22 @@ wrong before, what it got stands in the graph from there on: what follows from i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest, within
-from parity.causes import families, two_at_once
+from parity.causes import families, node_words, two_at_once
 from parity.causes.attempts import MOST_WORK, WRONG, Attempt, Problem, explaining
 from parity.causes.clock import Clock
-from parity.causes.graph import CONSTANT, GIVEN, LAYER, MOVES, PARAMETER, SOURCES, Graph, Node, Region
+from parity.causes.graph import CONSTANT, GIVEN, LAYER, PARAMETER, SOURCES, Graph, Node, Region
 from parity.causes.numpy_table import CannotRun
 from parity.causes.parameters import Cause
 
-_NEAR = 8  # layers before and behind, whose inputs and outputs may stand in for something
+_NEAR = 16  # layers before and behind, whose inputs and outputs may stand in for something
 _SHOWN = 12  # operations that are told
-_FILLED = frozenset({"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "zeros", "ones"})
 _MOST_IN_ALL = 6 * MOST_WORK  # elements that may be computed for one model where nothing is found
 
 
@@ -56,6 +55,7 @@ class Code:
         whole: whether the model is one function, in which a mistake may be in all layers of a list at once.
         clock: how long the search has run.
         cut_short: that the last search ended before all was tried, in words; empty if it didn't.
+        given: what the inputs are called.
     """
 
     graph: Graph
@@ -68,6 +68,7 @@ class Code:
     whole: bool = False
     clock: Clock = field(default_factory=Clock)
     cut_short: str = ""
+    given: str = "the model's input"
 
     @classmethod
     def read(cls, store: Any, names: dict[str, str]) -> Code | None:
@@ -146,6 +147,9 @@ class Code:
             with self.clock:
                 each = explaining(problem, families.attempts(problem), before)
                 found = each or explaining(problem, families.everywhere(problem, several), before)
+                if not found and (wider := problem.region.with_constants()) is not None:
+                    problem = replace(problem, region=wider)
+                    found = explaining(problem, families.attempts(problem), before)
             self.work += problem.region.work
             self.cut_short = self.cut_short or problem.cut_short()
             if found:
@@ -188,8 +192,8 @@ class Code:
             if not forced and not within(farthest(np.asarray(right, np.float64), reference), tolerance):
                 continue  # the graph doesn't give what PyTorch gave: it can't show anything
             most = min(MOST_WORK, _MOST_IN_ALL - self.work)
-            allowed, near_by = tolerance * _larger(ours, reference), self._elsewhere(near)
-            problem = Problem(region, ours, allowed, self.words, near_by, most, clock=self.clock)
+            allowed, near_by = tolerance * _larger(ours, reference), self._elsewhere(near, region)
+            problem = Problem(region, ours, allowed, self.words, near_by, most, clock=self.clock, layer=near)
             yield problem, farthest(right, ours)
 
     def consumer(self, key: str) -> str | None:
@@ -222,12 +226,17 @@ class Code:
             return False
         return result.shape == ours.shape and within(farthest(result, ours), tolerance)
 
-    def _elsewhere(self, near: str) -> list[tuple[str, Callable[[], NDArray]]]:
-        """What layers near by gave and got."""
+    def _elsewhere(self, near: str, region: Region) -> list[tuple[str, Callable[[], NDArray]]]:
+        """What layers near by gave and got, and those at which the code begins, however far away they are; sums."""
         keys = sorted(self.names)
         at = keys.index(near) if near in keys else len(keys)
+        starts = [region.node(p).args.get("key") for p in region.places if region.node(p).op == LAYER]
+        chosen = sorted(keys[max(at - _NEAR, 0) : at + _NEAR], key=lambda key: abs(keys.index(key) - at))
+        chosen += [key for key in dict.fromkeys(starts) if key in self.names and key not in chosen][:_NEAR]
         found: list[tuple[str, Callable[[], NDArray]]] = []
-        for key in sorted(keys[max(at - _NEAR, 0) : at + _NEAR], key=lambda key: abs(keys.index(key) - at)):
+        sums = [p for p in range(region.sink) if self.graph.nodes[p].op == "add" and p not in region.inside]
+        found += [(self.words(p), _kept(lambda p=p: self._sum(p, region))) for p in sums[-_NEAR:]]
+        for key in chosen:
             for array, text in (("output.0", "the output of"), ("input.0", "the input of")):
                 if key != near:
                     found.append(
@@ -235,37 +244,17 @@ class Code:
                     )
         return found
 
-    def words(self, place: int, depth: int = 0) -> str:
-        """A node in words."""
-        node = self.graph.nodes[place]
-        if node.op == LAYER:
-            return f"the output of {self.names.get(node.args['key'], node.args['key'])}"
-        if node.op == GIVEN:
-            several = any(each.op == GIVEN and each.args["index"] > 0 for each in self.graph.nodes)
-            return f"the model's input {node.args['index']}" if several else "the model's input"
-        if node.op in _FILLED:
-            return "zeros" if node.op.startswith("zeros") else "ones" if node.op.startswith("ones") else "a constant"
-        if node.op == PARAMETER:
-            return str(node.args.get("name", "a parameter"))
-        if place in self.met:
-            return f"the input of {self.met[place].path}"
-        if node.op == CONSTANT or not node.parents:
-            return "a constant"
-        if node.op in MOVES:
-            return self.words(node.parents[0], depth)
-        weight = next((p for p in node.parents if self._named(p).endswith(".weight")), None)
-        if weight is not None:
-            return f"the output of {self._named(weight).removesuffix('.weight')}"
-        if depth > 1:
-            return f"what {node.op.strip('_')} gives"
-        return f"{node.op.strip('_')}({', '.join(self.words(p, depth + 1) for p in node.parents[:3])})"
+    def _sum(self, place: int, region: Region) -> NDArray:
+        """What a node gives, begun where a region begins; nothing where that can't be run."""
+        try:
+            return np.asarray(Region(self.graph, place, region.cut).value(place))
+        except WRONG:
+            return np.zeros(0)
 
-    def _named(self, place: int) -> str:
-        """The name of a parameter; empty for all else."""
-        node = self.graph.nodes[place]
-        while node.op in MOVES and node.parents:
-            node = self.graph.nodes[node.parents[0]]
-        return str(node.args.get("name", "")) if node.op == PARAMETER else ""
+    def words(self, place: int) -> str:
+        """A node in words."""
+        met = {p: each.path for p, each in self.met.items()}
+        return node_words.Words(self.graph, self.names, met, self.given).of(place)
 
     def place(self, sink: int) -> str:
         """Where code lies: behind which layers, what PyTorch ran there, and whether the search there was cut short."""

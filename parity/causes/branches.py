@@ -125,7 +125,7 @@ def _moved(problem: Problem) -> Iterator[Attempt]:
         words = _TITLES.get(region.node(inner).op, WORDS.get(region.node(inner).op, region.node(inner).op))
         if region.node(inner).op in _NORMS:
             words = f"{words} {problem.words(place).removeprefix('the output of ')}"
-        for other in _near(region, place, start):
+        for other in _near(region, place, start, region.node(inner).op not in CURVED):
             text = f"{words} is applied to {problem.words(other)}, not to {problem.words(start)}"
             yield Attempt("function_moved", text, _applied_to(region, place, inner, start, other))
             users = [user for user in region.users(other) if user != place]
@@ -149,8 +149,8 @@ def _step(region: Region, place: int) -> tuple[int, int] | None:
     return None if start is None else (inner, start)
 
 
-def _near(region: Region, place: int, start: int) -> Iterator[int]:
-    """Nodes behind and before, of as many values, that a function may be applied to instead."""
+def _near(region: Region, place: int, start: int, alike: bool) -> Iterator[int]:
+    """Nodes behind and before, if `alike` of as many values, that a function may be applied to instead."""
     shape = np.shape(region.value(start))
     behind, waiting = [], [place]
     for _ in range(_STEPS_AWAY):
@@ -162,7 +162,8 @@ def _near(region: Region, place: int, start: int) -> Iterator[int]:
         before += dict.fromkeys(waiting)
     for other in (*behind, *before):
         values = region.value(other) if region.of_data(other) else None
-        if isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.floating) and values.shape == shape:
+        fits = isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.floating)
+        if fits and (np.shape(values) == shape or not alike):
             yield from [other] if region.node(other).op not in MOVES or region.node(other).op == ITEM else []
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from parity.causes.attempts import Attempt, Problem, measured
 from parity.causes.graph import Changes, Node
 
-_USUAL = (50.0, 30.0, 20.0, 15.0, 100.0, 10.0)  # Gemma's and Grok's among them
+_LEAST = 1e-12  # of 1 / c^2
+USUAL = (50.0, 30.0, 20.0, 15.0, 100.0, 10.0)  # Gemma's and Grok's among them
 
 
 def attempts(problem: Problem) -> Iterator[Attempt]:
@@ -25,7 +26,10 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
             continue
         found, words = True, problem.words(start)
         yield Attempt("softcap_missing", f"{words} isn't capped by tanh, at {cap:.6g}", _without(start, outer))
-        if (other := measured(problem, lambda c, s=start, o=outer: _capped(c, s, o), cap, cap)) is not None:
+        for usual in (c for c in USUAL if c != cap):
+            text = f"{words} is capped at {usual:g}, not at {cap:.6g}"
+            yield Attempt("softcap", text, _capped(usual, start, outer))
+        if (other := found_cap(problem, lambda c, s=start, o=outer: _capped(c, s, o), cap)) is not None:
             yield Attempt(
                 "softcap", f"{words} is capped at {other:.6g}, not at {cap:.6g}", _capped(other, start, outer)
             )
@@ -45,10 +49,33 @@ def _too_many(problem: Problem) -> Iterator[Attempt]:
     # x - c tanh(x / c) is x^3 / (3 c^2) and less: where c is large this gives it, and a start where it isn't.
     apart = float(np.vdot(right - problem.observed, right**3 / 3))
     guess = np.sqrt(float(np.vdot(right**3 / 3, right**3 / 3)) / apart) if apart > 0 else None
-    for cap in _USUAL:
+    for cap in USUAL:
         yield Attempt("softcap_added", f"{problem.words(sink)} is capped at {cap:g} by tanh", changes(cap))
-    if guess is not None and (cap := measured(problem, changes, float(guess))) is not None:
+    cap = None if guess is None else found_cap(problem, changes, float(guess), None)
+    if cap is not None and abs(cap - 1) > 1e-6:  # that is a plain tanh
         yield Attempt("softcap_added", f"{problem.words(sink)} is capped at {cap:.6g} by tanh", changes(cap))
+
+
+def found_cap(
+    problem: Problem, changes: Callable[[float], Changes], start: float, right: float | None = 0.0
+) -> float | None:
+    """The cap c that explains what was observed; None if there is none.
+
+    A cap far away is looked for by its inverse square, in which c tanh(x / c), about x - x^3 / (3 c^2), is nearly
+    linear.
+
+    Args:
+        problem: to be explained.
+        changes: what a cap makes of the code.
+        start: where the search begins.
+        right: the cap of the reference, 0 for `start`; None if it has none.
+    """
+    own = None if right is None else right or start
+    if (near := measured(problem, changes, start, own)) is not None:
+        return near
+    own = None if own is None else own**-2
+    found = measured(problem, lambda p: changes(max(p, _LEAST) ** -0.5), start**-2, own)
+    return None if found is None or found <= _LEAST else found**-0.5
 
 
 def _factor(node: Node) -> float | None:

@@ -15,7 +15,9 @@ from parity.causes import kinks
 from parity.causes import parameter_gradients as parameter_causes
 from parity.causes import parameters as causes
 from parity.causes import precision as precision_causes
+from parity.causes.between_graph import Code
 from parity.causes.examined import ExaminedCall, ExaminedModel
+from parity.causes.node_kinds import PARAMETER
 from parity.causes.parameters import Case, Cause
 from parity.kinds import layouts, registry, weights
 from parity.kinds.layer import Layer, Recorded
@@ -54,8 +56,28 @@ def name_forward(visit: ExaminedCall, rows: list[Row], variables: dict[str, Any]
         found = precision_causes.explain(case)
     found = found or precision_causes.seen(coarse, case.torch_y, case.flax_y, visit.allowed, candidate.dtype)
     found = found or causes.explain(case) or precision_causes.explain(case)
+    found = found or _inside(visit, case)
     for row in rows:
         attach(row, found)
+
+
+def _inside(visit: ExaminedCall, case: Case) -> list[Cause]:
+    """Causes in the code of a layer of someone's own, where its weights are the same on both sides."""
+    store, key = visit.candidate.store, visit.key.replace("forward", "inside")
+    if not store.exists(key):
+        return []
+    facts = store.facts(key)
+    constants = {f"c.{place}": array for place, array in store.arrays(key, "c.").items()}
+    for place, node in enumerate(facts["nodes"]):
+        if node["op"] == PARAMETER and node["args"]["name"] in case.torch_weights:
+            constants[f"c.{place}"] = case.torch_weights[node["args"]["name"]]
+    code = Code.of(facts["nodes"], constants, recorded_inputs(visit))
+    code.given = "the layer's input"
+    scale = 64 * UNIT_ROUNDOFF[case.dtype] * float(np.max(np.abs(case.torch_y), initial=0.0))
+    allowed = 0.0 if case.allowed is None else float(np.max(case.allowed, initial=0.0))
+    tolerance = max(scale, allowed)
+    arguments = (facts["sinks"][0], visit.path, case.flax_y, case.torch_y, tolerance, visit.key)
+    return code.explain(*arguments) or code.explain_two(*arguments)
 
 
 def _weights_elsewhere(visit: ExaminedCall) -> Iterator[tuple[str, str, NDArray]]:

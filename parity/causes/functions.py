@@ -122,7 +122,7 @@ def _others(region: Region, place: int, start: int, words: str) -> Iterator[Atte
         text = f"{curve.words} stands for {words}"
         strange = region.node(place).op in _ARITHMETIC
         yield Attempt(f"activation_{key}", text, {place: lambda get, of=curve.function: of(get(start))}, strange)
-    for axis in range(x.ndim):
+    for axis in (a for a in range(x.ndim) if x.shape[a] > 1):  # over one value it gives ones: nothing then
         text = f"a softmax over axis {axis} of {list(x.shape)} stands for {words}"
         shares = {place: value(softmax({"self": x, "dim": axis}))}
         yield Attempt("activation_softmax", text, shares, region.node(place).op in _ARITHMETIC)
@@ -190,7 +190,8 @@ def _of_layer(region: Region, place: int, start: int, layer: Layer) -> Iterator[
                 raise ValueError(mistake.key)
             return [changed.compute(), np.zeros(0)] if several else changed.compute()
 
-        yield Attempt(mistake.key, f"{title}: {mistake.text}", {place: change})
+        named = title.lower() in mistake.text.lower()
+        yield Attempt(mistake.key, mistake.text if named else f"{title}: {mistake.text}", {place: change})
 
 
 def _again(region: Region, place: int, start: int) -> NDArray | None:
@@ -206,7 +207,7 @@ def _settings(region: Region, place: int, start: int, words: str) -> Iterator[At
     node, x = region.node(place), region.value(start)
     if node.op in ("_softmax", "_log_softmax"):
         own = int(node.args["dim"]) % x.ndim
-        for axis in (a for a in range(x.ndim) if a != own):
+        for axis in (a for a in range(x.ndim) if a != own and x.shape[a] > 1):
             powers = np.exp(x - x.max(axis=axis, keepdims=True))
             shares = powers / powers.sum(axis=axis, keepdims=True)
             made = np.log(shares) if node.op == "_log_softmax" else shares
@@ -215,6 +216,9 @@ def _settings(region: Region, place: int, start: int, words: str) -> Iterator[At
         shifts, dims = tuple(node.args["shifts"]), tuple(node.args["dims"])
         text = "values are rolled the other way"
         yield Attempt("roll_sign", text, {place: value(np.roll(x, tuple(-s for s in shifts), dims))})
+        for i, dim in enumerate(dims if len(dims) > 1 else ()):
+            made = np.roll(x, shifts[:i] + shifts[i + 1 :], dims[:i] + dims[i + 1 :])
+            yield Attempt("roll_axis", f"values aren't rolled along axis {dim}", {place: value(made)})
         for moved in (1, -1):
             made = np.roll(x, tuple(s + moved for s in shifts), dims)
             yield Attempt("roll_shift", f"values are rolled by {moved:+d}", {place: value(made)})
@@ -223,6 +227,11 @@ def _settings(region: Region, place: int, start: int, words: str) -> Iterator[At
             yield Attempt(
                 f"activation_{key}", f"GELU: {CURVES[key].words} stands for it", {place: value(CURVES[key].function(x))}
             )
+
+
+def _standardised(x: NDArray, axis: int, epsilon: float) -> NDArray:
+    apart = x - x.mean(axis, keepdims=True)
+    return apart / np.sqrt(np.mean(apart**2, axis, keepdims=True) + epsilon)
 
 
 def _too_many(problem: Problem) -> Iterator[Attempt]:
@@ -251,12 +260,17 @@ def _too_many(problem: Problem) -> Iterator[Attempt]:
                 change = {place: lambda get, place=place, of=curve.function: of(region.anew(place, get))}
                 yield Attempt(name, text, change, key not in _USUAL)
         inside = place != region.sink and node.op not in _PRODUCTS  # where it may well wipe out what is wrong
-        for axis in range(-1, -values.ndim, -1):
+        for axis in (a for a in range(-1, -values.ndim, -1) if values.shape[a] > 1):
             text = f"a softmax is applied to {problem.words(place)}, where PyTorch applies nothing"
             shares = softmax({"self": values, "dim": axis})
             yield Attempt("softmax_added", text, {place: value(shares)}, inside)
             text = text.replace("softmax", "log softmax")
             yield Attempt("softmax_added", text, {place: value(np.log(shares))}, inside)
+        for axis in (-1, 1) if values.ndim > 2 else (-1,):
+            for epsilon in EPSILONS[:2]:
+                text = f"{problem.words(place)} goes through a norm without scale over axis {axis}"
+                change = {place: lambda get, p=place, a=axis, e=epsilon: _standardised(region.anew(p, get), a, e)}
+                yield Attempt("norm_added", f"{text}, where PyTorch applies nothing", change, True)
         yield Attempt(
             "norm_added",
             f"{problem.words(place)} is normalised to length 1",

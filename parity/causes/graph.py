@@ -10,27 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes import fused_attention, written_softmax
-from parity.causes.graph_nodes import (
-    ASSIGN,
-    CONSTANT,
-    GIVEN,
-    ITEM,
-    LAYER,
-    MOVES,
-    PARAMETER,
-    SOURCES,
-    UNKNOWN,
-    VIEWS,
-    Changes,
-    Get,
-    Node,
-    renamed,
-    run,
-)
+from parity.causes.graph_nodes import Changes, Get, Node, cost, renamed, run
+from parity.causes.node_kinds import ASSIGN, CONSTANT, GIVEN, ITEM, LAYER, MOVES, PARAMETER, SOURCES, UNKNOWN, VIEWS
 from parity.causes.numpy_operations import CannotRun
 
 __all__ = ["ASSIGN", "CONSTANT", "GIVEN", "ITEM", "LAYER", "MOVES", "PARAMETER", "SOURCES", "UNKNOWN", "VIEWS"]
-__all__ += ["Changes", "Get", "Graph", "Node", "Region", "run"]
+__all__ += ["Changes", "Get", "Graph", "Node", "Region", "cost", "run"]
 
 _MOST_KEPT = 1000  # nodes of which all that follow from them are kept
 
@@ -116,6 +101,8 @@ class Region:
             if parameters and (node.op == PARAMETER or learned.intersection(parents)):
                 learned.add(place)
                 self._data[place] = self._data[place] or not (node.op in SOURCES or node.op in MOVES)
+        if not self._data[sink]:  # made of constants and positions alone: then these are what mistakes are made in
+            self._data = {place: graph.nodes[place].op != PARAMETER for place in self.places}
 
     def _begins(self, place: int) -> bool:
         """Whether data begin here: at a layer, or at an input that isn't of whole numbers, as positions are."""
@@ -130,6 +117,15 @@ class Region:
     def of_data(self, place: int) -> bool:
         """Whether a node follows from what layers gave or the model got; not so constants, parameters, positions."""
         return self._data[place]
+
+    def with_constants(self) -> Region | None:
+        """This region with what is made of constants as data, such as tables of positions; None if nothing is."""
+        plain = [p for p in self.operations if not self._data[p] and self.node(p).op not in MOVES]
+        if not plain:
+            return None
+        other = copy.copy(self)
+        other._data = {place: self.node(place).op != PARAMETER for place in self.places}
+        return other
 
     def users(self, place: int) -> list[int]:
         """The nodes of this region that take a node."""
@@ -188,7 +184,7 @@ class Region:
                 break
             if place in changes:
                 made[place] = changes[place](get)
-                self.work += np.size(made[place]) if isinstance(made[place], np.ndarray) else 1
+                self.work += cost(made[place])
             elif made and place in self._under:
                 made[place] = self._again(place, made)
             elif place not in self.cut and any(parent in made for parent in self.graph.nodes[place].parents):
@@ -231,5 +227,5 @@ class Region:
         if node.op in SOURCES:
             return self.graph.source(place)
         result = run(node, get)
-        self.work += result.size if isinstance(result, np.ndarray) else 1
+        self.work += cost(result)
         return result

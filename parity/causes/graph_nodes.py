@@ -10,34 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from parity.causes.node_kinds import ASSIGN, ITEM
 from parity.causes.numpy_operations import OPERATIONS, CannotRun
 
-# Where a graph begins: what a layer gave, an input of the model, a parameter, a constant; or what can't be told.
-LAYER, GIVEN, PARAMETER, CONSTANT, UNKNOWN = "layer output", "model input", "parameter", "constant", "unknown"
-SOURCES = frozenset({LAYER, GIVEN, PARAMETER, CONSTANT, UNKNOWN})
-# One of several results; an array of which a part was overwritten.
-ITEM, ASSIGN = "item", "assign"
-# Operations that give a part of an array, or all of it in another shape, without copying.
-VIEWS = frozenset(
-    {"slice", "select", "unsqueeze", "squeeze", "transpose", "permute", "t", "alias", "detach", "unflatten"}
-)
-# That move, select or repeat values, and do nothing else.
-MOVES = VIEWS | {ITEM, "view", "_unsafe_view", "reshape", "_reshape_alias", "expand", "clone", "contiguous", "_to_copy"}
-MOVES |= {
-    "copy",
-    "flip",
-    "roll",
-    "unbind",
-    "split",
-    "split_with_sizes",
-    "chunk",
-    "narrow",
-    "movedim",
-    "repeat",
-    "index",
-}
-MOVES |= {"repeat_interleave", "view_as_complex", "view_as_real", "lift_fresh", "flatten", "squeeze_copy", "view_copy"}
-MOVES |= {"index", "index_select"}
+_LEAST_COST = 1000
 
 Get = Callable[[int], NDArray]
 Changes = Mapping[int, Callable[[Get], NDArray]]
@@ -60,6 +36,11 @@ class Node:
         """The node that is the argument of this name, if one is."""
         value = self.args.get(name)
         return value["node"] if isinstance(value, dict) and "node" in value else None
+
+
+def cost(result: Any) -> int:
+    """What computing something counts as, in elements: of few elements the operation costs more than they do."""
+    return max(result.size, _LEAST_COST) if isinstance(result, np.ndarray) else _LEAST_COST
 
 
 def run(node: Node, get: Callable[[int], Any], **other: Any) -> Any:

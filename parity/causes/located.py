@@ -19,6 +19,7 @@ from parity.bounds.judging import farthest, within
 from parity.causes import value_matching
 from parity.causes.attempts import MOST_WORK, WRONG, Attempt, Problem
 from parity.causes.cause import explains
+from parity.causes.clock import Clock
 from parity.causes.graph import Changes, Graph, Region
 from parity.causes.jax_values import JaxValues, allowed
 from parity.causes.located_mistakes import Here, Hit, at_the_end, attempts, similar, told
@@ -70,6 +71,7 @@ class Located:
         changes: what the mistakes make of nodes.
         hits: the mistakes, in the order in which they were found.
         tried: how many were.
+        clock: how long causes in this model have been looked for, by whatever search.
     """
 
     graph: Graph
@@ -78,6 +80,7 @@ class Located:
     changes: dict[int, Callable] = field(default_factory=dict)
     hits: list[Hit] = field(default_factory=list)
     tried: int = 0
+    clock: Clock = field(default_factory=Clock)
     _known: dict[int, int | None] = field(default_factory=dict)
 
     def explain(self, sink: int, ours: NDArray, tolerance: float) -> tuple[list[Cause], bool]:
@@ -93,19 +96,25 @@ class Located:
             whole.value(sink)
         except WRONG:
             return [], False
+        with self.clock:
+            complete = self._find(whole, ours, tolerance)
+        inside = [hit for hit in self.hits if set(hit.attempt.changes) & whole.inside]
+        return list(told(inside)), complete
+
+    def _find(self, whole: Region, ours: NDArray, tolerance: float) -> bool:
+        """Find one mistake after the other; whether they explain everything."""
         complete = False
         for _ in range(_MOST_MISTAKES):
             region = self._with_mistakes(whole)
             complete = region is not None and self._gives(region, ours, tolerance)
-            if region is None or complete:
+            if region is None or complete or self.clock.over:
                 break
             hit = self._next(whole, region, ours, tolerance)
             if hit is None:
                 break
             self.changes.update(hit.attempt.changes)
             self.hits.append(hit)
-        inside = [hit for hit in self.hits if set(hit.attempt.changes) & whole.inside]
-        return list(told(inside)), complete
+        return complete
 
     def _with_mistakes(self, whole: Region) -> Region | None:
         changes = {p: c for p, c in self.changes.items() if p in whole.inside}
@@ -178,7 +187,7 @@ class Located:
         """Mistakes, those of the last one's family first, as long as there aren't too many of one function."""
         for each in attempts(problem, several, [hit.family for hit in self.hits[-1:]]):
             self.tried += 1
-            if self.tried > _MOST_TRIED:
+            if self.tried > _MOST_TRIED or self.clock.over:
                 return
             yield each
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,17 +10,35 @@ from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem, value
 from parity.causes.attention import MASKED, Attention, find, way
-from parity.causes.graph import Changes, Region
+from parity.causes.graph import MOVES, Changes, Region
 from parity.causes.numpy_operations import CannotRun, softmax
 
 _OUT = -1e30
+_FAR = 1e12  # beside which scores are nothing: then all shares are alike, and nothing is rounded
+_UNIT = 2.0**-53
+_LEAST_NUMBER = -20.0  # of what is taken from scores and is no bias
 _WIDTHS = 17  # of windows that are tried one by one
 
 
 def attempts(problem: Problem) -> Iterator[Attempt]:
     """Mistakes in what each attention sees."""
     for a in find(problem.region):
-        yield from _of(problem.region, a)
+        roundings = _roundings(problem, a)
+        for attempt in _of(problem.region, a):
+            yield attempt._replace(roundings=roundings)
+
+
+def _roundings(problem: Problem, a: Attention) -> float:
+    """What the scores' roundings may leave where a mask's number, such as -10,000, is added to all of a query's keys.
+
+    The softmax takes the number away again, but not what it rounded off; in PyTorch shares with it are 0. Each share's
+    relative error is then twice that of an exponent.
+    """
+    logits = np.abs(problem.region.value(a.logits))
+    added = float(np.max(logits[np.isfinite(logits)], initial=0.0))
+    if not -MASKED < added < _FAR:
+        return 0.0
+    return 4 * _UNIT * added * float(np.max(np.abs(problem.observed[np.isfinite(problem.observed)]), initial=0.0))
 
 
 def _of(region: Region, a: Attention) -> Iterator[Attempt]:
@@ -36,6 +55,7 @@ def _of(region: Region, a: Attention) -> Iterator[Attempt]:
             shares = softmax({"self": made, "dim": -1})
             yield Attempt(key, text, {a.shares: value(np.moveaxis(shares, (-2, -1), axes))})
     if seen.all():
+        yield from _of_numbers(region, a)
         return
     whole = softmax({"self": free, "dim": -1})
     text = "what is masked is set to 0 behind the softmax, and the rest isn't made to add up to 1"
@@ -45,6 +65,38 @@ def _of(region: Region, a: Attention) -> Iterator[Attempt]:
         shares = softmax({"self": made, "dim": -1})
         yield Attempt("mask_value", text, {a.shares: value(np.moveaxis(shares, (-2, -1), axes))})
     yield from _values(a, free, seen)
+    for cap in _caps(region, a):
+        for made in _ways(free, seen):
+            shares = softmax({"self": np.where(seen, free, np.clip(made, -cap, cap)), "dim": -1})
+            text = f"the scores are masked before they are capped: what is masked has {-cap:g}, not minus infinity"
+            yield Attempt("mask_value", text, {a.shares: value(np.moveaxis(shares, (-2, -1), axes))})
+
+
+def _caps(region: Region, a: Attention) -> Iterator[float]:
+    """The numbers by which scores are multiplied behind a tanh."""
+    for one, two in itertools.pairwise(a.chain):
+        number = region.node(two).args.get("other")
+        if region.node(one).op == "tanh" and region.node(two).op == "mul" and isinstance(number, (int, float)):
+            yield float(number)
+
+
+def _of_numbers(region: Region, a: Attention) -> Iterator[Attempt]:
+    """Mistakes in a mask that takes a number from the scores, -100 say, which isn't so much that nothing is left."""
+    axes = (a.query_axis, a.key_axis)
+    for place in a.chain:
+        ways = way(region, a, place)
+        added = None if ways is None else np.asarray(region.value(ways[1]))
+        if ways is None or added is None or not np.issubdtype(added.dtype, np.floating):
+            continue
+        number = float(added.min(initial=0.0))
+        free = _logits(region, a, {place: lambda get, kept=ways[0]: get(kept)})
+        if free is None or not MASKED <= number <= _LEAST_NUMBER or not np.isin(added, (0.0, number)).all():
+            continue
+        seen = np.broadcast_to(added == 0, np.shape(region.value(place))).reshape(free.shape)
+        free, seen = (np.moveaxis(each, axes, (-2, -1)) for each in (free, seen))
+        for key, text, other in _masks(seen):
+            shares = softmax({"self": free + np.where(other, 0.0, number), "dim": -1})
+            yield Attempt(key, text, {a.shares: value(np.moveaxis(shares, (-2, -1), axes))})
 
 
 def _values(a: Attention, free: NDArray, seen: NDArray) -> Iterator[Attempt]:
@@ -82,14 +134,35 @@ def unmasked(region: Region, a: Attention) -> NDArray | None:
             changes[place] = lambda get, kept=kept: get(kept)
         elif (ways := way(region, a, place)) is not None:
             kept, other = ways
-            mask = region.value(other)
-            if mask.dtype == bool:
+            if region.value(other).dtype == bool:
                 changes[place] = lambda get, kept=kept: get(kept)
-            elif (mask < MASKED).any():
-                rest = np.where(mask < MASKED, 0.0, mask)
-                changes[place] = lambda get, kept=kept, rest=rest: get(kept) + rest
+            else:
+                changes |= _without_mask(region, other)
         earlier.add(place)
     return _logits(region, a, changes)
+
+
+def _without_mask(region: Region, place: int) -> dict:
+    """What makes something that is added to scores, a bias with a mask in it say, the same without the mask."""
+    masked = region.value(place)
+    if not isinstance(masked, np.ndarray) or not (masked < MASKED).any():
+        return {}
+    node = region.node(place)
+    changes: dict = {}
+    if place not in region.cut and node.op in MOVES and node.parents:
+        changes = _without_mask(region, node.parents[0])
+    elif place not in region.cut and node.op in ("add", "sub"):
+        for parent in node.parents:
+            changes |= _without_mask(region, parent)
+    elif place not in region.cut and node.op in ("masked_fill", "where"):
+        kept = [p for p in map(node.argument, ("self", "other")) if p is not None and not _far(region.value(p))]
+        shape = masked.shape
+        changes = {place: lambda get, kept=kept[0]: np.broadcast_to(get(kept), shape)} if kept else {}
+    return changes or {place: lambda get: np.where(masked < MASKED, 0.0, masked)}
+
+
+def _far(values: NDArray) -> bool:
+    return bool((np.asarray(values) < MASKED).all())
 
 
 def _logits(region: Region, a: Attention, changes: Changes) -> NDArray | None:
@@ -113,7 +186,10 @@ def _masks(seen: NDArray) -> Iterator[tuple[str, str, NDArray]]:
     if seen.all():
         yield "causal_added", "attention is causal, in PyTorch it isn't", causal
         return
-    yield "mask_missing", "causal mask: there is none" if is_causal and keys.all() else "there is no mask", every
+    none = "causal mask: there is none" if is_causal and keys.all() else "there is no mask"
+    if (seen == keys).all() and t == s:
+        none += "; or, where a number is added to the scores, the padding is masked as queries, which changes nothing"
+    yield "mask_missing", none, every
     if is_causal:
         padded = not keys.all()
         yield "mask_off_by_one", "the causal mask is off by one: each place sees the next one", triangle(1) & keys
@@ -144,6 +220,9 @@ def _masks(seen: NDArray) -> Iterator[tuple[str, str, NDArray]]:
     for axis in range(seen.ndim - 2):
         if seen.shape[axis] > 1:
             yield "mask_order", "examples get the masks of others", np.roll(seen, 1, axis)
+    for k in (k for k in range(2, len(seen)) if len(seen) % k == 0 and seen.ndim > 2):
+        order = seen.reshape(k, -1, *seen.shape[1:]).swapaxes(0, 1).reshape(seen.shape)
+        yield "mask_order", "masks are repeated in another order over examples", order
     if seen.ndim >= 3 and (n := len(seen)) > 1:
         rest = seen.reshape(-1, t, s)
         for inner in {seen.shape[1] if seen.ndim == 4 else 0, *(k for k in range(2, n) if n % k == 0)} - {0, 1}:

@@ -16,6 +16,8 @@ from parity.causes.attempts import WRONG, Attempt, Problem, value
 from parity.causes.graph import MOVES, Region
 from parity.causes.sums import signs_of
 
+_MOST_TERMS = 4
+
 
 def attempts(problem: Problem) -> Iterator[Attempt]:
     """Each factor of a part of a sum, and of a whole one, the last one first."""
@@ -25,6 +27,7 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
             continue
         if region.node(place).op in ("add", "sub"):
             yield from _of_a_part(problem, place)
+            yield from _turned_shares(problem, place)
             yield from _exchanged(problem, place)
         elif region.node(place).op in ("mul", "div"):
             yield from _of_the_sum(problem, place)
@@ -79,8 +82,27 @@ def _of_a_part(problem: Problem, place: int) -> Iterator[Attempt]:
                 whole = region.value(place) + (scale - 1) * others
                 text = f"{words} {done} the whole sum with {problem.words(rest[0][1])}, not {problem.words(kept)} alone"
                 yield Attempt("factor_moved", text, {place: value(whole)})
+                yield from _of_further_terms(problem, place, scale, f"{words} {done}", problem.words(kept))
                 text = f"{words} {done} {problem.words(rest[0][1])}, not {problem.words(kept)}"
                 yield Attempt("factor_moved", text, {place: value(signs[name] * plain + scale * others)})
+
+
+def _of_further_terms(problem: Problem, place: int, scale: Any, does: str, kept: str) -> Iterator[Attempt]:
+    """A factor of one term of a longer sum, s x + y + z, that multiplies another one beside it, too."""
+    region = problem.region
+    for _ in range(_MOST_TERMS):
+        users = region.users(place)
+        if len(users) != 1 or region.node(users[0]).op not in ("add", "sub"):
+            return
+        before, place = place, users[0]
+        signs = signs_of(region.node(place))
+        for name, sign in signs.items():
+            other = region.node(place).argument(name)
+            if other is not None and other != before:
+                made = region.value(place) + sign * (scale - 1) * region.value(other)
+                text = f"{does} the sum with {problem.words(other)}, not {kept} alone"
+                if np.shape(made) == np.shape(region.value(place)):
+                    yield Attempt("factor_moved", text, {place: value(made)})
 
 
 def _exchanged(problem: Problem, place: int) -> Iterator[Attempt]:
@@ -102,6 +124,22 @@ def _exchanged(problem: Problem, place: int) -> Iterator[Attempt]:
         words = (problem.words(p) for p in (a, b, x, y))
         text = "{} and {}, by which {} and {} are multiplied, are exchanged".format(*words)
         yield Attempt("factors_exchanged", text, change)
+
+
+def _turned_shares(problem: Problem, place: int) -> Iterator[Attempt]:
+    """Of a + s (b - a), something between two, the share taken of the other one: b + s (a - b)."""
+    region = problem.region
+    one, two = region.node(place).argument("self"), region.node(place).argument("other")
+    for a, product in ((one, two), (two, one)) if region.node(place).op == "add" else ():
+        if a is None or product is None or region.node(product).op != "mul":
+            continue
+        for share in region.node(product).parents or ():
+            node = region.node(share)
+            b = node.argument("self")
+            if node.op == "sub" and node.argument("other") == a and b is not None:
+                text = f"the share is taken of {problem.words(a)}, not of {problem.words(b)}: the two are exchanged"
+                whole = region.value(a) + region.value(b) - region.value(place)
+                yield Attempt("share_exchanged", text, {place: value(whole)})
 
 
 def _size(region: Region, place: int) -> int:

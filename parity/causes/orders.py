@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from parity.causes import concatenations
 from parity.causes.attempts import Attempt, Problem, each_and_all, value
 from parity.causes.graph import GIVEN, ITEM, LAYER, MOVES, Get, Region
 
@@ -24,7 +25,7 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
     yield from each_and_all(_repeats(region))
     yield from each_and_all(_reshapes(region))
     yield from each_and_all(_turns(region))
-    yield from _joined(problem)
+    yield from concatenations.attempts(problem)
     yield from _parts(problem)
     yield from _sources(problem)
     yield from _tables(problem)
@@ -75,6 +76,7 @@ def _reshapes(region: Region) -> Iterator[Attempt]:
                 back = [axis + order.index(i) for i in range(len(order))]
                 axes = [*range(axis), *back, *range(axis + len(order), len(shape))]
                 text = f"an axis is taken apart with its {len(order)} parts in the order {list(order)}"
+                text += f", as {[sizes[i] for i in order]} (interleaved), not {list(sizes)}" if len(order) == 2 else ""
                 yield Attempt("split_order", text, {place: _splitting(region, place, shape, axes, y.shape)})
         yield from _split_anew(region, place, x, y)
 
@@ -146,34 +148,6 @@ def _turns(region: Region) -> Iterator[Attempt]:
                 if math.prod(made.shape) == y.size:
                     text = f"axes of {list(x.shape)} are moved in the order {list(order)}"
                     yield Attempt("axes_order", text, {place: value(made.reshape(y.shape))})
-
-
-def _joined(problem: Problem) -> Iterator[Attempt]:
-    """Arrays joined in another order, or along another axis, or interleaved."""
-    region = problem.region
-    for place in region.operations:
-        node = region.node(place)
-        if node.op not in ("cat", "stack") or not region.of_data(place):
-            continue
-        parts = [region.value(p) for p in node.parents]
-        dim, join = node.args.get("dim", 0), np.concatenate if node.op == "cat" else np.stack
-        names = [problem.words(p) for p in node.parents]
-        if 2 <= len(parts) <= 5:
-            for order in _orders(len(parts)):
-                text = f"{node.op} joins its parts in the order {list(order)}"
-                if len(set(names)) == len(names):
-                    text = f"{node.op} joins {', '.join(names[i] for i in order)}; PyTorch {', '.join(names)}"
-                yield Attempt("concatenation_order", text, {place: value(join([parts[i] for i in order], dim))})
-        elif len(parts) > 5:
-            text = f"{node.op} joins its parts in reverse order"
-            yield Attempt("concatenation_order", text, {place: value(join(parts[::-1], dim))})
-        if len({p.shape for p in parts}) == 1:
-            whole = region.value(place)
-            for axis in range(parts[0].ndim):
-                made = np.stack(parts, axis + 1)
-                text = f"{node.op} interleaves its parts along axis {axis}"
-                if made.size == whole.size:
-                    yield Attempt("concatenation_interleaved", text, {place: value(made.reshape(whole.shape))})
 
 
 def _tables(problem: Problem) -> Iterator[Attempt]:

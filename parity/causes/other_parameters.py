@@ -103,6 +103,11 @@ def exchanged(problem: Problem) -> Iterator[Attempt]:
 
 def _one_by_one(problem: Problem, used: dict[str, int], known: dict[str, int]) -> Iterator[Attempt]:
     region = problem.region
+    for (name, place), (other, there) in itertools.combinations(used.items(), 2):
+        if np.shape(region.value(place)) == np.shape(region.value(there)):
+            text = f"{name} and {other} are exchanged"
+            changes = {place: value(region.value(there)), there: value(region.value(place))}
+            yield Attempt("parameters_exchanged", text, changes)
     for name, place in used.items():
         for other, source in known.items():
             above, _, last = name.rpartition(".")

@@ -12,6 +12,7 @@ from parity.causes.graph import MOVES, Changes, Get, Node, Region, run
 
 _BASES = (10000.0, 1000.0, 100.0, 500.0, 100000.0, 500000.0, 1000000.0, 2.0)
 _PRODUCTS = ("mul", "div", "outer", "einsum", "matmul", "mm")
+_UNIT = 2.0**-53
 _FACTORS = (1000.0, 1e-3, 2 * np.pi, 1 / (2 * np.pi), np.pi, 1 / np.pi)
 
 
@@ -26,7 +27,7 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
             continue
         seen.add(angle)
         for frequencies, numbers in _operands(region, angle):
-            yield from _of_frequencies(problem, frequencies)
+            yield from _of_frequencies(problem, frequencies, numbers)
             yield from _of_numbers(region, numbers)
     pair = [p for p in region.operations if region.node(p).op in ("sin", "cos")]
     if len({region.node(p).op for p in pair}) == 2:
@@ -68,7 +69,7 @@ def _step(values: NDArray) -> float | None:
     return float(steps[0]) if steps[0] != 0 and np.allclose(steps, steps[0], rtol=1e-4) else None
 
 
-def _of_frequencies(problem: Problem, place: int) -> Iterator[Attempt]:
+def _of_frequencies(problem: Problem, place: int, numbers: int) -> Iterator[Attempt]:
     values = np.asarray(problem.region.value(place), np.float64)
     count, step, first = values.size, _step(values) or 0.0, float(values.ravel()[0])
 
@@ -84,6 +85,11 @@ def _of_frequencies(problem: Problem, place: int) -> Iterator[Attempt]:
         text = f"frequencies fall by the base in {count} steps, not in {count - 1}"
         yield Attempt("frequency_steps", text, changes(step * (count - 1) / count))
     yield Attempt("frequency_steps", "frequencies begin a step later", changes(step, first * np.exp(step)))
+    here, there = ("rise", "fall") if step < 0 else ("fall", "rise")
+    text = f"frequencies {here} where PyTorch's {there}: the exponent has the other sign"
+    largest = np.max(np.abs(problem.region.value(numbers)), initial=0.0) * first * np.exp(max(-step * count, 0.0))
+    roundings = 64 * _UNIT * float(largest)  # of large angles, which sines see whole
+    yield Attempt("frequency_sign", text, changes(-step), roundings=roundings)
     for base in _BASES:
         text = f"the frequencies' base is {base:g}, not {np.exp(abs(step) * count):.6g}"
         yield Attempt("frequency_base", text, changes(np.sign(step) * np.log(base) / count))

@@ -86,7 +86,7 @@ def _sum(problem: Problem, place: int) -> Iterator[Attempt]:
         def more(count: float, operand: int = operand, sign: float = signs[name]) -> Changes:
             return {place: lambda get: region.anew(place, get) + count * sign * get(operand)}
 
-        yield Attempt("term_missing", f"{words} isn't added", more(-1.0))
+        yield Attempt("term_missing", f"{words} isn't added", _without(problem, place, name))
         half = region.node(operand).op in ("mul", "div") and len(region.node(operand).parents) == 1
         yield Attempt("term_twice", f"{words} is added twice", more(1.0), strange=half)
         yield Attempt("term_sign", f"{words} has the other sign", more(-2.0))
@@ -104,6 +104,18 @@ def _sum(problem: Problem, place: int) -> Iterator[Attempt]:
         text = f"{problem.words(one)} and {problem.words(two)} are multiplied, not added"
         yield Attempt("product_for_sum", text, {place: lambda get: get(one) * get(two)})
         yield from _exchanged_numbers(problem, place, one, two)
+
+
+def _without(problem: Problem, place: int, name: str) -> Changes:
+    """A sum without a term: what is left of it, and not the sum less the term, whose roundings may be as large."""
+    region = problem.region
+    shape, signs = np.shape(region.value(place)), signs_of(region.node(place))
+    rest = next((p for other, p in operands(problem, place) if other != name), None)
+    if rest is None:  # but for a number
+        term = region.node(place).argument(name)
+        return {} if term is None else {place: lambda get: region.anew(place, get) - signs[name] * get(term)}
+    sign = signs["self" if name == "other" else "other"]
+    return {place: lambda get: np.broadcast_to(sign * get(rest), shape)}
 
 
 def _exchanged_numbers(problem: Problem, place: int, one: int, two: int) -> Iterator[Attempt]:

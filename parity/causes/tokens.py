@@ -105,6 +105,11 @@ def _pooled(problem: Problem, place: int, start: int) -> Iterator[Attempt]:
             if axes and axes != dims:
                 text = f"axes {list(axes)} are pooled, not {list(dims)}"
                 yield Attempt("pool_axis", text, {place: value(own(x, axis=axes, keepdims=keep))})
+    for i, axis in itertools.product(range(len(dims)), range(x.ndim)) if len(dims) > 1 else ():
+        axes = tuple(sorted({*dims[:i], axis, *dims[i + 1 :]}))
+        if len(axes) == len(dims) and axes != tuple(sorted(dims)):
+            text = f"axes {list(axes)} are pooled, not {list(dims)}"
+            yield Attempt("pool_axis", text, {place: value(own(x, axis=axes, keepdims=keep))})
     if len(dims) > 1 and not keep:  # as of a map whose channels lie last: of the examples, too
         for axes in itertools.combinations(range(x.ndim), len(dims)):
             made = own(x, axis=axes)

@@ -38,7 +38,7 @@ class ReLU(Layer):
 
     def own_mistakes(self) -> Iterator[Mistake]:
         """Other functions in its place."""
-        yield _instead("relu_missing", "negative values pass", lambda x: x)
+        yield _instead("relu_missing", "ReLU is left out: negative values pass", lambda x: x)
         text = "negative values pass with slope 0.01"
         yield _instead("relu_leaky", text, lambda x: np.where(x > 0, x, 0.01 * x))
         yield _instead("relu_abs", "negative values change sign", np.abs)
@@ -99,6 +99,7 @@ class Activation(Layer):
         for key, other in {"identity": CURVES["identity"], **CURVES}.items():  # left out is likelier than all else
             if key != self.curve or self.own is not None:
                 text = f"{other.words} stands for {self.shape.words}"
+                text = f"{self.shape.words} is left out" if key == "identity" else text
                 yield _instead(f"activation_{key}", text, other.function)
         for family, members in RELATIVES.items():
             if self.curve.startswith(family):

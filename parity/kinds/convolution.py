@@ -116,6 +116,19 @@ class Convolution(OutputsFirst, Windowed):
         yield wrong_weight("channels_reversed", text, lambda w: w[:, ::-1])
         yield from self.bias_mistakes()
         yield from self.geometry_mistakes()
+        yield from self._edge_mistakes()
+
+    def _edge_mistakes(self) -> Iterator[Mistake]:
+        """Something else than zeros beyond the edge, as `padding_mode` says, or as `CIRCULAR` does."""
+        sides = [(0, 0), (0, 0), *self.pads]
+        for mode, words in (("wrap", "the other end"), ("reflect", "a mirror image"), ("edge", "the edge's values")):
+
+            def filled(p: Layer, mode: str = mode) -> Layer:
+                x = np.pad(p.x, sides, mode=mode)  # type: ignore[call-overload]
+                return replace(p, x=x, pads=symmetric((0,) * len(self.pads)))
+
+            if any(map(sum, sides)):
+                yield Mistake("pad_mode", f"beyond the edge stands {words}, not zeros", filled)
 
     def _io_exchanged(self, w: NDArray) -> NDArray | None:
         halves = np.split(w, self.groups, axis=0)

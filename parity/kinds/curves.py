@@ -88,6 +88,17 @@ def _within(low: float, high: float, inside: float = 1.0) -> Change:
     return lambda x: np.where((x > low) & (x < high), inside, 0.0)
 
 
+def _hard_sigmoid(words: str, added: float, divisor: float) -> Curve:
+    """Of x with a number added, kept between 0 and 6, and divided."""
+    return Curve(words, lambda x: np.clip(x + added, 0, 6) / divisor, _within(-added, 6 - added, 1 / divisor))
+
+
+def _hard_swish(words: str, added: float, divisor: float) -> Curve:
+    """Of x times such a hard sigmoid of it."""
+    gate = _hard_sigmoid(words, added, divisor)
+    return Curve(words, lambda x: x * gate.function(x), lambda x: gate.function(x) + x * gate.slope(x))
+
+
 _SELU_SCALE, _SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
 CURVES = {
     "gelu": Curve(
@@ -113,7 +124,7 @@ CURVES = {
         lambda x: x * np.clip(x + 3, 0, 6) / 6,
         lambda x: np.where(x <= -3, 0.0, np.where(x >= 3, 1.0, (2 * x + 3) / 6)),
     ),
-    "hardsigmoid": Curve("the hard sigmoid", lambda x: np.clip(x + 3, 0, 6) / 6, _within(-3, 3, 1 / 6)),
+    "hardsigmoid": _hard_sigmoid("the hard sigmoid", 3, 6),
     "hardsigmoid_keras": Curve(
         "Keras' hard sigmoid (0.2 x + 0.5)", lambda x: np.clip(0.2 * x + 0.5, 0, 1), _within(-2.5, 2.5, 0.2)
     ),
@@ -130,6 +141,16 @@ RELATIVES: dict[str, tuple[Curve, ...]] = {
     "elu": tuple(map(elu, (0.5, 0.1, 2.0))),
     "softplus": (*map(softplus, (0.5, 2.0, 10.0, 100.0)), softplus(2.0, divided=False)),
     "hardtanh": (clipped(0, 1), clipped(-2, 2), clipped(-0.5, 0.5)),
+    "hardswish": (
+        _hard_swish("hard swish without the 3 (x relu6(x) / 6)", 0, 6),
+        _hard_swish("hard swish that isn't divided by 6", 3, 1),
+        _hard_swish("hard swish that is divided by 3", 3, 3),
+    ),
+    "hardsigmoid": (
+        _hard_sigmoid("the hard sigmoid without the 3 (relu6(x) / 6)", 0, 6),
+        _hard_sigmoid("the hard sigmoid that isn't divided by 6", 3, 1),
+        clipped(0, 1)._replace(words="clipping to [0, 1]"),
+    ),
 }
 # What code between layers computes besides, by the name of the ATen operation: no layers, so nothing stands for them.
 FUNCTIONS = {

@@ -66,6 +66,11 @@ def kind_of(module: nn.Module) -> str:
     return registry.by_shapes({name: tuple(p.shape) for name, p in module.named_parameters()}).name
 
 
+def is_own(module: nn.Module) -> bool:
+    """Whether a layer is of a class of someone's own, whose code says what it computes."""
+    return registry.by_class(_classes(module)) is None or not type(module).__module__.startswith("torch.")
+
+
 def _classes(module: nn.Module) -> list[str]:
     return registry.classes_of(module, "torch.nn.modules")
 

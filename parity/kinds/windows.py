@@ -117,8 +117,8 @@ class Windowed(Layer):
         if self.rounds_windows:
             name = "down" if self.ceil else "up"
             yield setting("ceil_mode", f"the number of windows is rounded {name}", ceil=not self.ceil)
-        # With stride 1, SAME is padding by half the window, which is tried below.
-        if set(stride) != {1}:
+        # With stride 1, SAME is padding by half the window, which is tried below, but for windows of even sides.
+        if set(stride) != {1} or any(low != high for low, high in same):
             yield setting("padding_same", f"padding is SAME {same}, not {pads}", pads=same, ceil=False)
         smaller = tuple(s - 1 for s in stride)
         larger = tuple(s + 1 for s in stride)

@@ -232,6 +232,10 @@ class Capture:
             arrays |= {f"truth.{i}": to_numpy(t) for i, t in enumerate(truth) if isinstance(t, Tensor)}
         self.mode.forget(*outputs)
         self.store.put(call.key("forward"), arrays, **call.facts(self.dtype, outputs))
+        if torch_leaves.is_own(module):
+            state = torch_leaves.state_of(module)
+            graph, sinks = torch_graph.of_code(lambda *given: call.replay(list(given), state), tuple(inputs), state)
+            self.store.put(call.key(torch_graph.INSIDE), graph.unnamed(), nodes=graph.nodes, sinks=sinks)
         call.arrays = {}
 
     def _tap_output(self, call: Call, index: int, tensor: Tensor) -> Tensor:

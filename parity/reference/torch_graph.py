@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from parity.causes.graph import ASSIGN, CONSTANT, GIVEN, ITEM, LAYER, PARAMETER,
 from parity.causes.numpy_operations import OPERATIONS
 
 RECORD = "graph"
+INSIDE = "inside"  # of one layer
 # Code that isn't the model's: PyTorch's own, and what records.
 _OTHERS = tuple(os.path.dirname(os.path.abspath(path)) + os.sep for path in (torch.__file__, os.path.dirname(__file__)))
 
@@ -126,6 +127,11 @@ class Recorder:
                     self._put(each, self._constant(each, {}) if whole is None else self._add(ITEM, item))
         elif isinstance(result, Tensor):
             self._put(result, self._add(name, args) if known else self._constant(result, {"ran": name}))
+
+    def unnamed(self) -> dict[str, NDArray]:
+        """The constants but for parameters, which whoever has the model's weights knows by their names."""
+        named = {f"c.{place}" for place, node in enumerate(self.nodes) if node["op"] == PARAMETER}
+        return {name: array for name, array in self.constants.items() if name not in named}
 
     @contextlib.contextmanager
     def quiet(self) -> Iterator[None]:
@@ -264,10 +270,17 @@ class _Watching(TorchDispatchMode):
 
 def of_model(model: Any, inputs: tuple[Tensor, ...], kwargs: dict[str, Any]) -> tuple[Recorder, list[int]]:
     """The graph of a whole model, its layers among the rest, and the nodes of its outputs."""
+    return of_code(lambda *given: model(*given, **kwargs), inputs, dict(model.named_parameters()))
+
+
+def of_code(
+    run: Callable[..., Any], inputs: tuple[Tensor, ...], parameters: dict[str, Tensor]
+) -> tuple[Recorder, list[int]]:
+    """The graph of what is run on these inputs with these parameters, by name, and the nodes of its results."""
     recorder = Recorder()
-    recorder.parameters = {p.untyped_storage().data_ptr(): n for n, p in model.named_parameters()}
+    recorder.parameters = {p.untyped_storage().data_ptr(): n for n, p in parameters.items()}
     begun(recorder, inputs)
     with torch.no_grad(), _Watching(recorder), WholeFunctions(recorder):
-        outputs = tree_flatten(model(*inputs, **kwargs))[0]
+        outputs = tree_flatten(run(*inputs))[0]
     recorder.active = False
     return recorder, [recorder.place(t) for t in outputs if isinstance(t, Tensor)]

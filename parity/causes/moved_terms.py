@@ -1,0 +1,58 @@
+"""Terms of sums that are added earlier or later, as a bias behind the function that PyTorch applies to it as well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from parity.causes.attempts import Attempt, Problem
+from parity.causes.graph import MOVES, Changes, Get, Region
+from parity.causes.sums import operands, signs_of
+
+_STEPS = 6  # operations that a term may be moved over
+
+
+def attempts(problem: Problem) -> Iterator[Attempt]:
+    """Each term of each sum, the last sum first."""
+    region = problem.region
+    for place in reversed(region.operations):
+        terms = operands(problem, place) if region.node(place).op in ("add", "sub") else []
+        if len(terms) != 2 or not region.of_data(place):
+            continue
+        signs = signs_of(region.node(place))
+        for (_, kept), (name, term) in (terms, terms[::-1]):
+            if np.shape(region.value(kept)) != np.shape(region.value(place)):
+                continue
+            for other, where in _near(region, place, kept):
+                text = (
+                    f"{problem.words(term)} is added {where}, to {problem.words(other)}, not to {problem.words(kept)}"
+                )
+                yield Attempt("term_moved", text, _moved(region, place, kept, (term, signs[name]), other))
+
+
+def _near(region: Region, place: int, kept: int) -> Iterator[tuple[int, str]]:
+    """Where else it may be added: behind the sum, along the only way, and before what it is added to."""
+    at = place
+    for _ in range(_STEPS):
+        users = region.users(at)
+        if len(users) != 1:
+            break
+        at = users[0]
+        if region.node(at).op not in MOVES:
+            yield at, "later"
+    at = kept
+    for _ in range(_STEPS):
+        behind = [p for p in region.node(at).parents if region.of_data(p)] if at not in region.cut else []
+        if len(behind) != 1:
+            return
+        at = behind[0]
+        if region.node(at).op not in MOVES:
+            yield at, "earlier"
+
+
+def _moved(region: Region, place: int, kept: int, term: tuple[int, float], other: int) -> Changes:
+    def added(get: Get) -> np.ndarray:
+        return region.anew(other, get) + term[1] * get(term[0])
+
+    return {place: lambda get: get(kept), other: added}
