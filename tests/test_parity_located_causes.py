@@ -72,7 +72,7 @@ def test_two_mistakes_of_different_kinds_are_both_named() -> None:
         return total
 
     told = causes(Three(), function, np.random.default_rng(0).normal(size=(6, 5)))
-    assert len(told) == 2 and "nothing stands for tanh" in told[0] and "isn't added" in told[1]
+    assert len(told) == 2 and "tanh is left out" in told[0] and "isn't added" in told[1]
 
 
 class Turns(nn.Module):

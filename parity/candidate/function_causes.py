@@ -53,6 +53,8 @@ class Explainer:
             causes, complete = located.explain(code.graph.moved[sinks[i]], ours, tolerance)
         if not complete:  # one mistake that explains everything counts more than some that don't
             causes = code.explain(sinks[i], "output", ours, theirs, tolerance, "output") or causes
+        if not causes:
+            row.detail = code.place(sinks[i])
         diagnosis.attach(row, causes)
 
     @cached_property

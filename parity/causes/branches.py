@@ -162,8 +162,9 @@ def _near(region: Region, place: int, start: int, alike: bool) -> Iterator[int]:
         before += dict.fromkeys(waiting)
     for other in (*behind, *before):
         values = region.value(other) if region.of_data(other) else None
-        fits = isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.floating)
-        if fits and (np.shape(values) == shape or not alike):
+        if not isinstance(values, np.ndarray) or not np.issubdtype(values.dtype, np.floating):
+            continue
+        if values.shape == shape or not alike:
             yield from [other] if region.node(other).op not in MOVES or region.node(other).op == ITEM else []
 
 
