@@ -84,6 +84,7 @@ class Port(linen.Module):
         (torch.tanh, jax.nn.sigmoid, "the sigmoid stands for tanh"),
         (F.gelu, lambda x: x * jax.nn.sigmoid(1.702 * x), "GELU's approximation by a sigmoid stands for GELU"),
         (F.elu, lambda x: x, "ELU is left out"),
+        (nn.ReLU(), lambda x: x, "JAX: ReLU is left out (undone"),
     ],
 )
 def test_the_activation_that_stands_in_its_place_is_named(original, ported, words, flax_promotes) -> None:

@@ -129,21 +129,22 @@ def _mistakes(links: list[Link], start: NDArray) -> Iterator[tuple[str, str, lis
     x = start
     for i, link in enumerate(links):
         if link.layer is not None:
-            for mistake in replace(link.layer, x=x).mistakes():
+            # That nothing stands for it is told below, as what it is.
+            for mistake in (m for m in replace(link.layer, x=x).mistakes() if m.key != _missing(link)):
                 yield mistake.key, f"{link.name}: {mistake.text}", [*links[:i], _with(link, mistake), *links[i + 1 :]]
         x = link.run(x)
     for i, (one, two) in enumerate(itertools.pairwise(links)):
         swapped = [*links[:i], two, one, *links[i + 2 :]]
         yield "order", f"{one.name} and {two.name} are in another order", swapped
     for i, link in enumerate(links):
-        yield (
-            f"{link.name.lower().replace(' ', '_')}_missing",
-            f"{link.name} is left out",
-            [*links[:i], *links[i + 1 :]],
-        )
+        yield _missing(link), f"{link.name} is left out", [*links[:i], *links[i + 1 :]]
     relu = Link("ReLU", lambda x: np.maximum(x, 0))
     for i in range(len(links) + 1):
         yield "relu_added", "there is a ReLU too many", [*links[:i], relu, *links[i:]]
+
+
+def _missing(link: Link) -> str:
+    return f"{link.name.lower().replace(' ', '_')}_missing"
 
 
 def _with(link: Link, mistake: Mistake) -> Link:

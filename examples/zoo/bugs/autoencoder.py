@@ -50,7 +50,7 @@ BUGS = (
     Bug("tanh_for_sigmoid", "nnx.sigmoid(pixel", "nnx.tanh(pixel", "output, input", "tanh"),
     Bug("relu_left_out", "nnx.relu(self.enter(z))", "self.enter(z)", "up1, input", "relu_missing|left out"),
     Bug("divergence_averaged", "-0.5 * jnp.sum(", "-0.5 * jnp.mean(", "output, input", "scaled|times|mean"),
-    Bug("divergence_not_halved", "-0.5 * jnp.sum(", "-jnp.sum(", "output, input", "scaled|times"),
+    Bug("divergence_not_halved", "-0.5 * jnp.sum(", "-jnp.sum(", "output, input", "scaled|times|factor"),
     Bug(
         "outputs_exchanged",
         "return nnx.sigmoid(pixel_shuffle(self.up2(h), 2)), divergence",
