@@ -128,8 +128,8 @@ class LocalConv2d(nn.Module):
         windows = F.pad(x, (self.padding,) * 4)
         for axis in (2, 3):
             windows = windows.unfold(axis, self.kernel_size, self.stride)
-        patches = windows.permute(0, 1, 4, 5, 2, 3).reshape(len(x), -1, height * width)
         weight = self.weight.reshape(height * width, self.out_channels, -1)
+        patches = windows.permute(0, 1, 4, 5, 2, 3).reshape(-1, weight.shape[2], height * width)
         products = torch.einsum("nip,poi->nop", patches, weight)
         return products.reshape(-1, self.out_channels, height, width) + self.bias.permute(2, 0, 1)
 

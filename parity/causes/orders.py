@@ -25,10 +25,10 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
     yield from each_and_all(_repeats(region))
     yield from each_and_all(_reshapes(region))
     yield from each_and_all(_turns(region))
+    yield from _tables(problem)  # of sines and cosines, which are joined, too
     yield from concatenations.attempts(problem)
     yield from _parts(problem)
     yield from _sources(problem)
-    yield from _tables(problem)
     yield from _mirrored(problem)
 
 
