@@ -129,9 +129,10 @@ def _mistakes(links: list[Link], start: NDArray) -> Iterator[tuple[str, str, lis
     x = start
     for i, link in enumerate(links):
         if link.layer is not None:
-            # That nothing stands for it is told below, as what it is.
-            for mistake in (m for m in replace(link.layer, x=x).mistakes() if m.key != _missing(link)):
-                yield mistake.key, f"{link.name}: {mistake.text}", [*links[:i], _with(link, mistake), *links[i + 1 :]]
+            for mistake in replace(link.layer, x=x).mistakes():
+                missing = mistake.key == _missing(link)
+                text = f"{link.name} is left out" if missing else f"{link.name}: {mistake.text}"
+                yield mistake.key, text, [*links[:i], _with(link, mistake), *links[i + 1 :]]
         x = link.run(x)
     for i, (one, two) in enumerate(itertools.pairwise(links)):
         swapped = [*links[:i], two, one, *links[i + 2 :]]
