@@ -141,6 +141,11 @@ STRUCTURE = {
         lambda m, x: x + m.one.bias[0] * m.two(x),
         [(3, WIDTH)],
     ),
+    "index_other": (
+        lambda m, x: x[:, 1],
+        lambda m, x: x[:, 3],
+        [[[2, 7, 1, 8, 2], [8, 1, 8, 2, 8], [4, 5, 9, 0, 4]]],
+    ),
     "query_groups": (
         lambda m, x: _grouped(m, x),
         lambda m, x: _grouped(m, x, apart=True),

@@ -48,17 +48,19 @@ class Three(nn.Module):
         return total
 
 
-def test_mistakes_of_every_turn_are_found_one_by_one() -> None:
+@pytest.mark.parametrize("turns", [3, 2])
+def test_mistakes_of_every_turn_are_found_one_by_one(turns: int) -> None:
     def function(tree: Any, x: jax.Array) -> jax.Array:
         total = jnp.zeros(())
         for i in range(3):
             y = jnp.tanh(x @ tree[f"layers.{i}.weight"].T + tree[f"layers.{i}.bias"])
-            total = total + (y**2).mean(-1) / 2
+            total = total + ((y**2).mean(-1) if i < turns else (y**2).sum(-1)) / 2
             x = x + y
         return total
 
     told = causes(Three(), function, np.random.default_rng(0).normal(size=(6, 5)))
-    assert len(told) == 1 and re.search("pooled by mean, not by sum, and so in (all )?3 places like it", told[0])
+    number = "all 3" if turns == 3 else "2"  # of which that is all
+    assert len(told) == 1 and re.search(f"pooled by mean, not by sum, and so in {number} places like it", told[0])
 
 
 def test_two_mistakes_of_different_kinds_are_both_named() -> None:

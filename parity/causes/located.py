@@ -22,7 +22,7 @@ from parity.causes.cause import explains
 from parity.causes.clock import Clock
 from parity.causes.graph import Changes, Graph, Region
 from parity.causes.jax_values import JaxValues, allowed
-from parity.causes.located_mistakes import Here, Hit, at_the_end, attempts, similar, told
+from parity.causes.located_mistakes import Here, Hit, at_the_end, attempts, nodes_of_all, similar, told
 from parity.causes.parameters import Cause
 
 _PRODUCTS = frozenset({"linear", "addmm", "matmul", "mm", "bmm", "baddbmm", "einsum", "convolution", "_convolution"})
@@ -99,7 +99,9 @@ class Located:
         with self.clock:
             complete = self._find(whole, ours, tolerance)
         inside = [hit for hit in self.hits if set(hit.attempt.changes) & whole.inside]
-        return list(told(inside)), complete
+        problem = Problem(whole, ours, tolerance, self.words, (), _WORK, clock=self.clock)
+        with self.clock:
+            return list(told(inside, lambda hit: nodes_of_all(problem, hit))), complete
 
     def _find(self, whole: Region, ours: NDArray, tolerance: float) -> bool:
         """Find one mistake after the other; whether they explain everything."""
