@@ -162,3 +162,41 @@ def test_another_factor_from_beside_is_told() -> None:
 
     told = causes(Weighed(), function, np.random.default_rng(0).normal(size=(3, 4, 4)))
     assert len(told) == 1 and "is taken by mul, in PyTorch exp(the output of key)" in told[0]
+
+
+class Steps(nn.Module):
+    """Sizes of steps and two vectors, all made by one layer, and a state that is made with them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.steps = nn.Linear(4, 8), nn.Linear(2, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size, b, c = self.enter(x).split([2, 3, 3], -1)
+        size = torch.nn.functional.softplus(self.steps(size))
+        state, out = x.new_zeros(x.shape[0], 4, 3), []
+        for t in range(x.shape[1]):
+            state = state / 2 + (size[:, t] * x[:, t])[..., None] * b[:, t, None]
+            out.append((state * c[:, t, None]).sum(-1))
+        return torch.stack(out, 1)
+
+
+@pytest.mark.parametrize("wrong", ["parts", "bias"])
+def test_what_is_first_seen_in_part_is_named(wrong: str) -> None:
+    def function(tree: Any, x: jax.Array) -> jax.Array:
+        size, b, c = jnp.split(x @ tree["enter.weight"].T + tree["enter.bias"], [2, 5], -1)
+        b, c = (c, b) if wrong == "parts" else (b, c)
+        size, bias = size @ tree["steps.weight"].T, tree["steps.bias"]
+        size = jax.nn.softplus(size) + bias if wrong == "bias" else jax.nn.softplus(size + bias)
+
+        def step(state: jax.Array, now: tuple) -> tuple[jax.Array, jax.Array]:
+            drive, b, c = now
+            state = state / 2 + drive[..., None] * b[:, None]
+            return state, (state * c[:, None]).sum(-1)
+
+        given = tuple(each.swapaxes(0, 1) for each in (size * x, b, c))
+        return jax.lax.scan(step, jnp.zeros((x.shape[0], 4, 3)), given)[1].swapaxes(0, 1)
+
+    told = causes(Steps(), function, np.random.default_rng(0).normal(size=(2, 5, 4)))
+    expected = "part 2 of .*enter is taken, not part 1" if wrong == "parts" else "steps.bias is added to softplus"
+    assert any(re.search(expected, each) for each in told), told

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from parity.causes.attempts import Attempt, Problem, value
 from parity.causes.graph import MOVES, PARAMETER, Get, Region, run
 
-_PRODUCTS = ("linear", "addmm", "convolution", "_convolution")
+PRODUCTS = ("linear", "addmm", "convolution", "_convolution")
 _NORMS = ("layer_norm", "native_layer_norm", "native_group_norm", "native_batch_norm", "batch_norm")
 _NORMS += ("_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")
 _MOST = 300  # others that are tried
@@ -23,7 +23,7 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
     region = problem.region
     for place in reversed(region.operations):
         node = region.node(place)
-        if node.op in _PRODUCTS + _NORMS:
+        if node.op in PRODUCTS + _NORMS:
             yield from _biases(problem, place)
         if node.op in _NORMS:
             yield from _scales(problem, place)

@@ -72,8 +72,8 @@ def _selected(problem: Problem, place: int, start: int) -> Iterator[Attempt]:
     region = problem.region
     node, x = region.node(place), region.value(start)
     axis = int(node.args["dim"]) % x.ndim
-    yield from _other_index(problem, place, x, axis)
     if not np.issubdtype(x.dtype, np.floating):
+        yield from _other_index(problem, place, x, axis)
         return
     own = f"place {node.args['index']} of axis {axis} of {problem.words(start)}"
     for key, text, made in _reductions(x, axis):
@@ -82,6 +82,7 @@ def _selected(problem: Problem, place: int, start: int) -> Iterator[Attempt]:
         made = np.take(x, node.args["index"], other)
         if made.size == region.value(place).size:
             yield Attempt("token_axis", f"axis {other} is indexed, not {axis}", {place: value(made)})
+    yield from _other_index(problem, place, x, axis)
 
 
 def _other_index(problem: Problem, place: int, x: NDArray, axis: int) -> Iterator[Attempt]:
