@@ -23,7 +23,7 @@ from parity.causes.cause import explains
 from parity.causes.clock import Clock
 from parity.causes.graph import Changes, Graph, Region
 from parity.causes.jax_values import JaxValues, allowed
-from parity.causes.located_mistakes import Here, Hit, at_the_end, attempts, nodes_of_all, same, similar, told
+from parity.causes.located_mistakes import Here, Hit, at_the_end, attempts, nodes_of_all, same, similar, standing, told
 from parity.causes.parameters import Cause
 
 _PRODUCTS = frozenset({"linear", "addmm", "matmul", "mm", "bmm", "baddbmm", "einsum", "convolution", "_convolution"})
@@ -101,7 +101,7 @@ class Located:
             return [], False
         with self.clock:
             complete = self._find(whole, ours, tolerance)
-        inside = [hit for hit in self.hits if set(hit.attempt.changes) & whole.inside]
+        inside = standing(self.hits, whole.inside)
         problem = Problem(whole, ours, tolerance, self.words, (), _WORK, clock=self.clock)
         with self.clock:
             return list(told(inside, lambda hit: nodes_of_all(problem, hit))), complete

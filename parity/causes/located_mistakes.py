@@ -103,6 +103,13 @@ def at_the_end(problem: Problem, tries: Iterator[tuple[int, Attempt]]) -> Hit | 
     return strange
 
 
+def standing(hits: list[Hit], inside: set[int]) -> list[Hit]:
+    """The mistakes in some code of which a later one hasn't changed all that they change: that one is the whole."""
+    nodes = [hit.attempt.changes.keys() for hit in hits]
+    later = [set().union(*nodes[i + 1 :]) for i in range(len(nodes))]
+    return [hit for hit, own, more in zip(hits, nodes, later, strict=True) if own & inside and own - more]
+
+
 def told(hits: list[Hit], every: Callable[[Hit], set[int] | None]) -> Iterator[Cause]:
     """Mistakes as causes, those that are alike as one: in all places like it, where it is known that there are no more.
 
