@@ -191,6 +191,16 @@ STRUCTURE = {
         lambda m, x: m.one(x).tile(1, 1, 2, 2) * m.two.bias[0],
         [(2, 3, 5, WIDTH)],
     ),
+    "root_added": (
+        lambda m, x: (y := m.one(x).pow(2).sum(-1, keepdim=True)) * m.two(x) / (y.sqrt() + 1),
+        lambda m, x: (y := m.one(x).norm(dim=-1, keepdim=True)) * m.two(x) / (y.sqrt() + 1),
+        [(3, WIDTH)],
+    ),
+    "function_moved: the norm": (
+        lambda m, x: m.norm(m.one(x).mean(1)) @ m.kernel[..., 0],
+        lambda m, x: m.norm(m.one(x)).mean(1) @ m.kernel[..., 0],
+        [(2, 3, WIDTH)],
+    ),
     "term_moved: one.bias": (
         lambda m, x: x * F.softplus(m.one(x)),
         lambda m, x: x * (F.softplus(x @ m.one.weight.T) + m.one.bias),
