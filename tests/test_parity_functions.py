@@ -44,6 +44,10 @@ def _grouped(m: Any, x: Tensor, apart: bool = False) -> Tensor:
     return (torch.softmax(q @ k.mT * 3, -1) @ v).transpose(1, 2).flatten(2)
 
 
+def _pooled(x: Tensor) -> Tensor:
+    return F.max_pool2d(x, 3, 1, 1)
+
+
 EDGES = [[0, 1, 2, 2, 0], [1, 2, 0, 1, 2]]
 STRUCTURE = {
     "branches_exchanged": (
@@ -172,8 +176,8 @@ STRUCTURE = {
         [(3, WIDTH), [[0, 2, 1, 1], [3, 1, 0, 2], [2, 3, 0, 0]]],
     ),
     "other_input: the output of one is taken by max_pool2d": (
-        lambda m, x: (y := m.one(x)) + F.max_pool2d(m.two(y) + m.three(x), 3, 1, 1),
-        lambda m, x: (y := m.one(x)) + F.max_pool2d(y, 3, 1, 1),
+        lambda m, x: torch.cat([_pooled(y := m.one(x)), z := _pooled(_pooled(y)), _pooled(z)]),
+        lambda m, x: torch.cat([z := _pooled(m.one(x)), z, _pooled(z)]),
         [(2, 3, 5, WIDTH)],
     ),
     "activation_exp": (

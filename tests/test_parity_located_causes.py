@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 import parity
 from parity.candidate import function_values
+from parity.causes import clock
 
 
-def causes(model: nn.Module, function: Callable[..., Any], *inputs: Any) -> list[str]:
-    """Causes of the first divergence of a function whose tree is PyTorch's state, flat."""
+def report(model: nn.Module, function: Callable[..., Any], *inputs: Any) -> parity.Report:
+    """Of a function whose tree is PyTorch's state, flat."""
     with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
         torch.manual_seed(0)
         model = model.double()
@@ -26,8 +27,12 @@ def causes(model: nn.Module, function: Callable[..., Any], *inputs: Any) -> list
             for p in model.parameters():
                 p.copy_(torch.randn_like(p) / 2)
         tree = {name: jnp.asarray(value.numpy()) for name, value in model.state_dict().items()}
-        report = parity.compare(function, model, inputs, variables=tree, flax_inputs=inputs, gradients=False)
-    row = report.first_divergence
+        return parity.compare(function, model, inputs, variables=tree, flax_inputs=inputs, gradients=False)
+
+
+def causes(model: nn.Module, function: Callable[..., Any], *inputs: Any) -> list[str]:
+    """Those of the first divergence."""
+    row = report(model, function, *inputs).first_divergence
     assert row is not None
     return list(row.causes)
 
@@ -75,6 +80,22 @@ def test_two_mistakes_of_different_kinds_are_both_named() -> None:
 
     told = causes(Three(), function, np.random.default_rng(0).normal(size=(6, 5)))
     assert len(told) == 2 and "tanh is left out" in told[0] and "isn't added" in told[1]
+
+
+def test_causes_of_a_part_alone_are_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    def function(tree: Any, x: jax.Array) -> jax.Array:
+        total = jnp.zeros(())
+        for i in range(3):
+            y = x @ tree[f"layers.{i}.weight"].T + tree[f"layers.{i}.bias"]
+            y = y if i == 0 else jnp.tanh(y)
+            total = total + (y**2).sum(-1) / 2
+            x = x + (y if i < 2 else y * jnp.cos(7 * y[:, ::-1]))
+        return total + x.sum(-1) * jnp.cos(x[:, 1])
+
+    monkeypatch.setattr(clock, "MOST_SECONDS", 2.0)
+    row = report(Three(), function, np.random.default_rng(0).normal(size=(6, 5))).first_divergence
+    assert row is not None and "tanh is left out" in row.causes[0]
+    assert row.detail == "what is named here explains a part of the difference"
 
 
 class Turns(nn.Module):

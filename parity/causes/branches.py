@@ -84,7 +84,7 @@ def _of(region: Region, branch: Branch, x: np.ndarray) -> np.ndarray:
 
 def _in_a_row(problem: Problem, one: Branch, two: Branch) -> Iterator[Attempt]:
     region = problem.region
-    shapes = {np.shape(region.value(p)) for p in (one.start, one.end, two.end)}
+    shapes = {region.shape(p) for p in (one.start, one.end, two.end)}
     if len(shapes) != 1:
         return
     names = problem.words(one.end), problem.words(two.end)

@@ -23,7 +23,7 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
             continue
         signs = signs_of(region.node(place))
         for (_, kept), (name, term) in (terms, terms[::-1]):
-            if np.shape(region.value(kept)) != np.shape(region.value(place)):
+            if region.shape(kept) != region.shape(place):
                 continue
             for other, where in _near(region, place, kept):
                 text = (
@@ -45,7 +45,7 @@ def _biases(problem: Problem) -> Iterator[Attempt]:
         nothing = np.zeros(()) if name == "self" else None
         axis, result = -1 if node.op in ("linear", "addmm") else 1, region.value(place)
         for other, _ in _behind(region, place):
-            if np.shape(region.value(other)) == result.shape:
+            if region.shape(other) == result.shape:
                 shape = [1] * result.ndim
                 shape[axis] = -1
                 text = f"{problem.words(bias)} is added to {problem.words(other)}, not before it"

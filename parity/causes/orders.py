@@ -232,7 +232,7 @@ def _other_parts(problem: Problem) -> Iterator[Attempt]:
         if start is None or node.op not in (ITEM, "slice") or not region.of_data(place):
             continue
         parts = [p for p in region.graph.users.get(start, ()) if region.graph.nodes[p].op == node.op]
-        shape = np.shape(region.value(place))
+        shape = region.shape(place)
         for other in (p for p in parts if p != place):
             made = run(region.graph.nodes[other], region.value)
             if isinstance(made, np.ndarray) and made.shape == shape:

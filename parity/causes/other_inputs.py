@@ -89,13 +89,13 @@ def _given(region: Region, place: int, start: int, other: int) -> Callable[[Get]
 
 def _near(region: Region, place: int, start: int) -> list[int]:
     """What was computed a few operations before or beside an input, nearest first; moves of values don't count."""
-    shape, found, waiting = np.shape(region.value(start)), [], _moved_too(region, [start])
+    shape, found, waiting = region.shape(start), [], _moved_too(region, [start])
     for _ in range(_STEPS):
         behind = _moved_too(region, [p for q in waiting if q not in region.cut for p in region.node(q).parents])
         beside = [user for q in (*waiting, *behind) for user in region.users(q)]
         waiting = [p for p in dict.fromkeys((*behind, *beside)) if p < place and region.of_data(p)]
         found += [p for p in waiting if p not in found and p != start]
-    same = [p for p in found if np.shape(region.value(p)) == shape and region.node(p).op not in MOVES]
+    same = [p for p in found if region.shape(p) == shape and region.node(p).op not in MOVES]
     return same[:_MOST]
 
 

@@ -55,7 +55,7 @@ def _start(region: Region, place: int) -> int | None:
     if len(begun) != 1 or not _FEWEST <= len(inside) <= _MOST or not _curved(region, inside):
         return None
     start = begun.pop()
-    return start if np.shape(region.value(start)) == np.shape(region.value(place)) else None
+    return start if region.shape(start) == region.shape(place) else None
 
 
 def _curved(region: Region, inside: set[int]) -> bool:
