@@ -15,7 +15,11 @@ from torch import Tensor, nn
 
 import parity
 from parity.candidate import function_values
-from parity.causes import clock
+from parity.causes import clock, value_matching
+from parity.causes.between_graph import Code
+from parity.causes.graph import Region
+from parity.causes.jax_values import JaxValues
+from parity.reference import torch_graph
 
 
 def report(model: nn.Module, function: Callable[..., Any], *inputs: Any) -> parity.Report:
@@ -221,3 +225,16 @@ def test_what_is_first_seen_in_part_is_named(wrong: str) -> None:
     told = causes(Steps(), function, np.random.default_rng(0).normal(size=(2, 5, 4)))
     expected = "part 2 of .*enter is taken, not part 1" if wrong == "parts" else "steps.bias is added to softplus"
     assert re.search(expected, told[0]) and len(told) == 1, told
+
+
+def test_values_that_are_the_same_for_every_example_are_found_if_they_are_had_once() -> None:
+    class Timed(nn.Module):
+        def forward(self, t: Tensor, x: Tensor) -> Tensor:
+            return torch.tanh(t).expand(3, -1).exp() * x
+
+    t, x = np.random.default_rng(0).normal(size=(1, 5)), np.random.default_rng(1).normal(size=(3, 5))
+    recorder, sinks = torch_graph.of_model(Timed(), (torch.from_numpy(t), torch.from_numpy(x)), {})
+    code = Code.of(recorder.nodes, recorder.constants, (t, x))
+    region = Region(code.graph, sinks[0], {})
+    found = value_matching.matched(region, JaxValues([np.tanh(t), np.exp(np.tanh(t))]), region, {})
+    assert {region.node(p).op: place for p, place in found.items()} == {"tanh": 0, "exp": 1, "mul": None}

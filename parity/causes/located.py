@@ -23,7 +23,7 @@ from parity.causes.cause import explains
 from parity.causes.clock import Clock
 from parity.causes.graph import Changes, Graph, Region
 from parity.causes.jax_values import JaxValues, allowed
-from parity.causes.located_mistakes import Here, Hit, at_the_end, attempts, nodes_of_all, same, similar, standing, told
+from parity.causes.located_mistakes import Here, Hit, at_the_end, attempts, nodes_of_all, similar, standing, told
 from parity.causes.parameters import Cause
 
 _PRODUCTS = frozenset({"linear", "addmm", "matmul", "mm", "bmm", "baddbmm", "einsum", "convolution", "_convolution"})
@@ -36,7 +36,7 @@ _MOST_BESIDE = 6  # values of a size beside some code that may stand in for othe
 _SMALL = 70  # nodes of code that is looked through before the values on the way to its result are
 _MOST_MISTAKES = 200  # places that may be wrong in one function
 _MOST_HITS = 6  # mistakes that give one value, of which that is taken which explains most
-_MOST_REFUSED = 4  # mistakes that are taken back
+_MOST_DOUBTED = 4  # products whose mistakes are taken back
 _WORK = MOST_WORK // 20  # elements that may be computed for one product
 
 
@@ -84,7 +84,7 @@ class Located:
     tried: int = 0
     clock: Clock = field(default_factory=Clock)
     _known: dict[int, int | None] = field(default_factory=dict)
-    _refused: list[Attempt] = field(default_factory=list)
+    _doubted: set[int] = field(default_factory=set)
 
     def explain(self, sink: int, ours: NDArray, tolerance: float) -> tuple[list[Cause], bool]:
         """The causes of a difference in one of the function's results, and whether they explain all of it.
@@ -110,8 +110,8 @@ class Located:
         """Find one mistake after the other; whether they explain everything.
 
         One that gives a value and makes nothing else right may be half of another, as a bias that isn't added where
-        it is added later. Where nothing more is found behind it, it is taken back once; if that leads nowhere either,
-        it stays.
+        it is added later. Where nothing more is found behind it, it is taken back, and none like it is believed there
+        again; if that leads nowhere either, it stays.
         """
         begun, first = len(self.hits), None
         for _ in range(_MOST_MISTAKES):
@@ -122,9 +122,9 @@ class Located:
             if hit is None:
                 first = self.hits[begun:] if first is None else first
                 doubtful = [i for i, each in enumerate(self.hits) if i >= begun and each.gain <= 0]
-                if not doubtful or self.clock.over or len(self._refused) == _MOST_REFUSED:
+                if not doubtful or self.clock.over or len(self._doubted) == _MOST_DOUBTED:
                     break
-                self._refused.append(self.hits[doubtful[-1]].attempt)
+                self._doubted.add(self.hits[doubtful[-1]].anchor)
                 self._keep(self.hits[: doubtful[-1]])
                 continue
             self._keep([*self.hits, hit])
@@ -266,16 +266,17 @@ class Located:
         behind it may be another mistake: a value on the way to one, of which functions have many of their own, is no
         result that must come out.
         """
-        best, most, hits, strange = None, 0 if state.region.node(anchor).op not in _PRODUCTS else -1, 0, True
+        doubtful = state.region.node(anchor).op in _PRODUCTS and anchor not in self._doubted
+        best, most, hits, strange = None, -1 if doubtful else 0, 0, True
         for family, attempt in self._tries(problem, several):
-            if (attempt.strange and not strange) or any(same(attempt, other) for other in self._refused):
+            if attempt.strange and not strange:
                 continue
             found = problem.hit(attempt)
             if found is None or not explains(*found, max(found[1], problem.tolerance)):
                 continue
             gain = self._gain(state, anchor, attempt.changes)
             if gain > most or (strange and not attempt.strange and gain == most and best is not None):
-                best, most, strange = Hit(attempt, *found, family, gain), gain, attempt.strange
+                best, most, strange = Hit(attempt, *found, family, gain, anchor), gain, attempt.strange
             hits += not attempt.strange
             if (most > 0 and not strange) or hits == _MOST_HITS:
                 break

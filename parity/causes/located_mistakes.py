@@ -23,7 +23,7 @@ _MOST_LIKE = 2000  # mistakes like one that are looked at, to know whether it wa
 class Hit(NamedTuple):
     """A mistake that gives one of the function's own values, and what the difference falls from and to.
 
-    `gain` is how many other values it makes right, too.
+    `gain` is how many other values it makes right, too; `anchor` the node whose values it was found by.
     """
 
     attempt: Attempt
@@ -31,6 +31,7 @@ class Hit(NamedTuple):
     after: float
     family: int
     gain: int = 1
+    anchor: int = -1
 
 
 @dataclass
@@ -68,11 +69,6 @@ def similar(problem: Problem, hit: Hit) -> Iterator[Attempt]:
     for attempt in families.attempts(problem, (families.FAMILIES[hit.family],)):
         if attempt.key == hit.attempt.key and _plain(attempt) == _plain(hit.attempt):
             yield attempt
-
-
-def same(one: Attempt, other: Attempt) -> bool:
-    """Whether two are the same mistake in the same place."""
-    return one.key == other.key and one.text == other.text and one.changes.keys() == other.changes.keys()
 
 
 def nodes_of_all(problem: Problem, hit: Hit) -> set[int] | None:
