@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from parity.bounds.judging import farthest, within
 from parity.causes.cause import alike, distinct, explains
 from parity.causes.clock import Clock
-from parity.causes.graph import Changes, Get, Region
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Changes, Get
 from parity.causes.numpy_table import CannotRun
 
 # Elements that may be computed for one divergence. A number of values and not of seconds, so that a slow machine names

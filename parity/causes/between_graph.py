@@ -18,7 +18,10 @@ from parity.bounds.judging import farthest, within
 from parity.causes import families, node_words, two_at_once
 from parity.causes.attempts import MOST_WORK, WRONG, Attempt, Problem, explaining
 from parity.causes.clock import Clock
-from parity.causes.graph import CONSTANT, GIVEN, LAYER, PARAMETER, SOURCES, Graph, Node, Region
+from parity.causes.data_nodes import Counted
+from parity.causes.graph import Graph, Region
+from parity.causes.graph_nodes import Node
+from parity.causes.node_kinds import CONSTANT, GIVEN, LAYER, PARAMETER, SOURCES
 from parity.causes.numpy_table import CannotRun
 from parity.causes.parameters import Cause
 
@@ -147,7 +150,7 @@ class Code:
             with self.clock:
                 each = explaining(problem, families.attempts(problem), before)
                 found = each or explaining(problem, families.everywhere(problem, several), before)
-                if not found and (wider := problem.region.with_constants()) is not None:
+                if not found and (wider := problem.region.counting(Counted.ALL)) is not None:
                     problem = replace(problem, region=wider)
                     found = explaining(problem, families.attempts(problem), before)
             self.work += problem.region.work

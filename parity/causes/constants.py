@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from parity.bounds.judging import farthest, within
 from parity.causes.attempts import WRONG, Attempt, Problem, value
 from parity.causes.cause import distinct
-from parity.causes.graph import CONSTANT
+from parity.causes.node_kinds import CONSTANT
 
 _MOST_VALUES = 16
 _AGREEING = 4  # numbers that must agree on each value

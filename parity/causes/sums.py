@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest
 from parity.causes.attempts import FEWEST, Attempt, Problem, measured, value
-from parity.causes.graph import CONSTANT, MOVES, PARAMETER, SOURCES, Changes, Node, run
+from parity.causes.graph_nodes import Changes, Node, run
+from parity.causes.node_kinds import CONSTANT, MOVES, PARAMETER, SOURCES
 from parity.causes.precision import coarser
 
 _MOST_NODES = 48

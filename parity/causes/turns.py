@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from parity.causes.attempts import Attempt, Problem
-from parity.causes.graph import SOURCES, Get
+from parity.causes.graph_nodes import Get
+from parity.causes.node_kinds import SOURCES
 
 
 def attempts(problem: Problem) -> Iterator[Attempt]:
