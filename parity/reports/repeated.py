@@ -32,9 +32,8 @@ def told(others: Sequence[Row]) -> list[str]:
     if len(others) == 1:
         return [f"  and the same at {others[0].name}"]
     between = " and " if len(others) == 2 else " to "
-    return [
-        f"  and the same at {len(others)} more places: {others[0].name}{between}{others[-1].name} (--all shows each)"
-    ]
+    where = f"{others[0].name}{between}{others[-1].name}"
+    return [f"  and the same at {len(others)} more places: {where} (--all shows each)"]
 
 
 def _without_numbers(cause: str) -> str:

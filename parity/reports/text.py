@@ -34,7 +34,7 @@ def described(row: Row, title: str) -> list[str]:
 
 
 def consequences(rows: list[Row], all_places: bool = False) -> list[str]:
-    """What follows from a divergence, in a line: of each place, the stages; of very many the first and the last ones."""
+    """What follows from a divergence, in a line: of each place, the stages; of many the first and the last places."""
     places: dict[str, list[str]] = {}
     for row in rows:
         places.setdefault(row.name, []).append(row.stage)
