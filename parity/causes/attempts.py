@@ -62,6 +62,7 @@ class Problem:
         measures: whether numbers in mistakes are looked for, see `measured`.
         clock: of the whole search.
         layer: key of the record of the layer that gets it; empty for none.
+        code: gives the code before other layers, the nearest first, each with what it gives in words.
     """
 
     region: Region
@@ -73,6 +74,7 @@ class Problem:
     measures: bool = True
     clock: Clock = field(default_factory=Clock)
     layer: str = ""
+    code: Callable[[], Iterator[tuple[str, Region]]] = lambda: iter(())
     right: NDArray = field(init=False)
     _tried: dict[tuple | None, float] = field(init=False, default_factory=dict, repr=False)
 

@@ -1,0 +1,72 @@
+"""Mistakes of which nothing but choices can tell, such as which code is nearest: several may make the same choices.
+
+Values that a mistake gives agree with JAX's to fifteen digits, or don't. Whole numbers that were chosen by such values,
+by argmin or topk or a comparison, are the same for many values: a mistake that makes JAX's choices needn't be the one.
+So the others that make them are looked for, too, and told with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from parity.causes.attempts import Attempt, Problem, explaining
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Changes
+
+_MOST_TOLD = 3
+_MOST_FOUND = 8
+_MORE_WORK = 60_000_000  # elements that may be computed for the others
+
+
+def only_choices(region: Region, changes: Changes) -> bool:
+    """Whether mistakes in some values show in nothing but what was chosen by these."""
+    waiting = [p for p in changes if p in region.inside]
+    if not waiting or not all(_of_numbers(region, p) and region.of_data(p) for p in waiting):
+        return False
+    seen = set(waiting)
+    while waiting:
+        place = waiting.pop()
+        if place == region.sink:
+            return not _of_numbers(region, place)
+        new = [p for p in region.users(place) if p not in seen and (_of_numbers(region, p) or p == region.sink)]
+        seen.update(new)
+        waiting += new
+    return True
+
+
+def others(
+    problem: Problem, attempts: Iterator[Attempt], before: float, first: tuple[Attempt, float]
+) -> list[tuple[Attempt, float]]:
+    """The mistakes that make the same choices as one that was found, that one among them; the likely ones first.
+
+    What is left out or another number is likelier than a function that PyTorch doesn't have.
+
+    Args:
+        problem: to be explained.
+        attempts: what hasn't been tried yet.
+        before: the difference to be explained.
+        first: what was found.
+    """
+    found, most = [first], problem.region.work + _MORE_WORK
+    while len(found) < _MOST_FOUND and problem.region.work < most:
+        more = [each for each in explaining(problem, attempts, before) if not each[0].strange]
+        if not more:
+            break
+        found += [each for each in more if all(each[0].key != other.key for other, _ in found)]
+    return sorted(found, key=lambda each: each[0].key.endswith("_added"))
+
+
+def told(found: list[tuple[Attempt, float]]) -> str:
+    """Mistakes that make the same choices, in words."""
+    texts = [attempt.text for attempt, _ in found]
+    more = f"; or {len(texts) - _MOST_TOLD} others" if len(texts) > _MOST_TOLD else ""
+    alike = "; or, which makes the same choices, ".join(texts[:_MOST_TOLD]) + more
+    return f"{alike}; nothing but what is chosen tells of it, so it may be yet another mistake there"
+
+
+def _of_numbers(region: Region, place: int) -> bool:
+    values = region.value(place)
+    values = values[0] if isinstance(values, (tuple, list)) and values else values  # such as topk's, and its indices
+    return isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.floating)
