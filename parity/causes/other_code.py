@@ -11,7 +11,9 @@ import numpy as np
 
 from parity.causes.attempts import WRONG, Attempt, Problem, value
 from parity.causes.graph import Region
-from parity.causes.node_kinds import CONSTANT, PARAMETER, SOURCES
+from parity.causes.node_kinds import GIVEN, LAYER, PARAMETER
+
+_ALWAYS = (LAYER, GIVEN, PARAMETER)
 
 
 def attempts(problem: Problem) -> Iterator[Attempt]:
@@ -39,9 +41,9 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
 
 
 def _starts(region: Region) -> list[int]:
-    """Where code begins, but for single numbers."""
-    places = [p for p in region.places if p in region.cut or region.node(p).op in SOURCES]
-    return [p for p in places if region.node(p).op != CONSTANT or np.size(region.value(p)) > 1]
+    """Where code begins: with data, parameters, constants, counts of places; single numbers left out."""
+    places = [p for p in region.places if not region.node(p).parents]
+    return [p for p in places if region.node(p).op in _ALWAYS or np.size(region.value(p)) > 1]
 
 
 def _alike(region: Region, one: int, other: Region, two: int) -> bool:
