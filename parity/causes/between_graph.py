@@ -58,6 +58,7 @@ class Code:
         clock: how long the search has run.
         cut_short: that the last search ended before all was tried, in words; empty if it didn't.
         given: what the inputs are called.
+        choices: what layers got that nothing but choices tell of, by their paths.
         sinks: gives the nodes that layers get, by the key of their records.
     """
 
@@ -72,6 +73,7 @@ class Code:
     clock: Clock = field(default_factory=Clock)
     cut_short: str = ""
     given: str = "the model's input"
+    choices: dict[str, chosen.Alike] = field(default_factory=dict)
     sinks: Callable[[str], list[int]] = lambda key: []
 
     @classmethod
@@ -154,7 +156,7 @@ class Code:
                 found = explaining(problem, tries, before)
                 by_choice = bool(found) and chosen.only_choices(problem.region, found[-1][0].changes)
                 if by_choice:
-                    found = chosen.others(problem, tries, before, found[-1])
+                    found = chosen.others(problem, tries, before, found[-1], self.choices.values())
                 found = found or explaining(problem, families.everywhere(problem, several), before)
                 if not found and (wider := problem.region.counting(Counted.ALL)) is not None:
                     problem = replace(problem, region=wider)
@@ -169,9 +171,18 @@ class Code:
         """What explains a difference as a cause: the plain mistake, else all strange ones; or all that choose alike."""
         attempt, after = found[0] if by_choice or found[-1][0].strange else found[-1]
         self.found.append((path, attempt))
+        if by_choice:
+            self.choices[path] = chosen.Alike(found, before)
         alike = [other.text for other, _ in found[1:3]] if attempt.strange else []
         text = chosen.told(found) if by_choice else "; or, which gives the same, ".join([attempt.text, *alike])
         return Cause(attempt.key, "jax", text, before, after)
+
+    def narrowed(self) -> dict[str, Cause]:
+        """Causes of what layers got, by their paths, that other layers like them let fewer mistakes explain."""
+        return {
+            path: Cause(found[0][0].key, "jax", chosen.told(found), before, found[0][1])
+            for path, (found, before) in chosen.narrowed(self.choices).items()
+        }
 
     def explain_two(
         self, sink: int, path: str, ours: NDArray, reference: NDArray, tolerance: float, near: str

@@ -7,7 +7,9 @@ So the others that make them are looked for, too, and told with it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +20,13 @@ from parity.causes.graph_nodes import Changes
 _MOST_TOLD = 3
 _MOST_FOUND = 8
 _MORE_WORK = 60_000_000  # elements that may be computed for the others
+
+
+class Alike(NamedTuple):
+    """Mistakes that make the choices which one layer got, each with what it leaves of the difference before."""
+
+    found: list[tuple[Attempt, float]]
+    before: float
 
 
 def only_choices(region: Region, changes: Changes) -> bool:
@@ -37,7 +46,11 @@ def only_choices(region: Region, changes: Changes) -> bool:
 
 
 def others(
-    problem: Problem, attempts: Iterator[Attempt], before: float, first: tuple[Attempt, float]
+    problem: Problem,
+    attempts: Iterator[Attempt],
+    before: float,
+    first: tuple[Attempt, float],
+    earlier: Iterable[Alike] = (),
 ) -> list[tuple[Attempt, float]]:
     """The mistakes that make the same choices as one that was found, that one among them; the likely ones first.
 
@@ -48,19 +61,48 @@ def others(
         attempts: what hasn't been tried yet.
         before: the difference to be explained.
         first: what was found.
+        earlier: what explains the choices that other layers got; it is looked for as long as may be.
     """
     found, most = [first], problem.region.work + _MORE_WORK
-    while len(found) < _MOST_FOUND and problem.region.work < most:
+    known = {_kind(attempt) for alike in earlier for attempt, _ in alike.found}
+    while problem.region.work < most:
+        if len({attempt.key for attempt, _ in found}) >= _MOST_FOUND and not known - {
+            _kind(attempt) for attempt, _ in found
+        }:
+            break
         more = [each for each in explaining(problem, attempts, before) if not each[0].strange]
         if not more:
             break
-        found += [each for each in more if all(each[0].key != other.key for other, _ in found)]
+        kinds = {_kind(attempt) for attempt, _ in found}
+        found += [each for each in more if _kind(each[0]) not in kinds]
     return sorted(found, key=lambda each: each[0].key.endswith("_added"))
+
+
+def narrowed(choices: dict[str, Alike]) -> dict[str, Alike]:
+    """What layers got whose names differ by numbers alone, by the mistakes that explain it for all of them.
+
+    Args:
+        choices: by the layer's path.
+
+    Returns:
+        Those of which some are left that aren't all.
+    """
+    groups: dict[str, dict[str, Alike]] = {}
+    for path, alike in choices.items():
+        groups.setdefault(_plain(path), {})[path] = alike
+    kept: dict[str, Alike] = {}
+    for group in groups.values():
+        common = set.intersection(*({_kind(attempt) for attempt, _ in alike.found} for alike in group.values()))
+        for path, (found, before) in group.items():
+            left = [each for each in found if _kind(each[0]) in common]
+            if 0 < len(left) < len(found):
+                kept[path] = Alike(left, before)
+    return kept
 
 
 def told(found: list[tuple[Attempt, float]]) -> str:
     """Mistakes that make the same choices, in words."""
-    texts = [attempt.text for attempt, _ in found]
+    texts = list({attempt.key: attempt.text for attempt, _ in reversed(found)}.values())[::-1]  # the first of each
     more = f"; or {len(texts) - _MOST_TOLD} others" if len(texts) > _MOST_TOLD else ""
     alike = "; or, which makes the same choices, ".join(texts[:_MOST_TOLD]) + more
     return f"{alike}; nothing but what is chosen tells of it, so it may be yet another mistake there"
@@ -70,3 +112,11 @@ def _of_numbers(region: Region, place: int) -> bool:
     values = region.value(place)
     values = values[0] if isinstance(values, (tuple, list)) and values else values  # such as topk's, and its indices
     return isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.floating)
+
+
+def _kind(attempt: Attempt) -> tuple[str, str]:
+    return attempt.key, _plain(attempt.text)
+
+
+def _plain(words: str) -> str:
+    return re.sub(r"\d+", "*", words)
