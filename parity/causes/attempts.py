@@ -28,6 +28,7 @@ WRONG = (CannotRun, ValueError, IndexError, TypeError, ZeroDivisionError, Attrib
 FEWEST = 3
 
 _STEPS = 8
+_NOTHING = 1e-9  # of a factor, the least that is told
 
 
 class Attempt(NamedTuple):
@@ -250,7 +251,8 @@ def measured(
             return None
         after = farthest(here, problem.observed)
         if within(after, problem.tolerance):
-            return None if right is not None and alike(number, right) else number
+            nothing = right == 1.0 and abs(number) < _NOTHING  # no factor, but something that is left out
+            return None if nothing or (right is not None and alike(number, right)) else number
         if step > 2 and not after < 0.5 * before:
             return None
         before = min(before, after) if step else before

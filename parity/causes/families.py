@@ -29,6 +29,7 @@ from parity.causes import (
     limits,
     losses,
     masks,
+    measured_factors,
     moved_factors,
     moved_terms,
     numbers,
@@ -106,7 +107,7 @@ FAMILIES: tuple[Family, ...] = (
     sums.sources,
     dropout.dropped,
     sums.added,
-    sums.factors,
+    measured_factors.attempts,
     constants.attempts,
     lambda problem: rounded_values.rounded(problem, coarser("float64")),
 )
