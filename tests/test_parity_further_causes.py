@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from parity.causes import chosen, other_code
+from parity.causes import chosen, measured_factors, numbers, other_code, other_parts
 from parity.causes.attempts import Attempt, Problem
 from parity.causes.graph import Graph, Region
 from tests.test_parity_code_causes import FIELDS, MAP, OTHER, A, B, causes, recorded
@@ -83,6 +83,20 @@ CASES: dict[str, tuple[Callable[..., Tensor], tuple[NDArray, ...], NDArray, str,
         "quotient_for_product",
         "in PyTorch multiplied",
     ),
+    "another mistake in each part": (
+        lambda x, y: torch.stack([x.sin(), y.tanh(), x * y]),
+        (A, B),
+        np.stack([np.cos(A), 1 / (1 + np.exp(-B)), A * B]),
+        "cos_for_sin",
+        "(in 2 of the 3 parts that are joined)",
+    ),
+    "every table looked up": (
+        lambda x, y: sum((part * 0.25 + part.square()).sum() for part in (x, y, x * y)) * x,
+        (A, B),
+        sum((part + part**2).sum() for part in (A, B, A * B)) * A,
+        "scaled",
+        "isn't multiplied by 0.25, and so in all 3 places like it",
+    ),
     "a term, and no turn of a loop": (
         lambda x, y: (x + y.sin() + y.cos()).tanh(),
         (MAP, OTHER),
@@ -147,3 +161,19 @@ def test_another_layers_code_is_tried_on_this_ones_values() -> None:
     assert found.text == "it is made as PyTorch makes the input of far, of its own values"
     alike = Problem(own, observed, 1e-14, str, code=lambda: iter([("the input of itself", own)]))
     assert not [*other_code.attempts(alike)]
+
+
+def test_another_array_may_be_joined() -> None:
+    own, far = region(lambda x, y: torch.cat([x, y.sin()], 1).tanh(), A, B), A[::-1].copy()
+    observed = np.tanh(np.concatenate([A, far], 1))
+    problem = Problem(own, observed, 1e-14, str, [("the output of far", lambda: far)])
+    [found] = [each for each in other_parts.attempts(problem) if problem.left(each.changes) < 1e-14]
+    assert found.text.startswith("the output of far is joined, in PyTorch ")
+
+
+def test_no_number_is_found_behind_which_all_goes_through_one_value() -> None:
+    """Whatever makes a sum what it is, some factor of one of its terms does, too."""
+    own = region(lambda x, y: (x * 0.25 + y).sum() * x, A, B)
+    problem = Problem(own, 0.7 * A, 1e-14, str)
+    assert not [each for each in numbers.attempts(problem) if problem.left(each.changes) < 1e-14]
+    assert [*measured_factors.attempts(problem)]  # of the sum itself, and of what follows

@@ -252,7 +252,8 @@ def measured(
         after = farthest(here, problem.observed)
         if within(after, problem.tolerance):
             nothing = right == 1.0 and abs(number) < _NOTHING  # no factor, but something that is left out
-            return None if nothing or (right is not None and alike(number, right)) else number
+            same = nothing or (right is not None and alike(number, right))
+            return None if same or _through_one_value(problem.region, made(number)) else number
         if step > 2 and not after < 0.5 * before:
             return None
         before = min(before, after) if step else before
@@ -262,3 +263,16 @@ def measured(
             return None
         number += move
     return None
+
+
+def _through_one_value(region: Region, changes: Changes) -> bool:
+    """Whether all that a mistake changes goes through a single value behind it: then any number can give that one."""
+    waiting, seen = [p for p in changes if p in region.inside], set(changes)
+    while waiting:
+        place = waiting.pop()
+        if place == region.sink:
+            return False
+        new = [p for p in region.users(place) if p not in seen and np.size(region.value(p)) > 1]
+        seen.update(new)
+        waiting += new
+    return True

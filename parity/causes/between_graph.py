@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest, within
-from parity.causes import chosen, families, near_by, node_words, two_at_once
+from parity.causes import chosen, families, near_by, node_words, part_by_part, two_at_once
 from parity.causes.attempts import MOST_WORK, WRONG, Attempt, Problem, explaining
 from parity.causes.clock import Clock
 from parity.causes.data_nodes import Counted
@@ -157,10 +157,13 @@ class Code:
                 by_choice = bool(found) and chosen.only_choices(problem.region, found[-1][0].changes)
                 if by_choice:
                     found = chosen.others(problem, tries, before, found[-1], self.choices.values())
-                found = found or explaining(problem, families.everywhere(problem, several), before)
+                if not found or found[-1][0].strange:
+                    alike = explaining(problem, families.everywhere(problem, several), before)
+                    found = alike if alike and not alike[-1][0].strange else found or alike
                 if not found and (wider := problem.region.counting(Counted.ALL)) is not None:
                     problem = replace(problem, region=wider)
                     found = explaining(problem, families.attempts(problem), before)
+                found = found or part_by_part.explain(problem, families.attempts, before)
             self.work += problem.region.work
             self.cut_short = self.cut_short or problem.cut_short()
             if found:

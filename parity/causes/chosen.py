@@ -111,7 +111,7 @@ def told(found: list[tuple[Attempt, float]]) -> str:
 def _of_numbers(region: Region, place: int) -> bool:
     values = region.value(place)
     values = values[0] if isinstance(values, (tuple, list)) and values else values  # such as topk's, and its indices
-    return isinstance(values, np.ndarray) and np.issubdtype(values.dtype, np.floating)
+    return bool(np.issubdtype(np.asarray(values).dtype, np.floating))
 
 
 def _kind(attempt: Attempt) -> tuple[str, str]:

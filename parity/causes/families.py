@@ -39,6 +39,7 @@ from parity.causes import (
     other_inputs,
     other_items,
     other_parameters,
+    other_parts,
     other_places,
     powers,
     recurrences,
@@ -94,6 +95,7 @@ FAMILIES: tuple[Family, ...] = (
     recurrences.indices,
     grids.attempts,
     other_inputs.attempts,
+    other_parts.attempts,
     other_items.attempts,
     other_code.attempts,
     other_parameters.exchanged,
@@ -146,7 +148,7 @@ ALIKE: tuple[Family, ...] = (
     comparisons.attempts,
     written_norms.attempts,
 )
-ALIKE_BETWEEN: tuple[Family, ...] = (tokens.attempts, recurrences.indices)
+ALIKE_BETWEEN: tuple[Family, ...] = (sums.attempts, functions.attempts, tokens.attempts, recurrences.indices)
 
 
 def simple(problem: Problem) -> Iterator[Attempt]:
