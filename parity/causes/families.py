@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from parity.causes import (
+    added_norms,
     added_numbers,
     alike,
     attention,
@@ -15,7 +16,9 @@ from parity.causes import (
     caps,
     choices,
     comparisons,
+    complex_parts,
     constants,
+    counts,
     distances,
     dropout,
     epsilons,
@@ -26,13 +29,17 @@ from parity.causes import (
     limits,
     losses,
     masks,
+    measured_factors,
     moved_factors,
     moved_terms,
     numbers,
     operations,
     orders,
+    other_code,
     other_inputs,
+    other_items,
     other_parameters,
+    other_parts,
     other_places,
     powers,
     recurrences,
@@ -76,15 +83,21 @@ FAMILIES: tuple[Family, ...] = (
     sums.attempts,
     comparisons.attempts,
     operations.attempts,
+    complex_parts.attempts,
     branches.attempts,
     before_layers.attempts,
     written_norms.attempts,
+    counts.attempts,
+    added_norms.attempts,
     recurrences.attempts,
     moved_factors.attempts,
     moved_terms.attempts,
     recurrences.indices,
     grids.attempts,
     other_inputs.attempts,
+    other_parts.attempts,
+    other_items.attempts,
+    other_code.attempts,
     other_parameters.exchanged,
     sums.made_elsewhere,
     tokens.attempts,
@@ -96,7 +109,7 @@ FAMILIES: tuple[Family, ...] = (
     sums.sources,
     dropout.dropped,
     sums.added,
-    sums.factors,
+    measured_factors.attempts,
     constants.attempts,
     lambda problem: rounded_values.rounded(problem, coarser("float64")),
 )
@@ -135,7 +148,7 @@ ALIKE: tuple[Family, ...] = (
     comparisons.attempts,
     written_norms.attempts,
 )
-ALIKE_BETWEEN: tuple[Family, ...] = (tokens.attempts, recurrences.indices)
+ALIKE_BETWEEN: tuple[Family, ...] = (sums.attempts, functions.attempts, tokens.attempts, recurrences.indices)
 
 
 def simple(problem: Problem) -> Iterator[Attempt]:

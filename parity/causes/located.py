@@ -20,7 +20,9 @@ from parity.causes import value_matching
 from parity.causes.attempts import MOST_WORK, WRONG, Attempt, Problem
 from parity.causes.cause import explains
 from parity.causes.clock import Clock
-from parity.causes.graph import Changes, Graph, Region
+from parity.causes.data_nodes import Counted
+from parity.causes.graph import Graph, Region
+from parity.causes.graph_nodes import Changes
 from parity.causes.jax_values import JaxValues, allowed
 from parity.causes.located_mistakes import Here, Hit, at_the_end, attempts, similar, told
 from parity.causes.parameters import Cause
@@ -198,7 +200,7 @@ class Located:
             waiting = [p for q in waiting for p in state.region.graph.nodes[q].parents if p not in near]
             near.update(waiting)
         cut = [p for p, place in state.matched.items() if place is not None and p < anchor and p not in near]
-        return Region(self.graph, anchor, {p: lambda p=p: state.region.value(p) for p in cut}, parameters=True)
+        return Region(self.graph, anchor, {p: lambda p=p: state.region.value(p) for p in cut}, Counted.LEARNED)
 
     def _region(self, state: _State, anchor: int, depth: int) -> Region | None:
         """The same with the mistakes in it that were found; None if it can't be run."""

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from parity.causes import concatenations
 from parity.causes.attempts import Attempt, Problem, each_and_all, value
-from parity.causes.graph import GIVEN, ITEM, LAYER, MOVES, Get, Region
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Get
+from parity.causes.node_kinds import GIVEN, ITEM, LAYER, MOVES
 
 Change = Callable[[Get], NDArray]
 

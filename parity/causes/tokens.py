@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem, each_and_all, value
-from parity.causes.graph import GIVEN, Get, Region, run
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Get, run
+from parity.causes.node_kinds import GIVEN
 
 _POOLS = {"mean": np.mean, "sum": np.sum, "amax": np.max, "max": np.max}
 
