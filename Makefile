@@ -11,7 +11,7 @@ CUDA := $(if $(CUDA_MAJOR),$(if $(filter 13 14 15,$(CUDA_MAJOR)),cuda13,cuda12))
 # Huge pages spare the allocator a tenth of a training step on CPUs; a C library without the tunable ignores it.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: train test test-matrix test-slow test-versions test-newest test-floor mutants mutants-programs clean-runs bench-gpu gpu-compiler lint types format docs dist wheel-check clean
+.PHONY: train test test-matrix test-slow test-versions test-newest test-floor newest-environment mutants mutants-programs clean-runs bench-gpu gpu-compiler lint types format docs dist wheel-check clean
 
 train: $(VENV)/.base
 	$(BIN)/python -m jax_alexnet.train --devices all $(ARGS)
@@ -23,7 +23,7 @@ test: $(VENV)/.dev
 
 # The rest of those matrices of which `make test` runs a part: a minute and a half on two cores.
 test-matrix: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 -m matrix $(ARGS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m matrix $(ARGS)
 
 # Whole matrices, on programs that are compiled as users compile them.
 test-slow: $(VENV)/.dev
@@ -34,6 +34,9 @@ test-versions: test-newest test-floor
 
 test-newest test-floor: test-%:
 	$(PYTHON) tests/versions.py $* $(ARGS)
+
+newest-environment:
+	$(PYTHON) tests/versions.py newest --prepare
 
 # What the parity harness is worth: every planted bug, and 200 runs without one.
 mutants: $(VENV)/.dev

@@ -3,7 +3,8 @@
     python tests/docs_commands.py dist/NAME.whl [PART ...]     # PART: only pages whose names contain it
 
 The wheel is installed into an empty environment, which sees the packages that it needs where this interpreter has
-them, and everything runs in an empty directory with pictures made on the spot. `docs_tables.py` says what stands in
+them, and everything runs in a directory with nothing but pictures, models and runs made on the spot: half of the pages
+in one copy of it, half in another, side by side. `docs_tables.py` says what stands in
 the place of placeholders, what is added so that a command takes seconds (large networks: `--dry-run`), and which
 commands can't be run there, and why. A command `python -m MODULE` is that module's `__main__`, in a process that is
 forked after the frameworks were imported.
@@ -17,6 +18,7 @@ import re
 import resource
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -99,20 +101,49 @@ def inside(parts: list[str]) -> int:
     tasks = [Task("", "what the documents take for granted", prepare)]
     for page in chosen:
         tasks += tasks_of(page, used)
-    once = {
-        task.text if task.text.startswith(("python", "(read)")) else f"{task.page}{task.text}": task
-        for task in reversed(tasks)
-    }
-    once = list(once.values())[::-1]
-    failed = [task for task in once if not succeeds(task)]
+    once: dict[str, Task] = {}
+    for task in tasks:  # one that stands on several pages is run where it stands last
+        key = task.text if task.text.startswith(("python", "(read)")) else f"{task.page}{task.text}"
+        once.pop(key, None)
+        once[key] = task
+    first, *rest = once.values()
+    failed = 0 if succeeds(first) else 1
+    failed += failures_side_by_side(halves(rest))
     for number, skipped in enumerate(SKIPPED):
         if not parts and number not in used:
             print(f"no document has what is left out as {skipped.pattern!r}: remove it from tests/docs_tables.py")
-            failed.append(Task("", skipped.pattern, prepare))
+            failed += 1
     spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     seconds = sum(one.ru_utime + one.ru_stime for one in spent)
-    print(f"{len(once)} ran, {len(failed)} failed, {seconds:.0f} s of CPU time")
-    return len(failed)
+    print(f"{len(once)} ran, {failed} failed, {seconds:.0f} s of CPU time")
+    return failed
+
+
+def halves(tasks: list[Task]) -> list[list[Task]]:
+    """Tasks in two parts of about as many, each with whole pages: one page's commands build on another."""
+    parts: list[list[Task]] = [[], []]
+    for _, page in itertools.groupby(tasks, lambda task: task.page):
+        min(parts, key=len).extend(page)
+    return parts
+
+
+def failures_side_by_side(parts: list[list[Task]]) -> int:
+    """Run each part in a process and a copy of this directory of its own; returns how many tasks failed."""
+    children = []
+    for number, part in enumerate(parts):
+        place = Path.cwd().with_name(f"part-{number}")
+        shutil.copytree(Path.cwd(), place)
+        sys.stdout.flush()
+        child = os.fork()
+        if not child:
+            code = 255  # where not even the counting came to its end
+            try:
+                os.chdir(place)
+                code = min(sum(not succeeds(task) for task in part), 254)
+            finally:
+                os._exit(code)
+        children.append(child)
+    return sum(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
 
 
 def import_frameworks() -> None:

@@ -17,10 +17,11 @@ from parity.causes.attempts import Problem, measured, value
 from parity.causes.caps import attempts as caps
 from parity.causes.dropout import dropped
 from parity.causes.functions import attempts as functions
-from parity.causes.graph import GIVEN, Graph, Region
+from parity.causes.graph import Graph, Region
 from parity.causes.indices import explain as explain_indices
+from parity.causes.measured_factors import attempts as factors
+from parity.causes.node_kinds import GIVEN
 from parity.causes.related import described, scale_factor
-from parity.causes.sums import factors
 from parity.reference.torch_graph import of_model
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")

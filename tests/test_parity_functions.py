@@ -150,7 +150,7 @@ STRUCTURE = {
         lambda m, x: x + m.one.bias[0] * m.two(x),
         [(3, WIDTH)],
     ),
-    "imaginary_part": (
+    "complex_part: the imaginary": (
         lambda m, x: 2 * (torch.cos(m.one(x)) * m.two(x) - torch.sin(m.one(x)) * m.three(x)).sum(1),
         lambda m, x: 2 * (torch.cos(m.one(x)) * m.three(x) + torch.sin(m.one(x)) * m.two(x)).sum(1),
         [(2, 3, WIDTH)],
@@ -215,7 +215,7 @@ STRUCTURE = {
         lambda m, x: (y := m.one(x).split([2, 1, 1], -1))[0] * torch.exp(y[2]) + y[1],
         [(3, WIDTH)],
     ),
-    "index_other": (
+    "other_item": (
         lambda m, x: x[:, 1],
         lambda m, x: x[:, 3],
         [[[2, 7, 1, 8, 2], [8, 1, 8, 2, 8], [4, 5, 9, 0, 4]]],

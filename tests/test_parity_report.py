@@ -120,6 +120,34 @@ def test_what_is_equal_is_folded_into_its_modules() -> None:
     assert report.text(all_rows=True).endswith(str(report).splitlines()[-1])
 
 
+def repeated(count: int, cause: str = "JAX: the output of blocks/{}/norm isn't added") -> list[Row]:
+    rows = [row(f"blocks/{i}/attn", "input", 1e-3) for i in range(count)]
+    for i, each in enumerate(rows):
+        each.causes = [f"{cause.format(i)} (undone, the difference falls from {i + 1}.0e-01 to 1.0e-16)"]
+        each.cause_keys = ["term_missing"]
+    return rows
+
+
+def test_one_cause_at_many_places_is_told_once() -> None:
+    report = Report([*nested(), *repeated(20)])
+    words = str(report)
+    assert words.count("cause: JAX: the output of blocks/0/norm isn't added") == words.count("cause:") == 1
+    assert "  and the same at 19 more places: blocks/1/attn to blocks/19/attn (--all shows each)\n" in words
+    assert report.text(all_rows=True).count("cause:") == len(report.as_json()["divergences"]) == 20
+    two = str(Report(repeated(2)))
+    assert "  and the same at blocks/1/attn\n" in two and "also diverges" not in two
+
+
+def test_causes_that_differ_in_a_number_are_told_one_by_one() -> None:
+    words = str(Report(repeated(3, "JAX: epsilon is 1e-0{}, not 1e-05")))
+    assert words.count("cause:") == 3 and "the same" not in words
+    assert str(Report(repeated(2, "JAX: values are rounded to float3{}"))).count("cause:") == 2
+    plain = repeated(3)
+    for each in plain:
+        each.causes, each.cause_keys = [], []
+    assert str(Report(plain)).count("diverges") == 2  # nothing says that they are one mistake
+
+
 def test_what_differs_comes_first_with_its_cause_then_the_way_to_it() -> None:
     wrong = row("block/conv2", "forward", 1e-3)
     wrong.causes = ["JAX: it is scaled by 1.001"]

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 import parity
 from parity.causes import clock
 from parity.causes.attempts import Problem
-from parity.causes.graph import GIVEN, Graph, Region
+from parity.causes.graph import Graph, Region
+from parity.causes.node_kinds import GIVEN
 from parity.reports.rows import Row
 
 WIDTH, PLACES = 6, 4

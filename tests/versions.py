@@ -1,8 +1,8 @@
-"""The core of the suite on other versions: `python tests/versions.py newest|floor [pytest's arguments]`.
+"""The core of the suite on other versions: `python tests/versions.py newest|floor [--prepare | pytest's arguments]`.
 
 `newest` is the newest Python on this machine with the newest packages that pip gives it; `floor` the oldest Python and
 packages that pyproject.toml promises. Each has an environment of its own below .versions/, made again when
-pyproject.toml or what is installed changes.
+pyproject.toml or what is installed changes; `--prepare` only makes it.
 """
 
 import os
@@ -95,6 +95,8 @@ def main(which: str, arguments: list[str]) -> int:
     """Make the environment, say what is in it, run the core; returns pytest's exit code."""
     python = environment(which)
     subprocess.run([python, "-c", SAY, *PACKAGES], check=True)
+    if arguments == ["--prepare"]:
+        return 0
     files = [f"tests/{name}.py" for name in CORE]
     command = [python, "-m", "pytest", "-n", "auto", "--maxprocesses", "2", "--dist", "loadfile", *files, *arguments]
     return subprocess.run(command, cwd=ROOT, check=False).returncode

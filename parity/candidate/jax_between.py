@@ -30,9 +30,9 @@ def run(candidate: Candidate, inputs: tuple[NDArray, ...]) -> None:
     owned = {path: jax_leaves.leaf_variables(given, path)["params"][parameter.VALUE] for path in candidate.owned}
     floats = [x if jnp.issubdtype(x.dtype, jnp.floating) else None for x in arrays]
     code = _Code(candidate, arrays, given)
-    (seen, results), pull_back = jax.vjp(code, outputs, floats, owned)
+    (seen, _), pull_back = jax.vjp(code, outputs, floats, owned)
     cotangents = {key: _coming(candidate, key, code.places[key], xs) for key, xs in seen.items()}
-    gradients, input_gradients, owned_gradients = pull_back((cotangents, _of_outputs(candidate, results)))
+    gradients, input_gradients, owned_gradients = pull_back((cotangents, _of_outputs(candidate)))
     for key, output in outputs.items():
         if jnp.issubdtype(output.dtype, jnp.floating):
             visit = candidate.visited[key]
@@ -116,12 +116,11 @@ def _coming(candidate: Candidate, key: str, places: list[int], xs: list[jax.Arra
     return found
 
 
-def _of_outputs(candidate: Candidate, results: list[jax.Array]) -> list[jax.Array]:
+def _of_outputs(candidate: Candidate) -> list[jax.Array]:
     """The gradients of the model's outputs, as they were drawn."""
     store, found = candidate.store, []
-    for i, result in enumerate(results):
+    for i, layout in enumerate(candidate.output_layouts):
         reference = store.array("output_cotangent", f"cotangent.{i}")
-        layout = layouts.align(store.array("output", f"input.{i}"), np.asarray(result, np.float64), None)
         found.append(candidate.as_array(layout.to_flax(reference) if layout else reference))
     return found
 

@@ -136,7 +136,10 @@ class Candidate(State):
         for i, result in enumerate(results):
             row = Row(self.name, "output", "output", self.stage("input"), self.dtype, order=len(self.records))
             reference = references[str(i)]
-            layout = layouts.align(reference, np.asarray(result, np.float64), None)
+            if self.natural is None:
+                layout = layouts.align(reference, np.asarray(result, np.float64), None)
+            else:  # as in the natural run: tied values may fit in several ways
+                layout = self.natural.output_layouts[i]
             self.output_layouts.append(layout)
             value = layout.to_flax(reference) if layout else reference
             bound = self.glue_bound("output", i, facts["depth"], layout)

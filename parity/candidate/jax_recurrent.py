@@ -66,12 +66,14 @@ class RecurrentModel:
     Attributes:
         whole: whether recurrent layers are leaves; else all are run step by step, as those are whose cell isn't known.
         states: whether a recurrent layer that is the whole model gives its last states too, as PyTorch's does then.
+        hidden: paths of layers whose calls aren't shown, so that what they compute is code between layers.
     """
 
     def __init__(self, model: JaxModel, whole: bool = True) -> None:
         self.model, self.whole = model, whole
         self.places: dict[str, _Place] = {}
         self.states = False
+        self.hidden: frozenset[str] = frozenset()
         self.found = False  # whether there is any recurrent layer
         self._depth = 0
 
@@ -129,7 +131,7 @@ class RecurrentModel:
         """Shows recurrent layers as leaves, and steps of those that aren't known; to None shows nothing."""
 
         def shown(layer: JaxLayer, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if self._depth:
+            if self._depth or layer.path in self.hidden:
                 return call(*args, **kwargs)
             classes = [name for package in _LIBRARIES for name in registry.classes_of(layer.module, package)]
             whole_model = layer.path == "" and self.states

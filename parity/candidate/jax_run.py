@@ -31,6 +31,7 @@ def run(
         whole: run from end to end as well.
     """
     candidate.forward(inputs)
+    input_causes.narrow(candidate, candidate.rows)
     if candidate.unexplained and candidate.failed is None:
         input_causes.name_coarse(candidate, jax_precision.between_layers(candidate, inputs))
     ran = candidate.failed is None and candidate.broken is None

@@ -59,6 +59,7 @@ def run(workspace: Path, request: dict[str, Any]) -> None:
     )
     torch_leaves, state = leaves_of(found["torch"]), TorchState.from_json(found["state"])
     report = jax_run.run(candidate, arrays, request["gradients"], torch_leaves)
+    report.not_exercised += [found["unseen"]] if found["unseen"] else []
     facts = mapped.found(candidate, module, (leaves, torch_leaves), state, abstract, model.cells())
     (workspace / "found.json").write_text(json.dumps(facts.to_json()), encoding="utf-8")
     report.write_json(workspace / "report.json")

@@ -171,7 +171,8 @@ class Visit:
     def _input(self, i: int, x: jax.Array, reference: NDArray) -> jax.Array:
         c = self.candidate
         map_shape = self.facts["map_shapes"][i]
-        layout = self._layout(reference, np.asarray(x, np.float64), map_shape)
+        known = None if c.natural is None else c.natural.visited[self.key]  # tied values may fit in several ways
+        layout = known.input_layouts[i] if known else self._layout(reference, np.asarray(x, np.float64), map_shape)
         if layout is None and not registry.named(self.kind).recurrent:
             layout = layouts.without_padding(reference, x.shape, self.facts["ops"])
         row = self.row("input")
@@ -208,7 +209,8 @@ class Visit:
         reference = c.store.array(self.key, f"output.{i}")
         ours = np.asarray(y, np.float64)
         map_shape = self.facts["map_shapes"][0] if self.kind == "plain" and self.facts["map_shapes"] else None
-        layout = self._layout(reference, ours, map_shape)
+        known = None if c.natural is None else c.natural.visited[self.key]
+        layout = known.output_layout if known else self._layout(reference, ours, map_shape)
         row = self.row("forward")
         if layout is None:
             self.comparable = False

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem
-from parity.causes.graph import Get, Region
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Get
 
 _OTHERS = (1.0, 0.5, 2.0, 1e-12, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)  # that are added in the place of one
 _MOST_CLASSES = 1_000_000

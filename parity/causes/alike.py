@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from parity.causes.attempts import WRONG, Attempt, Fixed, Problem
-from parity.causes.graph import MOVES, Changes
+from parity.causes.graph_nodes import Changes
+from parity.causes.node_kinds import MOVES
 
 Made = Callable[[Problem], Iterator[Attempt]]
 

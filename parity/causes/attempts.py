@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from parity.bounds.judging import farthest, within
 from parity.causes.cause import alike, distinct, explains
 from parity.causes.clock import Clock
-from parity.causes.graph import Changes, Get, Region
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Changes, Get
 from parity.causes.numpy_table import CannotRun
 
 # Elements that may be computed for one divergence. A number of values and not of seconds, so that a slow machine names
@@ -27,6 +28,7 @@ WRONG = (CannotRun, ValueError, IndexError, TypeError, ZeroDivisionError, Attrib
 FEWEST = 3
 
 _STEPS = 8
+_NOTHING = 1e-9  # of a factor, the least that is told
 
 
 class Attempt(NamedTuple):
@@ -61,6 +63,7 @@ class Problem:
         measures: whether numbers in mistakes are looked for, see `measured`.
         clock: of the whole search.
         layer: key of the record of the layer that gets it; empty for none.
+        code: gives the code before other layers, the nearest first, each with what it gives in words.
     """
 
     region: Region
@@ -72,6 +75,7 @@ class Problem:
     measures: bool = True
     clock: Clock = field(default_factory=Clock)
     layer: str = ""
+    code: Callable[[], Iterator[tuple[str, Region]]] = lambda: iter(())
     right: NDArray = field(init=False)
     _tried: dict[tuple | None, float] = field(init=False, default_factory=dict, repr=False)
 
@@ -247,7 +251,9 @@ def measured(
             return None
         after = farthest(here, problem.observed)
         if within(after, problem.tolerance):
-            return None if right is not None and alike(number, right) else number
+            nothing = right == 1.0 and abs(number) < _NOTHING  # no factor, but something that is left out
+            same = nothing or (right is not None and alike(number, right))
+            return None if same or _through_one_value(problem.region, made(number)) else number
         if step > 2 and not after < 0.5 * before:
             return None
         before = min(before, after) if step else before
@@ -257,3 +263,16 @@ def measured(
             return None
         number += move
     return None
+
+
+def _through_one_value(region: Region, changes: Changes) -> bool:
+    """Whether all that a mistake changes goes through a single value behind it: then any number can give that one."""
+    waiting, seen = [p for p in changes if p in region.inside], set(changes)
+    while waiting:
+        place = waiting.pop()
+        if place == region.sink:
+            return False
+        new = [p for p in region.users(place) if p not in seen and np.size(region.value(p)) > 1]
+        seen.update(new)
+        waiting += new
+    return True

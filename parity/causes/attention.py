@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem, measured, value
 from parity.causes.caps import USUAL, found_cap
-from parity.causes.graph import MOVES, Get, Region
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Get
+from parity.causes.node_kinds import MOVES
 from parity.causes.numpy_operations import softmax
 
 _SOFTMAX = ("_softmax", "softmax", "_safe_softmax")

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from parity.causes.attempts import WRONG, Attempt, Problem, value
-from parity.causes.graph import LAYER, MOVES, Graph, Region
+from parity.causes.graph import Graph, Region
+from parity.causes.node_kinds import LAYER, MOVES
 
 _MOST = 24  # operations behind a layer
 

@@ -15,14 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest, within
-from parity.causes import families, node_words, two_at_once
+from parity.causes import chosen, families, near_by, node_words, part_by_part, two_at_once
 from parity.causes.attempts import MOST_WORK, WRONG, Attempt, Problem, explaining
 from parity.causes.clock import Clock
-from parity.causes.graph import CONSTANT, GIVEN, LAYER, PARAMETER, SOURCES, Graph, Node, Region
+from parity.causes.data_nodes import Counted
+from parity.causes.graph import Graph, Region
+from parity.causes.graph_nodes import Node
+from parity.causes.node_kinds import CONSTANT, GIVEN, LAYER, PARAMETER, SOURCES
 from parity.causes.numpy_table import CannotRun
 from parity.causes.parameters import Cause
 
-_NEAR = 16  # layers before and behind, whose inputs and outputs may stand in for something
 _SHOWN = 12  # operations that are told
 _MOST_IN_ALL = 6 * MOST_WORK  # elements that may be computed for one model where nothing is found
 
@@ -56,6 +58,8 @@ class Code:
         clock: how long the search has run.
         cut_short: that the last search ended before all was tried, in words; empty if it didn't.
         given: what the inputs are called.
+        choices: what layers got that nothing but choices tell of, by their paths.
+        sinks: gives the nodes that layers get, by the key of their records.
     """
 
     graph: Graph
@@ -70,6 +74,8 @@ class Code:
     cut_short: str = ""
     given: str = "the model's input"
     _words: dict[tuple[int, int, int], str] = field(default_factory=dict, repr=False)
+    choices: dict[str, chosen.Alike] = field(default_factory=dict)
+    sinks: Callable[[str], list[int]] = lambda key: []
 
     @classmethod
     def read(cls, store: Any, names: dict[str, str]) -> Code | None:
@@ -86,7 +92,8 @@ class Code:
                 raise CannotRun("a constant wasn't kept")
             return store.array("graph", f"c.{place}")
 
-        return cls(Graph(store.facts("graph")["nodes"], load), names, store.array)
+        graph = Graph(store.facts("graph")["nodes"], load)
+        return cls(graph, names, store.array, sinks=lambda key: store.facts(key).get("sinks", []))
 
     @classmethod
     def of(cls, nodes: list[dict[str, Any]], constants: dict[str, NDArray], inputs: tuple[NDArray, ...]) -> Code:
@@ -146,20 +153,40 @@ class Code:
         for problem, before in self._problems(sink, ours, reference, tolerance, near):
             several = families.ALIKE if self.whole else families.ALIKE_BETWEEN
             with self.clock:
-                each = explaining(problem, families.attempts(problem), before)
-                found = each or explaining(problem, families.everywhere(problem, several), before)
-                if not found and (wider := problem.region.with_constants()) is not None:
+                tries = families.attempts(problem)
+                found = explaining(problem, tries, before)
+                by_choice = bool(found) and chosen.only_choices(problem.region, found[-1][0].changes)
+                if by_choice:
+                    found = chosen.others(problem, tries, before, found[-1], self.choices.values())
+                if not found or found[-1][0].strange:
+                    alike = explaining(problem, families.everywhere(problem, several), before)
+                    found = alike if alike and not alike[-1][0].strange else found or alike
+                if not found and (wider := problem.region.counting(Counted.ALL)) is not None:
                     problem = replace(problem, region=wider)
                     found = explaining(problem, families.attempts(problem), before)
+                found = found or part_by_part.explain(problem, families.attempts, before)
             self.work += problem.region.work
             self.cut_short = self.cut_short or problem.cut_short()
             if found:
-                attempt, after = found[-1] if not found[-1][0].strange else found[0]
-                self.found.append((path, attempt))
-                alike = [other.text for other, _ in found[1:3]] if attempt.strange else []
-                text = "; or, which gives the same, ".join([attempt.text, *alike])
-                return [Cause(attempt.key, "jax", text, before, after)]
+                return [self._told(path, found, by_choice, before)]
         return []
+
+    def _told(self, path: str, found: list[tuple[Attempt, float]], by_choice: bool, before: float) -> Cause:
+        """What explains a difference as a cause: the plain mistake, else all strange ones; or all that choose alike."""
+        attempt, after = found[0] if by_choice or found[-1][0].strange else found[-1]
+        self.found.append((path, attempt))
+        if by_choice:
+            self.choices[path] = chosen.Alike(found, before)
+        alike = [other.text for other, _ in found[1:3]] if attempt.strange else []
+        text = chosen.told(found) if by_choice else "; or, which gives the same, ".join([attempt.text, *alike])
+        return Cause(attempt.key, "jax", text, before, after)
+
+    def narrowed(self) -> dict[str, Cause]:
+        """Causes of what layers got, by their paths, that other layers like them let fewer mistakes explain."""
+        return {
+            path: Cause(found[0][0].key, "jax", chosen.told(found), before, found[0][1])
+            for path, (found, before) in chosen.narrowed(self.choices).items()
+        }
 
     def explain_two(
         self, sink: int, path: str, ours: NDArray, reference: NDArray, tolerance: float, near: str
@@ -193,8 +220,9 @@ class Code:
             if not forced and not within(farthest(np.asarray(right, np.float64), reference), tolerance):
                 continue  # the graph doesn't give what PyTorch gave: it can't show anything
             most = min(MOST_WORK, _MOST_IN_ALL - self.work)
-            allowed, near_by = tolerance * _larger(ours, reference), self._elsewhere(near, region)
-            problem = Problem(region, ours, allowed, self.words, near_by, most, clock=self.clock, layer=near)
+            allowed, about = tolerance * _larger(ours, reference), near_by.arrays(self, near, region)
+            code = near_by.code(self, region)
+            problem = Problem(region, ours, allowed, self.words, about, most, True, self.clock, near, code)
             yield problem, farthest(right, ours)
 
     def consumer(self, key: str) -> str | None:
@@ -227,31 +255,6 @@ class Code:
             return False
         return result.shape == ours.shape and within(farthest(result, ours), tolerance)
 
-    def _elsewhere(self, near: str, region: Region) -> list[tuple[str, Callable[[], NDArray]]]:
-        """What layers near by gave and got, and those at which the code begins, however far away they are; sums."""
-        keys = sorted(self.names)
-        at = keys.index(near) if near in keys else len(keys)
-        starts = [region.node(p).args.get("key") for p in region.places if region.node(p).op == LAYER]
-        chosen = sorted(keys[max(at - _NEAR, 0) : at + _NEAR], key=lambda key: abs(keys.index(key) - at))
-        chosen += [key for key in dict.fromkeys(starts) if key in self.names and key not in chosen][:_NEAR]
-        found: list[tuple[str, Callable[[], NDArray]]] = []
-        sums = [p for p in range(region.sink) if self.graph.nodes[p].op == "add" and p not in region.inside]
-        found += [(self.words(p), _kept(lambda p=p: self._sum(p, region))) for p in sums[-_NEAR:]]
-        for key in chosen:
-            for array, text in (("output.0", "the output of"), ("input.0", "the input of")):
-                if key != near:
-                    found.append(
-                        (f"{text} {self.names[key]}", _kept(lambda key=key, array=array: self.values(key, array)))
-                    )
-        return found
-
-    def _sum(self, place: int, region: Region) -> NDArray:
-        """What a node gives, begun where a region begins; nothing where that can't be run."""
-        try:
-            return np.asarray(Region(self.graph, place, region.cut).value(place))
-        except WRONG:
-            return np.zeros(0)
-
     def words(self, place: int) -> str:
         """A node in words."""
         known = place, len(self.names), len(self.met)  # more of which change words
@@ -276,14 +279,3 @@ def _larger(ours: NDArray, reference: NDArray) -> float:
     """How many times larger JAX's values are where a mistake made them larger: so are its roundings."""
     sizes = [float(np.max(np.abs(x[np.isfinite(x)]), initial=0.0)) for x in (ours, reference)]
     return max(sizes[0] / sizes[1], 1.0) if sizes[1] > 0 else 1.0
-
-
-def _kept(load: Callable[[], NDArray]) -> Callable[[], NDArray]:
-    values: list[NDArray] = []
-
-    def get() -> NDArray:
-        if not values:
-            values.append(load())
-        return values[0]
-
-    return get

@@ -9,7 +9,9 @@ import numpy as np
 
 from parity.causes.attempts import Attempt, Problem, value
 from parity.causes.functions import CURVED, WORDS
-from parity.causes.graph import ITEM, MOVES, Changes, Get, Region, run
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Changes, Get, run
+from parity.causes.node_kinds import ITEM, MOVES
 
 _LISTS = ("native_layer_norm", "native_group_norm", "native_batch_norm", "_native_batch_norm_legit")
 _LISTS += ("_native_batch_norm_legit_no_training", "cudnn_batch_norm")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from parity.causes.attempts import Attempt, Problem, measured
-from parity.causes.graph import Changes, Node
+from parity.causes.graph_nodes import Changes, Node
 
 _LEAST = 1e-12  # of 1 / c^2
 USUAL = (50.0, 30.0, 20.0, 15.0, 100.0, 10.0)  # Gemma's and Grok's among them

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem
-from parity.causes.graph import ITEM, MOVES, Get, Region
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Get
+from parity.causes.node_kinds import ITEM, MOVES
 from parity.causes.numpy_operations import OPERATIONS, softmax
 
 _MOST_COUNTS = 16  # numbers of chosen ones that are tried

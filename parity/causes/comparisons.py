@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem
-from parity.causes.graph import Get, Node, Region, run
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Get, Node, run
 
 _WORDS = {"lt": "less than", "le": "at most", "gt": "more than", "ge": "at least"}
 _EQUAL_TOO = {"lt": "le", "le": "lt", "gt": "ge", "ge": "gt"}

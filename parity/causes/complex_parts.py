@@ -1,55 +1,61 @@
-"""Mistakes in products of complex numbers that are written in their parts: the other part is taken.
+"""Mistakes with complex numbers: the imaginary part taken for the real one, of products that are written out, too.
 
-Of (a + ib)(c + id) the real part is ac - bd, and the imaginary one ad + bc. Whoever writes it with complex numbers
-takes one of them at the end.
+Of (a + b i) (c + d i) the real part is a c - b d, and the imaginary one a d + b c.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
 
-from numpy.typing import NDArray
+import numpy as np
 
 from parity.causes.attempts import Attempt, Problem
-from parity.causes.graph import Get, Region
+from parity.causes.graph import Region
 
-
-class _Product(NamedTuple):
-    """What a node multiplies."""
-
-    one: int
-    two: int
+_PARTS = {"real": np.real, "imag": np.imag, "abs": np.abs}
+_NAMES = {"real": "the real part", "imag": "the imaginary part", "abs": "the absolute value"}
 
 
 def attempts(problem: Problem) -> Iterator[Attempt]:
-    """The imaginary part for each real one, the last one first, and the real part for each imaginary one."""
+    """The other part of every complex number, the last one first."""
     region = problem.region
     for place in reversed(region.operations):
         node = region.node(place)
-        one, two = (_product(region, node.argument(name)) for name in ("self", "other"))
-        if node.op not in ("add", "sub") or node.args.get("alpha") not in (None, 1) or one is None or two is None:
+        start = node.argument("self")
+        if node.op in _PARTS and start is not None and np.iscomplexobj(region.value(start)):
+            for other in (name for name in _PARTS if name != node.op):
+                text = f"{_NAMES[other]} of {problem.words(start)} is taken, not {_NAMES[node.op]}"
+                change = {place: lambda get, start=start, part=_PARTS[other]: part(get(start))}
+                yield Attempt("complex_part", text, change)
+        if node.op in ("sub", "add") and node.args.get("alpha") in (None, 1):
+            yield from _written(problem, place)
+
+
+def _written(problem: Problem, place: int) -> Iterator[Attempt]:
+    """Of a c - b d and a d + b c one in the place of the other, whichever factors belong together."""
+    region = problem.region
+    first, second = (_factors(region, region.node(place).argument(name)) for name in ("self", "other"))
+    if first is None or second is None:
+        return
+    (a, c), (one, two) = first, second
+    real = region.node(place).op == "sub"
+    names = ("imaginary", "real") if real else ("real", "imaginary")
+    for b, d in ((one, two), (two, one)):
+        shapes = [np.shape(region.value(p)) for p in (a, b, c, d)]
+        if len({a, b, c, d}) < 4 or shapes[0] != shapes[1] or shapes[2] != shapes[3]:
             continue
-        (a, c), (b, d) = one, two
-        words = f"of what may be a complex product, {problem.words(place)}, the "
-        if node.op == "sub":  # ac - bd; which of two factors belong together isn't known
-            yield Attempt(
-                "imaginary_part", words + "imaginary part is taken, not the real one", {place: _sum(a, d, b, c)}
-            )
-        else:  # ad + bc, if what stands last is c
-            for one, two in (((a, d), (b, c)), ((b, c), (a, d))):
-                change = {place: _sum(*one, *two, sign=-1.0)}
-                yield Attempt("real_part", words + "real part is taken, not the imaginary one", change)
+        parts = " and ".join(f"{problem.words(p)} + i {problem.words(q)}" for p, q in ((a, b), (c, d)))
+        text = f"the {names[0]} part of the product of {parts} is taken, not the {names[1]} one"
+        if real:
+            change = {place: lambda get, b=b, d=d: get(a) * get(d) + get(b) * get(c)}
+        else:  # a c + b d, where c and d were exchanged
+            change = {place: lambda get, b=b, d=d: get(a) * get(d) - get(b) * get(c)}
+        yield Attempt("complex_part", text, change)
 
 
-def _product(region: Region, place: int | None) -> _Product | None:
-    node = None if place is None else region.node(place)
-    if node is None or node.op != "mul":
+def _factors(region: Region, place: int | None) -> tuple[int, int] | None:
+    """What a product is made of; None if a node isn't a product of two others."""
+    if place is None or place in region.cut or region.node(place).op != "mul":
         return None
-    one, two = node.argument("self"), node.argument("other")
-    return None if one is None or two is None else _Product(one, two)
-
-
-def _sum(a: int, b: int, c: int, d: int, sign: float = 1.0) -> Callable[[Get], NDArray]:
-    """The first product of two nodes, and the second one added or taken away."""
-    return lambda get: get(a) * get(b) + sign * get(c) * get(d)
+    one, two = region.node(place).argument("self"), region.node(place).argument("other")
+    return None if one is None or two is None else (one, two)

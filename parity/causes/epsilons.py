@@ -9,7 +9,8 @@ import numpy as np
 
 from parity.causes.attempts import Attempt, Problem
 from parity.causes.functions import EPSILONS
-from parity.causes.graph import Get, Node, Region, run
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Get, Node, run
 
 _LARGEST = 1e-2  # a larger number is none of these
 _ROOTS = {"sqrt": 0.5, "rsqrt": -0.5}

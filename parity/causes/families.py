@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from parity.causes import (
+    added_norms,
     added_numbers,
     alike,
     attention,
@@ -17,6 +18,7 @@ from parity.causes import (
     comparisons,
     complex_parts,
     constants,
+    counts,
     distances,
     dropout,
     epsilons,
@@ -27,14 +29,18 @@ from parity.causes import (
     limits,
     losses,
     masks,
+    measured_factors,
     moved_factors,
     moved_terms,
     norm_operations,
     numbers,
     operations,
     orders,
+    other_code,
     other_inputs,
+    other_items,
     other_parameters,
+    other_parts,
     other_places,
     powers,
     recurrences,
@@ -78,20 +84,25 @@ FAMILIES: tuple[Family, ...] = (
     skipped_moves.attempts,
     sums.attempts,
     comparisons.attempts,
-    complex_parts.attempts,
     operations.attempts,
+    complex_parts.attempts,
     branches.attempts,
     before_layers.attempts,
     written_norms.attempts,
+    counts.attempts,
+    added_norms.attempts,
     recurrences.attempts,
     moved_factors.attempts,
     moved_terms.attempts,
     recurrences.indices,
     grids.attempts,
     other_inputs.attempts,
+    other_parts.attempts,
+    other_code.attempts,
     other_parameters.exchanged,
     sums.made_elsewhere,
     tokens.attempts,
+    other_items.attempts,
     orders.attempts,
     added_numbers.attempts,
     numbers.attempts,
@@ -100,7 +111,7 @@ FAMILIES: tuple[Family, ...] = (
     sums.sources,
     dropout.dropped,
     sums.added,
-    sums.factors,
+    measured_factors.attempts,
     constants.attempts,
     lambda problem: rounded_values.rounded(problem, coarser("float64")),
 )
@@ -142,7 +153,7 @@ ALIKE: tuple[Family, ...] = (
     norm_operations.attempts,
     written_norms.attempts,
 )
-ALIKE_BETWEEN: tuple[Family, ...] = (tokens.attempts, recurrences.indices)
+ALIKE_BETWEEN: tuple[Family, ...] = (sums.attempts, functions.attempts, tokens.attempts, recurrences.indices)
 
 
 def simple(problem: Problem) -> Iterator[Attempt]:

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem, value
-from parity.causes.graph import ITEM, SOURCES, Node, Region, run
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Node, run
+from parity.causes.node_kinds import ITEM, SOURCES
 from parity.causes.numpy_operations import softmax
 from parity.causes.numpy_table import CannotRun
 from parity.kinds import registry

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem
-from parity.causes.graph import Get, Node, Region, run
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Get, Node, run
 
 _DILATIONS = (1, 2, 3, 4, 8, 16)
 _BATCH_NORMS = ("native_batch_norm", "_native_batch_norm_legit", "batch_norm", "cudnn_batch_norm")

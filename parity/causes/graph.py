@@ -10,12 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes import fused_attention, written_softmax
+from parity.causes.data_nodes import Counted, data_nodes
 from parity.causes.graph_nodes import Changes, Get, Node, cost, renamed, run
-from parity.causes.node_kinds import ASSIGN, CONSTANT, GIVEN, ITEM, LAYER, MOVES, PARAMETER, SOURCES, UNKNOWN, VIEWS
-from parity.causes.numpy_operations import CannotRun
-
-__all__ = ["ASSIGN", "CONSTANT", "GIVEN", "ITEM", "LAYER", "MOVES", "PARAMETER", "SOURCES", "UNKNOWN", "VIEWS"]
-__all__ += ["Changes", "Get", "Graph", "Node", "Region", "cost", "run"]
+from parity.causes.node_kinds import GIVEN, LAYER, MOVES, SOURCES, UNKNOWN
+from parity.causes.numpy_table import CannotRun
 
 _MOST_KEPT = 1000  # nodes of which all that follow from them are kept
 
@@ -76,14 +74,13 @@ class Region:
         graph: whole.
         sink: the node that it leads to.
         cut: values of nodes where it begins, however these came about.
-        parameters: whether what is computed from parameters counts as data, such as learned queries.
+        counted: how much of it counts as data; everything but parameters where the node would be none itself.
     """
 
     def __init__(
-        self, graph: Graph, sink: int, cut: Mapping[int, Callable[[], NDArray]], parameters: bool = False
+        self, graph: Graph, sink: int, cut: Mapping[int, Callable[[], NDArray]], counted: Counted = Counted.GIVEN
     ) -> None:
         self.graph, self.sink = graph, sink
-        learned: set[int] = set()
         self._under: Changes = {}
         self._plain: Region | None = None
         self.cut = {place: load for place, load in cut.items() if place != sink}
@@ -92,22 +89,15 @@ class Region:
         self.work = 0
         self._followers: dict[int, list[int]] = {}
         self._values: dict[int, Any] = {}
-        self._data: dict[int, bool] = {}
-        for place in self.places:
-            node = graph.nodes[place]
-            parents = [] if place in self.cut else node.parents
-            known = self._begins(place) if node.op in SOURCES else place in self.cut
-            self._data[place] = known or any(self._data[p] for p in parents)
-            if parameters and (node.op == PARAMETER or learned.intersection(parents)):
-                learned.add(place)
-                self._data[place] = self._data[place] or not (node.op in SOURCES or node.op in MOVES)
-        if not self._data[sink]:  # made of constants and positions alone: then these are what mistakes are made in
-            self._data = {place: graph.nodes[place].op != PARAMETER for place in self.places}
+        data = data_nodes(self.places, self.node, self._begins, counted)
+        self._data = data if data[sink] else data_nodes(self.places, self.node, self._begins, Counted.ALL)
 
     def _begins(self, place: int) -> bool:
-        """Whether data begin here: at a layer, or at an input that isn't of whole numbers, as positions are."""
+        """Whether data begin here: at a cut, at a layer, at an input that isn't of whole numbers, as positions are."""
         op = self.graph.nodes[place].op
-        return op == LAYER or (op == GIVEN and np.issubdtype(self.graph.source(place).dtype, np.floating))
+        if op == GIVEN:
+            return bool(np.issubdtype(self.graph.source(place).dtype, np.floating))
+        return op == LAYER or op not in SOURCES
 
     def node(self, place: int) -> Node:
         """A node; where the region begins one without arguments."""
@@ -118,13 +108,13 @@ class Region:
         """Whether a node follows from what layers gave or the model got; not so constants, parameters, positions."""
         return self._data[place]
 
-    def with_constants(self) -> Region | None:
-        """This region with what is made of constants as data, such as tables of positions; None if nothing is."""
-        plain = [p for p in self.operations if not self._data[p] and self.node(p).op not in MOVES]
-        if not plain:
+    def counting(self, counted: Counted) -> Region | None:
+        """This region with more of it as data; None if nothing that computes becomes data by that."""
+        data = data_nodes(self.places, self.node, self._begins, counted)
+        if not any(data[p] and not self._data[p] and self.node(p).op not in MOVES for p in self.operations):
             return None
         other = copy.copy(self)
-        other._data = {place: self.node(place).op != PARAMETER for place in self.places}
+        other._data = data
         return other
 
     def users(self, place: int) -> list[int]:
@@ -157,7 +147,7 @@ class Region:
             end: the node that is asked for; the region's own if None.
         """
         end = self.sink if end is None else end
-        made = self._made(changes, end)
+        made = self.made(changes, end)
         return made[end] if end in made else self.value(end)
 
     def anew(self, place: int, get: Get) -> Any:
@@ -169,16 +159,13 @@ class Region:
         """This region with these changes in it, to which others can be made."""
         other = copy.copy(self)
         other._under, other._plain = changes, self
-        other._values = {**self._values, **self._made(changes, self.sink)}
+        other._values = {**self._values, **self.made(changes)}
         other.work = 0
         return other
 
-    def made(self, changes: Changes) -> dict[int, Any]:
-        """The values that changes make others, by place; raises CannotRun where that can't be."""
-        return self._made(changes, self.sink)
-
-    def _made(self, changes: Changes, end: int) -> dict[int, Any]:
-        """The values that changes make others, up to a node."""
+    def made(self, changes: Changes, end: int | None = None) -> dict[int, Any]:
+        """The values that changes make others, by place, up to a node or the sink; raises CannotRun as `changed`."""
+        end = self.sink if end is None else end
         made: dict[int, Any] = {}
 
         def get(place: int) -> Any:

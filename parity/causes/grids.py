@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem, each_and_all, value
-from parity.causes.graph import CONSTANT
+from parity.causes.node_kinds import CONSTANT
 
 _FEWEST = 3
 

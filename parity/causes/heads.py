@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem, value
 from parity.causes.attention import Attention, find
-from parity.causes.graph import MOVES, Changes, Region
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Changes
 from parity.causes.masks import unmasked
+from parity.causes.node_kinds import MOVES
 from parity.causes.numpy_operations import softmax
 
 _SPLITS = {

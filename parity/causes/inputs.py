@@ -147,6 +147,14 @@ def name_open(candidate: ExaminedModel, visit: ExaminedCall, row: Row, x: NDArra
         row.verdict, row.fraction = "mismatch", float("inf")
 
 
+def narrow(candidate: ExaminedModel, rows: list[Row]) -> None:
+    """Leave out what explains the choices that one layer got, and not those that others like it got."""
+    better = {} if candidate.code is None else candidate.code.narrowed()
+    for row in rows:
+        if row.causes and row.stage == "input" and row.name in better:
+            attach(row, [better[row.name]])
+
+
 def name_coarse(candidate: ExaminedModel, found: list[tuple[str, str]]) -> None:
     """Attach a cause to inputs that differ by no more than the roundings of coarser operations between JAX's layers.
 

@@ -12,7 +12,9 @@ from parity.bounds.judging import difference
 from parity.causes.attempts import WRONG
 from parity.causes.cause import Cause
 from parity.causes.examined import ExaminedModel
-from parity.causes.graph import GIVEN, LAYER, Graph, Node, Region
+from parity.causes.graph import Graph, Region
+from parity.causes.graph_nodes import Node
+from parity.causes.node_kinds import GIVEN, LAYER
 from parity.causes.numpy_table import CannotRun
 
 _MOST_DIFFERENT = 512  # gradients of which it is looked up what they follow from

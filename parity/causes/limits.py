@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from parity.causes.attempts import Attempt, Problem, measured
-from parity.causes.graph import Changes, Region
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Changes
 
 _OF = {"clamp": ("min", "max"), "clamp_min": ("min",), "clamp_max": ("max",), "hardtanh": ("min_val", "max_val")}
 _CUT = {"min": np.maximum, "min_val": np.maximum, "max": np.minimum, "max_val": np.minimum}

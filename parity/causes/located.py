@@ -21,7 +21,9 @@ from parity.causes import value_matching
 from parity.causes.attempts import MOST_WORK, WRONG, Attempt, Problem
 from parity.causes.cause import explains
 from parity.causes.clock import Clock
-from parity.causes.graph import Changes, Graph, Region
+from parity.causes.data_nodes import Counted
+from parity.causes.graph import Graph, Region
+from parity.causes.graph_nodes import Changes
 from parity.causes.jax_values import JaxValues, allowed
 from parity.causes.located_mistakes import Here, Hit, at_the_end, attempts, nodes_of_all, similar, standing, told
 from parity.causes.parameters import Cause
@@ -109,9 +111,8 @@ class Located:
     def _find(self, whole: Region, ours: NDArray, tolerance: float) -> bool:
         """Find one mistake after the other; whether they explain everything.
 
-        One that gives a value and makes nothing else right may be half of another, as a bias that isn't added where
-        it is added later. Where nothing more is found behind it, it is taken back, and none like it is believed there
-        again; if that leads nowhere either, it stays.
+        One that makes nothing else right may be half of another, as a bias that isn't added where it is added later:
+        where nothing is found behind it, it is taken back, and stays only if nothing else explains all either.
         """
         begun, first = len(self.hits), None
         for _ in range(_MOST_MISTAKES):
@@ -197,8 +198,7 @@ class Located:
 
     def _at_the_end(self, state: _State, depth: int, several: bool) -> Hit | None:
         """The last mistake, which gives the result itself."""
-        inner = self._region(state, state.region.sink, depth)
-        if inner is None:
+        if (inner := self._region(state, state.region.sink, depth)) is None:
             return None
         problem = Problem(inner, state.ours, state.tolerance, self.words, (), _WORK)
         return at_the_end(problem, self._tries(problem, several))
@@ -218,7 +218,7 @@ class Located:
             waiting = [p for q in waiting for p in state.region.graph.nodes[q].parents if p not in near]
             near.update(waiting)
         cut = [p for p, place in state.matched.items() if place is not None and p < anchor and p not in near]
-        return Region(self.graph, anchor, {p: lambda p=p: state.region.value(p) for p in cut}, parameters=True)
+        return Region(self.graph, anchor, {p: lambda p=p: state.region.value(p) for p in cut}, Counted.LEARNED)
 
     def _region(self, state: _State, anchor: int, depth: int) -> Region | None:
         """The same with the mistakes in it that were found; None if it can't be run."""

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem
-from parity.causes.graph import Get, Node, Region, run
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Get, Node, run
 from parity.causes.numpy_losses import REDUCED
 
 _DISTANCES: dict[str, tuple[str, Callable[[NDArray], NDArray]]] = {

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem, value
 from parity.causes.attention import MASKED, Attention, find, way
-from parity.causes.graph import MOVES, Changes, Region
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Changes
+from parity.causes.node_kinds import MOVES
 from parity.causes.numpy_operations import CannotRun, softmax
 
 _OUT = -1e30

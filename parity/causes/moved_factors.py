@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes.attempts import WRONG, Attempt, Problem, value
-from parity.causes.graph import MOVES, Region
+from parity.causes.graph import Region
+from parity.causes.node_kinds import MOVES
 from parity.causes.sums import signs_of
 
 _MOST_TERMS = 4

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from parity.causes.attempts import Attempt, Problem
-from parity.causes.graph import MOVES, Changes, Get, Region, run
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Changes, Get, run
+from parity.causes.node_kinds import MOVES
 from parity.causes.other_parameters import PRODUCTS
 from parity.causes.sums import operands, signs_of
 

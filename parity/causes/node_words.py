@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from parity.causes.graph import ASSIGN, CONSTANT, GIVEN, LAYER, MOVES, PARAMETER, Graph
+from parity.causes.graph import Graph
+from parity.causes.node_kinds import ASSIGN, CONSTANT, GIVEN, LAYER, MOVES, PARAMETER
 
 _FILLED = frozenset({"zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "zeros", "ones"})
 

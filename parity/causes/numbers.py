@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from parity.causes.attempts import Attempt, Problem, measured
-from parity.causes.graph import Changes, Region, run
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Changes, run
 
 # Arguments that are such numbers, by operation.
 _ADDED = ("other",)

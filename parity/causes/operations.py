@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem, value
 from parity.causes.functions import CURVED, WORDS
-from parity.causes.graph import Get, Region, run
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Get, run
 from parity.kinds import resampling
 
 

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from parity.causes import concatenations
 from parity.causes.attempts import Attempt, Problem, each_and_all, value
-from parity.causes.graph import GIVEN, ITEM, LAYER, MOVES, Get, Region, run
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Get, run
+from parity.causes.node_kinds import GIVEN, ITEM, LAYER, MOVES
 
 Change = Callable[[Get], NDArray]
 
@@ -229,7 +231,7 @@ def _other_parts(problem: Problem) -> Iterator[Attempt]:
     region = problem.region
     for place in region.operations:
         node, start = region.node(place), region.node(place).argument("self")
-        if start is None or node.op not in (ITEM, "slice") or not region.of_data(place):
+        if start is None or node.op != "slice" or not region.of_data(place):
             continue
         parts = [p for p in region.graph.users.get(start, ()) if region.graph.nodes[p].op == node.op]
         shape = region.shape(place)

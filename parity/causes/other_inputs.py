@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from parity.causes.attempts import Attempt, Problem
-from parity.causes.graph import MOVES, Get, Region, run
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Get, run
+from parity.causes.node_kinds import MOVES
 
 # Operations, each with its argument that is data.
 _OF = {"linear": "input", "convolution": "input", "_convolution": "input", "layer_norm": "input", "addmm": "mat1"}

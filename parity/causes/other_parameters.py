@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem, value
-from parity.causes.graph import MOVES, PARAMETER, Get, Region, run
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Get, run
+from parity.causes.node_kinds import MOVES, PARAMETER
 
 PRODUCTS = ("linear", "addmm", "convolution", "_convolution")
 _NORMS = ("layer_norm", "native_layer_norm", "native_group_norm", "native_batch_norm", "batch_norm")

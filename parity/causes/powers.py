@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from parity.causes.attempts import Attempt, Problem, measured
-from parity.causes.graph import Changes, Region, run
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Changes, run
 
 _BASES = {"e": math.e, "2": 2.0, "10": 10.0}
 _LARGE = 50.0  # a base of positions' wave lengths, not of a decay

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem
-from parity.causes.graph import Get, Region, run
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Get, run
 
 _INDEXED = ("index", "index_select", "gather", "embedding", "index_add", "scatter_add", "index_put")
 _LONGEST_STEP = 4  # operations from one state to the next

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes.attempts import value
-from parity.causes.graph import MOVES, Region
+from parity.causes.graph import Region
+from parity.causes.node_kinds import MOVES
 from parity.causes.numpy_table import CannotRun
 
 _LINEAR = MOVES | {"mul", "add", "sub", "neg", "cat", "stack", "div", "assign"}

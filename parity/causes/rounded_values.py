@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem, value
-from parity.causes.graph import Get
+from parity.causes.graph_nodes import Get
 from parity.causes.precision import Format
 from parity.causes.sums import computed
 

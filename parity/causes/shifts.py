@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem
-from parity.causes.graph import MOVES, Get, Region
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Get
+from parity.causes.node_kinds import MOVES
 
 _SHIFTING = ("constant_pad_nd", "slice", "narrow", "cat")
 _STEPS = 4  # operations from the values to the moved ones

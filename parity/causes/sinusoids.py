@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem, measured
-from parity.causes.graph import MOVES, Changes, Get, Node, Region, run
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Changes, Get, Node, run
+from parity.causes.node_kinds import MOVES
 
 _BASES = (10000.0, 1000.0, 100.0, 500.0, 100000.0, 500000.0, 1000000.0, 2.0)
 _PRODUCTS = ("mul", "div", "outer", "einsum", "matmul", "mm")

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem, each_and_all, value
-from parity.causes.graph import GIVEN, Get, Region, run
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Get, run
+from parity.causes.node_kinds import GIVEN
 
-_SHORT = 8  # places of an axis of which each may stand for another
 _POOLS = {"mean": np.mean, "sum": np.sum, "amax": np.max, "max": np.max}
 
 
@@ -73,7 +74,6 @@ def _selected(problem: Problem, place: int, start: int) -> Iterator[Attempt]:
     node, x = region.node(place), region.value(start)
     axis = int(node.args["dim"]) % x.ndim
     if not np.issubdtype(x.dtype, np.floating):
-        yield from _other_index(problem, place, x, axis)
         return
     own = f"place {node.args['index']} of axis {axis} of {problem.words(start)}"
     for key, text, made in _reductions(x, axis):
@@ -82,18 +82,6 @@ def _selected(problem: Problem, place: int, start: int) -> Iterator[Attempt]:
         made = np.take(x, node.args["index"], other)
         if made.size == region.value(place).size:
             yield Attempt("token_axis", f"axis {other} is indexed, not {axis}", {place: value(made)})
-    yield from _other_index(problem, place, x, axis)
-
-
-def _other_index(problem: Problem, place: int, x: NDArray, axis: int) -> Iterator[Attempt]:
-    """Another place of the axis: any of a short one, such as one of several fields; else one before or behind."""
-    node = problem.region.node(place)
-    own = int(node.args["index"]) % x.shape[axis]
-    others = range(x.shape[axis]) if x.shape[axis] <= _SHORT else (own - 1, own + 1)
-    for other in (i for i in others if i != own and 0 <= i < x.shape[axis]):
-        text = f"place {other} of axis {axis} of {problem.words(node.parents[0])} is taken, not place {own}"
-        text += {1: ", one too far", -1: ", one too early"}.get(other - own, "")
-        yield Attempt("index_other", text, {place: value(np.take(x, other, axis))})
 
 
 def _pooled(problem: Problem, place: int, start: int) -> Iterator[Attempt]:

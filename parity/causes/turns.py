@@ -10,7 +10,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from parity.causes.attempts import Attempt, Problem
-from parity.causes.graph import SOURCES, Get
+from parity.causes.graph_nodes import Get
+from parity.causes.node_kinds import SOURCES
+
+_TERMS = ("add", "sub", "mul", "div")
 
 
 def attempts(problem: Problem) -> Iterator[Attempt]:
@@ -33,7 +36,8 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
         line = region.node(last).line, region.node(last).op
         turns = sum((each.line, each.op) == line for each in region.graph.nodes)
         words = f"of the {turns} turns of the loop that gives {problem.words(last)}"
-        yield Attempt("turn_missing", f"{words} the last one is left out", {last: lambda get, p=before: get(p)})
+        if region.node(last).op not in _TERMS or before not in region.node(last).parents:  # else a term is left out
+            yield Attempt("turn_missing", f"{words} the last one is left out", {last: lambda get, p=before: get(p)})
 
         def further(get: Get, last: int = last, before: int = before) -> np.ndarray:
             return region.changed({before: lambda _: get(last)}, last)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from parity.causes.attempts import WRONG
-from parity.causes.graph import MOVES, SOURCES, Region
+from parity.causes.graph import Region
 from parity.causes.jax_values import JaxValues, comparable
+from parity.causes.node_kinds import MOVES, SOURCES
 
 _MOVED = 0.01  # by which part of themselves values are changed, to see what depends on them
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem
 from parity.causes.functions import CURVED
-from parity.causes.graph import Get, Region
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Get
 from parity.kinds.activation import CURVES
 
 _ARITHMETIC = frozenset({"add", "sub", "rsub", "mul", "div", "neg", "erf", "exp", "sqrt", "log", "log1p", "expm1"})

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.causes.attempts import Attempt, Problem, value
-from parity.causes.graph import MOVES, PARAMETER, SOURCES, Region
+from parity.causes.graph import Region
+from parity.causes.node_kinds import MOVES, PARAMETER, SOURCES
 
 _REDUCTIONS = frozenset({"mean", "sum", "var", "std", "amax", "linalg_vector_norm", "norm", "var_mean"})
 _MOST_INSIDE = 14  # operations of one norm

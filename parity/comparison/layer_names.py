@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 
-from parity.kinds import registry
+from parity.kinds import parameter, registry
 from parity.kinds.leaf import Leaf
 from parity.kinds.recurrence import as_in_flax
 
@@ -61,6 +61,7 @@ def compared_names(leaves: list[Leaf], wrapped: bool, torch: bool = False) -> di
         for leaf in leaves
     }
     names = {path: name.replace("/", ".").replace("_", ".").lower() for path, name in paths.items()}
+    names = _without_tables(leaves, names)
     if wrapped:
         return names
     parts = {path: name.split(".") for path, name in names.items()}
@@ -69,6 +70,16 @@ def compared_names(leaves: list[Leaf], wrapped: bool, torch: bool = False) -> di
     inner = {path: ".".join(each[common:]) for path, each in parts.items()}
     # A layer's place among others says nothing where the others are not the same.
     return {path: name if re.search("[a-z]", name) else f"/{path}" for path, name in inner.items()}
+
+
+def _without_tables(leaves: list[Leaf], names: dict[str, str]) -> dict[str, str]:
+    """Parameters that are a whole table of embeddings by the table's name, unless something else is called so."""
+    found = dict(names)
+    for leaf in leaves:
+        table = re.sub(r"\.(embedding|weight)$", "", names[leaf.path])
+        if leaf.kind == parameter.KIND.name and len(leaf.shapes[parameter.VALUE]) == 2 and table not in found.values():
+            found[leaf.path] = table
+    return found
 
 
 def in_order_of_roles(leaves: list[Leaf]) -> list[Leaf]:

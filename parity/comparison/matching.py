@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from parity.comparison.layer_names import compared_names, in_order_of_roles, uncut_name, weight_role
 from parity.errors import CannotCompare, LayersUnseen
-from parity.kinds import embedding, parameter, registry, weights
+from parity.kinds import parameter, registry, weights
 from parity.kinds.leaf import Leaf
 from parity.kinds.normalization import AFFINE
 
@@ -241,20 +241,3 @@ def _signature_torch(leaf: Leaf) -> tuple:
 def _described(signature: tuple) -> str:
     kind, shapes = signature
     return f"{kind} with " + ", ".join(f"{name} {shape}" for name, shape in shapes)
-
-
-def uncalled(flax: list[Leaf], torch: list[Leaf]) -> list[str]:
-    """PyTorch's layers whose only weight is in Flax one that the code between the layers uses.
-
-    A table of embeddings that is indexed, or multiplied with for the last layer, instead of called. A Linear layer is
-    among them where it shares the weight with such a table, and Flax has no layer for it.
-
-    Returns:
-        Their paths; such a layer is no leaf then, and its weight is paired like any that a module owns.
-    """
-    tables = [leaf for leaf in flax if leaf.kind == parameter.KIND.name and leaf.path.endswith("/embedding")]
-    called = [leaf for leaf in torch if registry.named(leaf.kind).name == embedding.KIND.name]
-    ours = sum(leaf.kind == embedding.KIND.name for leaf in flax)
-    shapes = [tuple(leaf.shapes[parameter.VALUE]) for leaf in tables]
-    found = [leaf.path for leaf in called if tuple(leaf.shapes["weight"]) in shapes]
-    return found if len(found) + ours == len(called) else []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from parity.candidate import function_models, jax_libraries, jax_run
 from parity.candidate.jax_arrays import cast, check_dtype
 from parity.candidate.jax_candidate import Candidate
 from parity.candidate.jax_recurrent import RecurrentModel
-from parity.comparison import mapped, matching
+from parity.comparison import mapped, matching, tables
 from parity.comparison.request import Request
 from parity.comparison.store import Store
 from parity.errors import CannotCompare, LayersUnseen
@@ -26,6 +26,7 @@ from parity.mapping.mapping import Mapping
 from parity.reference import (
     torch_backward,
     torch_capture,
+    torch_containers,
     torch_preparation,
     torch_recurrent,
     torch_state,
@@ -67,6 +68,14 @@ def run(request: Request) -> Report:
         CannotCompare: see there.
     """
     check_dtype(request.dtype)
+    module, unseen = torch_containers.registered(request.torch_module)
+    report = _run(replace(request, torch_module=module))
+    report.not_exercised += [torch_containers.told(unseen)] if unseen else []
+    return report
+
+
+def _run(request: Request) -> Report:
+    """As layers where that can be, else as wholes."""
     if jax_libraries.is_function(request.flax_module):
         return _function(request)
     models = _prepared(request)
@@ -112,6 +121,9 @@ def _prepared(request: Request) -> _Models:
     torch_model, torch_leaves = torch_preparation.taken_apart(torch_model, exact, tensors, named, leaves, own)
     if model.places and not any(registry.named(leaf.kind).recurrent for leaf in torch_leaves):
         model = jax_libraries.of(request.flax_module, whole=False)
+        leaves, abstract = jax_leaves.structure(model, typed, kwargs)
+    if hidden := tables.looked_up_otherwise(leaves, torch_leaves):
+        model.hidden = frozenset(hidden)
         leaves, abstract = jax_leaves.structure(model, typed, kwargs)
     torch_leaves = torch_preparation.opened_up(torch_model, torch_leaves, tensors, named, leaves)
     model.states = torch_recurrent.gives_states(torch_model)

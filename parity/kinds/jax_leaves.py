@@ -15,7 +15,7 @@ from parity.candidate import jax_taken
 from parity.candidate.jax_arrays import in_one_precision
 from parity.candidate.jax_models import JaxLayer, JaxModel, Look
 from parity.errors import CannotCompare
-from parity.kinds import dense, parameter, registry, transposed_convolution
+from parity.kinds import dense, embedding, parameter, registry, transposed_convolution
 from parity.kinds.leaf import Leaf
 
 _WRONG = TypeError, ValueError, ArithmeticError, LookupError, AssertionError, FlaxError
@@ -39,6 +39,7 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
     calls: list[tuple[str, list[str], bool, int]] = []
     causal: set[str] = set()
     modules: dict[str, Any] = {}
+    rows: dict[str, list[int]] = {}  # that each call of a layer takes, were it a table
     stack: list[list[str]] = []
     broken: list[str] = []  # the layers in which something went wrong, the inner ones first
 
@@ -58,6 +59,7 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
         finally:
             names = [base.__name__ for base in type(layer.module).__mro__]
             modules[layer.path] = layer.module
+            rows.setdefault(layer.path, []).append(int(getattr(args[0], "size", 0)) if args else 0)
             calls.append((layer.path, names, bool(stack.pop()), results))
             if _is_causal(getattr(layer.module, "padding", None)):
                 causal.add(layer.path)
@@ -86,7 +88,13 @@ def structure(model: JaxModel, inputs: tuple[Any, ...], kwargs: dict[str, Any]) 
         stored = ""
         if kind.name == transposed_convolution.KIND.name:
             stored, shapes = transposed_convolution.stored(modules[path], shapes)
-        facts: Any = {"causal": path in causal, "stored": stored, "taken": tuple(taken.get(path, ()))}
+        looked_up = tuple(rows[path]) if kind.name == embedding.KIND.name else ()
+        facts: Any = {
+            "looked_up": looked_up,
+            "causal": path in causal,
+            "stored": stored,
+            "taken": tuple(taken.get(path, ())),
+        }
         leaves.append(Leaf(path, names[0], kind.name, shapes, calls=count, **facts))
     called = {leaf.path for leaf in leaves}
     for (collection, *above, name), variable in variables_by_path(variables):

@@ -25,6 +25,7 @@ class Leaf:
             than `kind` says; its `shapes` are those of `kind`.
         taken: which of its features the code behind it takes out of the result, each as the numbers of a
             `parity.comparison.interleaved.Pattern`; of JAX's layers that are products with a kernel alone.
+        looked_up: of a table of embeddings how many rows each call takes.
     """
 
     path: str
@@ -36,12 +37,14 @@ class Leaf:
     causal: bool = False
     stored: str = ""
     taken: tuple[tuple[int, int, int], ...] = ()
+    looked_up: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As another process can read it."""
         named = {"path": self.path, "class": self.class_name, "kind": self.kind}
         counted = {"idle": self.idle, "calls": self.calls, "causal": self.causal, "stored": self.stored}
         counted["taken"] = [list(each) for each in self.taken]
+        counted["looked_up"] = list(self.looked_up)
         return {**named, "shapes": dict(self.shapes), **counted}
 
     @classmethod
@@ -50,4 +53,5 @@ class Leaf:
         shapes = {name: tuple(shape) for name, shape in content["shapes"].items()}
         named = content["path"], content["class"], content["kind"]
         facts = {name: content[name] for name in ("idle", "calls", "causal", "stored")}
+        facts["looked_up"] = tuple(content["looked_up"])
         return cls(*named, shapes, **facts, taken=tuple(tuple(each) for each in content["taken"]))

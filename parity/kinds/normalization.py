@@ -282,7 +282,8 @@ class Grouped(Normalization):
     def axes_mistakes(self) -> Iterator[Mistake]:
         """Other groups, or none."""
         channels = self.x.shape[1]
-        for groups in dict.fromkeys((32, 1, channels, channels // max(self.groups, 1), 8, 16, 4, 2)):
+        likely = (32, 1, channels, channels // max(self.groups, 1), 8, 16, 4, 2)
+        for groups in dict.fromkeys((*likely, *range(3, channels // 2 + 1))):
             if groups and groups != self.groups and channels % groups == 0:
                 yield setting("groups", f"there are {groups} groups, not {self.groups}", groups=groups)
         text = "channels are dealt out to the groups in turn"

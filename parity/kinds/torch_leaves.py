@@ -13,6 +13,8 @@ from parity.kinds import registry
 
 # Classes outside PyTorch that were declared as linear.
 _LINEAR: set[type[nn.Module]] = set()
+# What holds parameters for another module, and computes nothing itself.
+_HOLDERS = nn.ParameterList, nn.ParameterDict
 
 
 def register_linear(module_class: type[nn.Module]) -> None:
@@ -37,7 +39,7 @@ def leaves(model: nn.Module) -> dict[str, nn.Module]:
         if (refused := registry.refusal(_classes(module), registry.REFUSED_IN_TORCH)) is not None:
             name, why = refused
             raise CannotCompare(f"{name} at {path or 'the top'!r} (PyTorch) can't be compared: {why}")
-        if next(module.children(), None) is None:
+        if next(module.children(), None) is None and not isinstance(module, _HOLDERS):
             found[path] = module
     return found
 
@@ -50,7 +52,7 @@ def owned(model: nn.Module) -> dict[str, nn.Parameter]:
     found: dict[str, nn.Parameter] = {}
     seen: set[int] = set()
     for path, module in model.named_modules():
-        if next(module.children(), None) is not None:
+        if next(module.children(), None) is not None or isinstance(module, _HOLDERS):
             for name, parameter in module.named_parameters(recurse=False):
                 if id(parameter) not in seen:
                     found[f"{path}.{name}" if path else name] = parameter

@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from parity.causes.fused_attention import FUSED
-from parity.causes.graph import ASSIGN, CONSTANT, GIVEN, ITEM, LAYER, PARAMETER, UNKNOWN, VIEWS
+from parity.causes.node_kinds import ASSIGN, CONSTANT, GIVEN, ITEM, LAYER, PARAMETER, UNKNOWN, VIEWS
 from parity.causes.numpy_operations import OPERATIONS
 
 RECORD = "graph"

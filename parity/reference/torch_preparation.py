@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from parity.comparison import matching
+from parity.comparison import tables
 from parity.kinds.leaf import Leaf
 from parity.reference import torch_causal, torch_fused, torch_joined, torch_recut, torch_stand_ins, torch_structure
 
@@ -54,7 +54,7 @@ def opened_up(
         kwargs: see `taken_apart`.
         flax: see `taken_apart`.
     """
-    opened = matching.uncalled(flax, leaves)
+    opened = tables.uncalled(flax, leaves)
     if not opened:
         return leaves
     torch_fused.open_up(model, opened, flax)

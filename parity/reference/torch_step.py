@@ -16,6 +16,7 @@ from parity.kinds import torch_leaves
 from parity.reference import (
     torch_backward,
     torch_capture,
+    torch_containers,
     torch_preparation,
     torch_recurrent,
     torch_state,
@@ -27,7 +28,7 @@ from parity.reference import (
 def run(workspace: Path, request: dict[str, Any]) -> None:
     """Step 2: write `pairs.json`, the captures and the weights of every leaf with any."""
     torch.manual_seed(request["seed"])
-    original = load(request["torch"])
+    original, unseen = torch_containers.registered(load(request["torch"]))
     model = torch_structure.prepared(original, request["dtype"])
     given, mapping, store = inputs(workspace, "torch"), whole_mapping(request), Store(workspace / "captures")
     if mapping is not None:
@@ -39,6 +40,7 @@ def run(workspace: Path, request: dict[str, Any]) -> None:
     pairing = matching.match(leaves, structure, request["mapping"] if mapping is None else mapping.layers)
     content = {
         **asdict(pairing),
+        "unseen": torch_containers.told(unseen) if unseen else "",
         "states": torch_recurrent.gives_states(model),
         "torch": [leaf.to_json() for leaf in structure],
         "state": torch_state.of(original, model).to_json(),

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from parity.kinds import parameter, torch_leaves
+from parity.kinds import embedding, parameter, torch_leaves
 from parity.kinds.leaf import Leaf
 from parity.reference.torch_tensors import DTYPES, tensors_in, to_numpy
 
@@ -31,20 +31,29 @@ def structure(model: nn.Module, inputs: tuple[Tensor, ...] = (), kwargs: dict[st
     for path, module in torch_leaves.leaves(model).items():
         shapes = {name: tuple(t.shape) for name, t in torch_leaves.state_of(module).items()}
         idle = ran is not None and id(module) not in ran
-        if not shapes and ran is not None and ran.get(id(module), 1) > 1:
+        if not shapes and ran is not None and any(results > 1 for results, _ in ran.get(id(module), ())):
             continue  # with several results and no weights it is code between layers
-        found.append(Leaf(path, type(module).__name__, torch_leaves.kind_of(module), shapes, idle))
+        kind = torch_leaves.kind_of(module)
+        calls = ran.get(id(module), []) if ran is not None and kind == embedding.KIND.name else []
+        looked_up = tuple(rows for _, rows in calls)
+        found.append(Leaf(path, type(module).__name__, kind, shapes, idle, looked_up=looked_up))
     for path, tensor in torch_leaves.owned(model).items():
         found.append(Leaf(path, "Parameter", parameter.KIND.name, {parameter.VALUE: tuple(tensor.shape)}))
     return found
 
 
-def _run_by(model: nn.Module, inputs: tuple[Tensor, ...], kwargs: dict[str, Any]) -> dict[int, int] | None:
-    """Modules that a call of the model runs, by identity, and how many tensors each gives; None if it breaks down."""
-    ran: dict[int, int] = {}
+def _run_by(
+    model: nn.Module, inputs: tuple[Tensor, ...], kwargs: dict[str, Any]
+) -> dict[int, list[tuple[int, int]]] | None:
+    """Of modules that a call of the model runs, by identity, how many tensors each call gives, and values it takes.
+
+    None if the model breaks down.
+    """
+    ran: dict[int, list[tuple[int, int]]] = {}
 
     def look(module: nn.Module, args: Any, result: Any) -> None:
-        ran[id(module)] = len(tensors_in(result))
+        taken = args[0].numel() if args and isinstance(args[0], Tensor) else 0
+        ran.setdefault(id(module), []).append((len(tensors_in(result)), taken))
 
     handles = [module.register_forward_hook(look) for module in model.modules()]
     try:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from parity.errors import CannotCompare, CannotConvert
 from parity.mapping.mapping import Mapping
-from parity.reports import consequences, text
+from parity.reports import consequences, repeated, text
 from parity.reports.rows import Row
 
 SCHEMA = "parity-report/1"
@@ -152,13 +152,13 @@ class Report:
         """What differs, with its causes; the modules, with all that is equal folded; and what follows from it.
 
         Args:
-            all_rows: a line for every comparison instead of the modules.
+            all_rows: a line for every comparison instead of the modules, and every divergence for itself.
         """
         return "\n".join([self.body(all_rows), "", *self.outcome()])
 
     def body(self, all_rows: bool = False) -> str:
         """`text` without its last lines."""
-        found = self.findings()
+        found = self.findings(all_rows)
         shown = text.table(self.rows) if all_rows else text.tree(self.rows, self.follows)
         return "\n".join([*found, *([""] if found else []), *shown])
 
@@ -169,16 +169,23 @@ class Report:
         """What was found, in words: divergences with their causes, what was not exercised, or that all is equal."""
         return [*self.findings(), *self.outcome()]
 
-    def findings(self) -> list[str]:
-        """What differs, in order of execution, with causes, values and what follows from it."""
+    def findings(self, all_rows: bool = False) -> list[str]:
+        """What differs, in order of execution, with causes, values and what follows from it.
+
+        Args:
+            all_rows: tell every divergence for itself; else one cause at many places is told at the first.
+        """
         lines, first = [], self.first_divergence
-        following: dict[int, list[Row]] = {}  # by the place of what they follow from
-        for place, root in (follows := self.follows).items():
-            following.setdefault(root, []).append(self.rows[place])
-        for place, row in enumerate(self.rows):
-            if row.diverges and place not in follows:
-                lines += text.described(row, "first divergence" if row is first else "also diverges")
-                lines += text.consequences(following.get(place, []))
+        following: dict[int, list[Row]] = {}  # by the identity of what they follow from
+        for place, root in self.follows.items():
+            following.setdefault(id(self.rows[root]), []).append(self.rows[place])
+        rows = self.divergences
+        for row, *others in [[row] for row in rows] if all_rows else repeated.groups(rows):
+            lines += text.described(row, "first divergence" if row is first else "also diverges")
+            lines += repeated.told(others)
+            lines += text.consequences(
+                [echo for each in (row, *others) for echo in following.get(id(each), [])], all_rows
+            )
         for row in self.without_bound:
             lines += text.described(row, "no bound")
         return lines

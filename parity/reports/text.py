@@ -9,6 +9,8 @@ import numpy as np
 
 from parity.reports.rows import Row
 
+_MOST_PLACES = 12  # of what follows from a divergence that are told
+
 
 def _allowed(row: Row) -> str:
     return "it isn't known what is allowed" if row.open else f"{number(row.bound)} is allowed"
@@ -31,12 +33,14 @@ def described(row: Row, title: str) -> list[str]:
     return lines
 
 
-def consequences(rows: list[Row]) -> list[str]:
-    """What follows from a divergence, in a line: of each place, the stages."""
+def consequences(rows: list[Row], all_places: bool = False) -> list[str]:
+    """What follows from a divergence, in a line: of each place, the stages; of many the first and the last places."""
     places: dict[str, list[str]] = {}
     for row in rows:
         places.setdefault(row.name, []).append(row.stage)
     words = [f"{name} ({', '.join(dict.fromkeys(stages))})" for name, stages in places.items()]
+    if len(words) > _MOST_PLACES and not all_places:
+        words[_MOST_PLACES // 2 : -_MOST_PLACES // 2] = [f"{len(words) - _MOST_PLACES} more places"]
     return [f"  what follows from it: {'; '.join(words)}"] if words else []
 
 

@@ -45,6 +45,6 @@ BUGS = (
         "table(sparse[:, i])",
         "table(sparse[:, (0, 2, 1)[i]] % SIZES[i])",
         "tables/1, input",
-        "place 2 of axis 1 .* is taken, not place 1",
+        "number 2 of axis 1 of the model's input 1 is taken, in PyTorch number 1",
     ),
 )

@@ -1,0 +1,122 @@
+"""Mistakes of which nothing but choices can tell, such as which code is nearest: several may make the same choices.
+
+Values that a mistake gives agree with JAX's to fifteen digits, or don't. Whole numbers that were chosen by such values,
+by argmin or topk or a comparison, are the same for many values: a mistake that makes JAX's choices needn't be the one.
+So the others that make them are looked for, too, and told with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from parity.causes.attempts import Attempt, Problem, explaining
+from parity.causes.graph import Region
+from parity.causes.graph_nodes import Changes
+
+_MOST_TOLD = 3
+_MOST_FOUND = 8
+_MORE_WORK = 60_000_000  # elements that may be computed for the others
+
+
+class Alike(NamedTuple):
+    """Mistakes that make the choices which one layer got, each with what it leaves of the difference before."""
+
+    found: list[tuple[Attempt, float]]
+    before: float
+
+
+def only_choices(region: Region, changes: Changes) -> bool:
+    """Whether mistakes in some values show in nothing but what was chosen by these."""
+    waiting = [p for p in changes if p in region.inside]
+    if not waiting or not all(_of_numbers(region, p) and region.of_data(p) for p in waiting):
+        return False
+    seen = set(waiting)
+    while waiting:
+        place = waiting.pop()
+        if place == region.sink:
+            return not _of_numbers(region, place)
+        new = [p for p in region.users(place) if p not in seen and (_of_numbers(region, p) or p == region.sink)]
+        seen.update(new)
+        waiting += new
+    return True
+
+
+def others(
+    problem: Problem,
+    attempts: Iterator[Attempt],
+    before: float,
+    first: tuple[Attempt, float],
+    earlier: Iterable[Alike] = (),
+) -> list[tuple[Attempt, float]]:
+    """The mistakes that make the same choices as one that was found, that one among them; the likely ones first.
+
+    What is left out or another number is likelier than a function that PyTorch doesn't have.
+
+    Args:
+        problem: to be explained.
+        attempts: what hasn't been tried yet.
+        before: the difference to be explained.
+        first: what was found.
+        earlier: what explains the choices that other layers got; it is looked for as long as may be.
+    """
+    found, most = [first], problem.region.work + _MORE_WORK
+    known = {_kind(attempt) for alike in earlier for attempt, _ in alike.found}
+    while problem.region.work < most:
+        if len({attempt.key for attempt, _ in found}) >= _MOST_FOUND and not known - {
+            _kind(attempt) for attempt, _ in found
+        }:
+            break
+        more = [each for each in explaining(problem, attempts, before) if not each[0].strange]
+        if not more:
+            break
+        kinds = {_kind(attempt) for attempt, _ in found}
+        found += [each for each in more if _kind(each[0]) not in kinds]
+    return sorted(found, key=lambda each: each[0].key.endswith("_added"))
+
+
+def narrowed(choices: dict[str, Alike]) -> dict[str, Alike]:
+    """What layers got whose names differ by numbers alone, by the mistakes that explain it for all of them.
+
+    Args:
+        choices: by the layer's path.
+
+    Returns:
+        Those of which some are left that aren't all.
+    """
+    groups: dict[str, dict[str, Alike]] = {}
+    for path, alike in choices.items():
+        groups.setdefault(_plain(path), {})[path] = alike
+    kept: dict[str, Alike] = {}
+    for group in groups.values():
+        common = set.intersection(*({_kind(attempt) for attempt, _ in alike.found} for alike in group.values()))
+        for path, (found, before) in group.items():
+            left = [each for each in found if _kind(each[0]) in common]
+            if 0 < len(left) < len(found):
+                kept[path] = Alike(left, before)
+    return kept
+
+
+def told(found: list[tuple[Attempt, float]]) -> str:
+    """Mistakes that make the same choices, in words."""
+    texts = list({attempt.key: attempt.text for attempt, _ in reversed(found)}.values())[::-1]  # the first of each
+    more = f"; or {len(texts) - _MOST_TOLD} others" if len(texts) > _MOST_TOLD else ""
+    alike = "; or, which makes the same choices, ".join(texts[:_MOST_TOLD]) + more
+    return f"{alike}; nothing but what is chosen tells of it, so it may be yet another mistake there"
+
+
+def _of_numbers(region: Region, place: int) -> bool:
+    values = region.value(place)
+    values = values[0] if isinstance(values, (tuple, list)) and values else values  # such as topk's, and its indices
+    return bool(np.issubdtype(np.asarray(values).dtype, np.floating))
+
+
+def _kind(attempt: Attempt) -> tuple[str, str]:
+    return attempt.key, _plain(attempt.text)
+
+
+def _plain(words: str) -> str:
+    return re.sub(r"\d+", "*", words)
