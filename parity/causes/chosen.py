@@ -100,7 +100,8 @@ def narrowed(choices: dict[str, Alike]) -> dict[str, Alike]:
 def told(found: list[tuple[Attempt, float]]) -> str:
     """Mistakes that make the same choices, in words."""
     texts = list({attempt.key: attempt.text for attempt, _ in reversed(found)}.values())[::-1]  # the first of each
-    more = f"; or {len(texts) - _MOST_TOLD} others" if len(texts) > _MOST_TOLD else ""
+    count = len(texts) - _MOST_TOLD
+    more = f"; or {count} {'other' if count == 1 else 'others'}" if count > 0 else ""
     alike = "; or, which makes the same choices, ".join(texts[:_MOST_TOLD]) + more
     return f"{alike}; nothing but what is chosen tells of it, so it may be yet another mistake there"
 
