@@ -153,12 +153,11 @@ class Code:
         for problem, before in self._problems(sink, ours, reference, tolerance, near):
             several = families.ALIKE if self.whole else families.ALIKE_BETWEEN
             with self.clock:
-                tries = families.attempts(problem)
-                found = explaining(problem, tries, before)
+                found = explaining(problem, families.attempts(problem), before)
                 by_choice = bool(found) and chosen.only_choices(problem.region, found[-1][0].changes)
                 if by_choice:
-                    found = chosen.others(problem, tries, before, found[-1], self.choices.values())
-                if not found or found[-1][0].strange:
+                    found = chosen.alike(problem, families.attempts(problem), before, self.choices.values())
+                if not found or (found[-1][0].strange and not by_choice):
                     alike = explaining(problem, families.everywhere(problem, several), before)
                     found = alike if alike and not alike[-1][0].strange else found or alike
                 if not found and (wider := problem.region.counting(Counted.ALL)) is not None:

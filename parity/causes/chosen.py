@@ -13,12 +13,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from parity.causes.attempts import Attempt, Problem, explaining
+from parity.causes.attempts import Attempt, Problem
+from parity.causes.cause import explains
 from parity.causes.graph import Region
 from parity.causes.graph_nodes import Changes
 
 _MOST_TOLD = 3
-_MOST_FOUND = 8
+_MOST_FOUND = 8  # sorts of them that are looked for, of each so many
+_MOST_ALIKE = 6
+_ADDED = "_added"
 _MORE_WORK = 60_000_000  # elements that may be computed for the others
 
 
@@ -45,37 +48,31 @@ def only_choices(region: Region, changes: Changes) -> bool:
     return True
 
 
-def others(
-    problem: Problem,
-    attempts: Iterator[Attempt],
-    before: float,
-    first: tuple[Attempt, float],
-    earlier: Iterable[Alike] = (),
+def alike(
+    problem: Problem, attempts: Iterator[Attempt], before: float, earlier: Iterable[Alike] = ()
 ) -> list[tuple[Attempt, float]]:
-    """The mistakes that make the same choices as one that was found, that one among them; the likely ones first.
+    """The mistakes that explain a difference in what is chosen, the likely ones first.
 
     What is left out or another number is likelier than a function that PyTorch doesn't have.
 
     Args:
         problem: to be explained.
-        attempts: what hasn't been tried yet.
+        attempts: what is tried.
         before: the difference to be explained.
-        first: what was found.
         earlier: what explains the choices that other layers got; it is looked for as long as may be.
     """
-    found, most = [first], problem.region.work + _MORE_WORK
-    known = {_kind(attempt) for alike in earlier for attempt, _ in alike.found}
-    while problem.region.work < most:
-        if len({attempt.key for attempt, _ in found}) >= _MOST_FOUND and not known - {
-            _kind(attempt) for attempt, _ in found
-        }:
+    found: dict[tuple[str, str], tuple[Attempt, float]] = {}
+    most, known = problem.region.work + _MORE_WORK, {_kind(each) for one in earlier for each, _ in one.found}
+    for attempt in attempts:
+        enough = len({_sort(key) for key, _ in found}) >= _MOST_FOUND and not known - {*found}
+        if enough or problem.region.work > most:
             break
-        more = [each for each in explaining(problem, attempts, before) if not each[0].strange]
-        if not more:
-            break
-        kinds = {_kind(attempt) for attempt, _ in found}
-        found += [each for each in more if _kind(each[0]) not in kinds]
-    return sorted(found, key=lambda each: each[0].key.endswith("_added"))
+        same = sum(_sort(key) == _sort(attempt.key) for key, _ in found)
+        if same < _MOST_ALIKE or _kind(attempt) in known:
+            after = problem.left(attempt.changes)
+            if explains(before, after, problem.tolerance + attempt.roundings):
+                found.setdefault(_kind(attempt), (attempt, after))
+    return sorted(found.values(), key=lambda each: 1 if _sort(each[0].key) == _ADDED else 2 * each[0].strange)
 
 
 def narrowed(choices: dict[str, Alike]) -> dict[str, Alike]:
@@ -103,7 +100,8 @@ def narrowed(choices: dict[str, Alike]) -> dict[str, Alike]:
 def told(found: list[tuple[Attempt, float]]) -> str:
     """Mistakes that make the same choices, in words."""
     texts = list({attempt.key: attempt.text for attempt, _ in reversed(found)}.values())[::-1]  # the first of each
-    more = f"; or {len(texts) - _MOST_TOLD} others" if len(texts) > _MOST_TOLD else ""
+    count = len(texts) - _MOST_TOLD
+    more = f"; or {count} {'other' if count == 1 else 'others'}" if count > 0 else ""
     alike = "; or, which makes the same choices, ".join(texts[:_MOST_TOLD]) + more
     return f"{alike}; nothing but what is chosen tells of it, so it may be yet another mistake there"
 
@@ -112,6 +110,11 @@ def _of_numbers(region: Region, place: int) -> bool:
     values = region.value(place)
     values = values[0] if isinstance(values, (tuple, list)) and values else values  # such as topk's, and its indices
     return bool(np.issubdtype(np.asarray(values).dtype, np.floating))
+
+
+def _sort(key: str) -> str:
+    """What sort of mistake one is: what is added where PyTorch has nothing is one sort."""
+    return _ADDED if key.endswith(_ADDED) else key
 
 
 def _kind(attempt: Attempt) -> tuple[str, str]:

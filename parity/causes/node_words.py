@@ -46,7 +46,7 @@ class Words(NamedTuple):
         if node.op == ASSIGN:
             return "an array that is filled part by part"
         weight = next((p for p in node.parents if self._parameter(p).endswith(".weight")), None)
-        if weight is not None:
+        if weight is not None and len(node.parents) > 1:  # of itself it may be no more than squared
             return f"the output of {self._parameter(weight).removesuffix('.weight')}"
         if depth > 1:
             return f"what {node.op.strip('_')} gives"
