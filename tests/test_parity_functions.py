@@ -14,8 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import parity
-from parity.causes import alike
-from tests.written_models import WIDTH, named
+from parity.causes import alike, families
+from parity.causes.attempts import Problem, explaining
+from parity.causes.between_graph import Code
+from parity.causes.graph import Region
+from parity.reference import torch_graph
+from tests.written_models import WIDTH, Written, named
 
 
 def _in_a_row(m: Any, x: Tensor) -> Tensor:
@@ -355,3 +359,14 @@ def test_what_is_wrong_backward_alone_is_named_once(bug: str, place: str | None,
     report = parity.compare(_quantized(bug), model, x, variables=tree)
     told = [(row.name, row.stage, row.cause_keys) for row in report.divergences]
     assert told == ([] if place is None else [(place, "gradient", [key])])
+
+
+def test_another_place_is_named_before_the_code_of_another_layer() -> None:
+    x = torch.tensor([[2, 7, 1], [8, 2, 8], [1, 8, 2]])
+    model = Written(lambda m, x: (x[:, 1], x[:, 2]))  # type: ignore[arg-type, return-value]
+    recorder, sinks = torch_graph.of_model(model, (x,), {})
+    code = Code.of(recorder.nodes, recorder.constants, (x.numpy(),))
+    one, two = (Region(code.graph, code.graph.moved[sink], {}) for sink in sinks)
+    problem = Problem(one, two.value(two.sink), 0.0, code.words, code=lambda: iter([("the input of another", two)]))
+    found = explaining(problem, families.attempts(problem), 7.0)
+    assert [attempt.key for attempt, _ in found] == ["other_item"]
