@@ -14,6 +14,7 @@ from torch import Tensor
 from parity.causes import chosen, measured_factors, numbers, other_code, other_parts
 from parity.causes.attempts import Attempt, Problem
 from parity.causes.graph import Graph, Region
+from parity.kinds.normalization import Grouped
 from tests.test_parity_code_causes import FIELDS, MAP, OTHER, A, B, causes, recorded
 
 MASK = np.asarray([[1.0, 1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0, 0.0]])
@@ -177,3 +178,9 @@ def test_no_number_is_found_behind_which_all_goes_through_one_value() -> None:
     problem = Problem(own, 0.7 * A, 1e-14, str)
     assert not [each for each in numbers.attempts(problem) if problem.left(each.changes) < 1e-14]
     assert [*measured_factors.attempts(problem)]  # of the sum itself, and of what follows
+
+
+def test_any_number_of_groups_is_tried() -> None:
+    scale = {"weight": np.ones(6), "bias": np.zeros(6)}
+    layer = Grouped(x=MAP, weights=scale, eps=1e-5, axes=(2, 3), channel=1, groups=6)
+    assert {"there are 3 groups, not 6", "there are 2 groups, not 6"} <= {each.text for each in layer.axes_mistakes()}
