@@ -14,6 +14,7 @@ from torch import Tensor
 from parity.causes import chosen, measured_factors, numbers, other_code, other_parts
 from parity.causes.attempts import Attempt, Problem
 from parity.causes.graph import Graph, Region
+from parity.kinds.normalization import Grouped
 from tests.test_parity_code_causes import FIELDS, MAP, OTHER, A, B, causes, recorded
 
 MASK = np.asarray([[1.0, 1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0, 0.0]])
@@ -82,6 +83,27 @@ CASES: dict[str, tuple[Callable[..., Tensor], tuple[NDArray, ...], NDArray, str,
         np.tanh(A / np.exp(B)),
         "quotient_for_product",
         "in PyTorch multiplied",
+    ),
+    "another part of the code joined": (
+        lambda x, y: torch.cat([x.sin() - y.sinh(), y.sinh()], 1).tanh(),
+        (A, B),
+        np.tanh(np.concatenate([np.sin(A) - np.sinh(B), np.sin(A)], 1)),
+        "part_source",
+        "sin(the model's input 0) is joined, in PyTorch sinh(the model's input 1)",
+    ),
+    "all but the best": (
+        lambda x: x * 2 + x.topk(2, -1)[0].sum(-1, keepdim=True),
+        (A,),
+        2 * A + np.sort(A)[..., -3:-1].sum(-1, keepdims=True),
+        "topk_later",
+        "number 2 to 3 of 6",
+    ),
+    "all examples": (
+        lambda x: x / x.abs().amax(1, keepdim=True),
+        (A,),
+        A / np.abs(A).max((0, 1), keepdims=True),
+        "pool_axis",
+        "amax is taken over all examples, too",
     ),
     "another mistake in each part": (
         lambda x, y: torch.stack([x.sin(), y.tanh(), x * y]),
@@ -177,3 +199,9 @@ def test_no_number_is_found_behind_which_all_goes_through_one_value() -> None:
     problem = Problem(own, 0.7 * A, 1e-14, str)
     assert not [each for each in numbers.attempts(problem) if problem.left(each.changes) < 1e-14]
     assert [*measured_factors.attempts(problem)]  # of the sum itself, and of what follows
+
+
+def test_any_number_of_groups_is_tried() -> None:
+    scale = {"weight": np.ones(6), "bias": np.zeros(6)}
+    layer = Grouped(x=MAP, weights=scale, eps=1e-5, axes=(2, 3), channel=1, groups=6)
+    assert {"there are 3 groups, not 6", "there are 2 groups, not 6"} <= {each.text for each in layer.axes_mistakes()}

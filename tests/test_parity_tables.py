@@ -58,10 +58,11 @@ def test_a_table_may_be_looked_up_in_parts_and_indexed() -> None:
     }
 
 
-def test_slices_of_a_table_that_begin_elsewhere_are_told() -> None:
+def test_slices_of_a_table_that_begin_elsewhere_have_a_cause() -> None:
     report = parity.compare(Ported(begins=0), Original(), inputs(), gradients=False)
     row = report.first_divergence
     assert row is not None and (row.name, row.stage) == ("out", "input"), report
+    assert row.causes[0].startswith("JAX: places begin again after 3, in PyTorch they count on to 6"), row
 
 
 def table(path: str, *looked_up: int, torch: bool = False) -> Leaf:

@@ -19,24 +19,8 @@ from parity.causes.numpy_operations import softmax
 
 _SOFTMAX = ("_softmax", "softmax", "_safe_softmax")
 PRODUCTS = ("matmul", "bmm", "baddbmm", "einsum", "mm")
-_BETWEEN = MOVES | {
-    "mul",
-    "div",
-    "add",
-    "sub",
-    "masked_fill",
-    "where",
-    "tanh",
-    "_attention_scale",
-    "_causal",
-    "_masked",
-    "clamp",
-    "clamp_min",
-    "clamp_max",
-    "nan_to_num",
-    "maximum",
-    "minimum",
-}
+_BETWEEN = MOVES | {"mul", "div", "add", "sub", "masked_fill", "where", "tanh", "clamp", "clamp_min", "clamp_max"}
+_BETWEEN |= {"_attention_scale", "_causal", "_masked", "nan_to_num", "maximum", "minimum"}
 MASKED = -5000.0  # a score below this one is out: its exponential is 0 beside any other
 
 

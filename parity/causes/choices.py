@@ -7,6 +7,7 @@ experts) is run again with another choice, whatever it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,13 +37,21 @@ def _others(region: Region, place: int, start: int) -> Iterator[Attempt]:
     own, axis = int(args["k"]), int(args.get("dim", -1)) % x.ndim
     several = x.shape[axis]
 
-    def chosen(**other: int | bool) -> Callable[[Get], NDArray]:
+    def chosen(**other: int | bool) -> Callable[[Get], Any]:
         return lambda get: OPERATIONS["topk"]({**args, "self": get(start), **other})
 
     for k in dict.fromkeys((1, several, *range(2, min(several, _MOST_COUNTS)))):
         if k != own:
             how = "all" if k == several else f"the best {k}"
             yield Attempt("topk_count", f"{how} of {several} are chosen, not the best {own}", {place: chosen(k=k)})
+    if own < several:
+
+        def later(get: Get) -> Any:
+            more = OPERATIONS["topk"]({**args, "self": get(start), "k": own + 1})
+            return [np.take(each, range(1, own + 1), axis) for each in more]
+
+        text = f"the first of those that are chosen is left out, and one more taken: number 2 to {own + 1} of {several}"
+        yield Attempt("topk_later", text, {place: later})
     largest = bool(args.get("largest", True))
     text = f"the {'smallest' if largest else 'largest'} {own} of {several} are chosen"
     yield Attempt("topk_smallest", text, {place: chosen(largest=not largest)})

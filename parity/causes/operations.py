@@ -180,7 +180,7 @@ def _before(
 
 
 def _indices(problem: Problem) -> Iterator[Attempt]:
-    """Indices larger or smaller by one."""
+    """Indices larger or smaller by one; places that begin again, as if several texts weren't joined."""
     region = problem.region
     for place in region.operations:
         node = region.node(place)
@@ -192,3 +192,14 @@ def _indices(problem: Problem) -> Iterator[Attempt]:
                 for by in (1, -1):
                     text = f"indices are {'larger' if by > 0 else 'smaller'} by 1"
                     yield Attempt("index_offset", text, {index: value(values + by)})
+                for length in _lengths(values):
+                    text = f"places begin again after {length}, in PyTorch they count on to {values.size}"
+                    again = values.min() + (values - values.min()) % length
+                    yield Attempt("index_restarted", text, {index: value(again)})
+
+
+def _lengths(values: np.ndarray) -> Iterator[int]:
+    """Of counted places, as arange gives them, the lengths of the parts that they may be of."""
+    count = values.size
+    if count > 1 and count == max(values.shape, default=0) and (np.diff(values.ravel()) == 1).all():
+        yield from (count // parts for parts in range(2, count // 2 + 1) if count % parts == 0)

@@ -12,6 +12,7 @@ from parity.causes.graph_nodes import Get
 
 _JOIN = {"cat": np.concatenate, "stack": np.stack}
 _MOST_PARTS = 16
+_MOST_NODES = 32
 
 
 def attempts(problem: Problem) -> Iterator[Attempt]:
@@ -23,10 +24,25 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
             continue
         for number, part in enumerate(node.parents[:_MOST_PARTS]):
             own = region.value(part)
-            for name, other in problem.others(own) if np.issubdtype(own.dtype, np.floating) else ():
+            for name, other in _others(problem, place, part) if np.issubdtype(own.dtype, np.floating) else ():
                 if not np.array_equal(other, own):
-                    text = f"{name} is joined, in PyTorch {problem.words(part)}"
+                    words = problem.words(part)
+                    moved = f"what {problem.region.node(part).op.strip('_')} gives of it"
+                    text = f"{name} is joined, in PyTorch {moved if name.endswith(f' gives of {words}') else words}"
                     yield Attempt("part_source", text, {place: _with(problem, place, number, other)})
+
+
+def _others(problem: Problem, place: int, part: int) -> Iterator[tuple[str, NDArray]]:
+    """Arrays that are about, and what this code gives before, of the same shape."""
+    region = problem.region
+    yield from problem.others(region.value(part))
+    for other in [p for p in region.places if p < place and region.of_data(p)][-_MOST_NODES:]:
+        values = region.value(other)
+        if isinstance(values, np.ndarray) and values.shape == np.shape(region.value(part)):
+            words = problem.words(other)
+            if words == problem.words(part):  # which tell no moves of values
+                words = f"what {region.node(other).op.strip('_')} gives of {words}"
+            yield words, values
 
 
 def _with(problem: Problem, place: int, number: int, other: NDArray) -> Callable[[Get], NDArray]:

@@ -99,6 +99,9 @@ def _pooled(problem: Problem, place: int, start: int) -> Iterator[Attempt]:
         text = f"places are pooled by {name}, not by {node.op}"
         yield Attempt(f"pool_{name.removeprefix('a')}", text, {place: value(made)})
     own = _POOLS[node.op]
+    if 0 not in dims and y.ndim and len(y) > 1:
+        text = f"{node.op} is taken over all examples, too, not of each by itself"
+        yield Attempt("pool_axis", text, {place: value(np.broadcast_to(own(y, axis=0, keepdims=True), y.shape))})
     text = f"{node.op} over axes {list(dims)} of {list(x.shape)} is left out: all places are handed on"
     yield Attempt("pool_missing", text, {place: lambda get: get(start)})
     for axis in range(x.ndim):
