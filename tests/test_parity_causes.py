@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from parity.causes import between_layers as chain_causes
-from parity.causes import gradients as gradient_causes
-from parity.causes import parameters as causes
-from parity.causes.parameters import Case
+from parity.causes.between import between_layers as chain_causes
+from parity.causes.layer import gradients as gradient_causes
+from parity.causes.layer import parameters as causes
+from parity.causes.layer.parameters import Case
 from parity.kinds import registry
 from parity.kinds.layer import Layer, Recorded
 

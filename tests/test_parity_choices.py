@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 import parity
-from parity.causes.attempts import Problem, measured, value
-from parity.causes.caps import attempts as caps
-from parity.causes.dropout import dropped
-from parity.causes.functions import attempts as functions
-from parity.causes.graph import Graph, Region
-from parity.causes.indices import explain as explain_indices
-from parity.causes.measured_factors import attempts as factors
-from parity.causes.node_kinds import GIVEN
-from parity.causes.related import described, scale_factor
+from parity.causes.graph.graph import Graph, Region
+from parity.causes.graph.node_kinds import GIVEN
+from parity.causes.layer.indices import explain as explain_indices
+from parity.causes.layer.related import described, scale_factor
+from parity.causes.mistakes.attempts import Problem, measured, value
+from parity.causes.mistakes.attention.caps import attempts as caps
+from parity.causes.mistakes.functions.dropout import dropped
+from parity.causes.mistakes.functions.functions import attempts as functions
+from parity.causes.mistakes.numbers.measured_factors import attempts as factors
 from parity.reference.torch_graph import of_model
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")

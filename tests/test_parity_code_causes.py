@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from parity.causes.between_graph import Code
-from parity.causes.graph import Graph, Region
-from parity.causes.node_kinds import GIVEN
+from parity.causes.between.between_graph import Code
+from parity.causes.graph.graph import Graph, Region
+from parity.causes.graph.node_kinds import GIVEN
 from parity.reference.torch_graph import of_model
 
 rng = np.random.default_rng(0)

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import parity
-from parity.causes import alike, families
-from parity.causes.attempts import Problem, explaining
-from parity.causes.between_graph import Code
-from parity.causes.graph import Region
+from parity.causes.between.between_graph import Code
+from parity.causes.graph.graph import Region
+from parity.causes.mistakes import alike, families
+from parity.causes.mistakes.attempts import Problem, explaining
 from parity.reference import torch_graph
 from tests.written_models import WIDTH, Written, named
 

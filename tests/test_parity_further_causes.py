@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from parity.causes import chosen, measured_factors, numbers, other_code, other_parts
-from parity.causes.attempts import Attempt, Problem
-from parity.causes.graph import Graph, Region
+from parity.causes.graph.graph import Graph, Region
+from parity.causes.mistakes.attempts import Attempt, Problem
+from parity.causes.mistakes.connections import chosen, other_code, other_parts
+from parity.causes.mistakes.numbers import measured_factors, numbers
 from parity.kinds.normalization import Grouped
 from tests.test_parity_code_causes import FIELDS, MAP, OTHER, A, B, causes, recorded
 

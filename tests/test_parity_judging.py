@@ -27,10 +27,10 @@ from parity.bounds.judging import (
     share_used,
     within,
 )
-from parity.causes import between_layers as chain_causes
-from parity.causes import gradients as gradient_causes
-from parity.causes import parameters as causes
-from parity.causes.parameters import Case
+from parity.causes.between import between_layers as chain_causes
+from parity.causes.layer import gradients as gradient_causes
+from parity.causes.layer import parameters as causes
+from parity.causes.layer.parameters import Case
 from parity.comparison.end_to_end import _normwise
 from parity.kinds import layouts
 from parity.kinds.activation import ReLU

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from parity.causes.parameters import Case, explain
+from parity.causes.layer.parameters import Case, explain
 from parity.comparison import environments
 from parity.kinds import parameter as parameters
 from parity.kinds import registry, torch_leaves, weights

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 import parity
 from parity.candidate import function_values
-from parity.causes import clock, value_matching
-from parity.causes.between_graph import Code
-from parity.causes.graph import Region
-from parity.causes.jax_values import JaxValues
+from parity.causes import clock
+from parity.causes.between import value_matching
+from parity.causes.between.between_graph import Code
+from parity.causes.between.jax_values import JaxValues
+from parity.causes.graph.graph import Region
 from parity.reference import torch_graph
 
 

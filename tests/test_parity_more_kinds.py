@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from parity.causes import related
-from parity.causes.parameters import Case, explain
+from parity.causes.layer import related
+from parity.causes.layer.parameters import Case, explain
 from parity.kinds import registry, torch_leaves
 from parity.kinds.layer import Layer, Recorded
 

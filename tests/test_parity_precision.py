@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import parity
 from parity.bounds.torch_rounding import RunningError
 from parity.candidate import jax_precision
-from parity.causes import precision as precision_causes
+from parity.causes.layer import precision as precision_causes
 from parity.reports.report import Report
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import parity
-from parity.causes import masks
+from parity.causes.mistakes.attention import masks
 from parity.comparison import layer_names
 
 

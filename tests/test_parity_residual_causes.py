@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import parity
-from parity.causes.parameter_gradients import of_uses
+from parity.causes.layer.parameter_gradients import of_uses
 from parity.reports.report import Report
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")

@@ -11,7 +11,7 @@ import torch
 import parity
 from parity.alexnet import layerwise as layers
 from parity.alexnet import pairs
-from parity.causes import shapes as shape_causes
+from parity.causes.layer import shapes as shape_causes
 from parity.mutants import planting
 
 pytestmark = pytest.mark.usefixtures("flax_promotes")

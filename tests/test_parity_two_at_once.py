@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 import parity
 from parity.causes import clock
-from parity.causes.attempts import Problem
-from parity.causes.graph import Graph, Region
-from parity.causes.node_kinds import GIVEN
+from parity.causes.graph.graph import Graph, Region
+from parity.causes.graph.node_kinds import GIVEN
+from parity.causes.mistakes.attempts import Problem
 from parity.reports.rows import Row
 
 WIDTH, PLACES = 6, 4

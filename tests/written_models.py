@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from parity.causes.between_graph import Code
+from parity.causes.between.between_graph import Code
 from parity.reference import torch_graph
 
 WIDTH = 4

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.data.image_statistics import TrainingStatistics
 from parity.bounds.judging import farthest, within
-from parity.causes import precision as precision_causes
-from parity.causes.parameters import Cause, explains
+from parity.causes.layer import precision as precision_causes
+from parity.causes.layer.parameters import Cause, explains
 from parity.reports.rows import Row
 
 _IMAGENET = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])

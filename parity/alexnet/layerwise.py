@@ -18,7 +18,7 @@ from parity.candidate import jax_libraries, jax_run
 from parity.candidate.jax_arrays import cast
 from parity.candidate.jax_candidate import Candidate
 from parity.causes import diagnosis
-from parity.causes import parameters as causes
+from parity.causes.layer import parameters as causes
 from parity.comparison import matching
 from parity.comparison.store import Store
 from parity.kinds import jax_leaves

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.bounds.judging import judge_worst, within
-from parity.causes.parameters import Cause, explains
+from parity.causes.layer.parameters import Cause, explains
 
 Arrays = dict[str, NDArray]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from alexnet_io.command_line.complete_settings import CompleteSettings
 from alexnet_io.run import length
-from parity.causes.parameters import Cause
+from parity.causes.layer.parameters import Cause
 
 
 @dataclass(frozen=True, order=True)

@@ -26,7 +26,7 @@ from jax_alexnet import schedules as jax_schedules
 from parity.alexnet import data_causes, rate_causes
 from parity.alexnet.rate_causes import Place, Rates
 from parity.bounds.magnitudes import Bound
-from parity.causes.parameters import Cause
+from parity.causes.layer.parameters import Cause
 from parity.reports.rows import Row, compare_arrays
 from torch_ref import optim, resolved_settings
 from torch_ref import schedules as torch_schedules

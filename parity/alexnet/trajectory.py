@@ -16,7 +16,7 @@ from parity.alexnet.optimizer_causes import Rule, Step
 from parity.alexnet.trainers import Arrays, JaxTrainer, Material, TorchTrainer
 from parity.bounds.judging import judge_worst, missing
 from parity.bounds.magnitudes import UNIT_ROUNDOFF
-from parity.causes.parameters import Cause
+from parity.causes.layer.parameters import Cause
 from parity.reports.report import Report
 from parity.reports.rows import Row, fill
 from torch_ref.recipes import recipe_for

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from parity.candidate import function_values
-from parity.causes import between_graph, diagnosis
-from parity.causes.between_graph import Code
-from parity.causes.jax_values import JaxValues
-from parity.causes.located import Located
+from parity.causes import diagnosis
+from parity.causes.between import between_graph
+from parity.causes.between.between_graph import Code
+from parity.causes.between.jax_values import JaxValues
+from parity.causes.between.located import Located
 from parity.comparison.request import Request
 from parity.reference import torch_graph, torch_tensors
 from parity.reports.rows import Row

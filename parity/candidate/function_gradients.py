@@ -13,10 +13,10 @@ from torch import nn
 
 from parity.candidate.function_rows import gradients_of, gradients_of_inputs, name_input
 from parity.causes import diagnosis
-from parity.causes.attempts import FEWEST, MOST_WORK
 from parity.causes.cause import alike, distinct, explains
 from parity.causes.clock import Clock
-from parity.causes.parameters import Cause
+from parity.causes.layer.parameters import Cause
+from parity.causes.mistakes.attempts import FEWEST, MOST_WORK
 from parity.reference import torch_backward, torch_tensors
 from parity.reference.torch_gradient_edits import Change, Edit, Watched, edits
 from parity.reports.rows import Row

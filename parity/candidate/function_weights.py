@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.candidate.function_parameters import Parameter, moves
-from parity.causes import related
 from parity.causes.cause import Cause
+from parity.causes.layer import related
 
 
 def explain(parameter: Parameter, leaf: Any, values: dict[str, NDArray]) -> list[Cause]:

@@ -19,7 +19,7 @@ from parity.candidate.jax_candidate import Candidate
 from parity.candidate.jax_visit import Visit
 from parity.candidate.totals import Total
 from parity.causes import diagnosis
-from parity.causes import parameter_gradients as parameter_causes
+from parity.causes.layer import parameter_gradients as parameter_causes
 from parity.comparison.recorded_gradients import gradient_bound, recorded_gradient
 from parity.errors import CannotCompare
 from parity.kinds import layouts, weights

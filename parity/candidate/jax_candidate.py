@@ -21,7 +21,7 @@ from parity.candidate.jax_state import State
 from parity.candidate.jax_visit import Visit, allowed, is_input, place_of
 from parity.candidate.totals import Total
 from parity.causes import diagnosis
-from parity.causes import inputs as input_causes
+from parity.causes.between import inputs as input_causes
 from parity.comparison import by_input
 from parity.errors import CannotCompare, LayersUnseen
 from parity.kinds import layouts

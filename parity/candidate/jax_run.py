@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from parity.candidate import jax_backward, jax_precision, jax_ties
 from parity.candidate.jax_candidate import Candidate
-from parity.causes import inputs as input_causes
+from parity.causes.between import inputs as input_causes
 from parity.comparison import end_to_end
 from parity.comparison.not_exercised import not_exercised
 from parity.kinds.leaf import Leaf

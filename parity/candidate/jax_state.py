@@ -14,7 +14,7 @@ from parity.bounds.magnitudes import Bound, no_bound, running_bound
 from parity.candidate.jax_arrays import DTYPES, check_dtype, placed, shapes_of
 from parity.candidate.jax_calls import Calls
 from parity.candidate.jax_models import JaxModel
-from parity.causes import between_graph
+from parity.causes.between import between_graph
 from parity.causes.examined import ExaminedCall
 from parity.comparison.matching import Pairing
 from parity.comparison.store import Store

@@ -19,8 +19,8 @@ from parity.candidate.jax_arrays import shapes_of
 from parity.candidate.jax_models import JaxLayer
 from parity.candidate.jax_state import State
 from parity.causes import diagnosis
-from parity.causes import inputs as input_causes
-from parity.causes import shapes as shape_causes
+from parity.causes.between import inputs as input_causes
+from parity.causes.layer import shapes as shape_causes
 from parity.errors import CannotCompare
 from parity.kinds import jax_leaves, layouts, registry
 from parity.kinds.weights import weights_to_flax

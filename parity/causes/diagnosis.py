@@ -1,4 +1,4 @@
-"""From a diverging row to its causes: gathers what both sides saw and gave, and asks `parity.causes.parameters`."""
+"""From a diverging row to its causes: gathers what both sides saw and gave, and asks `layer.parameters`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.bounds.magnitudes import UNIT_ROUNDOFF
-from parity.causes import between_layers_backward as chain_gradients
-from parity.causes import gradients as gradient_causes
-from parity.causes import kinks
-from parity.causes import parameter_gradients as parameter_causes
-from parity.causes import parameters as causes
-from parity.causes import precision as precision_causes
-from parity.causes.between_graph import Code
+from parity.causes.between import between_layers_backward as chain_gradients
+from parity.causes.between import kinks
+from parity.causes.between.between_graph import Code
 from parity.causes.examined import ExaminedCall, ExaminedModel
-from parity.causes.node_kinds import PARAMETER
-from parity.causes.parameters import Case, Cause
+from parity.causes.graph.node_kinds import PARAMETER
+from parity.causes.layer import gradients as gradient_causes
+from parity.causes.layer import parameter_gradients as parameter_causes
+from parity.causes.layer import parameters as causes
+from parity.causes.layer import precision as precision_causes
+from parity.causes.layer.parameters import Case, Cause
 from parity.kinds import layouts, registry, weights
 from parity.kinds.layer import Layer, Recorded
 from parity.reports.rows import Row

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from parity.causes.between_graph import Code
+from parity.causes.between.between_graph import Code
 from parity.comparison.store import Store
 from parity.kinds.layouts import Layout
 from parity.reports.rows import Row

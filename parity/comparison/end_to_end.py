@@ -14,7 +14,7 @@ from parity.bounds.magnitudes import UNIT_ROUNDOFF, normwise_limit
 from parity.candidate.jax_arrays import DTYPES, placed
 from parity.candidate.jax_candidate import Candidate
 from parity.causes import diagnosis
-from parity.causes import parameter_gradients as parameter_causes
+from parity.causes.layer import parameter_gradients as parameter_causes
 from parity.comparison.store import EXACT
 from parity.kinds import jax_leaves, layouts, parameter, weights
 from parity.reports.rows import Row, fill

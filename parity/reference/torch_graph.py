@@ -21,9 +21,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from parity.causes.fused_attention import FUSED
-from parity.causes.node_kinds import ASSIGN, CONSTANT, GIVEN, ITEM, LAYER, PARAMETER, UNKNOWN, VIEWS
-from parity.causes.numpy_operations import OPERATIONS
+from parity.causes.graph.fused_attention import FUSED
+from parity.causes.graph.node_kinds import ASSIGN, CONSTANT, GIVEN, ITEM, LAYER, PARAMETER, UNKNOWN, VIEWS
+from parity.causes.numpy_operations.operations import OPERATIONS
 
 RECORD = "graph"
 INSIDE = "inside"  # of one layer

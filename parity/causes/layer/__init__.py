@@ -1,0 +1,1 @@
+"""A layer's own mistakes: its parameters, constants, precision and gradients."""

@@ -1,0 +1,1 @@
+"""Mistakes in attention: scale, heads, masks, rotary and sinusoidal positions, caps."""

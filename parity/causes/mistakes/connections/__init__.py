@@ -1,0 +1,1 @@
+"""Mistakes in what is connected to what: branches, inputs, parameters, choices."""

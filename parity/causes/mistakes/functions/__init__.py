@@ -1,0 +1,1 @@
+"""Mistakes in functions, norms, losses and whole operations."""

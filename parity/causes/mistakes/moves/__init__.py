@@ -1,0 +1,1 @@
+"""Mistakes in how values are moved, joined and chosen by place."""

@@ -1,0 +1,1 @@
+"""Mistakes in sums, factors and constants."""
