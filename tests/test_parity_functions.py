@@ -14,8 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import parity
-from parity.causes import alike
-from tests.written_models import WIDTH, named
+from parity.causes import alike, families
+from parity.causes.attempts import Problem, explaining
+from parity.causes.between_graph import Code
+from parity.causes.graph import Region
+from parity.reference import torch_graph
+from tests.written_models import WIDTH, Written, named
 
 
 def _in_a_row(m: Any, x: Tensor) -> Tensor:
@@ -42,6 +46,10 @@ def _grouped(m: Any, x: Tensor, apart: bool = False) -> Tensor:
     k, v = (y[..., :2].view(split).repeat_interleave(2, 2).transpose(1, 2) for y in (m.two(x), m.three(x)))
     q = q[:, [0, 2, 1, 3]] if apart else q
     return (torch.softmax(q @ k.mT * 3, -1) @ v).transpose(1, 2).flatten(2)
+
+
+def _pooled(x: Tensor) -> Tensor:
+    return F.max_pool2d(x, 3, 1, 1)
 
 
 EDGES = [[0, 1, 2, 2, 0], [1, 2, 0, 1, 2]]
@@ -126,6 +134,11 @@ STRUCTURE = {
         lambda m, x: F.group_norm(x, 1),
         [(3, WIDTH, 6)],
     ),
+    "groups_interleaved": (
+        lambda m, x: F.group_norm(x, 2) * m.one.bias[:, None],
+        lambda m, x: F.group_norm(x[:, [0, 2, 1, 3]], 2)[:, [0, 2, 1, 3]] * m.one.bias[:, None],
+        [(3, WIDTH, 6)],
+    ),
     "split_order": (
         lambda m, x: m.one(x).reshape(2, 6, 2) @ m.kernel[:2, :2, 0],
         lambda m, x: m.one(x).reshape(2, 3, 2, 2).mT.reshape(2, 6, 2) @ m.kernel[:2, :2, 0],
@@ -140,6 +153,76 @@ STRUCTURE = {
         lambda m, x: x + m.one.bias[1] * m.two(x),
         lambda m, x: x + m.one.bias[0] * m.two(x),
         [(3, WIDTH)],
+    ),
+    "complex_part: the imaginary": (
+        lambda m, x: 2 * (torch.cos(m.one(x)) * m.two(x) - torch.sin(m.one(x)) * m.three(x)).sum(1),
+        lambda m, x: 2 * (torch.cos(m.one(x)) * m.three(x) + torch.sin(m.one(x)) * m.two(x)).sum(1),
+        [(2, 3, WIDTH)],
+    ),
+    "softcap": (
+        lambda m, x: 10 * torch.tanh(m.one(x)) @ m.kernel[..., 0],
+        lambda m, x: 10 * torch.tanh(m.one(x) / 10) @ m.kernel[..., 0],
+        [(3, WIDTH)],
+    ),
+    "condition_missing": (
+        lambda m, x: torch.where((x.flip(0) > 0) | (m.one(x) > 0.1), x, m.two(x)) @ m.kernel[..., 0],
+        lambda m, x: torch.where(m.one(x) > 0.1, x, m.two(x)) @ m.kernel[..., 0],
+        [(3, WIDTH)],
+    ),
+    "condition_joined": (
+        lambda m, x: torch.where((x.flip(0) > 0) | (m.one(x) > 0.1), x, m.two(x)) @ m.kernel[..., 0],
+        lambda m, x: torch.where((x.flip(0) > 0) & (m.one(x) > 0.1), x, m.two(x)) @ m.kernel[..., 0],
+        [(12, WIDTH)],
+    ),
+    "other_input: places of": (
+        lambda m, x, y: torch.tanh(m.one(x)).gather(1, y) * m.two.bias,
+        lambda m, x, y: x.gather(1, y) * m.two.bias,
+        [(3, WIDTH), [[0, 2, 1, 1], [3, 1, 0, 2], [2, 3, 0, 0]]],
+    ),
+    "other_input: the output of one is taken by max_pool2d": (
+        lambda m, x: torch.cat([_pooled(y := m.one(x)), z := _pooled(_pooled(y)), _pooled(z)]),
+        lambda m, x: torch.cat([z := _pooled(m.one(x)), z, _pooled(z)]),
+        [(2, 3, 5, WIDTH)],
+    ),
+    "activation_exp": (
+        lambda m, x: x * (2 * m.one(x)) ** 2,
+        lambda m, x: x * torch.exp(m.one(x)),
+        [(3, WIDTH)],
+    ),
+    "variance_unbiased": (
+        lambda m, x: F.group_norm(x, 2) * m.one.bias[:, None],
+        lambda m, x: F.group_norm(x, 2, eps=1e-5 * 11 / 12) * m.one.bias[:, None] * (11 / 12) ** 0.5,
+        [(3, WIDTH, 6)],
+    ),
+    "repeat_order": (
+        lambda m, x: F.interpolate(m.one(x), scale_factor=2) * m.two.bias[0],
+        lambda m, x: m.one(x).tile(1, 1, 2, 2) * m.two.bias[0],
+        [(2, 3, 5, WIDTH)],
+    ),
+    "root_added": (
+        lambda m, x: (y := m.one(x).pow(2).sum(-1, keepdim=True)) * m.two(x) / (y.sqrt() + 1),
+        lambda m, x: (y := m.one(x).norm(dim=-1, keepdim=True)) * m.two(x) / (y.sqrt() + 1),
+        [(3, WIDTH)],
+    ),
+    "function_moved: the norm": (
+        lambda m, x: m.norm(m.one(x).mean(1)) @ m.kernel[..., 0],
+        lambda m, x: m.norm(m.one(x)).mean(1) @ m.kernel[..., 0],
+        [(2, 3, WIDTH)],
+    ),
+    "term_moved: one.bias": (
+        lambda m, x: x * F.softplus(m.one(x)),
+        lambda m, x: x * (F.softplus(x @ m.one.weight.T) + m.one.bias),
+        [(3, WIDTH)],
+    ),
+    "parts_order": (
+        lambda m, x: (y := m.one(x).split([2, 1, 1], -1))[0] * torch.exp(y[1]) + y[2],
+        lambda m, x: (y := m.one(x).split([2, 1, 1], -1))[0] * torch.exp(y[2]) + y[1],
+        [(3, WIDTH)],
+    ),
+    "other_item": (
+        lambda m, x: x[:, 1],
+        lambda m, x: x[:, 3],
+        [[[2, 7, 1, 8, 2], [8, 1, 8, 2, 8], [4, 5, 9, 0, 4]]],
     ),
     "query_groups": (
         lambda m, x: _grouped(m, x),
@@ -173,6 +256,19 @@ def test_one_mistake_in_some_of_the_places_alike_is_named() -> None:
     right, wrong = ((F.silu, F.silu, F.silu), (F.silu, F.relu, F.relu))
     told = named(lambda m, x: _stacked(m, x, right), lambda m, x: _stacked(m, x, wrong), (2, 3, WIDTH))
     assert told.startswith("activation_relu") and "in 2 places like it, of 3" in told
+
+
+def _shares(m: Any, x: Tensor, divided: bool = True) -> Tensor:
+    """Twice, numbers divided by sums of which each is at least one: these limited to one would be nothing by itself."""
+    for layer in (m.one, m.two):
+        size = layer(x).abs()
+        x = x + (size / (size.sum(-1, keepdim=True) + 1) if divided else size)
+    return x
+
+
+def test_a_strange_mistake_in_all_places_is_named_behind_a_plain_one() -> None:
+    told = named(_shares, lambda m, x: _shares(m, x, divided=False), (2, 3, WIDTH))
+    assert told.startswith("factor_missing") and "in all 2 places" in told, told
 
 
 def test_a_mistake_in_all_places_is_made_again_of_what_the_one_before_gave() -> None:
@@ -263,3 +359,14 @@ def test_what_is_wrong_backward_alone_is_named_once(bug: str, place: str | None,
     report = parity.compare(_quantized(bug), model, x, variables=tree)
     told = [(row.name, row.stage, row.cause_keys) for row in report.divergences]
     assert told == ([] if place is None else [(place, "gradient", [key])])
+
+
+def test_another_place_is_named_before_the_code_of_another_layer() -> None:
+    x = torch.tensor([[2, 7, 1], [8, 2, 8], [1, 8, 2]])
+    model = Written(lambda m, x: (x[:, 1], x[:, 2]))  # type: ignore[arg-type, return-value]
+    recorder, sinks = torch_graph.of_model(model, (x,), {})
+    code = Code.of(recorder.nodes, recorder.constants, (x.numpy(),))
+    one, two = (Region(code.graph, code.graph.moved[sink], {}) for sink in sinks)
+    problem = Problem(one, two.value(two.sink), 0.0, code.words, code=lambda: iter([("the input of another", two)]))
+    found = explaining(problem, families.attempts(problem), 7.0)
+    assert [attempt.key for attempt, _ in found] == ["other_item"]

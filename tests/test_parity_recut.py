@@ -167,7 +167,7 @@ def test_layers_stacked_in_another_order_are_named() -> None:
 
 def test_one_mistake_in_all_scanned_layers_is_named() -> None:
     row = _decoder(approximate=True).first_divergence
-    assert row is not None and "GELU's approximation by tanh" in row.causes[0] and "in 3 places" in row.causes[0]
+    assert row is not None and "GELU's approximation by tanh" in row.causes[0] and "in all 3 places" in row.causes[0]
 
 
 class Steps(nn.Module):

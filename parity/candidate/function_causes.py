@@ -52,7 +52,9 @@ class Explainer:
         if located is not None:
             causes, complete = located.explain(code.graph.moved[sinks[i]], ours, tolerance)
         if not complete:  # one mistake that explains everything counts more than some that don't
-            causes = code.explain(sinks[i], "output", ours, theirs, tolerance, "output") or causes
+            whole = code.explain(sinks[i], "output", ours, theirs, tolerance, "output")
+            row.detail = "" if whole else "what is named here explains a part of the difference"
+            causes = whole or causes
         if not causes:
             row.detail = code.place(sinks[i])
         diagnosis.attach(row, causes)

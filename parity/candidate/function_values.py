@@ -36,7 +36,7 @@ def computed(function: Callable[..., Any], *arguments: Any) -> list[NDArray]:
 
 
 class _Kept:
-    """Arrays of numbers that were met."""
+    """Arrays of numbers that were met; of complex ones both parts, which code without complex numbers has."""
 
     def __init__(self) -> None:
         self.arrays: list[NDArray] = []
@@ -45,6 +45,10 @@ class _Kept:
     def add(self, value: Any) -> None:
         """Keep a value if it is such an array, and if there is room."""
         dtype = getattr(value, "dtype", None)
+        if dtype is not None and jax.numpy.issubdtype(dtype, jax.numpy.complexfloating):
+            self.add(value.real)
+            self.add(value.imag)
+            return
         if dtype is None or not jax.numpy.issubdtype(dtype, jax.numpy.floating) or value.size < 2:
             return
         self.size += value.size

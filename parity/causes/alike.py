@@ -51,7 +51,8 @@ class _Kind:
         changes = {at: change for p in places for at, change in self.places[p].changes.items()}
         every = "all " if len(places) == len(self.places) else ""
         text = f"{self.places[places[0]].text}, and so in {every}{len(places)} places like it"
-        return Attempt(self.key, text if every else f"{text}, of {len(self.places)}", changes)
+        strange = any(self.places[p].strange for p in places)
+        return Attempt(self.key, text if every else f"{text}, of {len(self.places)}", changes, strange)
 
 
 def everywhere(problem: Problem, family: Made) -> Iterator[Attempt]:

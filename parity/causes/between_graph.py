@@ -73,6 +73,7 @@ class Code:
     clock: Clock = field(default_factory=Clock)
     cut_short: str = ""
     given: str = "the model's input"
+    _words: dict[tuple[int, int, int], str] = field(default_factory=dict, repr=False)
     choices: dict[str, chosen.Alike] = field(default_factory=dict)
     sinks: Callable[[str], list[int]] = lambda key: []
 
@@ -255,8 +256,11 @@ class Code:
 
     def words(self, place: int) -> str:
         """A node in words."""
-        met = {p: each.path for p, each in self.met.items()}
-        return node_words.Words(self.graph, self.names, met, self.given).of(place)
+        known = place, len(self.names), len(self.met)  # more of which change words
+        if known not in self._words:
+            met = {p: each.path for p, each in self.met.items()}
+            self._words[known] = node_words.Words(self.graph, self.names, met, self.given).of(place)
+        return self._words[known]
 
     def place(self, sink: int) -> str:
         """Where code lies: behind which layers, what PyTorch ran there, and whether the search there was cut short."""

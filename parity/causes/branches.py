@@ -86,7 +86,7 @@ def _of(region: Region, branch: Branch, x: np.ndarray) -> np.ndarray:
 
 def _in_a_row(problem: Problem, one: Branch, two: Branch) -> Iterator[Attempt]:
     region = problem.region
-    shapes = {np.shape(region.value(p)) for p in (one.start, one.end, two.end)}
+    shapes = {region.shape(p) for p in (one.start, one.end, two.end)}
     if len(shapes) != 1:
         return
     names = problem.words(one.end), problem.words(two.end)
@@ -127,7 +127,7 @@ def _moved(problem: Problem) -> Iterator[Attempt]:
         words = _TITLES.get(region.node(inner).op, WORDS.get(region.node(inner).op, region.node(inner).op))
         if region.node(inner).op in _NORMS:
             words = f"{words} {problem.words(place).removeprefix('the output of ')}"
-        for other in _near(region, place, start, region.node(inner).op not in CURVED):
+        for other in _near(region, place, start, _alike(region, inner, start)):
             text = f"{words} is applied to {problem.words(other)}, not to {problem.words(start)}"
             yield Attempt("function_moved", text, _applied_to(region, place, inner, start, other))
             users = [user for user in region.users(other) if user != place]
@@ -151,9 +151,16 @@ def _step(region: Region, place: int) -> tuple[int, int] | None:
     return None if start is None else (inner, start)
 
 
-def _near(region: Region, place: int, start: int, alike: bool) -> Iterator[int]:
-    """Nodes behind and before, if `alike` of as many values, that a function may be applied to instead."""
-    shape = np.shape(region.value(start))
+def _alike(region: Region, inner: int, start: int) -> tuple[int, ...]:
+    """The last axes that values must have for a norm to be applied to them: those that it is taken along, or all."""
+    node, shape = region.node(inner), np.shape(region.value(start))
+    if node.op in CURVED:
+        return ()
+    return shape[-len(node.args["normalized_shape"]) :] if "layer_norm" in node.op else shape
+
+
+def _near(region: Region, place: int, start: int, alike: tuple[int, ...]) -> Iterator[int]:
+    """Nodes behind and before, of these last axes, that a function may be applied to instead."""
     behind, waiting = [], [place]
     for _ in range(_STEPS_AWAY):
         waiting = [user for p in waiting for user in region.users(p) if user not in behind]
@@ -166,7 +173,7 @@ def _near(region: Region, place: int, start: int, alike: bool) -> Iterator[int]:
         values = region.value(other) if region.of_data(other) else None
         if not isinstance(values, np.ndarray) or not np.issubdtype(values.dtype, np.floating):
             continue
-        if values.shape == shape or not alike:
+        if values.shape[values.ndim - len(alike) :] == alike:
             yield from [other] if region.node(other).op not in MOVES or region.node(other).op == ITEM else []
 
 

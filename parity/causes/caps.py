@@ -22,6 +22,9 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
         small = None if inner is None else _factor(region.node(inner))
         start = None if inner is None or small is None else region.node(inner).argument("self")
         cap = None if outer is None else _factor(region.node(outer))
+        if outer is not None and inner is not None and cap is not None and small is None:
+            text = f"{problem.words(inner)} is divided by {cap:.6g} before the tanh that is multiplied by it"
+            yield Attempt("softcap", text, _capped(cap, inner, outer))
         if outer is None or start is None or cap is None:
             continue
         found, words = True, problem.words(start)

@@ -17,6 +17,8 @@ from parity.causes.graph_nodes import Get, Node, run
 
 _WORDS = {"lt": "less than", "le": "at most", "gt": "more than", "ge": "at least"}
 _EQUAL_TOO = {"lt": "le", "le": "lt", "gt": "ge", "ge": "gt"}
+_JOINED = {"logical_or": "or", "bitwise_or": "or", "__or__": "or"}
+_JOINED |= {"logical_and": "and", "bitwise_and": "and", "__and__": "and", "logical_xor": "either"}
 _TURNED = {"lt": "gt", "gt": "lt", "le": "ge", "ge": "le"}
 
 
@@ -31,6 +33,8 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
             yield from _triangles(problem, place)
         elif op in ("where", "masked_fill"):
             yield from _chosen(problem, place)
+        elif op in _JOINED:
+            yield from _alone(problem, place)
 
 
 def _changed(node: Node, op: str, **other: Any) -> Callable[[Get], Any]:
@@ -64,6 +68,22 @@ def _triangles(problem: Problem, place: int) -> Iterator[Attempt]:
     if start is not None:
         text = f"{node.op} is left out: there is no mask of a triangle"
         yield Attempt("mask_missing", text, {place: lambda get: get(start)})
+
+
+def _alone(problem: Problem, place: int) -> Iterator[Attempt]:
+    """One of two conditions by itself, such as a mask to which nothing of the one before is added; "and" for "or"."""
+    region, node = problem.region, problem.region.node(place)
+    one, two = node.argument("self"), node.argument("other")
+    if one is None or two is None or np.asarray(region.value(place)).dtype != bool:
+        return
+    word, shape = _JOINED[node.op], np.shape(region.value(place))
+    for own, other in ((one, two), (two, one)):
+        text = f"the condition {problem.words(own)} alone stands for it {word} {problem.words(other)}"
+        yield Attempt("condition_missing", text, {place: lambda get, own=own: np.broadcast_to(get(own), shape)})
+    if word != "either":
+        function, other_word = (np.logical_and, "and") if word == "or" else (np.logical_or, "or")
+        text = f'two conditions are joined by "{other_word}", not by "{word}"'
+        yield Attempt("condition_joined", text, {place: lambda get: function(get(one), get(two))})
 
 
 def _chosen(problem: Problem, place: int) -> Iterator[Attempt]:

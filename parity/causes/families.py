@@ -32,6 +32,7 @@ from parity.causes import (
     measured_factors,
     moved_factors,
     moved_terms,
+    norm_operations,
     numbers,
     operations,
     orders,
@@ -77,6 +78,7 @@ FAMILIES: tuple[Family, ...] = (
     powers.attempts,
     limits.attempts,
     geometry.attempts,
+    norm_operations.attempts,
     losses.attempts,
     shifts.attempts,
     skipped_moves.attempts,
@@ -146,6 +148,9 @@ ALIKE: tuple[Family, ...] = (
     numbers.attempts,
     shifts.attempts,
     comparisons.attempts,
+    complex_parts.attempts,
+    moved_terms.attempts,
+    norm_operations.attempts,
     written_norms.attempts,
 )
 ALIKE_BETWEEN: tuple[Family, ...] = (sums.attempts, functions.attempts, tokens.attempts, recurrences.indices)

@@ -106,7 +106,8 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
                 yield Attempt(f"{node.op.strip('_')}_missing", text, {place: lambda get, start=start: get(start)})
                 twice = _again(region, place, start)
                 if twice is not None:
-                    yield Attempt("applied_twice", f"{words} is applied twice", {place: value(twice)})
+                    strange = node.op in _ARITHMETIC or node.op in ("sqrt", "rsqrt", "reciprocal")
+                    yield Attempt("applied_twice", f"{words} is applied twice", {place: value(twice)}, strange)
             yield from _settings(region, place, start, words)
         for other in _RELATED.get(node.op, ()):
             changed = Node(other, {"self": {"node": start}})
@@ -236,6 +237,13 @@ def _standardised(x: NDArray, axis: int, epsilon: float) -> NDArray:
     return apart / np.sqrt(np.mean(apart**2, axis, keepdims=True) + epsilon)
 
 
+def _squared(region: Region, place: int) -> bool:
+    """Whether a node gives squares."""
+    node = region.node(place)
+    square = node.op == "mul" and node.args.get("self") == node.args.get("other")
+    return square or node.op == "square" or (node.op == "pow" and node.args.get("exponent") == 2)
+
+
 def _too_many(problem: Problem) -> Iterator[Attempt]:
     """A function where there is none: on what comes from a layer, on an operand, on what is handed on."""
     region = problem.region
@@ -244,6 +252,10 @@ def _too_many(problem: Problem) -> Iterator[Attempt]:
         values = region.value(place)
         if not isinstance(values, np.ndarray) or not np.issubdtype(values.dtype, np.floating):
             continue
+        if node.op in ("sum", "mean") and any(_squared(region, p) for p in node.parents):
+            text = f"the root of {problem.words(place)} is taken: a length, where PyTorch has its square"
+            change = {place: lambda get, place=place: np.sqrt(region.anew(place, get))}
+            yield Attempt("root_added", text, change)
         if node.op in _PRODUCTS:  # of a function's own layers, where the usual ones are put
             for key, curve in ((key, CURVES[key]) for key in CURVES if key in _USUAL):
                 text = f"{curve.words} is applied to {problem.words(place)}, where PyTorch applies nothing"

@@ -134,6 +134,11 @@ class Region:
                     self._values[each] = self._computed(each, self._values.__getitem__)
         return self._values[place]
 
+    def shape(self, place: int) -> tuple[int, ...] | None:
+        """The shape of what a node gives; None where that is several results."""
+        values = self.value(place)
+        return None if isinstance(values, (list, tuple)) else np.shape(values)
+
     def changed(self, changes: Changes, end: int | None = None) -> NDArray:
         """What a node gives if others give something else; raises CannotRun where that can't be.
 

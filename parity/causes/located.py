@@ -8,6 +8,7 @@ values is left in PyTorch's code, and the next values that differ are looked for
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -24,7 +25,7 @@ from parity.causes.data_nodes import Counted
 from parity.causes.graph import Graph, Region
 from parity.causes.graph_nodes import Changes
 from parity.causes.jax_values import JaxValues, allowed
-from parity.causes.located_mistakes import Here, Hit, at_the_end, attempts, similar, told
+from parity.causes.located_mistakes import Here, Hit, at_the_end, attempts, nodes_of_all, similar, standing, told
 from parity.causes.parameters import Cause
 
 _PRODUCTS = frozenset({"linear", "addmm", "matmul", "mm", "bmm", "baddbmm", "einsum", "convolution", "_convolution"})
@@ -33,10 +34,11 @@ _MOST_PRODUCTS = 2  # that are tried, of those that come first behind a mistake
 _MOST_OTHERS = 6  # other values, likewise; they lie nearer
 _MOST_AGAIN = 16  # values before which a mistake is looked for that was made before
 _MOST_TRIED = 30_000  # mistakes in the code of one function
-_MOST_BESIDE = 12  # values beside some code that may stand in for others
+_MOST_BESIDE = 6  # values of a size beside some code that may stand in for others
 _SMALL = 70  # nodes of code that is looked through before the values on the way to its result are
 _MOST_MISTAKES = 200  # places that may be wrong in one function
 _MOST_HITS = 6  # mistakes that give one value, of which that is taken which explains most
+_MOST_DOUBTED = 4  # products whose mistakes are taken back
 _WORK = MOST_WORK // 20  # elements that may be computed for one product
 
 
@@ -84,6 +86,7 @@ class Located:
     tried: int = 0
     clock: Clock = field(default_factory=Clock)
     _known: dict[int, int | None] = field(default_factory=dict)
+    _doubted: set[int] = field(default_factory=set)
 
     def explain(self, sink: int, ours: NDArray, tolerance: float) -> tuple[list[Cause], bool]:
         """The causes of a difference in one of the function's results, and whether they explain all of it.
@@ -100,23 +103,39 @@ class Located:
             return [], False
         with self.clock:
             complete = self._find(whole, ours, tolerance)
-        inside = [hit for hit in self.hits if set(hit.attempt.changes) & whole.inside]
-        return list(told(inside)), complete
+        inside = standing(self.hits, whole.inside)
+        problem = Problem(whole, ours, tolerance, self.words, (), _WORK, clock=self.clock)
+        with self.clock:
+            return list(told(inside, lambda hit: nodes_of_all(problem, hit))), complete
 
     def _find(self, whole: Region, ours: NDArray, tolerance: float) -> bool:
-        """Find one mistake after the other; whether they explain everything."""
-        complete = False
+        """Find one mistake after the other; whether they explain everything.
+
+        One that makes nothing else right may be half of another, as a bias that isn't added where it is added later:
+        where nothing is found behind it, it is taken back, and stays only if nothing else explains all either.
+        """
+        begun, first = len(self.hits), None
         for _ in range(_MOST_MISTAKES):
             region = self._with_mistakes(whole)
-            complete = region is not None and self._gives(region, ours, tolerance)
-            if region is None or complete or self.clock.over:
-                break
-            hit = self._next(whole, region, ours, tolerance)
+            if region is not None and self._gives(region, ours, tolerance):
+                return True
+            hit = None if region is None or self.clock.over else self._next(whole, region, ours, tolerance)
             if hit is None:
-                break
-            self.changes.update(hit.attempt.changes)
-            self.hits.append(hit)
-        return complete
+                first = self.hits[begun:] if first is None else first
+                doubtful = [i for i, each in enumerate(self.hits) if i >= begun and each.gain <= 0]
+                if not doubtful or self.clock.over or len(self._doubted) == _MOST_DOUBTED:
+                    break
+                self._doubted.add(self.hits[doubtful[-1]].anchor)
+                self._keep(self.hits[: doubtful[-1]])
+                continue
+            self._keep([*self.hits, hit])
+        self._keep([*self.hits[:begun], *(first or [])])
+        return False
+
+    def _keep(self, hits: list[Hit]) -> None:
+        """Take these mistakes for those of the function."""
+        self.hits = hits
+        self.changes = {place: change for hit in hits for place, change in hit.attempt.changes.items()}
 
     def _with_mistakes(self, whole: Region) -> Region | None:
         changes = {p: c for p, c in self.changes.items() if p in whole.inside}
@@ -179,8 +198,7 @@ class Located:
 
     def _at_the_end(self, state: _State, depth: int, several: bool) -> Hit | None:
         """The last mistake, which gives the result itself."""
-        inner = self._region(state, state.region.sink, depth)
-        if inner is None:
+        if (inner := self._region(state, state.region.sink, depth)) is None:
             return None
         problem = Problem(inner, state.ours, state.tolerance, self.words, (), _WORK)
         return at_the_end(problem, self._tries(problem, several))
@@ -232,7 +250,14 @@ class Located:
         near = [
             p for p, place in state.matched.items() if place is not None and p < inner.sink and p not in inner.inside
         ]
-        return [(self.words(p), lambda p=p: state.region.value(p)) for p in near[: -_MOST_BESIDE - 1 : -1]]
+        sizes: Counter[int] = Counter()
+        found = []
+        for p in reversed(near):
+            size = np.size(state.region.value(p))
+            sizes[size] += 1
+            if sizes[size] <= _MOST_BESIDE:
+                found.append((self.words(p), lambda p=p: state.region.value(p)))
+        return found
 
     def _best(self, problem: Here, state: _State, anchor: int, several: bool) -> Hit | None:
         """Of the mistakes that give one of the function's values that which makes most others right.
@@ -241,7 +266,8 @@ class Located:
         behind it may be another mistake: a value on the way to one, of which functions have many of their own, is no
         result that must come out.
         """
-        best, most, hits, strange = None, 0 if state.region.node(anchor).op not in _PRODUCTS else -1, 0, True
+        doubtful = state.region.node(anchor).op in _PRODUCTS and anchor not in self._doubted
+        best, most, hits, strange = None, -1 if doubtful else 0, 0, True
         for family, attempt in self._tries(problem, several):
             if attempt.strange and not strange:
                 continue
@@ -250,7 +276,7 @@ class Located:
                 continue
             gain = self._gain(state, anchor, attempt.changes)
             if gain > most or (strange and not attempt.strange and gain == most and best is not None):
-                best, most, strange = Hit(attempt, *found, family), gain, attempt.strange
+                best, most, strange = Hit(attempt, *found, family, gain, anchor), gain, attempt.strange
             hits += not attempt.strange
             if (most > 0 and not strange) or hits == _MOST_HITS:
                 break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,16 +16,22 @@ from parity.causes.cause import explains
 from parity.causes.jax_values import JaxValues
 from parity.causes.parameters import Cause
 
-_PLACES = re.compile(r", and so in (?:all )?(\d+) places like it(?:, of \d+)?")
+_PLACES = re.compile(r", and so in (?:all )?(\d+) places like it(?:, of \d+)?|, in one place of \d+")
+_MOST_LIKE = 2000  # mistakes like one that are looked at, to know whether it was made in all places
 
 
 class Hit(NamedTuple):
-    """A mistake that gives one of the function's own values, and what the difference falls from and to."""
+    """A mistake that gives one of the function's own values, and what the difference falls from and to.
+
+    `gain` is how many other values it makes right, too; `anchor` the node whose values it was found by.
+    """
 
     attempt: Attempt
     before: float
     after: float
     family: int
+    gain: int = 1
+    anchor: int = -1
 
 
 @dataclass
@@ -53,8 +59,9 @@ def attempts(problem: Problem, several: bool, likely: Iterable[int] = ()) -> Ite
     for family in () if several else dict.fromkeys((*likely, *range(len(families.FAMILIES)))):
         for attempt in families.attempts(problem, (families.FAMILIES[family],)):
             yield family, attempt
-    for attempt in families.everywhere(problem, families.ALIKE) if several else ():
-        yield 0, attempt
+    for family in families.ALIKE if several else ():
+        for attempt in families.everywhere(problem, (family,)):
+            yield families.FAMILIES.index(family), attempt
 
 
 def similar(problem: Problem, hit: Hit) -> Iterator[Attempt]:
@@ -62,6 +69,16 @@ def similar(problem: Problem, hit: Hit) -> Iterator[Attempt]:
     for attempt in families.attempts(problem, (families.FAMILIES[hit.family],)):
         if attempt.key == hit.attempt.key and _plain(attempt) == _plain(hit.attempt):
             yield attempt
+
+
+def nodes_of_all(problem: Problem, hit: Hit) -> set[int] | None:
+    """Nodes that mistakes like one change, wherever they can be made in some code; None if not all were looked at."""
+    nodes: set[int] = set()
+    for count, attempt in enumerate(similar(problem, hit)):
+        if count == _MOST_LIKE:
+            return None
+        nodes.update(attempt.changes)
+    return None if problem.spent else nodes
 
 
 def _plain(attempt: Attempt) -> str:
@@ -82,15 +99,30 @@ def at_the_end(problem: Problem, tries: Iterator[tuple[int, Attempt]]) -> Hit | 
     return strange
 
 
-def told(hits: list[Hit]) -> Iterator[Cause]:
-    """Mistakes as causes, those that are alike as one."""
+def standing(hits: list[Hit], inside: set[int]) -> list[Hit]:
+    """The mistakes in some code of which a later one hasn't changed all that they change: that one is the whole."""
+    nodes = [hit.attempt.changes.keys() for hit in hits]
+    later = [set().union(*nodes[i + 1 :]) for i in range(len(nodes))]
+    return [hit for hit, own, more in zip(hits, nodes, later, strict=True) if own & inside and own - more]
+
+
+def told(hits: list[Hit], every: Callable[[Hit], set[int] | None]) -> Iterator[Cause]:
+    """Mistakes as causes, those that are alike as one: in all places like it, where it is known that there are no more.
+
+    Args:
+        hits: that were found.
+        every: gives the nodes that a mistake would change if it were made wherever it can be; None if that isn't known.
+    """
     alike: dict[tuple[str, str], list[Hit]] = {}
     for hit in hits:
         alike.setdefault((hit.attempt.key, _plain(hit.attempt)), []).append(hit)
     for several in alike.values():
         first = several[0]
         text = first.attempt.text
-        if len(several) > 1:
-            places = [int(match[1]) if (match := _PLACES.search(hit.attempt.text)) else 1 for hit in several]
-            text = f"{_PLACES.sub('', text)}, and so in {sum(places)} places like it"
+        places = [int(match[1] or 1) if (match := _PLACES.search(hit.attempt.text)) else 1 for hit in several]
+        if sum(places) > 1:
+            nodes = every(first)
+            changed = {node for hit in several for node in hit.attempt.changes}
+            number = f"all {sum(places)}" if nodes and nodes <= changed else f"{sum(places)}"
+            text = f"{_PLACES.sub('', text)}, and so in {number} places like it"
         yield Cause(first.attempt.key, "jax", text, first.before, first.after)

@@ -102,7 +102,7 @@ def _of_further_terms(problem: Problem, place: int, scale: Any, does: str, kept:
             if other is not None and other != before:
                 made = region.value(place) + sign * (scale - 1) * region.value(other)
                 text = f"{does} the sum with {problem.words(other)}, not {kept} alone"
-                if np.shape(made) == np.shape(region.value(place)):
+                if np.shape(made) == region.shape(place):
                     yield Attempt("factor_moved", text, {place: value(made)})
 
 
@@ -157,7 +157,7 @@ def _of_the_sum(problem: Problem, place: int) -> Iterator[Attempt]:
         node = region.node(total)
         signs = signs_of(node)
         parts = [(sign, p) for name, sign in signs.items() if (p := node.argument(name)) is not None]
-        if len(parts) < 2 or np.shape(region.value(kept)) != result:
+        if len(parts) < 2 or region.shape(kept) != result:
             continue
         for (sign, one), (_, two) in (parts, parts[::-1]):
             try:

@@ -36,6 +36,8 @@ Mistakes = Iterator[tuple[str, str, NDArray]]
 def _resizing(args: Any, x: NDArray) -> Mistakes:
     if args["output_size"] is not None and x.ndim == 4:
         yield from resampling.in_other_ways(x, tuple(args["output_size"]))
+        times = [whole // part for whole, part in zip(args["output_size"], x.shape[2:], strict=True)]
+        yield "repeat_order", "the map is repeated as a whole (tile), not each pixel", np.tile(x, (1, 1, *times))
 
 
 def _padding(args: Any, x: NDArray) -> Mistakes:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from parity.causes import concatenations
 from parity.causes.attempts import Attempt, Problem, each_and_all, value
 from parity.causes.graph import Region
-from parity.causes.graph_nodes import Get
+from parity.causes.graph_nodes import Get, run
 from parity.causes.node_kinds import GIVEN, ITEM, LAYER, MOVES
 
 Change = Callable[[Get], NDArray]
@@ -30,6 +30,7 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
     yield from _tables(problem)  # of sines and cosines, which are joined, too
     yield from concatenations.attempts(problem)
     yield from _parts(problem)
+    yield from _other_parts(problem)
     yield from _sources(problem)
     yield from _mirrored(problem)
 
@@ -203,12 +204,11 @@ def _parts(problem: Problem) -> Iterator[Attempt]:
             continue
         if region.of_data(place) or region.node(start).op == GIVEN:
             groups.setdefault(start, []).append(place)
-    for start, places in groups.items():
+    for start, places in ((start, alike) for start, all_ in groups.items() for alike in _of_a_shape(region, all_)):
         values = [region.value(p) for p in places]
-        if len(places) < 2 or len(places) > 6 or len({v.shape for v in values}) != 1:
-            continue
+        which = "" if len(places) == len(groups[start]) else f" of shape {list(values[0].shape)}"
         for order in _orders(len(places)) if len(places) < 5 else ():
-            text = f"the parts of {problem.words(start)} are taken in the order {list(order)}"
+            text = f"the parts{which} of {problem.words(start)} are taken in the order {list(order)}"
             yield Attempt("parts_order", text, {p: value(values[i]) for p, i in zip(places, order, strict=True)})
         joined = values[0].ndim > 0 and values[0].shape[-1] > 1  # along the last axis
         if joined and len({region.node(p).op for p in places} & {"slice", ITEM}) == 1:
@@ -216,6 +216,30 @@ def _parts(problem: Problem) -> Iterator[Attempt]:
             made = [whole[..., i :: len(values)] for i in range(len(values))]
             text = f"the parts of {problem.words(start)} are taken interleaved, every {len(values)}th value"
             yield Attempt("parts_interleaved", text, {p: value(m) for p, m in zip(places, made, strict=True)})
+
+
+def _of_a_shape(region: Region, places: list[int]) -> list[list[int]]:
+    """Several, but not many, nodes of one shape each."""
+    shapes: dict[tuple[int, ...], list[int]] = {}
+    for place in places:
+        shapes.setdefault(np.shape(region.value(place)), []).append(place)
+    return [alike for alike in shapes.values() if 2 <= len(alike) <= 6]
+
+
+def _other_parts(problem: Problem) -> Iterator[Attempt]:
+    """Another part of an array that was split, in the place of one."""
+    region = problem.region
+    for place in region.operations:
+        node, start = region.node(place), region.node(place).argument("self")
+        if start is None or node.op != "slice" or not region.of_data(place):
+            continue
+        parts = [p for p in region.graph.users.get(start, ()) if region.graph.nodes[p].op == node.op]
+        shape = region.shape(place)
+        for other in (p for p in parts if p != place):
+            made = run(region.graph.nodes[other], region.value)
+            if isinstance(made, np.ndarray) and made.shape == shape:
+                text = f"part {parts.index(other)} of {problem.words(start)} is taken, not part {parts.index(place)}"
+                yield Attempt("part_other", text, {place: value(made)})
 
 
 def _sources(problem: Problem) -> Iterator[Attempt]:

@@ -14,7 +14,10 @@ from parity.causes.node_kinds import MOVES
 
 # Operations, each with its argument that is data.
 _OF = {"linear": "input", "convolution": "input", "_convolution": "input", "layer_norm": "input", "addmm": "mat1"}
-_OF |= {"matmul": "self", "native_layer_norm": "input", "native_group_norm": "input"}
+_OF |= {"matmul": "self", "native_layer_norm": "input", "native_group_norm": "input", "native_batch_norm": "input"}
+_OF |= {f"{kind}_pool{n}d": "self" for kind in ("max", "avg", "adaptive_avg", "adaptive_max") for n in (1, 2, 3)}
+_OF |= {f"max_pool{n}d_with_indices": "self" for n in (1, 2, 3)}
+_OF |= {f"upsample_{kind}{n}d": "self" for kind in ("nearest", "bilinear", "linear") for n in (1, 2, 3)}
 _FACTORS = ("mul", "div", "matmul", "bmm", "einsum")
 _STEPS = 3  # operations from what is taken to what may be taken instead
 _MOST = 8  # others for each operation
@@ -32,9 +35,26 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
         for other in _near(region, place, start):
             text = f"{problem.words(other)} is taken by {problem.words(place)}, in PyTorch {problem.words(start)}"
             yield Attempt("other_input", text, {place: _given(region, place, start, other)})
+        for words, values in problem.others(region.value(start)):
+            text = f"{words} is taken by {problem.words(place)}, in PyTorch {problem.words(start)}"
+            yield Attempt("other_input", text, {place: _with(region, place, start, values)})
     for place in reversed(region.operations):
+        if region.node(place).op == "gather" and region.of_data(place):
+            yield from _other_gathered(problem, place)
         if region.node(place).op in _FACTORS and region.of_data(place):
             yield from _other_factors(problem, place)
+
+
+def _other_gathered(problem: Problem, place: int) -> Iterator[Attempt]:
+    """Places of something else that is about, as of what a layer gave, not of what it got."""
+    region, node = problem.region, problem.region.node(place)
+    start = node.argument("self")
+    if start is None or not isinstance(region.value(start), np.ndarray):
+        return
+    others = [(problem.words(p), region.value(p)) for p in _near(region, place, start)]
+    for words, other in [*others, *problem.others(region.value(start))]:
+        text = f"places of {words} are taken by {node.op}, in PyTorch of {problem.words(start)}"
+        yield Attempt("other_input", text, {place: _with(region, place, start, other)})
 
 
 def _other_factors(problem: Problem, place: int) -> Iterator[Attempt]:
@@ -71,13 +91,13 @@ def _given(region: Region, place: int, start: int, other: int) -> Callable[[Get]
 
 def _near(region: Region, place: int, start: int) -> list[int]:
     """What was computed a few operations before or beside an input, nearest first; moves of values don't count."""
-    shape, found, waiting = np.shape(region.value(start)), [], _moved_too(region, [start])
+    shape, found, waiting = region.shape(start), [], _moved_too(region, [start])
     for _ in range(_STEPS):
         behind = _moved_too(region, [p for q in waiting if q not in region.cut for p in region.node(q).parents])
         beside = [user for q in (*waiting, *behind) for user in region.users(q)]
         waiting = [p for p in dict.fromkeys((*behind, *beside)) if p < place and region.of_data(p)]
         found += [p for p in waiting if p not in found and p != start]
-    same = [p for p in found if np.shape(region.value(p)) == shape and region.node(p).op not in MOVES]
+    same = [p for p in found if region.shape(p) == shape and region.node(p).op not in MOVES]
     return same[:_MOST]
 
 

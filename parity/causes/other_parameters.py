@@ -14,7 +14,7 @@ from parity.causes.graph import Region
 from parity.causes.graph_nodes import Get, run
 from parity.causes.node_kinds import MOVES, PARAMETER
 
-_PRODUCTS = ("linear", "addmm", "convolution", "_convolution")
+PRODUCTS = ("linear", "addmm", "convolution", "_convolution")
 _NORMS = ("layer_norm", "native_layer_norm", "native_group_norm", "native_batch_norm", "batch_norm")
 _NORMS += ("_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm")
 _MOST = 300  # others that are tried
@@ -25,7 +25,7 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
     region = problem.region
     for place in reversed(region.operations):
         node = region.node(place)
-        if node.op in _PRODUCTS + _NORMS:
+        if node.op in PRODUCTS + _NORMS:
             yield from _biases(problem, place)
         if node.op in _NORMS:
             yield from _scales(problem, place)
@@ -95,7 +95,7 @@ def exchanged(problem: Problem) -> Iterator[Attempt]:
         for other, others in _layers(known).items():
             if one != other and parts.keys() == others.keys() and len(parts) > 1:
                 values = {last: region.graph.source(others[last]) for last in parts}
-                if all(np.shape(values[last]) == np.shape(region.value(p)) for last, p in parts.items()):
+                if all(np.shape(values[last]) == region.shape(p) for last, p in parts.items()):
                     changes = {p: value(values[last]) for last, p in parts.items()}
                     yield Attempt(
                         "other_layer", f"the parameters of {other} are used, in PyTorch those of {one}", changes
@@ -106,7 +106,7 @@ def exchanged(problem: Problem) -> Iterator[Attempt]:
 def _one_by_one(problem: Problem, used: dict[str, int], known: dict[str, int]) -> Iterator[Attempt]:
     region = problem.region
     for (name, place), (other, there) in itertools.combinations(used.items(), 2):
-        if np.shape(region.value(place)) == np.shape(region.value(there)):
+        if region.shape(place) == region.shape(there):
             text = f"{name} and {other} are exchanged"
             changes = {place: value(region.value(there)), there: value(region.value(place))}
             yield Attempt("parameters_exchanged", text, changes)
@@ -117,7 +117,7 @@ def _one_by_one(problem: Problem, used: dict[str, int], known: dict[str, int]) -
             if other == name or not akin:
                 continue
             values: NDArray = region.graph.source(source)
-            if values.shape == np.shape(region.value(place)):
+            if values.shape == region.shape(place):
                 yield Attempt("other_parameter", f"{other} is used, in PyTorch {name}", {place: value(values)})
 
 

@@ -69,12 +69,12 @@ def _chains(region: Region) -> list[list[int]]:
 
 def _way(region: Region, place: int) -> tuple[int, tuple[str, ...]] | None:
     """The nearest node of the same operation and shape that leads to one, or zeros; and the operations on the way."""
-    own, shape = region.node(place).op, np.shape(region.value(place))
+    own, shape = region.node(place).op, region.shape(place)
     waiting = [(p, ()) for p in region.node(place).parents]
     for _ in range(_LONGEST_STEP):
         further = []
         for p, steps in waiting:
-            same = np.shape(region.value(p)) == shape
+            same = region.shape(p) == shape
             if same and (region.node(p).op == own or _is_zero(region, p)):
                 return p, steps
             further += [(q, (*steps, region.node(p).op)) for q in region.node(p).parents if p not in region.cut]

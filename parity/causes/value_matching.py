@@ -32,12 +32,22 @@ def matched(region: Region, values: JaxValues, plain: Region, known: dict[int, i
         unchanged = array is plain.value(place)
         if not unchanged or place not in known:
             hit = values.find(array)
+            if hit is None and (once := _once(array)) is not None and comparable(once):
+                hit = values.find(once)
             found[place] = None if hit is None else hit[0]
         else:
             found[place] = known[place]
         if unchanged:
             known[place] = found[place]
     return found
+
+
+def _once(array: np.ndarray) -> np.ndarray | None:
+    """One copy of values that are the same all along some axes, as of a time for every example; None without such."""
+    axes = [a for a in range(array.ndim) if array.shape[a] > 1 and (array == array.take([0], a)).all()]
+    for axis in axes:
+        array = array.take([0], axis)
+    return array if axes else None
 
 
 def moved(region: Region, values: JaxValues) -> frozenset[int]:

@@ -18,6 +18,7 @@ from parity.kinds.activation import CURVES
 
 _ARITHMETIC = frozenset({"add", "sub", "rsub", "mul", "div", "neg", "erf", "exp", "sqrt", "log", "log1p", "expm1"})
 _OF_VALUES = _ARITHMETIC | CURVED | {"clamp_max", "reciprocal", "alias"}
+_MORE = {"exp": ("exp", np.exp), "square": ("the square", np.square)}  # that stand for it, too
 _FEWEST, _MOST = 2, 14  # operations of one function
 
 
@@ -28,10 +29,11 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
         start = _start(region, place)
         if start is None:
             continue
-        for key, curve in {"identity": CURVES["identity"], **CURVES}.items():
-            words = "nothing" if key == "identity" else curve.words
+        others = {key: (curve.words, curve.function) for key, curve in CURVES.items()}
+        others = {"identity": ("nothing", others["identity"][1]), **others, **_MORE}
+        for key, (words, function) in others.items():
             text = f"{words} stands for the function of {problem.words(start)} that is written out"
-            yield Attempt(f"activation_{key}", text, {place: _applied(curve.function, start)})
+            yield Attempt(f"activation_{key}", text, {place: _applied(function, start)})
 
 
 def _applied(function: Callable[[NDArray], NDArray], start: int) -> Callable[[Get], NDArray]:
@@ -54,7 +56,7 @@ def _start(region: Region, place: int) -> int | None:
     if len(begun) != 1 or not _FEWEST <= len(inside) <= _MOST or not _curved(region, inside):
         return None
     start = begun.pop()
-    return start if np.shape(region.value(start)) == np.shape(region.value(place)) else None
+    return start if region.shape(start) == region.shape(place) else None
 
 
 def _curved(region: Region, inside: set[int]) -> bool:

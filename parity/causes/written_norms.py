@@ -32,7 +32,7 @@ def attempts(problem: Problem) -> Iterator[Attempt]:
     region = problem.region
     for norm in reversed(found(region)):
         words = f"the norm of {problem.words(norm.start)}, which is written out,"
-        if np.shape(region.value(norm.start)) == np.shape(region.value(norm.end)):
+        if region.shape(norm.start) == region.shape(norm.end):
             yield Attempt("norm_missing", f"{words} is left out", {norm.end: lambda get, p=norm.start: get(p)})
         for other in _near(region, norm):
             text = "the norm that is written out is applied to"
@@ -94,7 +94,7 @@ def _unmoved(region: Region, place: int) -> int:
 
 def _applied(region: Region, norm: Norm, x: NDArray, grouped: bool) -> NDArray:
     """The norm of other values, of an axis taken apart as it was in the reference or not."""
-    shape = np.shape(region.value(norm.start))
+    shape = region.shape(norm.start)
     of = x.reshape(shape) if grouped else x
     if not grouped and x.shape == shape:
         raise ValueError("there is nothing to take apart")
