@@ -1,9 +1,8 @@
 """PyTorch's operations in NumPy and float64, by name: what the code between layers is run again with.
 
 Each takes its arguments by the names of PyTorch's schemas, arrays in the places of tensors. Casts between formats of
-floating-point numbers change nothing here: how numbers are rounded is told elsewhere. Those of moving values are in
-`numpy_moves`, arithmetic in `numpy_arithmetic`, norms and distances in `numpy_distances`, losses in `numpy_losses`;
-sums, products and transforms here.
+floating-point numbers change nothing here: how numbers are rounded is told elsewhere. Sums, products and transforms are
+here, the others in the files beside this one.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Each adds to OPERATIONS.
-from parity.causes.numpy_operations import arithmetic as numpy_arithmetic  # noqa: F401
+from parity.causes.numpy_operations import arithmetic, distances, layers, losses, moves  # noqa: F401
 from parity.causes.numpy_operations.table import OPERATIONS, Arguments, CannotRun, axes_of, operation
 from parity.kinds import registry
 from parity.kinds.layer import Recorded
