@@ -73,6 +73,10 @@ def _group(rest: str) -> int:
     listed = re.search(r"replica_groups=\{\{([\d,]+)\}", rest)
     if listed:
         return len(listed[1].split(","))
+    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] *\{([^}]*)\}", rest)  # of JAX 0.12 and later
+    if mesh:
+        sizes = dict(re.findall(r"('\w+')=(\d+)", mesh[1]))
+        return prod(int(sizes[axis.strip()]) for axis in mesh[2].split(","))
     iota = re.search(r"replica_groups=\[(\d+),(\d+)\]", rest)
     assert iota, rest
     return int(iota[2])

@@ -105,6 +105,10 @@ def test_a_ring_played_through_sends_what_the_model_says(kind, group):
         ("replica_groups={{0,2,4,6},{1,3,5,7}}, use", (0, 2, 4, 6)),
         ("replica_groups=[4,2]<=[8], use", (0, 1)),
         ("replica_groups=[2,4]<=[4,2]T(1,0), use", (0, 2, 4, 6)),
+        ("replica_groups=mesh['data'=8] {'data'}, use", tuple(range(8))),
+        ("replica_groups=mesh['data'=4,'column'=2] {'data'}, use", (0, 2, 4, 6)),
+        ("replica_groups=mesh['data'=4,'column'=2] {'column'}, use", (0, 1)),
+        ("replica_groups=mesh['data'=4,'column'=2] {'data','column'}, use", tuple(range(8))),
         ("replica_groups={}, use", tuple(range(8))),
     ],
 )

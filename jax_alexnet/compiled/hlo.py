@@ -70,6 +70,9 @@ class Operation:
         listed = re.search(r"replica_groups=\{\{([\d,]+)\}", self.line)
         if listed:
             return _numbers(listed[1])
+        mesh = re.search(r"replica_groups=mesh\[([^\]]*)\] *\{([^}]*)\}", self.line)
+        if mesh:  # XLA of JAX 0.12 and later
+            return _along(mesh[1], mesh[2])
         grid = re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", self.line)
         if not grid:
             return tuple(range(devices))  # named nowhere: all of them
@@ -173,6 +176,23 @@ def arrays(shape: str) -> Iterable[Array]:
     """The arrays in a shape as XLA writes it, a tuple's one by one."""
     for dtype, sizes, order in _ARRAY.findall(shape):
         yield Array(dtype, _numbers(sizes), _numbers(order))
+
+
+def _along(mesh: str, axes: str) -> tuple[int, ...]:
+    """The first group of devices along some axes of a mesh, as `'data'=4,'column'=2` and `'data'` in a program's text.
+
+    Raises:
+        ValueError: axes that aren't the mesh's, such as parts of axes.
+    """
+    sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", mesh)}
+    chosen = [axis.strip().strip("'") for axis in axes.split(",")]
+    if not set(chosen) <= set(sizes):
+        raise ValueError(f"can't tell which devices {{{axes}}} of mesh[{mesh}] are")
+    numbers = np.arange(prod(sizes.values())).reshape(tuple(sizes.values()))
+    names = list(sizes)
+    others = [names.index(name) for name in names if name not in chosen]
+    moved = numbers.transpose(*others, *(names.index(name) for name in chosen))
+    return tuple(int(n) for n in moved.reshape(-1, prod(sizes[name] for name in chosen))[0])
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -96,25 +96,35 @@ def _operation(equation: Any, values: list[Any], kept: _Kept) -> Sequence[Any]:
 
 def _scan(params: Any, values: list[Any], kept: _Kept) -> list[Any]:
     """A loop over the first axis of some arrays."""
-    consts, rest = values[: params["num_consts"]], values[params["num_consts"] :]
-    carry, given = rest[: params["num_carry"]], rest[params["num_carry"] :]
+    constant, carried = _constant_and_carried(params)
+    consts, rest = values[:constant], values[constant:]
+    carry, given = rest[:carried], rest[carried:]
     body, turns = params["jaxpr"], range(params["length"])
+    program, its_consts = getattr(body, "jaxpr", body), getattr(body, "consts", ())
     made: list[list[Any]] = []
     for i in reversed(turns) if params["reverse"] else turns:
         here = [each[i] for each in given]
         for each in here:
             kept.add(each)
-        results = _run(body.jaxpr, body.consts, [*consts, *carry, *here], kept)
-        carry = results[: params["num_carry"]]
-        made.append(results[params["num_carry"] :])
+        results = _run(program, its_consts, [*consts, *carry, *here], kept)
+        carry = results[:carried]
+        made.append(results[carried:])
     if params["reverse"]:
         made.reverse()
     stacked = [jax.numpy.stack(each) for each in zip(*made, strict=True)]
     if not made:
-        stacked = [jax.numpy.zeros(v.aval.shape, v.aval.dtype) for v in body.jaxpr.outvars[params["num_carry"] :]]
+        stacked = [jax.numpy.zeros(v.aval.shape, v.aval.dtype) for v in program.outvars[carried:]]
     for each in stacked:
         kept.add(each)
     return [*carry, *stacked]
+
+
+def _constant_and_carried(params: Any) -> tuple[int, int]:
+    """How many of a scan's arguments are the same in every turn, and how many are handed on from turn to turn."""
+    if "num_consts" in params:
+        return params["num_consts"], params["num_carry"]
+    constant, carried, _ = params["ft_in"].unpack()  # JAX 0.12 and later
+    return len(constant), len(carried)
 
 
 def _while(params: Any, values: list[Any], kept: _Kept) -> list[Any]:
