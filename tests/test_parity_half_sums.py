@@ -23,7 +23,7 @@ class Original(nn.Module):
         self.first, self.last = nn.Linear(8, 32), nn.Linear(32, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.first(x).mean(1))
+        return self.last(self.first(x).mean(0, keepdim=True))
 
 
 class Ported(nnx.Module):
@@ -31,13 +31,16 @@ class Ported(nnx.Module):
         self.first, self.last = nnx.Linear(8, 32, rngs=nnx.Rngs(0)), nnx.Linear(32, 3, rngs=nnx.Rngs(0))
 
     def __call__(self, x: Any) -> Any:
-        return self.last(self.first(x).mean(1))
+        return self.last(self.first(x).mean(0, keepdims=True))
 
 
 def compared(places: int) -> tuple[Report, Row]:
-    """The report in bfloat16, and its row of the first bias's gradient."""
+    """The report in bfloat16, and its row of the first bias's gradient.
+
+    Places lie along one axis: over two, jaxlib 0.12 adds products in bfloat16 on CPUs, too, in the kernel's gradient.
+    """
     torch.manual_seed(0)
-    inputs = np.random.default_rng(0).normal(size=(2, places, 8))
+    inputs = np.random.default_rng(0).normal(size=(places, 8))
     report = parity.compare(Ported(), Original(), inputs, dtype="bfloat16")
     [row] = [row for row in report.rows if (row.name, row.stage) == ("first", "backward:bias")]
     return report, row
@@ -45,14 +48,14 @@ def compared(places: int) -> tuple[Report, Row]:
 
 def test_the_roundings_of_a_sum_in_bfloat16_are_no_difference():
     """98 terms: JAX errs by many times what PyTorch does, and by no more than its additions round off."""
-    report, row = compared(49)
+    report, row = compared(98)
     assert report.equal, report
     assert row.ratio is not None and row.ratio > 8
 
 
 def test_a_sum_in_bfloat16_that_stops_growing_is_named():
     """800 terms, of which bfloat16 can't count more than 256."""
-    report, row = compared(400)
+    report, row = compared(800)
     assert report.divergences == [row]
     assert row.cause_keys == ["bfloat16"]
     assert row.causes[0].startswith("JAX: adds 800 terms up in bfloat16 (reduce_sum), which may stop growing")

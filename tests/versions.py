@@ -24,8 +24,8 @@ from importlib.metadata import version
 print("Python", sys.version.split()[0], *(f"{name} {version(name)}" for name in sys.argv[1:]), sep=", ")
 """
 
-# Networks, operations, steps, a training run and its resumption, checkpoints, the comparison of layers, programs that are
-# run operation by operation, command lines.
+# Networks, operations, steps, a training run and its resumption, checkpoints, the comparison of layers, programs run
+# operation by operation, command lines.
 CORE = [
     "test_jax_networks",
     "test_jax_lrn",
