@@ -17,18 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from parity.bounds.judging import farthest, within
+from parity.causes.between import located_mistakes as mistakes
 from parity.causes.between import value_matching
 from parity.causes.between.jax_values import JaxValues, allowed
-from parity.causes.between.located_mistakes import (
-    Here,
-    Hit,
-    at_the_end,
-    attempts,
-    nodes_of_all,
-    similar,
-    standing,
-    told,
-)
+from parity.causes.between.located_mistakes import Here, Hit
 from parity.causes.cause import explains
 from parity.causes.clock import Clock
 from parity.causes.graph.data_nodes import Counted
@@ -112,10 +104,10 @@ class Located:
             return [], False
         with self.clock:
             complete = self._find(whole, ours, tolerance)
-        inside = standing(self.hits, whole.inside)
+        inside = mistakes.standing(self.hits, whole.inside)
         problem = Problem(whole, ours, tolerance, self.words, (), _WORK, clock=self.clock)
         with self.clock:
-            return list(told(inside, lambda hit: nodes_of_all(problem, hit))), complete
+            return list(mistakes.told(inside, lambda hit: mistakes.nodes_of_all(problem, hit))), complete
 
     def _find(self, whole: Region, ours: NDArray, tolerance: float) -> bool:
         """Find one mistake after the other; whether they explain everything.
@@ -190,7 +182,7 @@ class Located:
         """The mistake that was found last, made in another place: in the next turn of a loop, the next layer."""
         for anchor in state.wrong[:_MOST_AGAIN] if self.hits else ():
             problem = self._problem(state, anchor, _DEPTHS[1])
-            for attempt in () if problem is None else similar(problem, self.hits[-1]):
+            for attempt in () if problem is None else mistakes.similar(problem, self.hits[-1]):
                 found = problem.hit(attempt) if problem is not None else None
                 if found is not None and explains(*found, max(found[1], state.tolerance)):
                     return Hit(attempt, *found, self.hits[-1].family)
@@ -210,11 +202,11 @@ class Located:
         if (inner := self._region(state, state.region.sink, depth)) is None:
             return None
         problem = Problem(inner, state.ours, state.tolerance, self.words, (), _WORK)
-        return at_the_end(problem, self._tries(problem, several))
+        return mistakes.at_the_end(problem, self._tries(problem, several))
 
     def _tries(self, problem: Problem, several: bool) -> Iterator[tuple[int, Attempt]]:
         """Mistakes, those of the last one's family first, as long as there aren't too many of one function."""
-        for each in attempts(problem, several, [hit.family for hit in self.hits[-1:]]):
+        for each in mistakes.attempts(problem, several, [hit.family for hit in self.hits[-1:]]):
             self.tried += 1
             if self.tried > _MOST_TRIED or self.clock.over:
                 return
