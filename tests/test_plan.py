@@ -126,6 +126,14 @@ def test_groups_as_xla_writes_them(written, group):
     assert found.stride == group[1] - group[0]
 
 
+@pytest.mark.parametrize("written", ["replica_groups=<0,1>", "replica_groups=mesh['data'=8] {'data':(1)2}"])
+def test_groups_that_are_written_otherwise_are_not_taken_for_all_devices(written):
+    text = "ENTRY %main (p: f32[4]) -> f32[4] {\n  %p = f32[4]{0} parameter(0)\n"
+    text += f"  %r = f32[4]{{0}} all-reduce-start(%p), channel_id=1, {written}, use_global_device_ids=true\n}}\n"
+    with pytest.raises(ValueError, match="can't tell which devices"):
+        hlo.parse(text).computations["main"][-1].group(8)
+
+
 def test_of_what_is_only_cut_the_cuts_are_read():
     text = (
         "%cut (q: f32[100]) -> (f32[10], f32[5]) {\n"

@@ -66,7 +66,11 @@ class Operation:
         return found.group(1) if found else ""
 
     def group(self, devices: int) -> tuple[int, ...]:
-        """Of a collective among `devices` devices: those of its first group; the other groups are like it."""
+        """Of a collective among `devices` devices: those of its first group; the other groups are like it.
+
+        Raises:
+            ValueError: groups that are written in a way that isn't known.
+        """
         listed = re.search(r"replica_groups=\{\{([\d,]+)\}", self.line)
         if listed:
             return _numbers(listed[1])
@@ -75,6 +79,8 @@ class Operation:
             return _along(mesh[1], mesh[2])
         grid = re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", self.line)
         if not grid:
+            if re.search(r"replica_groups=(?!\{\})", self.line):
+                raise ValueError(f"can't tell which devices speak to each other in: {self.line.strip()}")
             return tuple(range(devices))  # named nowhere: all of them
         sizes = _numbers(grid[3])
         order = _numbers(grid[4]) if grid[4] else tuple(range(len(sizes)))
